@@ -1,0 +1,61 @@
+"""The part of a network that a ball can reach: inactive neurons removed, stable ones known.
+
+For x̃ in the ball an inactive neuron is 0, so its row and column can be dropped without changing any output. Closed-form
+bounds and the template both work on what is left, which for a robust convolutional network is a small fraction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolkit.balls import FloatArray
+from toolkit.layers import AffineMap, IndexArray
+from toolkit.problem import Problem
+
+
+@dataclass(frozen=True)
+class AliveNetwork:
+    """A network restricted to neurons that are not inactive.
+
+    layers: the hidden affine maps between alive neurons (the last map of the network is left out: rows fold into it).
+    alive: per ReLU layer, the original index of each alive neuron. lower, upper: their l and u.
+    """
+
+    layers: tuple[AffineMap, ...]
+    alive: tuple[IndexArray, ...]
+    lower: tuple[FloatArray, ...]
+    upper: tuple[FloatArray, ...]
+
+    def unstable(self, layer: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Mask over alive neurons: l < 0."""
+        mask: np.ndarray[Any, np.dtype[np.bool_]] = self.lower[layer] < 0
+        return mask
+
+
+def alive_network(problem: Problem) -> AliveNetwork:
+    """The alive part of the problem's network, memoised on the problem."""
+    return problem.shared("alive_network", lambda: _restrict(problem))
+
+
+def _restrict(problem: Problem) -> AliveNetwork:
+    bounds = problem.relu_bounds
+    alive = tuple(np.flatnonzero(~bounds.inactive(k)) for k in range(len(bounds)))
+    layers = tuple(
+        layer.restrict(alive[k], alive[k - 1] if k else None) for k, layer in enumerate(problem.network.layers[:-1])
+    )
+    return AliveNetwork(
+        layers,
+        alive,
+        tuple(bounds.lower[k][index] for k, index in enumerate(alive)),
+        tuple(bounds.upper[k][index] for k, index in enumerate(alive)),
+    )
+
+
+def folded_rows(problem: Problem) -> tuple[FloatArray, FloatArray]:
+    """C·W_L over the alive neurons of the last ReLU layer (or the inputs), and C·b_L. Shapes: (m, alive), (m,)."""
+    nu, value = problem.network.layers[-1].compose_rows(problem.rows)
+    network = alive_network(problem)
+    return (nu[:, network.alive[-1]] if network.alive else nu), value

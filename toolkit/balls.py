@@ -1,0 +1,133 @@
+"""The perturbation set P(x): where the adversary may move the input.
+
+A ball answers four questions about itself: the minimum of a linear functional over it (all the dual bound needs of
+the input), whether a point lies in it (all the replay of a witness needs), the nearest point in it, and random
+points of it. Only the ℓ∞ ball exists so far; another norm supplies the same members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
+    """Minimum of ν·x over the box [lower, upper], for every row ν.
+
+    min_x ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) = ν·(lower+upper)/2 − |ν|·(upper−lower)/2.
+
+    Array-API generic: numpy arrays or torch tensors. Shapes: rows (…, m, n), lower and upper (…, n) → (…, m).
+    """
+    xp = array_namespace(rows, lower, upper)
+    middle = (0.5 * (lower + upper))[..., None]
+    radius = (0.5 * (upper - lower))[..., None]
+    return (rows @ middle - xp.abs(rows) @ radius)[..., 0]
+
+
+@dataclass(frozen=True, eq=False)
+class LinfBall:
+    """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
+
+    center: any shape, stored flat as float64. eps ≥ 0, in input units. domain: None or (low, high).
+    Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
+    """
+
+    center: FloatArray
+    eps: float
+    domain: tuple[float, float] | None = None
+
+    def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
+        flat = np.array(center, dtype=np.float64).ravel()
+        if flat.size == 0:
+            raise ValueError("center must have at least one entry, got none")
+        if not np.all(np.isfinite(flat)):
+            where = int(np.flatnonzero(~np.isfinite(flat))[0])
+            raise ValueError(f"center must be finite, got {flat[where]} at index {where}")
+        eps = float(eps)
+        if not (np.isfinite(eps) and eps >= 0):
+            raise ValueError(f"eps must be finite and ≥ 0, got {eps}")
+        flat.setflags(write=False)
+        object.__setattr__(self, "center", flat)
+        object.__setattr__(self, "eps", eps)
+        object.__setattr__(self, "domain", None if domain is None else self._checked_domain(domain, flat))
+
+    @staticmethod
+    def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
+        if len(domain) != 2:
+            raise ValueError(f"domain must be (low, high), got {domain!r}")
+        low, high = float(domain[0]), float(domain[1])
+        if not low < high:
+            raise ValueError(f"domain must have low < high, got ({low}, {high})")
+        outside = np.flatnonzero((center < low) | (center > high))
+        if outside.size:
+            where = int(outside[0])
+            raise ValueError(
+                f"center must lie in the domain [{low}, {high}], got {center[where]} at index {where} "
+                f"({outside.size} such entries); scale the input or widen the domain"
+            )
+        return low, high
+
+    @property
+    def size(self) -> int:
+        """Number of input coordinates n."""
+        return int(self.center.size)
+
+    @property
+    def lower(self) -> FloatArray:
+        """Smallest value of each coordinate over the ball and domain, shape (n,)."""
+        low = self.center - self.eps
+        return low if self.domain is None else np.maximum(low, self.domain[0])
+
+    @property
+    def upper(self) -> FloatArray:
+        """Largest value of each coordinate over the ball and domain, shape (n,)."""
+        high = self.center + self.eps
+        return high if self.domain is None else np.minimum(high, self.domain[1])
+
+    def min_linear(self, rows: ArrayLike) -> FloatArray:
+        """min ν·x̃ over the ball for every row ν. Shapes: (m, n) → (m,)."""
+        checked = self._checked_rows(rows)
+        return np.asarray(box_min_linear(checked, self.lower, self.upper), dtype=np.float64)
+
+    def argmin_linear(self, rows: ArrayLike) -> FloatArray:
+        """A minimiser of ν·x̃ over the ball for every row ν (a corner; the centre where ν_j = 0). (m, n) → (m, n)."""
+        checked = self._checked_rows(rows)
+        return np.where(checked > 0, self.lower, np.where(checked < 0, self.upper, self.center))
+
+    def _checked_rows(self, rows: ArrayLike) -> FloatArray:
+        checked = np.atleast_2d(np.asarray(rows, dtype=np.float64))
+        if checked.shape[-1] != self.size:
+            raise ValueError(f"rows must have {self.size} columns, got shape {checked.shape}")
+        return checked
+
+    def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
+        """Whether the point lies in the ball and the domain, each coordinate to within `tolerance`."""
+        flat = np.asarray(point, dtype=np.float64).ravel()
+        if flat.size != self.size:
+            raise ValueError(f"point must have {self.size} entries, got {flat.size}")
+        return bool(np.all(flat >= self.lower - tolerance) and np.all(flat <= self.upper + tolerance))
+
+    def project(self, points: ArrayLike) -> FloatArray:
+        """The nearest point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
+        return np.clip(np.asarray(points, dtype=np.float64), self.lower, self.upper)
+
+    def sample(self, count: int, seed: int = 0) -> FloatArray:
+        """`count` points drawn uniformly from the ball and domain, shape (count, n)."""
+        return np.random.default_rng(seed).uniform(self.lower, self.upper, (count, self.size))
+
+    def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
+        """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""
+        if count is not None:
+            bits = np.random.default_rng(seed).integers(0, 2, (count, self.size))
+        elif self.size <= 16:
+            bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1
+        else:
+            raise ValueError(f"all corners are listed for n ≤ 16 only, got n = {self.size}; give count")
+        return np.where(bits == 1, self.upper, self.lower)

@@ -1,0 +1,96 @@
+"""Bounds l,u on every ReLU input: the rungs again, on the network cut at each layer.
+
+For layer k the objective rows are ±e_i on x̂⁽ᵏ⁾ of the network cut there. The first layer is exact by interval
+arithmetic. Later layers run the rungs of the chain in order, each only on neurons still unstable (l < 0 < u), and keep
+the intersection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.balls import FloatArray, LinfBall
+from toolkit.layers import IndexArray
+from toolkit.network import Network
+from toolkit.problem import Problem, ReluBounds, Rung, Settings, Side, selection_rows
+from toolkit.rungs import get_rung
+
+Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
+
+
+def layer_bounds(
+    network: Network,
+    ball: LinfBall,
+    rungs: Sequence[str] = ("interval", "dual"),
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> ReluBounds:
+    """l and u of every ReLU input over the ball by a chain of rungs.
+
+    Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds. Raises ValueError for an unknown
+    rung, an empty chain, or an attack in the chain (it bounds from the other side).
+    """
+    chain = [get_rung(name) for name in rungs]
+    if not chain:
+        raise ValueError("rungs must name at least one rung, got none")
+    for rung in chain:
+        if rung.side is Side.UPPER:
+            raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
+    settings = settings or Settings()
+    lower: list[FloatArray] = []
+    upper: list[FloatArray] = []
+    for k in range(len(network.relu_sizes)):
+        known = ReluBounds(tuple(lower), tuple(upper))
+        first = [get_rung("interval")]
+        low, high = _bound_layer(network.cut(k), ball, known, chain if k else first, settings, progress)
+        lower.append(low)
+        upper.append(high)
+    return ReluBounds(tuple(lower), tuple(upper), tuple(rung.name for rung in chain))
+
+
+@dataclass
+class _Box:
+    """l and u of one layer while rungs tighten them."""
+
+    low: FloatArray
+    high: FloatArray
+
+    def unstable(self) -> IndexArray:
+        return np.flatnonzero((self.low < 0) & (self.high > 0))
+
+
+def _bound_layer(
+    cut: Network,
+    ball: LinfBall,
+    known: ReluBounds,
+    chain: Sequence[Rung],
+    settings: Settings,
+    progress: Progress | None,
+) -> tuple[FloatArray, FloatArray]:
+    size = cut.output_size
+    problem = Problem(cut, ball, np.zeros((0, size)), known, settings)
+    box = _Box(np.full(size, -np.inf), np.full(size, np.inf))
+    for rung in chain:
+        tried = box.unstable()
+        if not tried.size:
+            break
+        rows = selection_rows(size, tried, -1)
+        box.high[tried] = np.minimum(box.high[tried], -_lower_sides(rung, problem.with_rows(rows)))
+        still = tried[box.high[tried] > 0] if np.all(np.isfinite(box.low)) else tried
+        box.low[still] = np.maximum(
+            box.low[still], _lower_sides(rung, problem.with_rows(selection_rows(size, still, 1)))
+        )
+        crossed = box.low > box.high  # rounding of two tight bounds of a nearly constant neuron
+        box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
+        if progress is not None:
+            progress(len(known), rung.name, int(tried.size), int(tried.size - box.unstable().size))
+    return box.low, box.high
+
+
+def _lower_sides(rung: Rung, problem: Problem) -> FloatArray:
+    if not problem.rows.shape[0]:
+        return np.zeros(0)
+    return np.array([bound.lower for bound in rung(problem)])

@@ -1,0 +1,260 @@
+"""The one question every rung answers, and the types it answers in.
+
+A rung bounds linear functionals of a network's output over a ball, given bounds l,u on every ReLU input:
+
+    rung(problem) -> list[Bound]        problem = (network, ball, objective rows C, relu_bounds, settings)
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from toolkit.balls import FloatArray, LinfBall
+from toolkit.network import Network
+
+BoolArray = NDArray[np.bool_]
+T = TypeVar("T")
+
+
+class Status(enum.StrEnum):
+    """How a bound came about; the text is what a table shows."""
+
+    COMPUTED = "computed"  # closed form or a finished iteration: nothing was left to do
+    OPTIMAL = "optimal"  # a solver proved optimality to its stated gap
+    DECIDED = "decided"  # stopped early on purpose: the sign asked for was proven
+    TIME_LIMIT = "time_limit"  # stopped by the clock: the bound proven so far is kept
+    FAILED = "failed"  # no bound: `message` says why
+
+
+class Verdict(enum.StrEnum):
+    """Answer to: is the ball free of adversarial examples?"""
+
+    YES = "YES"
+    NO = "NO"
+    MAYBE = "MAYBE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What steers a rung but not the question.
+
+    solver: "auto" or a name in SOLVERS. time_limit: seconds per objective row, None = none. threads: per solver.
+    mip_gap: relative gap at which a MILP counts as solved. stop_at: with a number, an exact rung may stop as soon
+    as it has proven lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
+    seed: for every random choice.
+    """
+
+    solver: str = "auto"
+    time_limit: float | None = None
+    threads: int = 1
+    mip_gap: float = 1e-4
+    stop_at: float | None = None
+    seed: int = 0
+    attack_steps: int = 40
+    attack_restarts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be > 0 seconds or None, got {self.time_limit}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be ≥ 1, got {self.threads}")
+        if not 0 <= self.mip_gap < 1:
+            raise ValueError(f"mip_gap must be in [0, 1), got {self.mip_gap}")
+        if self.attack_steps < 1 or self.attack_restarts < 1:
+            raise ValueError(
+                f"attack_steps and attack_restarts must be ≥ 1, got {self.attack_steps} and {self.attack_restarts}"
+            )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An interval [lower, upper] proven to hold min cᵀF over the ball, for one objective row c.
+
+    lower: the proven side (−inf when nothing is proven); never a solver's incumbent. upper: value of cᵀF at
+    `witness`, a point of the ball replayed through the network (+inf without one). target: the class t of
+    c = e_{c*} − e_t, None for other rows. seconds: spent on this row, shared work divided evenly;
+    build_seconds: the part of it spent on building and handing over models. iterations: simplex or gradient
+    iterations; nodes: of a search tree.
+    """
+
+    lower: float
+    upper: float = float("inf")
+    target: int | None = None
+    status: Status = Status.COMPUTED
+    witness: FloatArray | None = field(default=None, repr=False)
+    seconds: float = 0.0
+    build_seconds: float = 0.0
+    solver: str = ""
+    solver_version: str = ""
+    nodes: int = 0
+    iterations: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ReluBounds:
+    """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
+
+    lower, upper: one flat array per ReLU layer, in the network's order. chain: names of the rungs they come from.
+    A neuron is active if l ≥ 0, inactive if u ≤ 0 (and not active), unstable if l < 0 < u.
+    """
+
+    lower: tuple[FloatArray, ...]
+    upper: tuple[FloatArray, ...]
+    chain: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.lower) != len(self.upper):
+            raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
+        for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            if low.shape != high.shape or low.ndim != 1:
+                raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
+            wrong = np.flatnonzero(~(low <= high))
+            if wrong.size:
+                i = int(wrong[0])
+                raise ValueError(f"layer {layer}, neuron {i}: lower must be ≤ upper, got {low[i]} and {high[i]}")
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    def unstable(self, layer: int) -> BoolArray:
+        """Mask of neurons with l < 0 < u."""
+        return np.asarray((self.lower[layer] < 0) & (self.upper[layer] > 0))
+
+    def active(self, layer: int) -> BoolArray:
+        """Mask of neurons with l ≥ 0: the ReLU is the identity there."""
+        return np.asarray(self.lower[layer] >= 0)
+
+    def inactive(self, layer: int) -> BoolArray:
+        """Mask of neurons with u ≤ 0 and not active: the ReLU is zero there."""
+        return np.asarray((self.upper[layer] <= 0) & (self.lower[layer] < 0))
+
+    def counts(self) -> list[tuple[int, int, int]]:
+        """(unstable, active, inactive) per ReLU layer."""
+        return [
+            (int(self.unstable(k).sum()), int(self.active(k).sum()), int(self.inactive(k).sum()))
+            for k in range(len(self))
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Bound min over the ball of C·F(x̃), row by row.
+
+    rows: C, shape (m, outputs), dense or scipy.sparse. targets: the class each row belongs to, or None.
+    `shared` memoises what depends on (network, ball, relu_bounds, settings.solver) alone, such as the built
+    template, so that rungs and targets of one task pay for it once; `with_rows` keeps it.
+    """
+
+    network: Network
+    ball: LinfBall
+    rows: Any
+    relu_bounds: ReluBounds
+    settings: Settings = field(default_factory=Settings)
+    targets: tuple[int | None, ...] = ()
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        outputs = self.network.output_size
+        if self.rows.ndim != 2 or self.rows.shape[1] != outputs:
+            raise ValueError(f"rows must have shape (m, {outputs}), got {self.rows.shape}")
+        if self.ball.size != self.network.input_size:
+            raise ValueError(
+                f"the ball has {self.ball.size} coordinates, the network takes {self.network.input_size} inputs"
+            )
+        sizes = self.network.relu_sizes
+        given = tuple(low.size for low in self.relu_bounds.lower)
+        if given != sizes:
+            raise ValueError(f"relu_bounds must have layer sizes {sizes}, got {given}")
+        if not self.targets:
+            object.__setattr__(self, "targets", (None,) * self.rows.shape[0])
+        elif len(self.targets) != self.rows.shape[0]:
+            raise ValueError(f"targets must name one class per row: {len(self.targets)} for {self.rows.shape[0]} rows")
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The memoised value for `key`, made at first use."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return cast(T, self._cache[key])
+
+    def with_rows(self, rows: Any, targets: Sequence[int | None] = ()) -> Problem:
+        """The same region with other objective rows; shared work is kept."""
+        return replace(self, rows=rows, targets=tuple(targets))
+
+    def with_settings(self, settings: Settings) -> Problem:
+        """The same problem under other settings; shared work is kept unless the solver changes."""
+        cache = self._cache if settings.solver == self.settings.solver else {}
+        return replace(self, settings=settings, _cache=cache)
+
+    def replay(self, points: ArrayLike) -> FloatArray:
+        """C·F at each point, by the original network. Shapes: (k, n) → (k, m)."""
+        outputs = self.network.forward(np.atleast_2d(np.asarray(points, dtype=np.float64)))
+        return np.asarray((self.rows @ outputs.T).T, dtype=np.float64)
+
+
+class Side(enum.StrEnum):
+    """Which side of the true minimum a rung is on."""
+
+    LOWER = "lower"
+    EXACT = "exact"
+    UPPER = "upper"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A way to bound linear functionals of the output: one file in rungs/, one line in its registry.
+
+    run: problem → one Bound per row. uses_relu_bounds: whether l,u matter to it. version: raised when its numbers
+    change, so that stored rows of older versions are not mistaken for its own. claim, source: for help and tables.
+    """
+
+    name: str
+    side: Side
+    claim: str
+    source: str
+    run: Callable[[Problem], list[Bound]] = field(repr=False)
+    version: int = 1
+    uses_relu_bounds: bool = True
+
+    def __call__(self, problem: Problem) -> list[Bound]:
+        """Bounds for every row of the problem, in order, with the rows' targets filled in."""
+        bounds = self.run(problem)
+        return [replace(bound, target=target) for bound, target in zip(bounds, problem.targets, strict=True)]
+
+
+def closed_form(lower: FloatArray, started: float) -> list[Bound]:
+    """One COMPUTED bound per entry of `lower`, the time since `started` (perf_counter) divided evenly."""
+    each = (time.perf_counter() - started) / max(1, lower.size)
+    return [Bound(lower=float(value), seconds=each) for value in lower]
+
+
+def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) -> tuple[FloatArray, tuple[int, ...]]:
+    """Rows e_{c*} − e_t for every target t ≠ c*, and those targets.
+
+    Shapes: (m, outputs). Raises ValueError for a label or target outside 0 … outputs−1, or a target equal to the label.
+    """
+    if not 0 <= label < outputs:
+        raise ValueError(f"label must be in 0 … {outputs - 1}, got {label}")
+    chosen = tuple(t for t in range(outputs) if t != label) if targets is None else tuple(int(t) for t in targets)
+    for target in chosen:
+        if not 0 <= target < outputs or target == label:
+            raise ValueError(f"target must be in 0 … {outputs - 1} and differ from the label {label}, got {target}")
+    rows = np.zeros((len(chosen), outputs))
+    rows[:, label] = 1.0
+    rows[np.arange(len(chosen)), list(chosen)] = -1.0
+    return rows, chosen
+
+
+def selection_rows(size: int, neurons: Sequence[int] | np.ndarray[Any, Any], sign: Literal[1, -1]) -> Any:
+    """Rows ±e_i for the named neurons, as a sparse matrix of shape (m, size)."""
+    chosen = np.asarray(neurons, dtype=np.int64)
+    data = np.full(chosen.size, float(sign))
+    return sp.csr_array((data, (np.arange(chosen.size), chosen)), shape=(chosen.size, size))
