@@ -54,8 +54,11 @@ def _restrict(problem: Problem) -> AliveNetwork:
     )
 
 
-def folded_rows(problem: Problem) -> tuple[FloatArray, FloatArray]:
-    """C·W_L over the alive neurons of the last ReLU layer (or the inputs), and C·b_L. Shapes: (m, alive), (m,)."""
+def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
+    """C·W_L over the alive neurons of the last ReLU layer (or the inputs), and C·b_L. Shapes: (m, alive), (m,).
+
+    The first is scipy.sparse when both the rows and the last map are.
+    """
     nu, value = problem.network.layers[-1].compose_rows(problem.rows)
     network = alive_network(problem)
     return (nu[:, network.alive[-1]] if network.alive else nu), value

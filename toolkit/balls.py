@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
@@ -23,12 +22,12 @@ def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
 
     min_x ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) = ν·(lower+upper)/2 − |ν|·(upper−lower)/2.
 
-    Array-API generic: numpy arrays or torch tensors. Shapes: rows (…, m, n), lower and upper (…, n) → (…, m).
+    rows may be numpy, scipy.sparse or torch; lower and upper numpy or torch.
+    Shapes: rows (…, m, n), lower and upper (…, n) → (…, m).
     """
-    xp = array_namespace(rows, lower, upper)
     middle = (0.5 * (lower + upper))[..., None]
     radius = (0.5 * (upper - lower))[..., None]
-    return (rows @ middle - xp.abs(rows) @ radius)[..., 0]
+    return (rows @ middle - abs(rows) @ radius)[..., 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,19 +78,13 @@ def _bound_layer(
         if not tried.size:
             break
         rows = selection_rows(size, tried, -1)
-        box.high[tried] = np.minimum(box.high[tried], -_lower_sides(rung, problem.with_rows(rows)))
+        box.high[tried] = np.minimum(box.high[tried], -rung.lower_values(problem.with_rows(rows)))
         still = tried[box.high[tried] > 0] if np.all(np.isfinite(box.low)) else tried
         box.low[still] = np.maximum(
-            box.low[still], _lower_sides(rung, problem.with_rows(selection_rows(size, still, 1)))
+            box.low[still], rung.lower_values(problem.with_rows(selection_rows(size, still, 1)))
         )
         crossed = box.low > box.high  # rounding of two tight bounds of a nearly constant neuron
         box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
         if progress is not None:
             progress(len(known), rung.name, int(tried.size), int(tried.size - box.unstable().size))
     return box.low, box.high
-
-
-def _lower_sides(rung: Rung, problem: Problem) -> FloatArray:
-    if not problem.rows.shape[0]:
-        return np.zeros(0)
-    return np.array([bound.lower for bound in rung(problem)])

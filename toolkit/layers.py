@@ -69,11 +69,10 @@ class AffineMap(ABC):
         """W x + b. Shapes: (…, input_size) → (…, output_size)."""
         return self.linear(x) + self.bias_vector
 
-    def compose_rows(self, rows: Any) -> tuple[FloatArray, FloatArray]:
-        """rows·W (dense) and rows·b, for dense or sparse `rows` of shape (m, output_size)."""
+    def compose_rows(self, rows: Any) -> tuple[Any, FloatArray]:
+        """rows·W and rows·b for `rows` of shape (m, output_size); sparse rows stay sparse on a sparse map."""
         folded = rows @ self.to_sparse() if sp.issparse(rows) else self.adjoint(np.asarray(rows, dtype=np.float64))
-        dense = folded.toarray() if sp.issparse(folded) else np.asarray(folded)
-        return dense, np.asarray(rows @ self.bias_vector, dtype=np.float64)
+        return folded, np.asarray(rows @ self.bias_vector, dtype=np.float64)
 
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:
         """The map between the named outputs and inputs only (None = all)."""
@@ -110,7 +109,7 @@ class Dense(AffineMap):
     def to_sparse(self) -> Any:
         return sp.csr_array(self.weight)
 
-    def compose_rows(self, rows: Any) -> tuple[FloatArray, FloatArray]:
+    def compose_rows(self, rows: Any) -> tuple[Any, FloatArray]:
         return np.asarray(rows @ self.weight), np.asarray(rows @ self.bias, dtype=np.float64)
 
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:

@@ -212,7 +212,8 @@ class Side(enum.StrEnum):
 class Rung:
     """A way to bound linear functionals of the output: one file in rungs/, one line in its registry.
 
-    run: problem → one Bound per row. uses_relu_bounds: whether l,u matter to it. version: raised when its numbers
+    A rung is given by `run` (problem → one Bound per row), or, when its bounds come as one array at once, by `values`
+    (problem → lower bounds, shape (m,)). uses_relu_bounds: whether l,u matter to it. version: raised when its numbers
     change, so that stored rows of older versions are not mistaken for its own. claim, source: for help and tables.
     """
 
@@ -220,20 +221,27 @@ class Rung:
     side: Side
     claim: str
     source: str
-    run: Callable[[Problem], list[Bound]] = field(repr=False)
+    run: Callable[[Problem], list[Bound]] | None = field(default=None, repr=False)
+    values: Callable[[Problem], FloatArray] | None = field(default=None, repr=False)
     version: int = 1
     uses_relu_bounds: bool = True
 
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in."""
-        bounds = self.run(problem)
-        return [replace(bound, target=target) for bound, target in zip(bounds, problem.targets, strict=True)]
+        if self.run is not None:
+            found = zip(self.run(problem), problem.targets, strict=True)
+            return [replace(bound, target=target) for bound, target in found]
+        started = time.perf_counter()
+        lower = self.lower_values(problem)
+        each = (time.perf_counter() - started) / max(1, lower.size)
+        found_values = zip(lower.tolist(), problem.targets, strict=True)
+        return [Bound(lower=value, target=target, seconds=each) for value, target in found_values]
 
-
-def closed_form(lower: FloatArray, started: float) -> list[Bound]:
-    """One COMPUTED bound per entry of `lower`, the time since `started` (perf_counter) divided evenly."""
-    each = (time.perf_counter() - started) / max(1, lower.size)
-    return [Bound(lower=float(value), seconds=each) for value in lower]
+    def lower_values(self, problem: Problem) -> FloatArray:
+        """The lower bounds alone, shape (m,): what layer bounds need, thousands of rows at a time."""
+        if self.values is not None:
+            return np.asarray(self.values(problem), dtype=np.float64)
+        return np.array([bound.lower for bound in self(problem)], dtype=np.float64)
 
 
 def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) -> tuple[FloatArray, tuple[int, ...]]:

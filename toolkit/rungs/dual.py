@@ -14,17 +14,17 @@ Trusted: float64 rounding to nearest, and that the given l,u hold.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from array_api_compat import array_namespace
 
-from toolkit.alive import AliveNetwork, alive_network, folded_rows
-from toolkit.balls import box_min_linear
+from toolkit.alive import alive_network, folded_rows
+from toolkit.balls import FloatArray, box_min_linear
 from toolkit.layers import AffineMap
-from toolkit.problem import Bound, Problem, Rung, Side, closed_form
+from toolkit.problem import Problem, Rung, Side
 
 
 def upper_slope(lower: Any, upper: Any) -> Any:
@@ -70,18 +70,16 @@ def dual_values(
     return value + box_min_linear(nu, ball_lower, ball_upper)
 
 
-def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> Any:
-    """g(α) in numpy float64 for every row of the problem; slopes refer to the alive network's neurons."""
+def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> FloatArray:
+    """g(α) in numpy float64 for every row of the problem, shape (m,); slopes refer to the alive network's neurons.
+
+    slopes None is the rung itself: Wong & Kolter's α = s.
+    """
     nu, value = folded_rows(problem)
-    network: AliveNetwork = alive_network(problem)
+    network = alive_network(problem)
     box = problem.ball.lower, problem.ball.upper
-    return dual_values(network.layers, nu, value, network.lower, network.upper, *box, slopes=slopes)
-
-
-def dual_rung(problem: Problem) -> list[Bound]:
-    """Wong & Kolter's dual bound of every row."""
-    started = time.perf_counter()
-    return closed_form(np.asarray(certified_values(problem)), started)
+    dense = nu.toarray() if sp.issparse(nu) else nu
+    return np.asarray(dual_values(network.layers, dense, value, network.lower, network.upper, *box, slopes=slopes))
 
 
 RUNG = Rung(
@@ -89,5 +87,5 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="dual feasible point α = u/(u−l), closed form",
     source="Wong & Kolter 2018, Thm 1",
-    run=dual_rung,
+    values=certified_values,
 )
