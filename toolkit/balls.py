@@ -59,7 +59,7 @@ class LinfBall:
 
     @staticmethod
     def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
-        if len(domain) != 2:
+        if np.shape(domain) != (2,):
             raise ValueError(f"domain must be (low, high), got {domain!r}")
         low, high = float(domain[0]), float(domain[1])
         if not low < high:
@@ -115,11 +115,15 @@ class LinfBall:
 
     def project(self, points: ArrayLike) -> FloatArray:
         """The nearest point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
-        return np.clip(np.asarray(points, dtype=np.float64), self.lower, self.upper)
+        given = np.asarray(points, dtype=np.float64)
+        if given.shape[-1:] != (self.size,):
+            raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
+        return np.clip(given, self.lower, self.upper)
 
     def sample(self, count: int, seed: int = 0) -> FloatArray:
         """`count` points drawn uniformly from the ball and domain, shape (count, n)."""
-        return np.random.default_rng(seed).uniform(self.lower, self.upper, (count, self.size))
+        draws = np.random.default_rng(seed).uniform(self.lower, self.upper, (count, self.size))
+        return self.project(draws)  # uniform rounds, and may leave the ball by one unit in the last place
 
     def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
         """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""

@@ -35,6 +35,11 @@ def _checked(name: str, values: Any, ndim: int | tuple[int, ...]) -> Any:
     return array
 
 
+def _zeros(like: Any, size: int) -> Any:
+    """Zeros of the library, dtype and device of `like`."""
+    return like.new_zeros(size) if is_torch_array(like) else np.zeros(size)
+
+
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
     if len(pair) != 2 or any(int(v) < least for v in pair):
@@ -89,7 +94,7 @@ class Dense(AffineMap):
     def __init__(self, weight: Any, bias: Any = None) -> None:
         self.weight = _checked("Dense weight", weight, 2)
         self.output_size, self.input_size = map(int, self.weight.shape)
-        self.bias = np.zeros(self.output_size) if bias is None else _checked("Dense bias", bias, 1)
+        self.bias = _zeros(self.weight, self.output_size) if bias is None else _checked("Dense bias", bias, 1)
         if tuple(self.bias.shape) != (self.output_size,):
             raise ValueError(
                 f"Dense bias must have shape ({self.output_size},) for weight {tuple(self.weight.shape)}, "
@@ -154,7 +159,7 @@ class ChannelAffine(AffineMap):
     def __init__(self, scale: Any, shift: Any, shape: Shape) -> None:
         self.scale = _checked("ChannelAffine scale", scale, 1)
         self.shift = _checked("ChannelAffine shift", shift, 1)
-        self.shape = shape
+        self.shape: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         if self.scale.shape != (shape[0],) or self.shift.shape != (shape[0],):
             raise ValueError(
                 f"ChannelAffine needs {shape[0]} scales and shifts for input shape {shape}, "
@@ -165,7 +170,10 @@ class ChannelAffine(AffineMap):
     @classmethod
     def batch_norm(cls, gamma: Any, beta: Any, mean: Any, variance: Any, eps: float, shape: Shape) -> ChannelAffine:
         """(x − mean)/√(variance + eps)·gamma + beta, as evaluation mode computes it."""
-        scale = np.asarray(gamma, dtype=np.float64) / np.sqrt(np.asarray(variance, dtype=np.float64) + eps)
+        spread = np.asarray(variance, dtype=np.float64) + eps
+        if not np.all(spread > 0):
+            raise ValueError(f"variance + eps must be > 0, got {spread[~(spread > 0)][0]}")
+        scale = np.asarray(gamma, dtype=np.float64) / np.sqrt(spread)
         return cls(scale, np.asarray(beta, dtype=np.float64) - scale * np.asarray(mean, dtype=np.float64), shape)
 
     @classmethod
@@ -173,6 +181,8 @@ class ChannelAffine(AffineMap):
         """(x − mean)/std per channel, with scalars spread over the channels."""
         spread = np.broadcast_to(np.asarray(std, dtype=np.float64), (shape[0],))
         centre = np.broadcast_to(np.asarray(mean, dtype=np.float64), (shape[0],))
+        if not np.all(spread != 0):
+            raise ValueError(f"std must be ≠ 0, got {spread.tolist()}")
         return cls(1.0 / spread, -centre / spread, shape)
 
     def _spread(self, per_channel: Any) -> Any:
@@ -230,7 +240,7 @@ class Conv2d(AffineMap):
         self.output_shape: Shape = (out_channels, height, width)
         self.input_size = math.prod(self.shape)
         self.output_size = math.prod(self.output_shape)
-        self.bias = np.zeros(out_channels) if bias is None else _checked("Conv2d bias", bias, 1)
+        self.bias = _zeros(self.weight, out_channels) if bias is None else _checked("Conv2d bias", bias, 1)
         if int(self.bias.shape[0]) not in (out_channels, self.output_size):
             raise ValueError(
                 f"Conv2d bias must have {out_channels} or {self.output_size} entries, got {int(self.bias.shape[0])}"
@@ -312,6 +322,10 @@ def merge(first: AffineMap, second: AffineMap) -> AffineMap:
         return _conv_like(first, first.weight * second.scale[:, None, None, None], bias)
     if isinstance(first, Dense) and isinstance(second, Dense):
         return Dense(second.weight @ first.weight, bias)
+    if isinstance(first, ChannelAffine) and isinstance(second, Dense):
+        return Dense(first.adjoint(second.weight), bias)
+    if isinstance(first, Dense) and isinstance(second, ChannelAffine):
+        return Dense(second.adjoint(first.weight.T).T, bias)
     product = second.to_sparse() @ first.to_sparse()
     if product.nnz > 0.3 * product.shape[0] * product.shape[1]:
         return Dense(product.toarray(), bias)

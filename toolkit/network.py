@@ -14,7 +14,6 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
@@ -81,6 +80,9 @@ class Network:
         A ReLU before the first or after the last affine map, or twice in a row, is bridged by an identity map or
         dropped (ReLU∘ReLU = ReLU); raises ValueError when no affine map is given.
         """
+        unknown = [type(op).__name__ for op in operations if not isinstance(op, AffineMap | Flatten | ReLU)]
+        if unknown:
+            raise ValueError(f"operations must be affine maps, Flatten or ReLU, got {unknown[0]}")
         steps = [op for op in operations if not isinstance(op, Flatten)]
         sizes = [op for op in steps if isinstance(op, AffineMap)]
         if not sizes:
@@ -295,8 +297,10 @@ def _load_npz(path: Path) -> Network:
         with np.load(path, allow_pickle=False) as archive:
             parts = {key: archive[key] for key in archive.files}
         header = json.loads(str(parts.pop("header")))
+        if header["format"] != FORMAT_VERSION:
+            raise ValueError(f"its format must be {FORMAT_VERSION}, got {header['format']!r}")
         layers = [_unpack(parts, k) for k in range(int(header["layers"]))]
-        shape = header["input_shape"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path} is not a relugap network: {error}") from error
-    return Network(layers, header.get("name") or path.stem, header.get("metadata"), shape)
+        return Network(layers, header["name"] or path.stem, header["metadata"], header["input_shape"])
+    except Exception as error:  # a damaged archive surfaces as anything from zlib.error to NotImplementedError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is not a relugap network: {reason}") from None
