@@ -13,7 +13,8 @@ import numpy as np
 
 from toolkit.balls import FloatArray
 from toolkit.layers import AffineMap, IndexArray
-from toolkit.problem import Problem
+from toolkit.network import Network
+from toolkit.problem import BoolArray, Problem, ReluBounds
 
 
 @dataclass(frozen=True)
@@ -29,29 +30,26 @@ class AliveNetwork:
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
 
-    def unstable(self, layer: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Mask over alive neurons: l < 0."""
-        mask: np.ndarray[Any, np.dtype[np.bool_]] = self.lower[layer] < 0
-        return mask
+    def unstable(self, layer: int) -> BoolArray:
+        """Mask over alive neurons: l < 0 (and u > 0, or they would not be alive)."""
+        return np.asarray(self.lower[layer] < 0)
 
 
-def alive_network(problem: Problem) -> AliveNetwork:
-    """The alive part of the problem's network, memoised on the problem."""
-    return problem.shared("alive_network", lambda: _restrict(problem))
-
-
-def _restrict(problem: Problem) -> AliveNetwork:
-    bounds = problem.relu_bounds
+def restrict_to_alive(network: Network, bounds: ReluBounds) -> AliveNetwork:
+    """Drop the inactive neurons of `network` under `bounds`; every output on the ball stays the same."""
     alive = tuple(np.flatnonzero(~bounds.inactive(k)) for k in range(len(bounds)))
-    layers = tuple(
-        layer.restrict(alive[k], alive[k - 1] if k else None) for k, layer in enumerate(problem.network.layers[:-1])
-    )
+    layers = tuple(layer.restrict(alive[k], alive[k - 1] if k else None) for k, layer in enumerate(network.layers[:-1]))
     return AliveNetwork(
         layers,
         alive,
         tuple(bounds.lower[k][index] for k, index in enumerate(alive)),
         tuple(bounds.upper[k][index] for k, index in enumerate(alive)),
     )
+
+
+def alive_network(problem: Problem) -> AliveNetwork:
+    """The alive part of the problem's network, memoised on the problem."""
+    return problem.shared("alive_network", lambda: restrict_to_alive(problem.network, problem.relu_bounds))
 
 
 def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:

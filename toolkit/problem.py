@@ -98,6 +98,10 @@ class Bound:
     iterations: int = 0
     message: str = ""
 
+    def with_build(self, seconds: float) -> Bound:
+        """The same bound with this much more time spent on building."""
+        return replace(self, seconds=self.seconds + seconds, build_seconds=self.build_seconds + seconds)
+
 
 @dataclass(frozen=True, eq=False)
 class ReluBounds:
@@ -184,6 +188,10 @@ class Problem:
         if key not in self._cache:
             self._cache[key] = make()
         return cast(T, self._cache[key])
+
+    def replace_shared(self, key: Hashable, value: Any) -> None:
+        """Put another value under `key`, say a session that took over from one that failed."""
+        self._cache[key] = value
 
     def with_rows(self, rows: Any, targets: Sequence[int | None] = ()) -> Problem:
         """The same region with other objective rows; shared work is kept."""

@@ -1,0 +1,81 @@
+"""A Pyomo template as matrices, ready for any solver, and the lower bound its row duals prove.
+
+Pyomo's LinearStandardFormCompiler turns the model into sparse form once; every solver session starts from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+import scipy.sparse as sp
+from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
+
+from toolkit.balls import FloatArray
+from toolkit.problem import BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """min cost·z subject to row_lower ≤ A z ≤ row_upper, lower ≤ z ≤ upper, z_j ∈ ℤ for the marked columns.
+
+    matrix: CSC, shape (rows, columns). Infinite row sides are ±inf; column bounds are finite.
+    """
+
+    matrix: Any
+    row_lower: FloatArray
+    row_upper: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    integer: BoolArray
+
+    @property
+    def is_mip(self) -> bool:
+        """Whether any column is integer."""
+        return bool(self.integer.any())
+
+    def dual_bound(self, cost: FloatArray, offset: float, row_duals: FloatArray) -> float:
+        """A lower bound on min cost·z + offset over the LP relaxation, for any row duals whatsoever.
+
+        With ŷ the duals put into the dual cone (≥ rows: max(y,0); ≤ rows: min(y,0); equalities free; non-finite: 0)
+        and r = cost − Aᵀŷ:  bound = offset + Σ_i ŷ_i·side_i + Σ_j min(r_j·lower_j, r_j·upper_j).
+
+        Source: Neumaier & Shcherbina 2004, "Safe bounds in linear and mixed-integer programming". Checked: the duals
+        are only candidates, so a solver cannot make this wrong. Trusted: float64 rounding of this evaluation.
+        """
+        duals = np.where(np.isfinite(row_duals), row_duals, 0.0)
+        duals = np.where(np.isfinite(self.row_lower), duals, np.minimum(duals, 0.0))
+        duals = np.where(np.isfinite(self.row_upper), duals, np.maximum(duals, 0.0))
+        side = np.where(duals > 0, self.row_lower, self.row_upper)
+        rows = float(duals @ np.where(duals == 0, 0.0, side))
+        reduced = cost - self.matrix.T @ duals
+        return offset + rows + float(np.minimum(reduced * self.lower, reduced * self.upper).sum())
+
+
+def compile_model(model: pyo.ConcreteModel) -> CompiledModel:
+    """Matrices of a Pyomo model whose variables are all bounded; columns in the order the model declares them."""
+    variables = list(model.component_data_objects(pyo.Var))
+    position = {id(variable): j for j, variable in enumerate(variables)}
+    form = LinearStandardFormCompiler().write(model, mixed_form=True)
+    entries = form.A.tocoo()
+    columns = np.array([position[id(variable)] for variable in form.columns], dtype=np.int64)
+    shape = (len(form.rows), len(variables))
+    matrix = sp.csc_array((entries.data, (entries.row, columns[entries.col])), shape=shape)
+    side = np.asarray(form.rhs, dtype=np.float64)
+    kind = np.array([row.bound_type for row in form.rows], dtype=np.int64)  # −1: ≥, 0: =, 1: ≤
+    return CompiledModel(
+        matrix,
+        np.where(kind <= 0, side, -np.inf),
+        np.where(kind >= 0, side, np.inf),
+        np.array([variable.lb for variable in variables], dtype=np.float64),
+        np.array([variable.ub for variable in variables], dtype=np.float64),
+        integer_columns(model),
+    )
+
+
+def integer_columns(model: pyo.ConcreteModel) -> BoolArray:
+    """Mask of the integer columns as the model stands now (its indicators may have been flipped)."""
+    flags = [variable.is_integer() for variable in model.component_data_objects(pyo.Var)]
+    return np.array(flags, dtype=np.bool_)

@@ -1,0 +1,88 @@
+"""What a solver session promises: proven bounds kept apart from candidates, failures reported and not thrown.
+
+A session holds one compiled model inside one solver and minimises one objective after another, warm-started. The bound
+of an LP is the one its row duals prove (CompiledModel.dual_bound), so a lying solver only loosens it.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from toolkit.balls import FloatArray
+from toolkit.compiled import CompiledModel
+from toolkit.problem import Settings, Status
+
+
+class SolverUnavailableError(RuntimeError):
+    """A solver that cannot take this model here: not installed, no licence, or the model is over its size limit."""
+
+
+@dataclass(frozen=True)
+class SolveReport:
+    """What one minimisation proved.
+
+    bound: proven lower bound on the minimum (−inf: nothing). x: the solver's point, a candidate only; incumbent: its
+    objective value as the solver states it (+inf without one). duals: one per row, candidates only (LP).
+    """
+
+    status: Status
+    bound: float
+    incumbent: float = float("inf")
+    x: FloatArray | None = field(default=None, repr=False)
+    duals: FloatArray | None = field(default=None, repr=False)
+    seconds: float = 0.0
+    solver: str = ""
+    version: str = ""
+    nodes: int = 0
+    iterations: int = 0
+    message: str = ""
+
+
+class Session(ABC):
+    """One model in one solver; `minimize` may be called any number of times.
+
+    version: of the solver; note: why this solver, put into every report's message."""
+
+    name: str
+    trusted_lp_bound = False  # True: the solver proves its LP bound itself and gives no row duals to check
+
+    def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
+        self.model = model
+        self.settings = settings
+        self.note = note
+        self.version = version
+
+    def minimize(self, cost: FloatArray, offset: float = 0.0, settings: Settings | None = None) -> SolveReport:
+        """Minimise cost·z + offset over the model. cost: shape (columns,) or shorter, the rest 0.
+
+        settings.time_limit: seconds for this call. settings.stop_at: a MILP may stop once its bound exceeds it or its
+        incumbent is at or below it (status DECIDED). A solver that raises gives status FAILED and its text.
+        """
+        full = np.zeros(self.model.lower.size)
+        full[: cost.size] = cost
+        started = time.perf_counter()
+        try:
+            report = self._solve(full, offset, settings or self.settings)
+        except SolverUnavailableError:
+            raise
+        except Exception as error:  # a solver's own failure must not take the caller's other rows with it
+            report = SolveReport(Status.FAILED, -np.inf, message=f"{self.name}: {type(error).__name__}: {error}")
+        report = self._sound(report, full, offset)
+        message = "; ".join(text for text in (self.note, report.message) if text)
+        seconds = time.perf_counter() - started
+        return replace(report, seconds=seconds, solver=self.name, version=self.version, message=message)
+
+    def _sound(self, report: SolveReport, cost: FloatArray, offset: float) -> SolveReport:
+        bound = report.bound if np.isfinite(report.bound) else -np.inf
+        if not self.model.is_mip and not self.trusted_lp_bound:
+            bound = -np.inf if report.duals is None else self.model.dual_bound(cost, offset, report.duals)
+        x = report.x if report.x is not None and np.all(np.isfinite(report.x)) else None
+        return replace(report, bound=float(bound), x=x, incumbent=report.incumbent if x is not None else np.inf)
+
+    @abstractmethod
+    def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        """Run the solver; read its status."""

@@ -1,0 +1,367 @@
+"""The solver boundary: the only file that knows a solver's names, licences, size limits and statuses.
+
+SOLVERS declares what each solver is; `open_session` picks one for a compiled model and falls back to HiGHS, which
+always works, saying so in the message of every report.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from toolkit.balls import FloatArray
+from toolkit.compiled import CompiledModel
+from toolkit.problem import Settings, Status
+from toolkit.session import Session, SolveReport, SolverUnavailableError
+
+GUROBI_SIZE_LIMIT = 2000  # variables, and constraints, of the licence that comes with gurobipy
+GUROBI_SIZE_ERROR = 10010
+STOP_MARGIN = 1e-9  # a bound must pass stop_at by this much, so that "greater" survives the solver's own "at least"
+
+
+class HighsSession(Session):
+    """HiGHS through highspy: the model is passed once, then only costs change and the LP basis stays warm."""
+
+    name = "highs"
+
+    def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
+        super().__init__(model, settings, version, note)
+        import highspy
+
+        self._highspy = highspy
+        self._highs = highspy.Highs()
+        self._set("output_flag", False)
+        self._set("threads", settings.threads)
+        self._set("random_seed", settings.seed)
+        if not model.is_mip:
+            self._set("presolve", "off")
+            self._set("solver", "simplex")
+        if model.lower.size and self._highs.passModel(self._lp()) == highspy.HighsStatus.kError:
+            raise SolverUnavailableError("highs refused the model")
+
+    def _set(self, option: str, value: Any) -> None:
+        if self._highs.setOptionValue(option, value) != self._highspy.HighsStatus.kOk:
+            raise SolverUnavailableError(f"highs {self.version} refuses option {option} = {value!r}")
+
+    def _lp(self) -> Any:
+        model, highspy = self.model, self._highspy
+        lp = highspy.HighsLp()
+        lp.num_row_, lp.num_col_ = model.matrix.shape
+        lp.col_cost_ = np.zeros(lp.num_col_)
+        lp.col_lower_, lp.col_upper_ = model.lower, model.upper
+        lp.row_lower_, lp.row_upper_ = model.row_lower, model.row_upper
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        lp.a_matrix_.start_, lp.a_matrix_.index_ = model.matrix.indptr, model.matrix.indices
+        lp.a_matrix_.value_ = model.matrix.data
+        if model.is_mip:
+            kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+            lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
+        return lp
+
+    def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        highs, kinds = self._highs, self._highspy.HighsModelStatus
+        highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
+        highs.changeObjectiveOffset(offset)
+        # an LP's limit is compared with the run time summed over all calls, a MILP's with that of its own call
+        spent = 0.0 if self.model.is_mip else highs.getRunTime()
+        self._set("time_limit", float("inf") if settings.time_limit is None else spent + settings.time_limit)
+        decided = False
+        if self.model.is_mip:
+            self._set("mip_rel_gap", settings.mip_gap)
+            highs.clearSolver()  # a MILP starts afresh; a kept incumbent belongs to another objective
+            decided = self._run_until(settings.stop_at)
+        else:
+            highs.run()
+        status, info, solution = highs.getModelStatus(), highs.getInfo(), highs.getSolution()
+        x = np.array(solution.col_value) if solution.value_valid else None
+        duals = np.array(solution.row_dual) if solution.dual_valid else None
+        found = {
+            kinds.kOptimal: Status.OPTIMAL,
+            kinds.kTimeLimit: Status.TIME_LIMIT,
+            kinds.kIterationLimit: Status.TIME_LIMIT,
+            kinds.kInterrupt: Status.DECIDED if decided else Status.TIME_LIMIT,
+            kinds.kObjectiveTarget: Status.DECIDED,
+        }.get(status, Status.FAILED)
+        return SolveReport(
+            found,
+            bound=info.mip_dual_bound if self.model.is_mip and found is not Status.FAILED else -np.inf,
+            incumbent=info.objective_function_value,
+            x=x,
+            duals=duals,
+            nodes=max(0, int(info.mip_node_count)),
+            iterations=max(0, int(info.simplex_iteration_count)),
+            message=f"highs: {highs.modelStatusToString(status)}" if found is Status.FAILED else "",
+        )
+
+    def _run_until(self, stop_at: float | None) -> bool:
+        """Run a MILP; with `stop_at`, interrupt once bound or incumbent has decided. Returns whether it interrupted."""
+        highs = self._highs
+        if stop_at is None:
+            highs.run()
+            return False
+        decided = False
+
+        def check(event: Any) -> None:
+            nonlocal decided
+            data = event.data_out
+            if data.mip_dual_bound > stop_at or data.mip_primal_bound <= stop_at:
+                decided = True
+                event.interrupt()
+
+        highs.cbMipInterrupt.subscribe(check)
+        try:
+            highs.run()
+        finally:
+            highs.cbMipInterrupt.unsubscribe(check)
+        return decided
+
+
+class GurobiSession(Session):
+    """Gurobi through gurobipy's matrix interface; a model over the licence's size raises SolverUnavailableError."""
+
+    name = "gurobi"
+
+    def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
+        super().__init__(model, settings, version, note)
+        import gurobipy
+
+        self._gurobipy = gurobipy
+        try:
+            self._model = gurobipy.Model(env=_gurobi_environment())
+        except gurobipy.GurobiError as error:
+            raise SolverUnavailableError(f"gurobi: {error}") from error
+        self._model.Params.Threads = settings.threads
+        self._model.Params.Seed = settings.seed
+        kinds = np.where(model.integer, "I", "C")
+        self._x = self._model.addMVar(model.lower.size, lb=model.lower, ub=model.upper, vtype=kinds)
+        matrix = model.matrix.tocsr()
+        equal = model.row_lower == model.row_upper
+        order = []
+        for mask, sense, side in (
+            (equal, "=", model.row_lower),
+            (~equal & np.isfinite(model.row_upper), "<", model.row_upper),
+            (~equal & np.isfinite(model.row_lower), ">", model.row_lower),
+        ):
+            rows = np.flatnonzero(mask)
+            if rows.size:
+                order.append((rows, self._model.addMConstr(matrix[rows], self._x, sense, side[rows])))
+        self._rows = order
+
+    def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        model, codes = self._model, self._gurobipy.GRB
+        model.setObjective(cost @ self._x + offset)
+        model.Params.TimeLimit = codes.INFINITY if settings.time_limit is None else settings.time_limit
+        if self.model.is_mip:
+            model.Params.MIPGap = settings.mip_gap
+            stop = settings.stop_at
+            model.Params.BestBdStop = codes.INFINITY if stop is None else stop + STOP_MARGIN
+            model.Params.BestObjStop = -codes.INFINITY if stop is None else stop
+        try:
+            model.optimize()
+        except self._gurobipy.GurobiError as error:
+            if error.errno == GUROBI_SIZE_ERROR:
+                raise SolverUnavailableError(f"gurobi: {error} (error {error.errno})") from error
+            raise
+        return self._report()
+
+    def _report(self) -> SolveReport:
+        model, codes, mip = self._model, self._gurobipy.GRB, self.model.is_mip
+        found = {
+            codes.OPTIMAL: Status.OPTIMAL,
+            codes.TIME_LIMIT: Status.TIME_LIMIT,
+            codes.USER_OBJ_LIMIT: Status.DECIDED,
+        }.get(model.Status, Status.FAILED)
+        has_point = model.SolCount > 0
+        duals = None
+        if not mip and model.Status == codes.OPTIMAL:
+            duals = np.zeros(self.model.row_lower.size)
+            for rows, constraints in self._rows:
+                duals[rows] += constraints.Pi
+        return SolveReport(
+            found,
+            bound=model.ObjBound if mip and found is not Status.FAILED else -np.inf,
+            incumbent=model.ObjVal if has_point else np.inf,
+            x=np.asarray(self._x.X) if has_point else None,
+            duals=duals,
+            nodes=int(model.NodeCount) if mip else 0,
+            iterations=int(model.IterCount),
+            message=f"gurobi: status {model.Status}" if found is Status.FAILED else "",
+        )
+
+
+class ScipSession(Session):
+    """SCIP through pyscipopt; its dual bound is read for LPs too, so LP row duals are not used."""
+
+    name = "scip"
+    trusted_lp_bound = True
+
+    def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
+        super().__init__(model, settings, version, note)
+        import pyscipopt
+
+        self._scip = pyscipopt.Model()
+        self._scip.hideOutput()
+        columns = zip(model.lower.tolist(), model.upper.tolist(), model.integer.tolist(), strict=True)
+        self._x = [self._scip.addVar(lb=low, ub=high, vtype="I" if whole else "C") for low, high, whole in columns]
+        matrix = model.matrix.tocsr()
+        for i in range(matrix.shape[0]):
+            span = slice(matrix.indptr[i], matrix.indptr[i + 1])
+            entries = zip(matrix.indices[span].tolist(), matrix.data[span].tolist(), strict=True)
+            body = pyscipopt.quicksum(value * self._x[j] for j, value in entries)
+            low, high = float(model.row_lower[i]), float(model.row_upper[i])
+            if low == high:
+                self._scip.addCons(body == low)
+            else:
+                self._scip.addCons(body <= high if np.isfinite(high) else body >= low)
+        self._scip.setParam("randomization/randomseedshift", settings.seed)
+
+    def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        import pyscipopt
+
+        scip = self._scip
+        scip.freeTransform()
+        scip.setObjective(pyscipopt.quicksum(value * self._x[j] for j, value in enumerate(cost.tolist()) if value))
+        scip.setParam("limits/time", 1e20 if settings.time_limit is None else settings.time_limit)
+        scip.setParam("limits/gap", settings.mip_gap if self.model.is_mip else 0.0)
+        stop = settings.stop_at if self.model.is_mip else None
+        scip.setParam("limits/dual", 1e20 if stop is None else stop + STOP_MARGIN - offset)
+        scip.setParam("limits/primal", -1e20 if stop is None else stop - offset)
+        scip.optimize()
+        status = scip.getStatus()
+        found = {
+            "optimal": Status.OPTIMAL,
+            "gaplimit": Status.OPTIMAL,
+            "timelimit": Status.TIME_LIMIT,
+            "duallimit": Status.DECIDED,
+            "primallimit": Status.DECIDED,
+        }.get(status, Status.FAILED)
+        has_point = scip.getNSols() > 0
+        best = scip.getBestSol() if has_point else None
+        return SolveReport(
+            found,
+            bound=scip.getDualbound() + offset if found is not Status.FAILED else -np.inf,
+            incumbent=scip.getObjVal() + offset if has_point else np.inf,
+            x=np.array([scip.getSolVal(best, variable) for variable in self._x]) if has_point else None,
+            nodes=int(scip.getNNodes()),
+            iterations=int(scip.getNLPIterations()),
+            message=f"scip: {status}" if found is Status.FAILED else "",
+        )
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What may be solved here: usable at all, its kind in words, the largest model, and why not."""
+
+    usable: bool
+    kind: str
+    size_limit: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One entry of SOLVERS. package: the importable name and the distribution on the package index."""
+
+    name: str
+    package: str
+    session: type[Session]
+    licence: Callable[[], Licence]
+    mip: bool = True
+    qp: bool = False
+    extra: str = ""
+
+    def version(self) -> str:
+        """Version of the installed package, "" if it is not installed."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def status(self) -> Licence:
+        """Whether the solver can be used here, and up to which size."""
+        if importlib.util.find_spec(self.package) is None:
+            hint = f"pip install 'relugap[{self.extra}]'" if self.extra else f"pip install {self.package}"
+            return Licence(False, "not installed", reason=f"{self.package} is not installed ({hint})")
+        return self.licence()
+
+
+@cache
+def _gurobi_environment() -> Any:
+    import gurobipy
+
+    return gurobipy.Env(params={"OutputFlag": 0})
+
+
+@cache
+def _gurobi_licence() -> Licence:
+    """Found by asking for one variable more than the size limit allows."""
+    import gurobipy
+
+    try:
+        model = gurobipy.Model(env=_gurobi_environment())
+        expires = int(model.LicenseExpiration)
+        model.addMVar(GUROBI_SIZE_LIMIT + 1)
+        model.optimize()
+    except gurobipy.GurobiError as error:
+        if error.errno == GUROBI_SIZE_ERROR:
+            return Licence(True, f"size-limited, expires {expires}", GUROBI_SIZE_LIMIT)
+        return Licence(False, "no licence", reason=str(error))
+    return Licence(True, "full" if expires in (0, 99999999) else f"full, expires {expires}")
+
+
+SOLVERS: dict[str, Solver] = {
+    "highs": Solver("highs", "highspy", HighsSession, lambda: Licence(True, "MIT, no limit"), qp=True),
+    "gurobi": Solver("gurobi", "gurobipy", GurobiSession, _gurobi_licence, qp=True),
+    "scip": Solver("scip", "pyscipopt", ScipSession, lambda: Licence(True, "Apache 2.0, no limit"), extra="scip"),
+}
+SOLVER_NAMES = ("auto", *SOLVERS)
+
+
+def check_solver_name(name: str) -> str:
+    """The name itself; ValueError lists the allowed ones."""
+    if name not in SOLVER_NAMES:
+        raise ValueError(f"unknown solver {name!r}; allowed: {', '.join(SOLVER_NAMES)}")
+    return name
+
+
+def open_session(model: CompiledModel, settings: Settings) -> Session:
+    """A session for the model in the solver the settings ask for.
+
+    "auto": for a MILP Gurobi when the model fits the licence found, else HiGHS; for an LP HiGHS, whose warm start was
+    measured faster. A solver asked for by name that cannot take the model falls back to HiGHS, and the reason stands
+    in the message of every report. Raises ValueError for an unknown name.
+    """
+    name = check_solver_name(settings.solver)
+    if name == "auto":
+        name = "gurobi" if model.is_mip and not _refusal(SOLVERS["gurobi"], model) else "highs"
+    refusal = _refusal(SOLVERS[name], model)
+    if not refusal:
+        try:
+            return SOLVERS[name].session(model, settings, SOLVERS[name].version())
+        except SolverUnavailableError as error:
+            refusal = str(error)
+    return fall_back(model, settings, refusal)
+
+
+def fall_back(model: CompiledModel, settings: Settings, reason: str) -> Session:
+    """A HiGHS session whose reports say why another solver was not used."""
+    solver = SOLVERS["highs"]
+    return solver.session(model, settings, solver.version(), f"fell back to highs: {reason}")
+
+
+def _refusal(solver: Solver, model: CompiledModel) -> str:
+    """Why the solver cannot take the model, "" if it can."""
+    licence = solver.status()
+    if not licence.usable:
+        return licence.reason
+    size = max(model.matrix.shape)
+    if licence.size_limit is not None and size > licence.size_limit:
+        rows, columns = model.matrix.shape
+        return f"{solver.name}: {columns} variables and {rows} constraints exceed the licence's {licence.size_limit}"
+    return ""
