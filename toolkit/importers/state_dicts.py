@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from toolkit.importers.chain import FloatArray, OperationChain, as_array
@@ -31,6 +32,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
+EXAMPLE = "1x28x28 conv(stride=2,padding=1) relu flatten linear"
 Parameters = dict[str, FloatArray]  # "weight" and perhaps "bias" of one layer
 
 
@@ -57,7 +59,7 @@ def from_state_dict_file(path: str | Path, architecture: str | None = None, name
 
 
 def _layers(architecture: str | None, modules: dict[str, Parameters]) -> str | None:
-    named = f"{', '.join(ARCHITECTURES)}, or a specification such as {ARCHITECTURES['wong-kolter-small'].layers!r}"
+    named = f"{', '.join(ARCHITECTURES)}, or a specification such as {EXAMPLE!r}"
     if architecture is None:
         if all(part["weight"].ndim == 2 for part in modules.values()):
             return None
@@ -73,6 +75,8 @@ def _load(path: Path) -> dict[str, Any]:
     torch = import_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise ValueError("not a state dict: only plain tensors are read; save model.state_dict()") from None
     except Exception as error:  # a damaged file surfaces as almost any exception, from EOFError to AttributeError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"not a state dict that torch.load(weights_only=True) reads: {reason}") from None
@@ -84,7 +88,7 @@ def _load(path: Path) -> dict[str, Any]:
         else:
             break
     if not isinstance(state, dict):
-        raise ValueError(f"must hold a state dict or a list of one, got {type(state).__name__} of {len(state)}")
+        raise ValueError(f"must hold one state dict, got {type(state).__name__}")
     wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if wrong:
         raise ValueError(f"entry {wrong[0]!r} must be a tensor, got {type(state[wrong[0]]).__name__}")
@@ -108,8 +112,10 @@ def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
 
 
 def _mlp(modules: dict[str, Parameters]) -> OperationChain:
-    first = next(iter(modules.values()))["weight"]
-    chain = OperationChain(first.shape[1:])
+    for prefix, part in modules.items():
+        if part["weight"].ndim != 2:
+            raise ValueError(f"layer {prefix!r} of an mlp must have a matrix as weight, got {part['weight'].shape}")
+    chain = OperationChain(next(iter(modules.values()))["weight"].shape[1:])
     for k, (prefix, part) in enumerate(modules.items()):
         if k:
             chain.relu()
