@@ -1,0 +1,222 @@
+"""The template: relaxed = the lecture's LP written naively; binary = enumeration of activation patterns."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import random_conv_network, random_dense_network
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+from toolkit.balls import LinfBall
+from toolkit.compiled import compile_model
+from toolkit.layer_bounds import layer_bounds
+from toolkit.margins import margin_problem, margins
+from toolkit.network import Network
+from toolkit.problem import ReluBounds, Settings
+from toolkit.solvers import open_session
+from toolkit.template import build_template, set_indicators, set_objective
+
+HIGHS = Settings(solver="highs", mip_gap=0.0)
+
+
+def naive_lp(network: Network, ball: LinfBall, bounds: ReluBounds, row: np.ndarray) -> float:
+    """The lecture's overall LP, every x̃, x̂ and y a variable, y(u − l) − u·x̂ ≤ −u·l."""
+    sizes = [network.input_size] + [n for size in network.relu_sizes for n in (size, size)] + [network.output_size]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    total = int(starts[-1])
+    equal, equal_rhs, upper, upper_rhs = [], [], [], []
+    low, high = np.full(total, -np.inf), np.full(total, np.inf)
+    low[: sizes[0]], high[: sizes[0]] = ball.lower, ball.upper
+    for k, layer in enumerate(network.layers):
+        before, after = int(starts[2 * k]), int(starts[2 * k + 1])
+        matrix = np.zeros((layer.output_size, total))
+        matrix[:, before : before + layer.input_size] = -layer.to_sparse().toarray()
+        matrix[:, after : after + layer.output_size] = np.eye(layer.output_size)
+        equal.append(matrix)
+        equal_rhs.append(layer.bias_vector)
+        if k == len(network.layers) - 1:
+            break
+        post = int(starts[2 * k + 2])
+        for i in range(layer.output_size):
+            l, u = bounds.lower[k][i], bounds.upper[k][i]
+            line = np.zeros(total)
+            if l >= 0 or u <= 0:
+                line[post + i], line[after + i] = 1.0, -1.0 if l >= 0 else 0.0
+                equal.append(line[None])
+                equal_rhs.append(np.zeros(1))
+                continue
+            low[post + i] = 0.0
+            line[after + i], line[post + i] = 1.0, -1.0
+            upper.append(line)
+            upper_rhs.append(0.0)
+            chord = np.zeros(total)
+            chord[post + i], chord[after + i] = u - l, -u
+            upper.append(chord)
+            upper_rhs.append(-u * l)
+    cost = np.zeros(total)
+    cost[int(starts[-2]) :] = row
+    found = linprog(
+        cost,
+        A_ub=np.array(upper) if upper else None,
+        b_ub=upper_rhs if upper else None,
+        A_eq=np.vstack(equal),
+        b_eq=np.concatenate(equal_rhs),
+        bounds=list(zip(low, high, strict=True)),
+        method="highs",
+    )
+    assert found.status == 0
+    return float(found.fun)
+
+
+def enumerate_patterns(network: Network, ball: LinfBall, row: np.ndarray) -> float:
+    """min row·F over the ball as the least of one LP per activation pattern."""
+    sizes = network.relu_sizes
+    best = np.inf
+    for pattern in itertools.product((0, 1), repeat=sum(sizes)):
+        matrix, shift = np.eye(network.input_size), np.zeros(network.input_size)
+        upper, upper_rhs, at = [], [], 0
+        for layer in network.layers[:-1]:
+            signs = np.array(pattern[at : at + layer.output_size])
+            at += layer.output_size
+            weight = layer.to_sparse().toarray()
+            matrix, shift = weight @ matrix, weight @ shift + layer.bias_vector
+            flip = np.where(signs == 1, -1.0, 1.0)  # active: −x̂ ≤ 0, inactive: x̂ ≤ 0
+            upper.append(flip[:, None] * matrix)
+            upper_rhs.append(-flip * shift)
+            matrix, shift = signs[:, None] * matrix, signs * shift
+        last = network.layers[-1].to_sparse().toarray()
+        cost = row @ last @ matrix
+        offset = row @ (last @ shift + network.layers[-1].bias_vector)
+        box = list(zip(ball.lower, ball.upper, strict=True))
+        found = linprog(cost, A_ub=np.vstack(upper), b_ub=np.concatenate(upper_rhs), bounds=box, method="highs")
+        if found.status == 0:
+            best = min(best, float(found.fun + offset))
+    return best
+
+
+@given(seed=st.integers(0, 10**6), chain=st.sampled_from([("interval",), ("interval", "dual"), ("dual",)]))
+def test_relaxed_template_is_the_lectures_lp(seed: int, chain: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    network = random_dense_network(rng, (5, 7, 6, 3)) if seed % 2 else random_conv_network(rng, hidden=(5,))
+    ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=float(rng.uniform(0.02, 0.4)), domain=(0, 1))
+    bounds = layer_bounds(network, ball, chain)
+    for bound in margins(network, ball, 0, "lp", bounds, settings=HIGHS):
+        row = np.eye(3)[0] - np.eye(3)[bound.target]
+        assert bound.lower == pytest.approx(naive_lp(network, ball, bounds, row), abs=1e-7)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_binary_template_is_the_least_over_activation_patterns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network = random_dense_network(rng, (3, 4, 3, 2))
+    ball = LinfBall(rng.normal(size=3), eps=float(rng.uniform(0.05, 0.8)))
+    bounds = layer_bounds(network, ball)
+    (bound,) = margins(network, ball, 1, "exact", bounds, settings=HIGHS)
+    truth = enumerate_patterns(network, ball, np.array([-1.0, 1.0]))
+    assert bound.lower <= truth + 1e-6
+    assert bound.lower == pytest.approx(truth, abs=1e-5)
+    assert bound.upper == pytest.approx(truth, abs=1e-5)
+
+
+def test_every_point_of_the_ball_is_feasible(rng: np.random.Generator) -> None:
+    """Completeness: the constraints hold at (x, y, s, a) computed from a real forward pass."""
+    network = random_conv_network(rng)
+    ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=0.2)
+    bounds = layer_bounds(network, ball)
+    model = build_template(network, ball, bounds, "binary")
+    layout, compiled = model.layout, compile_model(model)
+    rows, constants = layout.objective(np.eye(network.output_size))
+    assert layout.count > 5
+    for point in ball.sample(20):
+        hidden = network.preactivations(point)
+        x_hat = np.array([hidden[k][i] for k, i in layout.neurons])
+        z = np.concatenate([point, np.maximum(x_hat, 0), np.maximum(-x_hat, 0), x_hat > 0])
+        activity = compiled.matrix @ z
+        assert np.all(activity >= compiled.row_lower - 1e-9)
+        assert np.all(activity <= compiled.row_upper + 1e-9)
+        assert np.all((z >= compiled.lower - 1e-12) & (z <= compiled.upper + 1e-12))
+        np.testing.assert_allclose(rows @ z[: rows.shape[1]] + constants, hidden[-1], atol=1e-9)
+
+
+def test_flipping_the_flag_on_a_built_model_equals_building_it_so(rng: np.random.Generator) -> None:
+    network = random_dense_network(rng, (4, 8, 6, 3))
+    ball = LinfBall(rng.normal(size=4), eps=0.5)
+    bounds = layer_bounds(network, ball)
+    flipped = build_template(network, ball, bounds, "relaxed")
+    set_indicators(flipped, "binary")
+    built = build_template(network, ball, bounds, "binary")
+    one, other = compile_model(flipped), compile_model(built)
+    assert one.is_mip
+    assert one.integer.sum() == built.layout.count
+    assert (one.matrix != other.matrix).nnz == 0
+    for name in ("row_lower", "row_upper", "lower", "upper", "integer"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    set_indicators(flipped, "relaxed")
+    assert not compile_model(flipped).is_mip
+
+
+def test_swapping_the_pyomo_objective_gives_the_same_minimum(rng: np.random.Generator) -> None:
+    """The Pyomo model stands on its own: Pyomo's own HiGHS interface finds what our session finds."""
+    import pyomo.environ as pyo
+    from pyomo.contrib.solver.common.factory import SolverFactory
+
+    network = random_dense_network(rng, (4, 8, 6, 3))
+    ball = LinfBall(rng.normal(size=4), eps=0.3)
+    problem = margin_problem(network, ball, 0)
+    model = build_template(network, ball, problem.relu_bounds)
+    for row, bound in zip(problem.rows, margins(network, ball, 0, "lp", problem.relu_bounds), strict=True):
+        set_objective(model, row)
+        SolverFactory("highs").solve(model)
+        assert pyo.value(model.objective) == pytest.approx(bound.lower, abs=1e-7)
+
+
+def test_all_variables_are_bounded_and_stable_neurons_have_none(rng: np.random.Generator) -> None:
+    network = random_dense_network(rng, (6, 20, 20, 4))
+    ball = LinfBall(rng.normal(size=6), eps=0.05)
+    bounds = layer_bounds(network, ball)
+    model = build_template(network, ball, bounds)
+    compiled = compile_model(model)
+    unstable = sum(count[0] for count in bounds.counts())
+    assert 0 < unstable < 40
+    assert compiled.matrix.shape == (3 * unstable, 6 + 3 * unstable)
+    assert np.all(np.isfinite(compiled.lower) & np.isfinite(compiled.upper))
+
+
+def test_no_unstable_neuron_means_lp_equals_exact_equals_clean(rng: np.random.Generator) -> None:
+    network = random_dense_network(rng, (4, 6, 3))
+    ball = LinfBall(rng.normal(size=4), eps=0.0)
+    clean = network.forward(ball.center)
+    for rung in ("lp", "exact"):
+        for bound in margins(network, ball, 2, rung):
+            assert bound.lower == pytest.approx(clean[2] - clean[bound.target], abs=1e-9)
+            assert bound.upper == pytest.approx(bound.lower, abs=1e-9)
+
+
+def test_unknown_indicator_value_is_named(rng: np.random.Generator) -> None:
+    network = random_dense_network(rng, (2, 3, 2))
+    ball = LinfBall(np.zeros(2), eps=0.1)
+    with pytest.raises(ValueError, match="'binary' or 'relaxed', got 'boolean'"):
+        build_template(network, ball, layer_bounds(network, ball), "boolean")  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 10**6))
+def test_any_duals_give_a_lower_bound(seed: int) -> None:
+    """Neumaier & Shcherbina: random, wrong-signed, infinite or NaN multipliers never overshoot the LP optimum."""
+    rng = np.random.default_rng(seed)
+    network = random_dense_network(rng, (3, 6, 5, 2))
+    ball = LinfBall(rng.normal(size=3), eps=0.4)
+    problem = margin_problem(network, ball, 0)
+    model = build_template(network, ball, problem.relu_bounds)
+    compiled = compile_model(model)
+    cost, offset = model.layout.objective(problem.rows)
+    full = np.zeros(compiled.lower.size)
+    full[: cost.shape[1]] = cost[0]
+    report = open_session(compiled, HIGHS).minimize(full, offset[0])
+    assert report.bound == pytest.approx(report.incumbent, abs=1e-6)
+    duals = report.duals + rng.normal(size=report.duals.size) * rng.choice([0.0, 1e-6, 1.0, 100.0])
+    duals[rng.random(duals.size) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
+    assert compiled.dual_bound(full, float(offset[0]), duals) <= report.incumbent + 1e-7
