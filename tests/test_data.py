@@ -168,7 +168,7 @@ def test_a_download_of_the_wrong_content_is_refused(small_mnist, served, monkeyp
     (origin / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"tampered"))
     source = idx.IDX_SOURCES["mnist"]
     monkeypatch.setitem(idx.IDX_SOURCES, "mnist", idx.IdxSource(served, None, source.files))
-    with pytest.raises(FileNotFoundError, match="cannot fetch t10k-images-idx3-ubyte.gz"):
+    with pytest.raises(FileNotFoundError, match=r"cannot fetch t10k-images-idx3-ubyte\.gz"):
         load_dataset("mnist")
 
 

@@ -1,0 +1,62 @@
+"""The shipped networks: small, loadable without torch, and as good as their metadata say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toolkit
+from toolkit.data import load_dataset
+from toolkit.network import Network, zoo_names
+from toolkit.training_spec import load_train_spec
+
+ZOO = Path(toolkit.__file__).parent / "zoo"
+SPEC = Path(__file__).parent.parent / "experiments" / "zoo.toml"
+
+
+def test_the_zoo_holds_what_its_spec_names():
+    assert {spec.name for spec in load_train_spec(SPEC).networks} == set(zoo_names())
+    assert {"digits-standard", "mnist5k-standard"} <= set(zoo_names())
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_zoo_network_is_as_good_as_recorded(name):
+    network = Network.load(f"zoo:{name}")
+    spec = network.metadata["spec"]
+    test = load_dataset(spec["dataset"])
+    assert network.name == name == spec["name"]
+    assert network.input_shape == test.shape
+    error = np.mean(network.predict(test.images) != test.labels)
+    assert error == pytest.approx(network.metadata["errors"]["clean"], abs=1e-9)
+    assert error < 0.25
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_zoo_network_was_made_by_the_spec_in_experiments(name):
+    spec = next(spec for spec in load_train_spec(SPEC).networks if spec.name == name)
+    network = Network.load(f"zoo:{name}")
+    assert network.metadata["spec"] == spec.record
+    widths = tuple(layer.dense for layer in spec.hidden_layers)
+    assert network.relu_sizes == widths
+    assert f"| {name} |" in (ZOO / "README.md").read_text(encoding="utf-8")
+
+
+def test_zoo_files_are_small_and_weights_fit_float32():
+    for name in zoo_names():
+        assert (ZOO / f"{name}.npz").stat().st_size < 1_000_000
+        for layer in Network.load(f"zoo:{name}").layers:
+            assert np.array_equal(layer.weight.astype(np.float32).astype(np.float64), layer.weight)
+
+
+def test_the_zoo_loads_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from toolkit.network import Network\n"
+        "from toolkit.data import load_dataset\n"
+        "net = Network.load('zoo:digits-standard')\n"
+        "print(net.predict(load_dataset('digits').images[:1]).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1,)", done.stderr

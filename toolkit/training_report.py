@@ -1,0 +1,112 @@
+"""What training leaves to look at: a progress bar, the history as CSV and figure, a table of trained networks."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.network import Network
+
+if TYPE_CHECKING:
+    from toolkit.training import Epoch
+    from toolkit.training_spec import NetworkSpec
+
+
+@contextlib.contextmanager
+def epoch_display(spec: NetworkSpec, shown: bool) -> Iterator[Callable[[Epoch], None] | None]:
+    """A rich progress bar over the epochs of one network, with its errors; yields what to call after each epoch."""
+    if not shown:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[errors]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bars:
+        task = bars.add_task(spec.name, total=spec.epochs, errors="")
+
+        def show(epoch: Epoch) -> None:
+            errors = f"loss {epoch.loss:.4f}  error: clean {epoch.clean_error:.1%}"
+            bars.update(task, completed=epoch.epoch, errors=errors)
+
+        yield show
+
+
+def write_history(history: Sequence[Epoch], stem: Path) -> None:
+    """STEM.csv, a line per epoch, and STEM.png, errors and loss against epochs."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(epoch) for epoch in history]
+    with stem.with_name(f"{stem.name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    _draw_curves(history, stem.with_name(f"{stem.name}.png"))
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _draw_curves(history: Sequence[Epoch], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    errors = figure.add_subplot()
+    numbers = [epoch.epoch for epoch in history]
+    errors.plot(numbers, [100 * epoch.clean_error for epoch in history], label="clean")
+    errors.set(xlabel="epoch", ylabel="test error (%)", title=path.stem, ylim=(0, None))
+    loss = errors.twinx()
+    loss.plot(numbers, [epoch.loss for epoch in history], color="0.6", linestyle="--", label="training loss")
+    loss.set_ylabel("training loss")
+    errors.legend(handles=[*errors.get_lines(), *loss.get_lines()], frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def write_table(folder: Path, source: str) -> Path:
+    """folder/README.md: one row per network there that records how it was trained."""
+    networks = [Network.load(path) for path in sorted(folder.glob("*.npz"))]
+    rows = [_table_row(network) for network in networks if "spec" in network.metadata]
+    header = ["network", "layers", "data", "loss", "ε", "epochs", "clean error", "test images", "seconds", "torch"]
+    lines = [header, ["---"] * len(header), *rows]
+    text = "\n".join(
+        [
+            "# Trained networks",
+            "",
+            f"Written by `relugap train {source}`; do not edit. Each file holds its weights (float32, exact in",
+            "float64) and, as metadata, the full spec, seed, versions and errors: `Network.load(…).metadata`. Errors",
+            "are those of the float64 network on the whole test split; ε is in units of the pixel range [0, 1].",
+            "",
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+        ]
+    )
+    target = folder / "README.md"
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def _table_row(network: Network) -> list[str]:
+    record = network.metadata
+    spec, errors = record["spec"], record["errors"]
+    sizes = "-".join(str(size) for size in (network.input_size, *network.relu_sizes, network.output_size))
+    return [
+        network.name,
+        sizes,
+        spec["dataset"],
+        spec["loss"],
+        f"{spec['eps']:g}",
+        str(spec["epochs"]),
+        f"{errors['clean']:.1%}",
+        str(errors["samples"]),
+        f"{record['seconds']:.0f}",
+        record["versions"]["torch"],
+    ]

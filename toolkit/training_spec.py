@@ -1,0 +1,178 @@
+"""What to train, as data: a TOML file of networks, each with its architecture, loss, schedule and seed.
+
+    [defaults]                      # any key of a network, shared by all of them
+    epochs = 30
+
+    [[networks]]
+    name = "digits-standard"
+    dataset = "digits"
+    hidden = [32, 32]
+    loss = "standard"
+
+Unknown keys are errors that name the key and the allowed ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from toolkit.data import dataset_names
+
+
+class LayerSpec(BaseModel):
+    """One hidden layer: `{ dense = 100 }` or `{ conv = 16, kernel = 4, stride = 2, padding = 1 }`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    dense: int | None = Field(default=None, ge=1)
+    conv: int | None = Field(default=None, ge=1)
+    kernel: int = Field(default=3, ge=1)
+    stride: int = Field(default=1, ge=1)
+    padding: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> LayerSpec:
+        if (self.dense is None) == (self.conv is None):
+            raise ValueError("a layer is either dense = WIDTH or conv = CHANNELS")
+        return self
+
+
+def _conv(channels: int) -> LayerSpec:
+    return LayerSpec(conv=channels, kernel=4, stride=2, padding=1)
+
+
+ARCHITECTURES: dict[str, tuple[LayerSpec, ...]] = {
+    # Wong & Kolter 2018, §5: two strided convolutions and one hidden dense layer.
+    "wong-kolter-small": (_conv(16), _conv(32), LayerSpec(dense=100)),
+}
+
+
+class NetworkSpec(BaseModel):
+    """One network to train.
+
+    Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name). eps: radius in
+    units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it. domain: the ball's
+    cut, absent = none. images: train on the first so many images only. lr_decay: the factor by which the learning
+    rate has fallen, geometrically, at the last epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    dataset: str
+    hidden: tuple[int, ...] | None = None
+    layers: tuple[LayerSpec, ...] | None = None
+    architecture: str | None = None
+    loss: str = "standard"
+    eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    domain: tuple[float, float] | None = None
+    epochs: int = Field(default=20, ge=1)
+    batch: int = Field(default=100, ge=1)
+    images: int | None = Field(default=None, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    lr_decay: float = Field(default=1.0, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, value: str) -> str:
+        return _one_of("dataset", value, dataset_names())
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        return _one_of("loss", value, LOSS_NAMES)
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> NetworkSpec:
+        given = [key for key in ("hidden", "layers", "architecture") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hidden, layers, architecture; got {', '.join(given) or 'none'}")
+        if self.architecture is not None:
+            _one_of("architecture", self.architecture, tuple(ARCHITECTURES))
+        if any(width < 1 for width in self.hidden or ()):
+            raise ValueError(f"hidden must be widths ≥ 1, got {list(self.hidden or ())}")
+        return self
+
+    @property
+    def hidden_layers(self) -> tuple[LayerSpec, ...]:
+        """The hidden layers, however they were written."""
+        if self.hidden is not None:
+            return tuple(LayerSpec(dense=width) for width in self.hidden)
+        return self.layers if self.layers is not None else ARCHITECTURES[str(self.architecture)]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The spec as JSON can hold it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def digest(self) -> str:
+        """Short hash of everything that determines the weights on one machine."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+LOSS_NAMES = ("standard",)
+
+
+class TrainSpec(BaseModel):
+    """A file of networks to train."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    networks: tuple[NetworkSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> TrainSpec:
+        names = [network.name for network in self.networks]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two networks are named {twice!r}")
+        return self
+
+
+def load_train_spec(path: str | Path) -> TrainSpec:
+    """Read a training file. Raises FileNotFoundError, or ValueError naming file, key, value and what is allowed."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no training file at {file}")
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not TOML: {error}") from error
+    defaults = content.pop("defaults", {})
+    networks = content.get("networks", [])
+    if not isinstance(defaults, Mapping) or not isinstance(networks, list):
+        raise ValueError(f"{file}: defaults must be a table and networks a list of tables")
+    content["networks"] = [{**defaults, **entry} if isinstance(entry, Mapping) else entry for entry in networks]
+    try:
+        return TrainSpec.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{file}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line for the first thing wrong, with the keys allowed where a key is unknown."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        model: type[BaseModel] = TrainSpec if len(problem["loc"]) == 1 else NetworkSpec
+        if len(problem["loc"]) > 3:
+            model = LayerSpec
+        allowed = ["defaults", "networks"] if model is TrainSpec else sorted(model.model_fields)
+        return f"unknown key {place}; allowed: {', '.join(allowed)}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    shown = problem["input"] if not isinstance(problem["input"], Mapping) else problem["input"].get("name", "…")
+    return f"{place}: {message} (got {shown!r})" if place else message
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
+    return value
