@@ -298,7 +298,7 @@ class Conv2d(AffineMap):
 
 def _apply_sparse(matrix: Any, x: Any) -> Any:
     """matrix·x along the last axis of a numpy array with any leading axes."""
-    flat = np.asarray(x).reshape(-1, x.shape[-1])
+    flat = np.asarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return (matrix @ flat.T).T.reshape(*x.shape[:-1], matrix.shape[0])
 
 

@@ -80,7 +80,8 @@ class Session(ABC):
         bound = report.bound if np.isfinite(report.bound) else -np.inf
         if not self.model.is_mip and not self.trusted_lp_bound:
             bound = -np.inf if report.duals is None else self.model.dual_bound(cost, offset, report.duals)
-        x = report.x if report.x is not None and np.all(np.isfinite(report.x)) else None
+        usable = report.status is not Status.FAILED and report.x is not None and bool(np.all(np.isfinite(report.x)))
+        x = report.x if usable else None
         return replace(report, bound=float(bound), x=x, incumbent=report.incumbent if x is not None else np.inf)
 
     @abstractmethod

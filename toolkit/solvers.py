@@ -110,9 +110,8 @@ class HighsSession(Session):
         def check(event: Any) -> None:
             nonlocal decided
             data = event.data_out
-            if data.mip_dual_bound > stop_at or data.mip_primal_bound <= stop_at:
-                decided = True
-                event.interrupt()
+            decided = bool(data.mip_dual_bound > stop_at or data.mip_primal_bound <= stop_at)
+            event.interrupt(decided)  # always set: the flag would outlive this run
 
         highs.cbMipInterrupt.subscribe(check)
         try:
