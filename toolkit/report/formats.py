@@ -1,0 +1,110 @@
+"""The gap table as a reader sees it: in the terminal, in Markdown, in LaTeX."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+KEY_LABELS = {
+    "network": "network",
+    "dataset": "data",
+    "norm": "norm",
+    "domain": "domain",
+    "eps": "ε",
+    "layer_bounds": "l,u by",
+}
+ALWAYS_SHOWN = ("network", "eps")
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The gap table with short headers and rounded text; keys that never vary are left out.
+
+    A gap over margins whose m* is known only as an interval is itself shown as an interval [least, largest].
+    """
+    keys = [key for key in KEY_LABELS if key in ALWAYS_SHOWN or table[key].nunique(dropna=False) > 1]
+    shown = pd.DataFrame({KEY_LABELS[key]: table[key].map(_plain) for key in keys}, index=table.index)
+    shown["rung"] = table["rung"].astype(str)
+    shown["mean bound"] = table["lower_mean"].fillna(table["upper_mean"]).map(_three)
+    shown["m* − bound"] = _interval_or_value(table, "gap_least_mean", "gap_mean")
+    shown["tightness"] = table["tightness_mean"].map(_three)
+    shown["certified"] = table["certified"].map(_percent).where(table["lower_mean"].notna(), "")
+    shown["decided"] = table["decided"].map(_percent)
+    shown["ms/margin"] = table["seconds_mean"].map(_milliseconds)
+    if table["failed"].any():
+        shown["failed"] = table["failed"].map(lambda count: str(count) if count else "")
+    if table["open"].any():
+        shown["open m*"] = table["open"].map(lambda count: str(count) if count else "")
+    return shown
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _three(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def _interval_or_value(table: pd.DataFrame, least: str, largest: str) -> list[str]:
+    """The largest value alone where every m* is closed, else the interval."""
+    texts = []
+    for low, high, open_count in table[[least, largest, "open"]].itertuples(index=False, name=None):
+        interval = f"{_three(low)} … {_three(high)}"
+        texts.append("" if math.isnan(high) else interval if open_count else _three(high))
+    return texts
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    if math.isnan(value):
+        return ""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def terminal_table(table: pd.DataFrame, title: str = "") -> Table:
+    """The gap table for a terminal, a rule between blocks of equal network and ε."""
+    shown = readable(table)
+    keys = [label for label in KEY_LABELS.values() if label in shown.columns]
+    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in shown.columns:
+        grid.add_column(name, justify="left" if name in keys or name == "rung" else "right", no_wrap=name != "network")
+    blocks = shown[keys].apply(tuple, axis=1).tolist()
+    for k, row in enumerate(shown.itertuples(index=False, name=None)):
+        first = k == 0 or blocks[k] != blocks[k - 1]
+        last = k + 1 == len(blocks) or blocks[k] != blocks[k + 1]
+        texts = [text if first or k_column >= len(keys) else "" for k_column, text in enumerate(row)]
+        grid.add_row(*texts, end_section=last)
+    return grid
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """The gap table as a Markdown pipe table."""
+    shown = readable(table)
+    rules = ["---" if name in KEY_LABELS.values() or name == "rung" else "---:" for name in shown.columns]
+    lines = [list(shown.columns), rules, *shown.to_numpy().tolist()]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex_table(table: pd.DataFrame) -> str:
+    """The gap table as a LaTeX tabular (needs the package booktabs)."""
+    shown = readable(table)
+    symbols = {
+        "ε": r"$\varepsilon$",
+        "m* − bound": r"$m^* - \mathrm{bound}$",
+        "l,u by": "$l,u$ by",
+        "open m*": "open $m^*$",
+    }
+    styler = shown.style.format(escape="latex").hide(axis="index")
+    styler = styler.format_index(lambda name: symbols.get(str(name), str(name)), axis="columns")
+    sides = ["l" if name in KEY_LABELS.values() or name == "rung" else "r" for name in shown.columns]
+    text = styler.to_latex(hrules=True, column_format="".join(sides))
+    return text.replace("…", r"\dots{}").replace("−", "$-$")

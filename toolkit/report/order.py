@@ -1,0 +1,125 @@
+"""Which rung stands where, and the check that no row contradicts another.
+
+Every lower bound is ≤ m* and every upper bound is ≥ m*, whatever l,u they rest on. On the same l,u more is known:
+interval, dual, crown and alpha are feasible points of the LP's dual or weaker, so they are ≤ lp ≤ ideal.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+LOWER_RUNGS = ("interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal")
+EXACT_RUNGS = ("bab", "exact")
+UPPER_RUNGS = ("fgsm", "pgd")
+KNOWN_ORDER = tuple((weak, "lp") for weak in ("interval", "dual", "crown", "alpha")) + tuple(
+    (weak, "ideal") for weak in ("interval", "dual", "crown", "alpha", "lp")
+)
+# l,u from these are implied by the LP itself, so that an LP can fall below `interval` with no other chain.
+LP_IMPLIED_CHAIN = frozenset(("interval", "dual", "crown", "alpha", "lp"))
+FINISHED = ("optimal", "computed")  # statuses of an LP whose value is its optimum, not a bound on the way there
+
+TRUTH_KEYS = ["network_digest", "dataset", "sample", "label", "target", "norm", "eps", "domain"]
+CELL_KEYS = ["network", *TRUTH_KEYS, "layer_bounds"]
+REQUIRED_COLUMNS = [
+    *CELL_KEYS,
+    "rung",
+    "lower",
+    "upper",
+    "status",
+    "seconds",
+    "bounds_seconds",
+    "clean_margin",
+    "unstable",
+]
+
+
+def require_rows(rows: pd.DataFrame) -> None:
+    """Raise ValueError for a frame without rows or without the columns a report needs, naming them."""
+    missing = [name for name in REQUIRED_COLUMNS if name not in rows.columns]
+    if missing:
+        raise ValueError(f"rows lack the columns {', '.join(missing)}; a report needs {', '.join(REQUIRED_COLUMNS)}")
+    if rows.empty:
+        raise ValueError("there are no rows to report; run a sweep first")
+
+
+def rung_sides(rows: pd.DataFrame) -> dict[str, str]:
+    """Side ("lower", "exact" or "upper") of every rung present, weak to strong, exact ones, then upper ones.
+
+    A rung this file does not know counts as upper if none of its lower bounds is finite, else as lower, and is placed
+    after the known ones of its side.
+    """
+    sides = dict.fromkeys(LOWER_RUNGS, "lower") | dict.fromkeys(EXACT_RUNGS, "exact")
+    sides |= dict.fromkeys(UPPER_RUNGS, "upper")
+    present = [str(name) for name in pd.unique(rows["rung"])]
+    for name in sorted(set(present) - set(sides)):
+        lower = rows.loc[rows["rung"] == name, "lower"]
+        sides[name] = "lower" if bool((lower > float("-inf")).any()) else "upper"
+    rank = {"lower": 0, "exact": 1, "upper": 2}
+    known = list(sides)
+    ordered = sorted(present, key=lambda name: (rank[sides[name]], known.index(name)))
+    return {name: sides[name] for name in ordered}
+
+
+def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
+    """Raise ValueError naming the rows that contradict another: some lower bound > some upper bound on the same m*.
+
+    Checked per (network_digest, dataset, sample, target, norm, eps, domain): every `lower` ≤ every `upper` and
+    ≤ clean_margin, since all of them bound the one number m*. Checked within equal layer_bounds besides:
+    interval, dual, crown, alpha ≤ lp ≤ ideal, wherever the LP was solved to its end. Two numbers a ≤ b pass if
+    a ≤ b + tolerance·(1 + |b|), the room a solver's own tolerances need. NaN bounds (failed rows) are passed over.
+    """
+    require_rows(rows)
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be ≥ 0, got {tolerance}")
+    found = _against_uppers(rows, tolerance) + _against_stronger(rows, tolerance)
+    if found:
+        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+        raise ValueError(f"{len(found)} bounds break the order beyond {tolerance:g}: {'; '.join(found[:5])}{more}")
+
+
+def _exceeds(low: pd.Series[float], high: pd.Series[float], tolerance: float) -> pd.Series[bool]:
+    return low > high + tolerance * (1 + high.abs())
+
+
+def _against_uppers(rows: pd.DataFrame, tolerance: float) -> list[str]:
+    """Rows whose lower bound is above the smallest upper bound known for the same m*."""
+    uppers = rows[[*TRUTH_KEYS, "rung", "upper"]].rename(columns={"rung": "by", "upper": "limit"})
+    clean = rows[[*TRUTH_KEYS, "clean_margin"]].rename(columns={"clean_margin": "limit"}).assign(by="clean")
+    limits = pd.concat([uppers, clean], ignore_index=True).dropna(subset=["limit"]).sort_values("limit", kind="stable")
+    joined = rows.merge(limits.drop_duplicates(TRUTH_KEYS), on=TRUTH_KEYS, how="inner")
+    wrong = joined[_exceeds(joined["lower"], joined["limit"], tolerance)]
+    return [
+        f"{_where(row)}: {row['rung']} lower {row['lower']:.9g} > {row['by']} upper {row['limit']:.9g}"
+        for row in wrong.to_dict("records")
+    ]
+
+
+def _against_stronger(rows: pd.DataFrame, tolerance: float) -> list[str]:
+    """Rows whose lower bound is above that of a rung known to be stronger on the same l,u."""
+    names = [name for name in pd.unique(rows["rung"]) if any(name in pair for pair in KNOWN_ORDER)]
+    kept = rows[rows["rung"].isin(names)]
+    unfinished = kept["rung"].isin(["lp", "ideal"]) & ~kept["status"].isin(FINISHED)
+    found = []
+    for weak, strong in KNOWN_ORDER:
+        stronger = kept[(kept["rung"] == strong) & ~unfinished][[*CELL_KEYS, "lower"]]
+        joined = kept[kept["rung"] == weak].merge(stronger.rename(columns={"lower": "limit"}), on=CELL_KEYS)
+        if weak == "interval":
+            joined = joined[joined["layer_bounds"].map(_implied_by_lp).astype(bool)]
+        wrong = joined[_exceeds(joined["lower"], joined["limit"], tolerance)]
+        found += [
+            f"{_where(row)}: {weak} lower {row['lower']:.9g} > {strong} lower {row['limit']:.9g}"
+            for row in wrong.to_dict("records")
+        ]
+    return found
+
+
+def _implied_by_lp(chain: str) -> bool:
+    return LP_IMPLIED_CHAIN.issuperset(chain.split("+"))
+
+
+def _where(row: dict[str, object] | dict[object, object]) -> str:
+    keys = {str(key): value for key, value in row.items()}
+    return (
+        f"{keys['network']} {keys['dataset']} sample {keys['sample']} target {keys['target']} "
+        f"eps {keys['eps']} [{keys['layer_bounds']}]"
+    )

@@ -1,0 +1,189 @@
+"""Figures of a sweep: tightness curve, certified accuracy, gap against unstable neurons, time per rung.
+
+One panel per network (and per data set, norm, domain, l,u chain where these vary). Every function takes rows and
+returns a matplotlib Figure drawn with Agg; nothing here touches pyplot's global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from toolkit.report.styles import TEXT_GREY, label_of, look_of, panel_grid, paper_style, shared_legend
+from toolkit.report.tables import margin_gaps, sample_shares
+
+PANEL_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "layer_bounds"]
+EPS_LABEL = "ε (ℓ∞ radius, input units)"
+DECADES_SHOWN = 1e-5  # of the largest gap: smaller ones are drawn as 0
+
+
+def certified_curve(rows: pd.DataFrame) -> Figure:
+    """Share of samples each rung certifies against ε, and the share an attack could not refute.
+
+    The first is a lower bound of the robust accuracy on these samples, the second an upper bound. Between the share
+    that any rung certifies and the share without a known counterexample the panel is hatched: undecided.
+    """
+    return draw_certified(margin_gaps(rows))
+
+
+def gap_against_unstable(rows: pd.DataFrame) -> Figure:
+    """Gap m* − bound of every lower rung, mean over targets, against unstable neurons: a point per sample and ε."""
+    return draw_gap_unstable(margin_gaps(rows))
+
+
+def time_per_rung(rows: pd.DataFrame) -> Figure:
+    """Seconds per margin of l,u and every rung, log scale: a point per margin, quartile boxes, whiskers 5–95 %."""
+    return draw_times(margin_gaps(rows))
+
+
+def draw_certified(gaps: pd.DataFrame) -> Figure:
+    """`certified_curve` from `margin_gaps`."""
+    return _draw(gaps, _certified_panel, EPS_LABEL, "certified share of samples", share_y=True)
+
+
+def draw_gap_unstable(gaps: pd.DataFrame) -> Figure:
+    """`gap_against_unstable` from `margin_gaps`."""
+    return _draw(gaps, _gap_panel, "unstable neurons", "mean gap m* − bound (logits)")
+
+
+def draw_times(gaps: pd.DataFrame) -> Figure:
+    """`time_per_rung` from `margin_gaps`."""
+    return _draw(gaps, _time_panel, "", "time per margin (s)", share_y=True)
+
+
+def _draw(
+    gaps: pd.DataFrame,
+    draw_panel: Callable[[Axes, pd.DataFrame], None],
+    x_label: str,
+    y_label: str,
+    share_y: bool = False,
+) -> Figure:
+    parts = list(panel_parts(gaps))
+    with paper_style():
+        figure, panels = panel_grid(len(parts), share_y)
+        for k, (panel, (title, part)) in enumerate(zip(panels, parts, strict=True)):
+            draw_panel(panel, part)
+            panel.set_title(title)
+            panel.set_xlabel(x_label)
+            if not (share_y and k % 2):
+                panel.set_ylabel(y_label)
+        shared_legend(figure, panels)
+    return figure
+
+
+def panel_parts(gaps: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Title and rows of every panel; the title names the network, whatever else varies, and counts the samples."""
+    varying = [key for key in PANEL_KEYS if key not in ("network", "network_digest") and gaps[key].nunique() > 1]
+    for _, part in gaps.groupby(PANEL_KEYS, dropna=False, sort=True):
+        first = part.iloc[0]
+        names = ", ".join(str(first[key]) for key in ["network", *varying])
+        count = part["sample"].nunique()
+        yield f"{names} ({count} sample{'s' * (count != 1)})", part
+
+
+def present_rungs(gaps: pd.DataFrame) -> list[str]:
+    """Names of the rungs with rows, in rung order."""
+    return [str(name) for name in gaps["rung"].cat.categories if (gaps["rung"] == name).any()]
+
+
+def say_no_exact(panel: Axes) -> None:
+    """Fill a panel that has no gap to show."""
+    panel.text(0.5, 0.5, "no exact rung ran: gaps unknown", transform=panel.transAxes, ha="center", color=TEXT_GREY)
+    panel.set_yticks([])
+
+
+def _certified_panel(panel: Axes, gaps: pd.DataFrame) -> None:
+    """Weaker rungs get wider lines and larger hollow markers, so that equal curves stay visible one inside another."""
+    rungs, shares = present_rungs(gaps), sample_shares(gaps)
+    sides = dict(zip(shares["rung"].astype(str), shares["side"], strict=True))
+    rates = shares.groupby(["rung", "side", "eps"], observed=True, as_index=False)[["certified", "refuted"]].mean()
+    per_sample = shares.groupby(["sample", "label", "eps"], as_index=False)[["certified", "refuted"]].max()
+    overall = per_sample.groupby("eps")[["certified", "refuted"]].mean().astype(float)
+    survived = 1 - overall["refuted"]
+    if (survived > overall["certified"]).any():
+        panel.fill_between(
+            overall.index, overall["certified"], survived,
+            facecolor="none", edgecolor="#AAAAAA", hatch="/////", linewidth=0, label="undecided",
+        )  # fmt: skip
+    for k, name in enumerate(rungs):
+        look, own = look_of(name, rungs), rates[rates["rung"] == name]
+        upper = sides[name] == "upper"
+        weaker = 0 if upper else min(3, sum(sides[other] != "upper" for other in rungs[k + 1 :]))
+        panel.plot(
+            own["eps"],
+            1 - own["refuted"] if upper else own["certified"],
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.linestyle,
+            markersize=look.marker_size + 1.4 * weaker,
+            markerfacecolor="none" if weaker else look.color,
+            linewidth=1.2 + 0.6 * weaker,
+            label=f"not refuted by {name}" if upper else label_of(name),
+            zorder=3 + 0.1 * k,
+        )
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panel.set_ylim(-0.04, 1.04)
+
+
+def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
+    """Hollow points on a symmetric log axis, since gaps span from 0 over decades."""
+    rungs = present_rungs(gaps)
+    lower = gaps[(gaps["side"] == "lower") & gaps["gap"].notna()]
+    points = lower.groupby(["rung", "sample", "eps"], observed=True, as_index=False).agg(
+        unstable=("unstable", "first"), gap=("gap", "mean")
+    )
+    if points.empty:
+        say_no_exact(panel)
+        return
+    least = DECADES_SHOWN * float(points["gap"].max())
+    positive = points.loc[points["gap"] > least, "gap"]
+    threshold = float(positive.min()) if not positive.empty else 1.0
+    for name in rungs:
+        look, own = look_of(name, rungs), points[points["rung"] == name]
+        if own.empty:
+            continue
+        panel.plot(
+            own["unstable"], own["gap"].where(own["gap"] > least, 0.0), linestyle="", marker=look.marker,
+            color=look.color, markerfacecolor="none", markersize=look.marker_size + 0.5, markeredgewidth=0.9,
+            alpha=0.8, clip_on=False, label=label_of(name), zorder=3,
+        )  # fmt: skip
+    panel.set_yscale("symlog", linthresh=threshold, linscale=0.4)
+    decades = np.arange(np.ceil(np.log10(threshold)), np.ceil(np.log10(max(least / DECADES_SHOWN, threshold))) + 1)
+    panel.set_yticks([0.0, *(10.0**decades)])
+    panel.minorticks_off()
+    panel.set_ylim(bottom=0)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _time_panel(panel: Axes, gaps: pd.DataFrame) -> None:
+    rungs = present_rungs(gaps)
+    samples = gaps.groupby(["sample", "label", "eps"], as_index=False).agg(
+        total=("bounds_seconds", "first"), targets=("target", "nunique")
+    )
+    strips = [("l,u", samples["total"] / samples["targets"], TEXT_GREY)]
+    strips += [
+        (label_of(name), gaps.loc[gaps["rung"] == name, "seconds"], look_of(name, rungs).color) for name in rungs
+    ]
+    panel.set_yscale("log")
+    for k, (_, seconds, color) in enumerate(strips):
+        values = seconds[seconds > 0].to_numpy()
+        if not values.size:
+            continue
+        offsets = np.random.default_rng(0).permutation(np.linspace(-0.28, 0.28, values.size))
+        faint = 0.35 if values.size < 300 else 0.15
+        panel.plot(k + offsets, values, linestyle="", marker=".", markersize=2.2, color=color, alpha=faint)
+        panel.boxplot(
+            values, positions=[k], widths=0.62, showfliers=False, whis=(5, 95),
+            boxprops={"edgecolor": color, "facecolor": (1, 1, 1, 0.6)}, medianprops={"color": color, "linewidth": 1.8},
+            whiskerprops={"color": color}, capprops={"color": color}, patch_artist=True, zorder=3,
+        )  # fmt: skip
+    panel.set_xticks(range(len(strips)), [label for label, _, _ in strips])
+    if len(strips) > 6:
+        panel.tick_params(axis="x", rotation=55)
+    panel.set_xlim(-0.6, len(strips) - 0.4)
+    panel.minorticks_off()

@@ -1,0 +1,151 @@
+"""The tightness curve: how far each rung's margin bound falls with ε, and its distance from m*."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toolkit.report.order import EXACT_RUNGS
+from toolkit.report.plots import EPS_LABEL, panel_parts, present_rungs, say_no_exact
+from toolkit.report.styles import TEXT_GREY, YES_GREEN, label_of, look_of, paper_style, shared_legend, stacked_grid
+from toolkit.report.tables import margin_gaps
+
+Curves = dict[str, "pd.Series[float]"]
+OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best lower rung's runs off the panel
+
+CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
+
+
+def tightness_curve(rows: pd.DataFrame) -> Figure:
+    """Mean margin bound of every rung against ε above, mean gap m* − bound below, one column per network.
+
+    Thin bars and bands are quartiles over samples and targets; the gaps m* − LP and LP − dual are shaded. Above the
+    zero line a margin is certified. A rung far below the others runs off the panel and its legend entry says so.
+    """
+    return draw_tightness(margin_gaps(rows))
+
+
+def draw_tightness(gaps: pd.DataFrame) -> Figure:
+    """`tightness_curve` from `margin_gaps`."""
+    parts = list(panel_parts(gaps))
+    with paper_style():
+        figure, panels = stacked_grid(len(parts))
+        off: set[str] = set()
+        for k, ((upper, lower), (title, part)) in enumerate(zip(panels, parts, strict=True)):
+            off |= _margin_panel(upper, part)
+            _gap_panel(lower, part)
+            upper.set_title(title)
+            lower.set_xlabel(EPS_LABEL)
+            if k % 2 == 0:
+                upper.set_ylabel("mean margin (logits)")
+                lower.set_ylabel("m* − bound (logits)")
+        shared_legend(figure, [upper for upper, _ in panels], {label_of(name): "off scale" for name in off})
+    return figure
+
+
+def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
+    """Mean curves with quartile bars; returns the rungs that run off the panel."""
+    rungs = present_rungs(gaps)
+    exact = gaps["m_high"].where(gaps["side"] == "exact", gaps["lower"])
+    bound = gaps["upper"].where(gaps["side"] == "upper", exact)
+    curves, low, high = _statistics(gaps, bound)
+    top, floor = _view(curves, low, high)
+    _shade(panel, _exact_of(curves), curves.get("lp"), "lp", "gap m* − LP")
+    _shade(panel, curves.get("lp"), curves.get("dual"), "dual", "gap LP − dual")
+    step = _smallest_step(gaps["eps"])
+    for k, (name, curve) in enumerate(curves.items()):
+        shift = 0.05 * step * (k - (len(curves) - 1) / 2)  # bars beside each other, not on top
+        if _spread_shown(name, curves):
+            color = look_of(name, rungs).color
+            panel.vlines(curve.index + shift, low[name], high[name], color=color, linewidth=0.7, alpha=0.45)
+        _plot(panel, name, curve, rungs, 3 + 0.1 * k)
+    panel.plot([], [], color=TEXT_GREY, linewidth=0.7, label="quartiles")
+    room = 0.05 * (top - floor)
+    panel.set_ylim(floor - room, top + room)
+    panel.axhline(0, color=TEXT_GREY, linewidth=0.9)
+    if top > 0:
+        panel.axhspan(0, top + room, color=YES_GREEN, alpha=0.06, linewidth=0)
+        panel.text(0.98, 0.97, "YES", transform=panel.transAxes, ha="right", va="top", color=YES_GREEN)
+    return {name for name, curve in curves.items() if curve.min() < floor - room}
+
+
+def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
+    """Mean gap of the lower rungs with quartile bands, from 0 (exact) up to what the tightest few need."""
+    rungs = present_rungs(gaps)
+    lower = gaps[gaps["side"] == "lower"]
+    curves, low, high = _statistics(lower, lower["gap"])
+    if not curves:
+        say_no_exact(panel)
+        return
+    least = min(float(curve.max()) for curve in curves.values())
+    near = [name for name, curve in curves.items() if float(curve.max()) <= 4 * least + 1e-9]
+    top = max(float(high[name].max()) for name in near)
+    if "lp" in curves:
+        _shade(panel, curves["lp"], 0 * curves["lp"], "lp", "")
+    _shade(panel, curves.get("dual"), curves.get("lp"), "dual", "")
+    for k, (name, curve) in enumerate(curves.items()):
+        color = look_of(name, rungs).color
+        if name in near and _spread_shown(name, curves):
+            for edge in (low[name], high[name]):
+                panel.plot(edge.index, edge, color=color, linewidth=0.7, alpha=0.6)
+        _plot(panel, name, curve, rungs, 3 + 0.1 * k)
+    panel.set_ylim(0, 1.08 * top if top > 0 else 1)
+
+
+def _statistics(gaps: pd.DataFrame, values: pd.Series[float]) -> tuple[Curves, Curves, Curves]:
+    """Mean, lower and upper quartile per ε of every rung with finite values."""
+    finite = gaps.assign(value=values.where(np.isfinite(values))).dropna(subset=["value"])
+    grouped = finite.groupby(["rung", "eps"], observed=True)["value"]
+    table = pd.DataFrame({"mean": grouped.mean(), "low": grouped.quantile(0.25), "high": grouped.quantile(0.75)})
+    names = [name for name in present_rungs(gaps) if name in table.index.get_level_values("rung")]
+    mean, low, high = ({name: table[column].loc[name] for name in names} for column in ("mean", "low", "high"))
+    return mean, low, high
+
+
+def _exact_of(curves: Curves) -> pd.Series[float] | None:
+    return next((curves[name] for name in reversed(EXACT_RUNGS) if name in curves), None)
+
+
+def _view(curves: Curves, low: Curves, high: Curves) -> tuple[float, float]:
+    """Top and floor of the margin panel: all quartiles of the rungs that stay near the tightest one, and zero."""
+    top = max(float(curve.max()) for curve in curves.values())
+    falls = {name: top - float(curve.min()) for name, curve in curves.items()}
+    limit = OFF_SCALE * max(min(falls.values()), 1e-9)
+    near = [name for name, fall in falls.items() if fall <= limit]
+    return max(0.0, *(float(high[name].max()) for name in near)), min(0.0, *(float(low[name].min()) for name in near))
+
+
+def _smallest_step(eps: pd.Series[float]) -> float:
+    values = np.unique(eps.to_numpy())
+    return float(np.diff(values).min()) if values.size > 1 else 0.1 * float(values[0])
+
+
+def _spread_shown(name: str, curves: Curves) -> bool:
+    """Quartiles of every rung while they are few, else of those the gaps are measured between."""
+    return len(curves) <= CROWDED or name in ("dual", "lp", *EXACT_RUNGS)
+
+
+def _shade(panel: Axes, upper: pd.Series[float] | None, lower: pd.Series[float] | None, name: str, label: str) -> None:
+    """Fill between two curves where both have values, in the colour of rung `name`."""
+    if upper is None or lower is None:
+        return
+    shared = upper.index.intersection(lower.index)
+    panel.fill_between(
+        shared,
+        lower.loc[shared],
+        upper.loc[shared],
+        color=look_of(name, []).color,
+        alpha=0.22,
+        linewidth=0,
+        label=label or "_nolegend_",
+    )
+
+
+def _plot(panel: Axes, name: str, curve: pd.Series[float], rungs: list[str], zorder: float) -> None:
+    look = look_of(name, rungs)
+    panel.plot(
+        curve.index, curve, color=look.color, marker=look.marker, linestyle=look.linestyle,
+        markersize=look.marker_size, linewidth=1.3, label=label_of(name), zorder=zorder,
+    )  # fmt: skip

@@ -1,0 +1,59 @@
+"""The report folder: tables and figures of a sweep, written together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from toolkit.report.formats import latex_table, markdown_table
+from toolkit.report.order import check_order
+from toolkit.report.plots import draw_certified, draw_gap_unstable, draw_times
+from toolkit.report.styles import paper_style
+from toolkit.report.tables import margin_gaps, side_by_side, summarise
+from toolkit.report.tightness import draw_tightness
+
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "tightness": draw_tightness,
+    "certified": draw_certified,
+    "gap_unstable": draw_gap_unstable,
+    "time": draw_times,
+}
+FORMATS = ("png", "svg", "pdf")
+
+
+def write_report(
+    rows: pd.DataFrame, out_dir: str | Path, formats: Sequence[str] = ("png",), tolerance: float = 1e-6
+) -> list[Path]:
+    """Write table.csv, table.md, table.tex, margins.csv and the figures into `out_dir`; returns the paths.
+
+    formats: "png", "svg", "pdf". Raises ValueError, before anything is written, for an empty frame, missing columns,
+    an unknown format, or rows that break the order lower ≤ exact ≤ upper beyond `tolerance` (named).
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"formats must be among {', '.join(FORMATS)}, got {unknown[0]!r}")
+    check_order(rows, tolerance)
+    gaps = margin_gaps(rows)
+    table = summarise(gaps)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "table.csv", index=False)
+    (out / "table.md").write_text(markdown_table(table), encoding="utf-8")
+    (out / "table.tex").write_text(latex_table(table), encoding="utf-8")
+    side_by_side(gaps).to_csv(out / "margins.csv", index=False)
+    written = [out / name for name in ("table.csv", "table.md", "table.tex", "margins.csv")]
+    for name, draw in FIGURES.items():
+        written += save_figure(draw(gaps), out / name, formats)
+    return written
+
+
+def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Save one figure as stem.FORMAT for every format, PNG at 300 dots an inch."""
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
+    with paper_style():
+        for path in paths:
+            figure.savefig(path, dpi=300, bbox_inches="tight", pad_inches=0.04)
+    return paths
