@@ -93,7 +93,8 @@ class _Graph:
             self.constants[node.output[0]] = self._constant(node)
             return
         if node.op_type not in OPERATORS or node.domain not in DOMAINS:
-            raise ValueError(f"operator {node.op_type} is not supported; allowed: Constant, {', '.join(OPERATORS)}")
+            operator = node.op_type if node.domain in DOMAINS else f"{node.op_type} of {node.domain}"
+            raise ValueError(f"operator {operator} is not supported; allowed: Constant, {', '.join(OPERATORS)}")
         moving = [key for key in node.input if key and key not in self.constants]
         if node.op_type == "Identity" and not moving:
             self.constants[node.output[0]] = self.constants[node.input[0]]
