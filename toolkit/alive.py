@@ -57,6 +57,8 @@ def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
 
     The first is scipy.sparse when both the rows and the last map are.
     """
-    nu, value = problem.network.layers[-1].compose_rows(problem.rows)
-    network = alive_network(problem)
-    return (nu[:, network.alive[-1]] if network.alive else nu), value
+    alive = alive_network(problem).alive
+    last = problem.network.layers[-1]
+    if alive:
+        last = problem.shared("alive_last", lambda: last.restrict(None, alive[-1]))
+    return last.compose_rows(problem.rows)

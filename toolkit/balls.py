@@ -17,17 +17,22 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 
-def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
-    """Minimum of ν·x over the box [lower, upper], for every row ν.
+def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
+    """Middle and half-width of the range of ν·x over the box [lower, upper], for every row ν.
 
-    min_x ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) = ν·(lower+upper)/2 − |ν|·(upper−lower)/2.
-
+    middle = ν·(lower + upper)/2, half-width = |ν|·(upper − lower)/2: the minimum is middle − half-width.
     rows may be numpy, scipy.sparse or torch; lower and upper numpy or torch.
-    Shapes: rows (…, m, n), lower and upper (…, n) → (…, m).
+    Shapes: rows (…, m, n), lower and upper (…, n) → (…, m) each.
     """
-    middle = (0.5 * (lower + upper))[..., None]
+    centre = (0.5 * (lower + upper))[..., None]
     radius = (0.5 * (upper - lower))[..., None]
-    return (rows @ middle - abs(rows) @ radius)[..., 0]
+    return (rows @ centre)[..., 0], (abs(rows) @ radius)[..., 0]
+
+
+def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
+    """min ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) over the box, for every row ν; see `box_range_linear`."""
+    middle, half_width = box_range_linear(rows, lower, upper)
+    return middle - half_width
 
 
 @dataclass(frozen=True, eq=False)

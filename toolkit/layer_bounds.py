@@ -15,9 +15,10 @@ import numpy as np
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray
 from toolkit.network import Network
-from toolkit.problem import Problem, ReluBounds, Rung, Settings, Side, selection_rows
+from toolkit.problem import Problem, ReluBounds, Rung, Settings, Side
 from toolkit.rungs import get_rung
 
+CROSSING_TOLERANCE = 1e-6
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
 
 
@@ -77,14 +78,21 @@ def _bound_layer(
         tried = box.unstable()
         if not tried.size:
             break
-        rows = selection_rows(size, tried, -1)
-        box.high[tried] = np.minimum(box.high[tried], -rung.lower_values(problem.with_rows(rows)))
-        still = tried[box.high[tried] > 0] if np.all(np.isfinite(box.low)) else tried
-        box.low[still] = np.maximum(
-            box.low[still], rung.lower_values(problem.with_rows(selection_rows(size, still, 1)))
-        )
-        crossed = box.low > box.high  # rounding of two tight bounds of a nearly constant neuron
-        box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
+        low, high = rung.neuron_ranges(problem, tried)
+        box.low[tried] = np.maximum(box.low[tried], low)
+        box.high[tried] = np.minimum(box.high[tried], high)
+        _uncross(box, rung)
         if progress is not None:
             progress(len(known), rung.name, int(tried.size), int(tried.size - box.unstable().size))
     return box.low, box.high
+
+
+def _uncross(box: _Box, rung: Rung) -> None:
+    """Swap l and u where two tight bounds of a nearly constant neuron crossed by rounding; refuse more than that."""
+    crossed = np.flatnonzero(box.low > box.high)
+    low, high = box.low[crossed], box.high[crossed]
+    wrong = np.flatnonzero(low - high > CROSSING_TOLERANCE * (1.0 + np.abs(low)))
+    if wrong.size:
+        i = int(crossed[wrong[0]])
+        raise ValueError(f"rung {rung.name!r} bounds neuron {i} by l = {box.low[i]} > u = {box.high[i]}")
+    box.low[crossed], box.high[crossed] = high, low

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from toolkit.balls import FloatArray, LinfBall
+from toolkit.layers import IndexArray
 from toolkit.network import Network
 
 BoolArray = NDArray[np.bool_]
@@ -221,8 +222,10 @@ class Rung:
     """A way to bound linear functionals of the output: one file in rungs/, one line in its registry.
 
     A rung is given by `run` (problem → one Bound per row), or, when its bounds come as one array at once, by `values`
-    (problem → lower bounds, shape (m,)). uses_relu_bounds: whether l,u matter to it. version: raised when its numbers
-    change, so that stored rows of older versions are not mistaken for its own. claim, source: for help and tables.
+    (problem → lower bounds, shape (m,)) or `ranges` (problem → lower bounds on the minima and upper bounds on the
+    maxima, for a rung that gets both sides in one pass). uses_relu_bounds: whether l,u matter to it. version: raised
+    when its numbers change, so that stored rows of older versions are not mistaken for its own. claim, source: for
+    help and tables.
     """
 
     name: str
@@ -231,6 +234,7 @@ class Rung:
     source: str
     run: Callable[[Problem], list[Bound]] | None = field(default=None, repr=False)
     values: Callable[[Problem], FloatArray] | None = field(default=None, repr=False)
+    ranges: Callable[[Problem], tuple[FloatArray, FloatArray]] | None = field(default=None, repr=False)
     version: int = 1
     uses_relu_bounds: bool = True
 
@@ -246,10 +250,27 @@ class Rung:
         return [Bound(lower=value, target=target, seconds=each) for value, target in found_values]
 
     def lower_values(self, problem: Problem) -> FloatArray:
-        """The lower bounds alone, shape (m,): what layer bounds need, thousands of rows at a time."""
+        """The lower bounds alone, shape (m,)."""
+        if self.ranges is not None:
+            return np.asarray(self.ranges(problem)[0], dtype=np.float64)
         if self.values is not None:
             return np.asarray(self.values(problem), dtype=np.float64)
         return np.array([bound.lower for bound in self(problem)], dtype=np.float64)
+
+    def neuron_ranges(self, problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:
+        """l and u of the named outputs of the problem's network: what layer bounds need, thousands at a time.
+
+        Upper side first: where it shows u ≤ 0 the neuron is decided, and a rung without `ranges` leaves l = −inf.
+        """
+        size = problem.network.output_size
+        if self.ranges is not None:
+            return self.ranges(problem.with_rows(selection_rows(size, neurons, 1)))
+        high = -self.lower_values(problem.with_rows(selection_rows(size, neurons, -1)))
+        low = np.full(neurons.size, -np.inf)
+        still = high > 0
+        if still.any():
+            low[still] = self.lower_values(problem.with_rows(selection_rows(size, neurons[still], 1)))
+        return low, high
 
 
 def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) -> tuple[FloatArray, tuple[int, ...]]:

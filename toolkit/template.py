@@ -37,7 +37,8 @@ Indicators = Literal["binary", "relaxed"]
 class TemplateLayout:
     """Where things are in a template: columns are x̃ (inputs), then y, s and a (one each per unstable neuron).
 
-    lower, upper: l and u of the unstable neurons. neurons: (layer, index in the network) of each.
+    last: the last affine map over alive neurons. lower, upper: l and u of the unstable neurons. neurons: (layer, index
+    in the network) of each.
     """
 
     inputs: int
@@ -72,8 +73,6 @@ class TemplateLayout:
         """
         nu, constant = self.last.compose_rows(rows)
         dense = nu.toarray() if sp.issparse(nu) else nu
-        if self.alive.alive:
-            dense = dense[:, self.alive.alive[-1]]
         return self.substitute(dense, constant, len(self.alive.layers))
 
     def pre_activations(self, layer: int) -> tuple[FloatArray, FloatArray]:
@@ -153,7 +152,7 @@ def _layout(network: Network, ball: LinfBall, relu_bounds: ReluBounds) -> Templa
     return TemplateLayout(
         ball.size,
         alive,
-        network.layers[-1],
+        network.layers[-1].restrict(None, alive.alive[-1]) if alive.alive else network.layers[-1],
         unstable,
         np.concatenate([np.zeros(0), *lower]),
         np.concatenate([np.zeros(0), *upper]),

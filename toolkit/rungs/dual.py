@@ -14,16 +14,16 @@ Trusted: float64 rounding to nearest, and that the given l,u hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
 from array_api_compat import array_namespace
 
 from toolkit.alive import alive_network, folded_rows
-from toolkit.balls import FloatArray, box_min_linear
-from toolkit.layers import AffineMap
+from toolkit.balls import FloatArray, box_range_linear
+from toolkit.layers import DENSE_ABOVE, AffineMap
 from toolkit.problem import Problem, Rung, Side
 
 
@@ -36,6 +36,47 @@ def upper_slope(lower: Any, upper: Any) -> Any:
     return xp.where(unstable, xp.where(unstable, upper, zero) / width, xp.where(lower >= 0, one, zero))
 
 
+def dual_ranges(
+    layers: Sequence[AffineMap],
+    nu: Any,
+    value: Any,
+    relu_lower: Sequence[Any],
+    relu_upper: Sequence[Any],
+    ball_lower: Any,
+    ball_upper: Any,
+    slopes: Sequence[Any] | None = None,
+) -> tuple[Any, Any]:
+    """Middle and half-width of the dual's range for functionals ν·y + value of the outputs y of the last ReLU.
+
+    g(α) = middle − half_width. With α = s the recursion treats ν and −ν alike, so middle + half_width bounds the
+    functional from above; with other slopes it means nothing.
+    layers: the affine maps before that ReLU, in order (empty: y is the input). Shapes, with any batch axes B in
+    front: nu (B, m, n_last), value (B, m), relu_lower/upper[k] (B, n_k), ball_lower/upper (B, n_0) → (B, m) each.
+    With α = s and no batch axes nu may be scipy.sparse.
+    slopes[k]: α of ReLU layer k in [0,1], shape broadcastable to (B, m, n_k), read at unstable neurons only;
+    None = Wong & Kolter's α = s.
+    """
+    middle, half_width = value, 0.0 * value
+    for k in range(len(layers) - 1, -1, -1):
+        lower, upper = relu_lower[k][..., None, :], relu_upper[k][..., None, :]
+        xp = array_namespace(lower, upper)
+        s = upper_slope(lower, upper)
+        half_offset = xp.matrix_transpose(-0.5 * s * xp.minimum(lower, xp.zeros_like(lower)))
+        size = abs(nu)
+        # min(ν,0)·(−s·l) = (ν − |ν|)·(−s·l)/2
+        middle = middle + (nu @ half_offset)[..., 0]
+        half_width = half_width + (size @ half_offset)[..., 0]
+        if slopes is None:
+            nu = nu * s
+        else:
+            alpha = xp.where((lower < 0) & (upper > 0), slopes[k], s)
+            nu = nu * (0.5 * (alpha + s)) + size * (0.5 * (alpha - s))
+        middle = middle + nu @ layers[k].bias_vector
+        nu = layers[k].adjoint(nu)
+    input_middle, input_half_width = box_range_linear(nu, ball_lower, ball_upper)
+    return middle + input_middle, half_width + input_half_width
+
+
 def dual_values(
     layers: Sequence[AffineMap],
     nu: Any,
@@ -46,40 +87,28 @@ def dual_values(
     ball_upper: Any,
     slopes: Sequence[Any] | None = None,
 ) -> Any:
-    """g(α) for functionals ν·y + value of the outputs y of the last ReLU.
-
-    layers: the affine maps before that ReLU, in order (empty: y is the input). Shapes, with any batch axes B in
-    front: nu (B, m, n_last), value (B, m), relu_lower/upper[k] (B, n_k), ball_lower/upper (B, n_0) → (B, m).
-    slopes[k]: α of ReLU layer k in [0,1], shape broadcastable to (B, m, n_k), read at unstable neurons only;
-    None = Wong & Kolter's α = s.
-    """
-    for k in range(len(layers) - 1, -1, -1):
-        lower, upper = relu_lower[k][..., None, :], relu_upper[k][..., None, :]
-        xp = array_namespace(nu, lower)
-        s = upper_slope(lower, upper)
-        negative = xp.minimum(nu, xp.zeros_like(nu))
-        offset = -s * xp.minimum(lower, xp.zeros_like(lower))
-        value = value + (negative @ xp.matrix_transpose(offset))[..., 0]
-        if slopes is None:
-            nu = nu * s
-        else:
-            alpha = xp.where((lower < 0) & (upper > 0), slopes[k], s)
-            nu = (nu - negative) * alpha + negative * s
-        value = value + nu @ layers[k].bias_vector
-        nu = layers[k].adjoint(nu)
-    return value + box_min_linear(nu, ball_lower, ball_upper)
+    """g(α) for functionals ν·y + value of the outputs y of the last ReLU; arguments as in `dual_ranges`."""
+    middle, half_width = dual_ranges(layers, nu, value, relu_lower, relu_upper, ball_lower, ball_upper, slopes)
+    return middle - half_width
 
 
-def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> FloatArray:
-    """g(α) in numpy float64 for every row of the problem, shape (m,); slopes refer to the alive network's neurons.
+def certified_ranges(problem: Problem, slopes: Sequence[Any] | None = None) -> tuple[FloatArray, FloatArray]:
+    """middle ∓ half_width of `dual_ranges` in numpy float64 for every row; slopes refer to alive neurons.
 
-    slopes None is the rung itself: Wong & Kolter's α = s.
+    slopes None is the rung itself: α = s, where both sides are bounds.
     """
     nu, value = folded_rows(problem)
     network = alive_network(problem)
     box = problem.ball.lower, problem.ball.upper
-    dense = nu.toarray() if sp.issparse(nu) else nu
-    return np.asarray(dual_values(network.layers, dense, value, network.lower, network.upper, *box, slopes=slopes))
+    if sp.issparse(nu) and (slopes is not None or nu.nnz > DENSE_ABOVE * math.prod(nu.shape)):
+        nu = nu.toarray()
+    middle, half_width = dual_ranges(network.layers, nu, value, network.lower, network.upper, *box, slopes=slopes)
+    return middle - half_width, middle + half_width
+
+
+def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> FloatArray:
+    """g(α) in numpy float64 for every row of the problem, shape (m,)."""
+    return certified_ranges(problem, slopes)[0]
 
 
 RUNG = Rung(
@@ -87,5 +116,5 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="dual feasible point α = u/(u−l), closed form",
     source="Wong & Kolter 2018, Thm 1",
-    values=certified_values,
+    ranges=certified_ranges,
 )

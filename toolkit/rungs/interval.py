@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from toolkit.alive import alive_network, folded_rows
-from toolkit.balls import FloatArray, box_min_linear
+from toolkit.balls import FloatArray, box_range_linear
 from toolkit.problem import Problem, Rung, Side
 
 
@@ -26,15 +25,16 @@ def post_activation_box(lower: Any, upper: Any) -> tuple[Any, Any]:
     return xp.maximum(lower, zero), xp.maximum(upper, zero)
 
 
-def interval_values(problem: Problem) -> FloatArray:
-    """Interval lower bounds of every row. The last ReLU layer's l,u carry all that is known of earlier layers."""
+def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper bound of every row. The last ReLU layer's l,u carry all that is known of earlier layers."""
     nu, value = folded_rows(problem)
     network = alive_network(problem)
     if network.alive:
         low, high = post_activation_box(network.lower[-1], network.upper[-1])
     else:
         low, high = problem.ball.lower, problem.ball.upper
-    return np.asarray(value + box_min_linear(nu, low, high))
+    middle, half_width = box_range_linear(nu, low, high)
+    return value + middle - half_width, value + middle + half_width
 
 
 RUNG = Rung(
@@ -42,5 +42,5 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="interval arithmetic through the last layer",
     source="Gowal et al. 2018",
-    values=interval_values,
+    ranges=interval_ranges,
 )
