@@ -1,0 +1,226 @@
+"""A task's rows: layer bounds once per chain, one problem with its built template shared by all rungs.
+
+A rung that fails or answers nonsense costs its own rows only: they are recorded as failed, with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from toolkit.balls import LinfBall
+from toolkit.bounds_cache import bounds_path, load_bounds, save_bounds
+from toolkit.layer_bounds import layer_bounds
+from toolkit.margins import margin_problem
+from toolkit.network import Network
+from toolkit.problem import Bound, Problem, ReluBounds, Status, Verdict
+from toolkit.rungs import get_rung
+from toolkit.store import Row, StoreError, append_rows
+from toolkit.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
+
+NONSENSE = 1e-4  # relative excess over the margin at a point of the ball that no solver tolerance explains
+
+
+class TaskTimeLimitError(TimeoutError):
+    """The task's own time limit was reached before this rung's turn."""
+
+
+def run_task(task: Task) -> TaskReport:
+    """Compute a task's rows and append them to this process's shard. Raises StoreError if they cannot be written."""
+    started = time.perf_counter()
+    rows = compute_rows(task)
+    append_rows(Path(task.work.out), task.work.run_id, rows)
+    return task_report(rows, time.perf_counter() - started)
+
+
+def task_report(rows: Sequence[Row], seconds: float) -> TaskReport:
+    """Counts, verdict and the first failure's message of a task's rows."""
+    failed = [row for row in rows if row.status == Status.FAILED]
+    return TaskReport(len(rows), len(failed), seconds, _verdict(rows), failed[0].message if failed else "")
+
+
+def _verdict(rows: Sequence[Row]) -> Verdict:
+    best: dict[int, float] = {}
+    for row in rows:
+        if row.upper <= 0 or row.clean_margin <= 0:
+            return Verdict.NO
+        best[row.target] = max(best.get(row.target, -math.inf), row.lower)
+    return Verdict.YES if best and all(lower > 0 for lower in best.values()) else Verdict.MAYBE
+
+
+@functools.cache
+def limit_blas_threads() -> Any:
+    """One BLAS thread in this process, for good: sweeps are parallel over tasks."""
+    return threadpool_limits(1)
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded(ref: NetworkRef) -> Network:
+    network = Network.load(ref.source, ref.architecture)
+    if network.digest != ref.digest:
+        raise ValueError(f"network {ref.name!r} has changed since the sweep began")
+    return network
+
+
+def compute_rows(task: Task) -> list[Row]:
+    """The rows of every wanted (chain, rung), all targets each; whatever raises gives failed rows instead."""
+    try:
+        network = _loaded(task.network)
+        ball = LinfBall(task.center, task.eps, task.work.domain)
+        logits = network.forward(ball.center)
+    except Exception as error:
+        return failed_rows(task, error)
+    clean = {t: float(logits[task.label] - logits[t]) for t in task.targets}
+    return _TaskRun(task, network, ball, RowMaker(task, clean), time.perf_counter()).rows()
+
+
+def failed_rows(task: Task, error: BaseException) -> list[Row]:
+    """What is recorded when nothing could be computed at all, for example because workers were killed."""
+    maker = RowMaker(task, dict.fromkeys(task.targets, math.nan))
+    return [row for chain, rungs in task.wanted for rung in rungs for row in maker.failures(chain, rung, error)]
+
+
+def explain(error: BaseException) -> str:
+    """An exception in one line for the message column."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
+
+
+class _TaskRun:
+    """One task while it is computed. `free` holds the bounds of rungs that ignore l,u: the same for every chain."""
+
+    def __init__(self, task: Task, network: Network, ball: LinfBall, maker: RowMaker, started: float) -> None:
+        self.task, self.network, self.ball, self.maker, self.started = task, network, ball, maker, started
+        self.free: dict[str, list[Bound]] = {}
+
+    def rows(self) -> list[Row]:
+        return [row for chain, rungs in self.task.wanted for row in self._chain_rows(chain, rungs)]
+
+    def _chain_rows(self, chain: Chain, rungs: Sequence[str]) -> list[Row]:
+        try:
+            self._check_time()
+            problem, seconds = self._bounded_problem(chain)
+        except StoreError:
+            raise
+        except Exception as error:
+            return [row for rung in rungs for row in self.maker.failures(chain, rung, error)]
+        known = Known(problem.relu_bounds, seconds)
+        return [row for rung in rungs for row in self._rung_rows(chain, rung, problem, known)]
+
+    def _rung_rows(self, chain: Chain, name: str, problem: Problem, known: Known) -> list[Row]:
+        try:
+            self._check_time()
+            rung = get_rung(name)
+            bounds = self.free[name] if name in self.free else rung(problem)
+            if not rung.uses_relu_bounds:
+                self.free[name] = bounds
+            return self.maker.rows(chain, name, bounds, known)
+        except Exception as error:
+            return self.maker.failures(chain, name, error, known)
+
+    def _check_time(self) -> None:
+        limit = self.task.work.task_time_limit
+        if limit is not None and time.perf_counter() - self.started > limit:
+            raise TaskTimeLimitError(f"task_time_limit of {limit:g} s reached before this rung's turn")
+
+    def _bounded_problem(self, chain: Chain) -> tuple[Problem, float]:
+        """The margin problem on l,u by the chain, and the seconds these l,u took when they were computed."""
+        task, settings = self.task, self.task.work.settings
+        path = bounds_path(task, chain) if task.work.cache_bounds else None
+        found = None if path is None else load_bounds(path, chain)
+        if found is None:
+            started = time.perf_counter()
+            bounds = layer_bounds(self.network, self.ball, chain, settings)
+            found = bounds, time.perf_counter() - started
+            if path is not None:
+                save_bounds(path, *found)
+        return margin_problem(self.network, self.ball, task.label, found[0], settings=settings), found[1]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The l,u that the rows of one chain share, and the seconds they took."""
+
+    relu_bounds: ReluBounds
+    seconds: float
+
+
+class RowMaker:
+    """Turns a task's bounds into rows. clean: F_{c*} − F_t at the sample per target, NaN if not known."""
+
+    def __init__(self, task: Task, clean: dict[int, float]) -> None:
+        self.task, self.clean, self.keys = task, clean, row_keys(task)
+
+    def rows(self, chain: Chain, rung: str, bounds: Sequence[Bound], known: Known) -> list[Row]:
+        """One row per target. Raises ValueError for bounds that do not belong to the targets."""
+        targets = tuple(bound.target for bound in bounds)
+        if targets != self.task.targets:
+            raise ValueError(f"rung {rung!r} answered for targets {targets}, asked were {self.task.targets}")
+        checked = [self._checked(bound) for bound in bounds]
+        return [self._row(chain, rung, k, bound, known) for k, bound in enumerate(checked)]
+
+    def failures(self, chain: Chain, rung: str, error: BaseException, known: Known | None = None) -> list[Row]:
+        """Rows without a bound, one per target, with the reason."""
+        status = Status.TIME_LIMIT if isinstance(error, TimeoutError) else Status.FAILED
+        bound = Bound(lower=-math.inf, status=status, message=explain(error))
+        return [self._row(chain, rung, k, bound, known) for k in range(len(self.task.targets))]
+
+    def _checked(self, bound: Bound) -> Bound:
+        """The bound, or a failed one if no honest solver can have found it: its lower side is above a known point."""
+        clean = self.clean[bound.target] if bound.target is not None else math.nan
+        ceiling = min(bound.upper, clean)
+        sound = bound.lower <= ceiling + NONSENSE * (1 + abs(clean))  # False for NaN
+        if bound.status == Status.FAILED or (sound and bound.lower < math.inf):
+            return bound
+        reason = f"nonsense from {bound.solver or 'the rung'}: lower {bound.lower}, upper {bound.upper}, clean {clean}"
+        return Bound(
+            lower=-math.inf,
+            status=Status.FAILED,
+            seconds=bound.seconds,
+            build_seconds=bound.build_seconds,
+            solver=bound.solver,
+            solver_version=bound.solver_version,
+            message="; ".join(filter(None, (reason, bound.message))),
+        )
+
+    def _row(self, chain: Chain, rung: str, k: int, bound: Bound, known: Known | None) -> Row:
+        task, target = self.task, self.task.targets[k]
+        domain = task.work.domain
+        counts = [sum(column) for column in zip(*known.relu_bounds.counts(), strict=True)] if known else []
+        unstable, active, inactive = counts or (0, 0, 0)
+        return Row(
+            network=task.network.name,
+            network_digest=task.network.digest,
+            dataset=task.dataset,
+            sample=task.sample,
+            label=task.label,
+            target=target,
+            norm="linf",
+            eps=task.eps,
+            domain="none" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]",
+            layer_bounds="+".join(chain),
+            rung=rung,
+            lower=float(bound.lower),
+            upper=float(bound.upper),
+            status=str(bound.status),
+            seconds=float(bound.seconds),
+            build_seconds=float(bound.build_seconds),
+            bounds_seconds=known.seconds if known else 0.0,
+            solver=bound.solver,
+            solver_version=bound.solver_version,
+            nodes=int(bound.nodes),
+            unstable=unstable,
+            active=active,
+            inactive=inactive,
+            clean_margin=self.clean[target],
+            message=bound.message,
+            key=self.keys[chain, rung][k],
+            run_id=task.work.run_id,
+        )

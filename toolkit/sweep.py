@@ -1,0 +1,243 @@
+"""Runs a sweep: hands its tasks to an executor, survives what goes wrong, and leaves all rows on disk.
+
+    rows = run_sweep("experiments/demo.toml", out="results/demo")
+
+Rows already in the folder are not computed again, so a sweep that was stopped or killed continues when it is run
+again. One sweep at a time writes to a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from toolkit.compute import explain, failed_rows, run_task, task_report
+from toolkit.executors import (
+    ProcessExecutor,
+    SerialExecutor,
+    TaskTimeoutError,
+    WorkerDiedError,
+    one_thread_environment,
+    usable_cpus,
+)
+from toolkit.lock import folder_lock
+from toolkit.plan import Plan, make_plan
+from toolkit.problem import Status
+from toolkit.progress import SweepProgress
+from toolkit.provenance import begin_run, end_run
+from toolkit.spec import SweepSpec, load_spec
+from toolkit.store import StoreError, append_rows, compact, read_rows, write_plan
+from toolkit.tasks import Task, TaskReport, Work
+
+RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
+RETRIES = 2  # how often a task whose worker died is tried again
+POLL = 0.5  # seconds between looks at the clock while tasks run
+
+
+def run_sweep(
+    spec: SweepSpec | str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    rerun: str | None = None,
+    progress: bool = True,
+    max_hours: float | None = None,
+    executor: Executor | None = None,
+) -> pd.DataFrame:
+    """Compute every row of a spec that `out` does not hold yet, and return the spec's rows.
+
+    workers: local processes, None = one per usable core, 1 = in this process. executor: any
+    concurrent.futures.Executor instead; `workers` is then how many tasks it is given at a time. rerun: "failed",
+    "timeout" or "all" computes such rows again. max_hours: start no task after that long. progress: a live display on
+    a terminal, plain lines elsewhere, both on stderr.
+
+    Ctrl-C (or SIGTERM) finishes the running tasks, then raises KeyboardInterrupt; a second one ends them at once.
+    Raises ValueError or FileNotFoundError for a spec that does not fit, before any work; FolderInUseError if another
+    sweep writes to `out`; StoreError if rows cannot be written. Finished rows stay in every case.
+    """
+    if rerun is not None and rerun not in RERUN:
+        raise ValueError(f"unknown rerun {rerun!r}; allowed: {', '.join(RERUN)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be ≥ 1, got {workers}")
+    if max_hours is not None and not max_hours > 0:
+        raise ValueError(f"max_hours must be > 0, got {max_hours}")
+    plan = make_plan(spec if isinstance(spec, SweepSpec) else load_spec(spec))
+    text = "" if isinstance(spec, SweepSpec) else Path(spec).read_text(encoding="utf-8")
+    folder = Path(out).absolute()
+    with folder_lock(folder):
+        choice = _choose(executor, workers, plan.spec)
+        _run(plan, text, folder, choice, _Options(rerun, progress, max_hours))
+        return read_rows(folder)
+
+
+@dataclass(frozen=True)
+class _Options:
+    rerun: str | None
+    progress: bool
+    max_hours: float | None
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How tasks are run: open() gives the executor, width is how many tasks it gets at a time."""
+
+    name: str
+    width: int
+    open: Callable[[], Executor]
+    owned: bool = True
+
+
+def _choose(executor: Executor | None, workers: int | None, spec: SweepSpec) -> _Choice:
+    count = workers or usable_cpus()
+    if executor is not None:
+        return _Choice(type(executor).__name__, count, lambda: executor, owned=False)
+    if count == 1 and spec.task_time_limit is None:
+        return _Choice("serial", 1, SerialExecutor)
+    return _Choice("processes", count, lambda: ProcessExecutor(count, spec.task_time_limit))
+
+
+def _run(plan: Plan, text: str, out: Path, choice: _Choice, options: _Options) -> None:
+    done = _done_keys(out, options.rerun)
+    spec = plan.spec
+    work = Work(str(out), "", spec.settings(), spec.domain, spec.task_time_limit, spec.cache_bounds)
+    planned = write_plan(out, plan.keys(work))
+    if next(plan.missing(work, done), None) is None:
+        return
+    execution = {"executor": choice.name, "workers": choice.width, "solver_threads": spec.threads, "blas_threads": 1}
+    run_id = begin_run(out, plan, text, execution)
+    tasks = list(plan.missing(replace(work, run_id=run_id), done))
+    to_do = sum(len(rungs) * len(task.targets) for task in tasks for _, rungs in task.wanted)
+    counts = {"planned": planned, "present": planned - to_do, "written": 0}
+    stop = _Stop(options.max_hours)
+    progress = SweepProgress(spec.name, out, tasks, counts["present"], choice.width, options.progress)
+    outcome = "failed"
+    try:
+        with one_thread_environment(), threadpool_limits(1), progress, _handling(stop):
+            _Driver(tasks, choice, progress, stop).run()
+        outcome = f"stopped: {stop.reason}" if stop.reason else "finished"
+    except BaseException as error:
+        outcome = f"ended by {explain(error)}"
+        progress.log(outcome)
+        raise
+    finally:
+        counts["written"] = progress.snapshot().rows
+        with contextlib.suppress(StoreError):  # a full disk must not hide why the run ended
+            end_run(out, run_id, outcome, counts)
+    if stop.interrupted:
+        raise KeyboardInterrupt(f"stopped; run the same command to continue ({counts['written']} rows are new)")
+    compact(out)
+
+
+def _done_keys(out: Path, rerun: str | None) -> set[str]:
+    """Keys of the rows that need not be computed."""
+    rows = read_rows(out, everything=True)
+    again = RERUN[rerun] if rerun else ()
+    return set(rows.loc[~rows["status"].isin([str(status) for status in again]), "key"])
+
+
+class _Driver:
+    """Keeps the executor busy and settles what comes back."""
+
+    def __init__(self, tasks: list[Task], choice: _Choice, progress: SweepProgress, stop: _Stop) -> None:
+        self._waiting = deque(tasks)
+        self._choice, self._progress, self._stop = choice, progress, stop
+        self._running: dict[Future[TaskReport], Task] = {}
+        self._deaths: Counter[int] = Counter()
+
+    def run(self) -> None:
+        executor = self._choice.open()
+        try:
+            while self._running or (self._waiting and not self._stop.check()):
+                self._submit(executor)
+                done, _ = wait(self._running, timeout=POLL, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._settle(future, self._running.pop(future))
+                self._progress.tick()
+        except BaseException:
+            self._abandon(executor)
+            raise
+        if self._choice.owned:
+            executor.shutdown()
+        if self._waiting:
+            self._progress.stopping(f"{self._stop.reason}; {len(self._waiting)} tasks are left")
+
+    def _submit(self, executor: Executor) -> None:
+        while self._waiting and len(self._running) < self._choice.width and not self._stop.check():
+            task = self._waiting.popleft()
+            self._progress.started(task)
+            self._running[executor.submit(run_task, task)] = task
+
+    def _settle(self, future: Future[TaskReport], task: Task) -> None:
+        try:
+            self._progress.finished(task, future.result())
+        except Exception as error:
+            if isinstance(error, TaskTimeoutError):
+                self._progress.lost(task, str(error), again=False)
+                self._give_up(task, error)
+            elif isinstance(error, BrokenExecutor):
+                self._deaths[id(task)] += 1
+                again = self._deaths[id(task)] <= RETRIES
+                self._progress.lost(task, str(error), again)
+                if again:
+                    self._waiting.appendleft(task)
+                else:
+                    self._give_up(task, WorkerDiedError(f"{error}, {RETRIES + 1} times"))
+            else:
+                raise
+
+    def _give_up(self, task: Task, error: Exception) -> None:
+        rows = failed_rows(task, error)
+        append_rows(Path(task.work.out), task.work.run_id, rows)
+        self._progress.finished(task, task_report(rows, 0.0))
+
+    def _abandon(self, executor: Executor) -> None:
+        for future in self._running:
+            future.cancel()
+        if isinstance(executor, ProcessExecutor) and self._choice.owned:
+            executor.kill()
+
+
+class _Stop:
+    """Why no further tasks are started. A first signal asks for it, a second one raises KeyboardInterrupt."""
+
+    def __init__(self, max_hours: float | None) -> None:
+        self.reason = ""
+        self.interrupted = False
+        self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
+        self._hours = max_hours
+
+    def check(self) -> bool:
+        if not self.reason and self._deadline is not None and time.monotonic() > self._deadline:
+            self.reason = f"max_hours = {self._hours:g} reached"
+        return bool(self.reason)
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self.reason = f"{signal.Signals(number).name} received, running tasks are finished (again: end them at once)"
+
+
+@contextlib.contextmanager
+def _handling(stop: _Stop) -> Iterator[None]:
+    """SIGINT and SIGTERM go to `stop`; outside the main thread, where Python allows no handlers, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
