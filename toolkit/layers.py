@@ -271,11 +271,16 @@ class Conv2d(AffineMap):
     def adjoint(self, nu: Any) -> Any:
         if not is_torch_array(self.weight):
             return _apply_sparse(self._matrix.T, nu)
-        from torch.nn.grad import conv2d_input
+        from torch.nn.functional import conv_transpose2d
 
         images = nu.reshape(-1, *self.output_shape)
-        size = (images.shape[0], *self.shape)
-        out = conv2d_input(size, self.weight, images, self.stride, self.padding, self.dilation, self.groups)
+        kernel = self.weight.shape[2:]
+        # rows and columns of the padded image behind the last kernel position, which a stride leaves unread
+        unread = tuple(
+            (self.shape[1 + i] + 2 * self.padding[i] - self.dilation[i] * (kernel[i] - 1) - 1) % self.stride[i]
+            for i in (0, 1)
+        )
+        out = conv_transpose2d(images, self.weight, None, self.stride, self.padding, unread, self.groups, self.dilation)
         return out.reshape(*nu.shape[:-1], self.input_size)
 
     def to_sparse(self) -> Any:
