@@ -262,6 +262,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "flatten a part": (lambda: image_step("Flatten", axis=2), "axis must be 1"),
     "reshape across the batch": (lambda: image_step("Reshape", "x", ints(-1, 63)), "must keep the batch axis"),
     "reshape to one axis": (lambda: image_step("Reshape", "x", ints(-1)), "must keep the batch axis"),
+    "reshape to a batch of two": (lambda: image_step("Reshape", "x", ints(2, 126)), "must keep the batch axis"),
     "reshape of other size": (lambda: image_step("Reshape", "x", ints(1, 100)), r"the 126 features of \(3, 7, 6\)"),
     "training dropout": (lambda: step("Dropout", "x", np.float32(0.5), np.bool_(True)), "training_mode must be false"),
     "pooling over the border": (
