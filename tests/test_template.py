@@ -42,10 +42,10 @@ def naive_lp(network: Network, ball: LinfBall, bounds: ReluBounds, row: np.ndarr
             break
         post = int(starts[2 * k + 2])
         for i in range(layer.output_size):
-            l, u = bounds.lower[k][i], bounds.upper[k][i]
+            low_i, u = bounds.lower[k][i], bounds.upper[k][i]
             line = np.zeros(total)
-            if l >= 0 or u <= 0:
-                line[post + i], line[after + i] = 1.0, -1.0 if l >= 0 else 0.0
+            if low_i >= 0 or u <= 0:
+                line[post + i], line[after + i] = 1.0, -1.0 if low_i >= 0 else 0.0
                 equal.append(line[None])
                 equal_rhs.append(np.zeros(1))
                 continue
@@ -54,9 +54,9 @@ def naive_lp(network: Network, ball: LinfBall, bounds: ReluBounds, row: np.ndarr
             upper.append(line)
             upper_rhs.append(0.0)
             chord = np.zeros(total)
-            chord[post + i], chord[after + i] = u - l, -u
+            chord[post + i], chord[after + i] = u - low_i, -u
             upper.append(chord)
-            upper_rhs.append(-u * l)
+            upper_rhs.append(-u * low_i)
     cost = np.zeros(total)
     cost[int(starts[-2]) :] = row
     found = linprog(
@@ -220,3 +220,37 @@ def test_any_duals_give_a_lower_bound(seed: int) -> None:
     duals = report.duals + rng.normal(size=report.duals.size) * rng.choice([0.0, 1e-6, 1.0, 100.0])
     duals[rng.random(duals.size) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
     assert compiled.dual_bound(full, float(offset[0]), duals) <= report.incumbent + 1e-7
+
+
+def test_an_affine_row_is_an_ordinary_pyomo_expression_to_everybody_else() -> None:
+    import pyomo.environ as pyo
+    from pyomo.repn import generate_standard_repn
+
+    from toolkit.affine_row import AffineRow
+
+    model = pyo.ConcreteModel()
+    model.x = pyo.Var(range(3), initialize={0: 1.0, 1: 10.0, 2: 100.0})
+    row = AffineRow([1.0, -2.0, 0.5], list(model.x.values()))
+    assert pyo.value(row) == 31.0
+    assert pyo.value(row + 1.0) == 32.0
+    assert pyo.value(2 * row + model.x[0]) == 63.0
+    assert pyo.value(row + AffineRow([1.0], [model.x[2]])) == 131.0
+    assert str(row) == "x[0] - 2.0*x[1] + 0.5*x[2]"
+    assert pyo.value(row.clone()) == 31.0
+    repn = generate_standard_repn(row)
+    assert repn.linear_coefs == (1.0, -2.0, 0.5)
+    model.x[1].fix(10.0)
+    model.c = pyo.Constraint(expr=(None, row, 4.0))
+    model.o = pyo.Objective(expr=AffineRow([1.0, 1.0], [model.x[0], model.x[2]]))
+    compiled = compile_model_rows(model)
+    np.testing.assert_allclose(compiled.A.toarray(), [[1.0, 0.5]])
+    np.testing.assert_allclose(compiled.rhs, [24.0])
+    with pytest.raises(ValueError, match="2 coefficients do not fit 1 variables"):
+        AffineRow([1.0, 2.0], [model.x[0]])
+
+
+def compile_model_rows(model):  # type: ignore[no-untyped-def]
+    """Pyomo's own standard form, as `compile_model` starts from it."""
+    from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
+
+    return LinearStandardFormCompiler().write(model, mixed_form=True)

@@ -22,8 +22,8 @@ import numpy as np
 import pyomo.environ as pyo
 import scipy.sparse as sp
 from pyomo.common.gc_manager import PauseGC
-from pyomo.core.expr.numeric_expr import LinearExpression
 
+from toolkit.affine_row import AffineRow
 from toolkit.alive import AliveNetwork, restrict_to_alive
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import AffineMap
@@ -169,11 +169,9 @@ def _variables(lower: FloatArray, upper: FloatArray) -> Any:
     return variables
 
 
-def _linear(coefficients: FloatArray, variables: list[Any]) -> Any:
+def _linear(coefficients: FloatArray, variables: list[Any]) -> AffineRow:
     present = np.flatnonzero(coefficients)
-    return LinearExpression(
-        constant=0, linear_coefs=coefficients[present].tolist(), linear_vars=[variables[j] for j in present.tolist()]
-    )
+    return AffineRow(coefficients[present].tolist(), [variables[j] for j in present.tolist()])
 
 
 def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
@@ -188,7 +186,6 @@ def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
             split[layout.inputs + i] += 1.0
             split[layout.inputs + layout.count + i] = -1.0
             model.split[i] = (shift, _linear(split, variables), shift)
-            model.on[i] = (None, LinearExpression(constant=0, linear_coefs=[1.0, -upper[i]], linear_vars=[y, a]), 0.0)
-            off = LinearExpression(constant=0, linear_coefs=[1.0, -lower[i]], linear_vars=[s, a])
-            model.off[i] = (None, off, -lower[i])
+            model.on[i] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
+            model.off[i] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])
             i += 1
