@@ -1,9 +1,22 @@
 """The rungs, by name, from cheap to exact. A new bound is one file here and one line in this registry."""
 
 from toolkit.problem import Rung
-from toolkit.rungs import dual, exact, interval, lp
+from toolkit.rungs import alpha, attack, crown, dual, exact, ideal, interval, lipschitz, lp
 
-RUNGS: dict[str, Rung] = {module.RUNG.name: module.RUNG for module in (interval, dual, lp, exact)}
+RUNGS: dict[str, Rung] = {
+    rung.name: rung
+    for rung in (
+        interval.RUNG,
+        lipschitz.RUNG,
+        dual.RUNG,
+        crown.RUNG,
+        alpha.RUNG,
+        lp.RUNG,
+        exact.RUNG,
+        attack.FGSM,
+        attack.PGD,
+    )
+}
 
 
 def get_rung(name: str) -> Rung:

@@ -1,0 +1,161 @@
+"""Attacks: points of the ball with a small margin, and so upper bounds on its minimum.
+
+- fgsm: one step of size ε against the sign of the gradient, x̃ = P(x − ε·sign ∇ c·F(x)).
+- pgd:  x̃ ← P(x̃ − η_t·sign v_t),  v_t = MOMENTUM·v_{t−1} + ∇ c·F(x̃)/‖∇ c·F(x̃)‖₁,  from the ball's centre and from
+  random points, settings.attack_steps steps each; η_t falls geometrically from 2ε to 0.01ε. The best point of all
+  steps and restarts counts. The objective is each row's own margin.
+
+P projects into the ball and the data domain. The gradient is one sweep forward and one back through the network's alive
+part, which on the ball is the network itself; all rows and restarts go together. A row's result does not depend on the
+other rows asked for.
+
+Source: Goodfellow et al. 2015, "Explaining and harnessing adversarial examples" (fgsm); Madry et al. 2018, "Towards
+deep learning models resistant to adversarial attacks" (pgd); Dong et al. 2018, "Boosting adversarial attacks with
+momentum" (v_t). Checked: the bound is the value of the witness replayed through the original network, and the witness
+lies in the ball. Trusted: float64 rounding of the replay.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+
+from toolkit.alive import alive_network, folded_rows
+from toolkit.balls import FloatArray
+from toolkit.layers import Dense, IndexArray
+from toolkit.problem import Bound, Problem, Rung, Side, Status
+
+FIRST_STEP, LAST_STEP = 2.0, 0.01  # in units of ε
+MOMENTUM = 0.75
+CHUNK_ENTRIES = 10_000_000  # points × widest layer at a time
+
+
+@dataclass(frozen=True, eq=False)
+class MarginGradient:
+    """c·F and its gradient at many points, each with its own row c; points are columns, as sparse products like them.
+
+    forward, backward: W and Wᵀ of every hidden map of the alive network; bias: (n_k, 1) each. rows: (n_last, m).
+    """
+
+    forward: tuple[Any, ...]
+    backward: tuple[Any, ...]
+    bias: tuple[FloatArray, ...]
+    rows: FloatArray
+    constant: FloatArray
+
+    def __call__(self, points: FloatArray, row: IndexArray) -> tuple[FloatArray, FloatArray]:
+        """Values and gradients. points: (n, K); row: (K,), the row each point descends on → (K,), (n, K)."""
+        on, y = [], points
+        for weight, bias in zip(self.forward, self.bias, strict=True):
+            x_hat = weight @ y + bias
+            on.append(x_hat > 0)
+            y = np.maximum(x_hat, 0.0)
+        gradient = self.rows[:, row]
+        value = np.einsum("ij,ij->j", gradient, y) + self.constant[row]
+        for weight, mask in zip(reversed(self.backward), reversed(on), strict=True):
+            gradient = weight @ (gradient * mask)
+        return value, gradient
+
+
+def margin_gradient(problem: Problem) -> MarginGradient:
+    """The gradient of the problem's rows; the network's matrices are laid out once per region."""
+    rows, constant = folded_rows(problem)
+    forward, backward, bias = problem.shared("attack_matrices", lambda: _matrices(problem))
+    dense = rows.toarray() if sp.issparse(rows) else np.asarray(rows, dtype=np.float64)
+    return MarginGradient(forward, backward, bias, np.ascontiguousarray(dense.T), constant)
+
+
+def _matrices(problem: Problem) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[FloatArray, ...]]:
+    layers = alive_network(problem).layers
+    forward = tuple(layer.weight if isinstance(layer, Dense) else layer.to_sparse() for layer in layers)
+    backward = tuple(weight.T.tocsr() if sp.issparse(weight) else weight.T for weight in forward)
+    return forward, backward, tuple(layer.bias_vector[:, None] for layer in layers)
+
+
+def fgsm_rung(problem: Problem) -> list[Bound]:
+    """One signed gradient step of size ε from the centre, for every row."""
+    started = time.perf_counter()
+    rows = np.arange(problem.rows.shape[0])
+    centres = np.repeat(problem.ball.center[:, None], rows.size, axis=1)
+    _, gradient = margin_gradient(problem)(centres, rows)
+    witnesses = problem.ball.argmin_linear(gradient.T)
+    return _bounds(problem, witnesses, started, Status.COMPUTED, 1)
+
+
+def pgd_rung(problem: Problem) -> list[Bound]:
+    """The best point of settings.attack_restarts descents for every row: one from the centre, the others random."""
+    settings = problem.settings
+    random = problem.ball.sample(settings.attack_restarts - 1, settings.seed)
+    return polish(problem, np.concatenate([problem.ball.center[None], random]))
+
+
+def polish(problem: Problem, points: ArrayLike, first_step: float = FIRST_STEP) -> list[Bound]:
+    """The best point of the descents that start at the given points, for every row.
+
+    points: (k, n), projected into the ball first; every row starts from each of them, settings.attack_steps steps.
+    first_step: η_1 in units of ε, > 0; small values stay near the given points. Returns one Bound per row.
+    """
+    if not first_step > 0:
+        raise ValueError(f"first_step must be > 0, got {first_step}")
+    starts = problem.ball.project(np.atleast_2d(np.asarray(points, dtype=np.float64)))
+    widest = max(problem.network.input_size, *(index.size for index in alive_network(problem).alive))
+    count = max(1, CHUNK_ENTRIES // (widest * starts.shape[0]))
+    chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
+    return [bound for rows in chunks for bound in _descend(problem.with_rows(rows), starts, first_step)]
+
+
+def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bound]:
+    started = time.perf_counter()
+    rows, tries, steps = problem.rows.shape[0], starts.shape[0], problem.settings.attack_steps
+    limit = np.inf if problem.settings.time_limit is None else rows * problem.settings.time_limit
+    value_and_gradient = margin_gradient(problem)
+    row = np.repeat(np.arange(rows), tries)
+    low, high = problem.ball.lower[:, None], problem.ball.upper[:, None]
+    lengths = problem.ball.eps * np.geomspace(first_step, min(LAST_STEP, first_step), steps)
+    points = np.tile(starts.T, (1, rows))
+    velocity = np.zeros_like(points)
+    value, gradient = value_and_gradient(points, row)
+    best, best_points, done = value, points, 0
+    while done < steps and time.perf_counter() - started <= limit:
+        size = np.abs(gradient).sum(axis=0)
+        velocity = MOMENTUM * velocity + gradient / np.where(size > 0, size, 1.0)
+        points = np.clip(points - lengths[done] * np.sign(velocity), low, high)
+        value, gradient = value_and_gradient(points, row)
+        best_points = np.where(value < best, points, best_points)
+        best, done = np.minimum(best, value), done + 1
+    chosen = np.arange(rows) * tries + best.reshape(rows, tries).argmin(axis=1)
+    status = Status.COMPUTED if done == steps else Status.TIME_LIMIT
+    return _bounds(problem, np.ascontiguousarray(best_points[:, chosen].T), started, status, done * tries)
+
+
+def _bounds(problem: Problem, witnesses: FloatArray, started: float, status: Status, iterations: int) -> list[Bound]:
+    """One Bound per row: its witness replayed through the original network."""
+    upper = np.diagonal(problem.replay(witnesses)).tolist() if len(witnesses) else []
+    each = (time.perf_counter() - started) / max(1, len(upper))
+    return [
+        Bound(lower=-np.inf, upper=value, witness=witness, status=status, seconds=each, iterations=iterations)
+        for value, witness in zip(upper, witnesses, strict=True)
+    ]
+
+
+FGSM = Rung(
+    name="fgsm",
+    side=Side.UPPER,
+    claim="margin after one signed gradient step",
+    source="Goodfellow et al. 2015",
+    run=fgsm_rung,
+    uses_relu_bounds=False,
+)
+PGD = Rung(
+    name="pgd",
+    side=Side.UPPER,
+    claim="least margin along projected gradient descents",
+    source="Madry et al. 2018; Dong et al. 2018",
+    run=pgd_rung,
+    uses_relu_bounds=False,
+)
