@@ -5,7 +5,7 @@ Pyomo's LinearStandardFormCompiler turns the model into sparse form once; every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,24 @@ class CompiledModel:
     def is_mip(self) -> bool:
         """Whether any column is integer."""
         return bool(self.integer.any())
+
+    def with_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> CompiledModel:
+        """The same model with more constraints lower ≤ rows·z ≤ upper after its own. rows: sparse, (k, columns)."""
+        return replace(
+            self,
+            matrix=sp.csc_array(sp.vstack([self.matrix, rows])),
+            row_lower=np.concatenate([self.row_lower, lower]),
+            row_upper=np.concatenate([self.row_upper, upper]),
+        )
+
+    def without_rows(self, keep: BoolArray) -> CompiledModel:
+        """The model with only the constraints that `keep` marks."""
+        return replace(
+            self,
+            matrix=sp.csc_array(self.matrix.tocsr()[keep]),
+            row_lower=self.row_lower[keep],
+            row_upper=self.row_upper[keep],
+        )
 
     def dual_bound(self, cost: FloatArray, offset: float, row_duals: FloatArray) -> float:
         """A lower bound on min cost·z + offset over the LP relaxation, for any row duals whatsoever.

@@ -83,7 +83,8 @@ class Bound:
     `witness`, a point of the ball replayed through the network (+inf without one). target: the class t of
     c = e_{c*} − e_t, None for other rows. seconds: spent on this row, shared work divided evenly;
     build_seconds: the part of it spent on building and handing over models. iterations: simplex or gradient
-    iterations; nodes: of a search tree.
+    iterations; nodes: of a search tree. slack: y − max(x̂, 0) of every unstable neuron at a relaxation's optimum, None
+    where there is no such point; 0 everywhere means that the relaxation's optimum is the exact one.
     """
 
     lower: float
@@ -91,6 +92,7 @@ class Bound:
     target: int | None = None
     status: Status = Status.COMPUTED
     witness: FloatArray | None = field(default=None, repr=False)
+    slack: FloatArray | None = field(default=None, repr=False)
     seconds: float = 0.0
     build_seconds: float = 0.0
     solver: str = ""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from toolkit.balls import FloatArray
 from toolkit.compiled import CompiledModel
-from toolkit.problem import Settings, Status
+from toolkit.problem import BoolArray, Settings, Status
 
 
 class SolverUnavailableError(RuntimeError):
@@ -75,6 +76,14 @@ class Session(ABC):
         message = "; ".join(text for text in (self.note, report.message) if text)
         seconds = time.perf_counter() - started
         return replace(report, seconds=seconds, solver=self.name, version=self.version, message=message)
+
+    def add_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
+        """Add constraints lower ≤ rows·z ≤ upper; the basis stays warm. rows: scipy.sparse, (k, columns)."""
+        raise SolverUnavailableError(f"{self.name} sessions take no further rows here; use highs")
+
+    def keep_rows(self, keep: BoolArray) -> None:
+        """Drop the constraints that `keep` does not mark."""
+        raise SolverUnavailableError(f"{self.name} sessions give up no rows here; use highs")
 
     def _sound(self, report: SolveReport, cost: FloatArray, offset: float) -> SolveReport:
         bound = report.bound if np.isfinite(report.bound) else -np.inf

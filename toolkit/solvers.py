@@ -17,7 +17,7 @@ import numpy as np
 
 from toolkit.balls import FloatArray
 from toolkit.compiled import CompiledModel
-from toolkit.problem import Settings, Status
+from toolkit.problem import BoolArray, Settings, Status
 from toolkit.session import Session, SolveReport, SolverUnavailableError
 
 GUROBI_SIZE_LIMIT = 2000  # variables, and constraints, of the licence that comes with gurobipy
@@ -63,6 +63,17 @@ class HighsSession(Session):
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
         return lp
+
+    def add_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
+        matrix = rows.tocsr()
+        count = int(matrix.shape[0])
+        self._highs.addRows(count, lower, upper, int(matrix.nnz), matrix.indptr[:-1], matrix.indices, matrix.data)
+        self.model = self.model.with_rows(matrix, lower, upper)
+
+    def keep_rows(self, keep: BoolArray) -> None:
+        gone = np.flatnonzero(~keep).astype(np.int32)
+        self._highs.deleteRows(gone.size, gone)
+        self.model = self.model.without_rows(keep)
 
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         highs, kinds = self._highs, self._highspy.HighsModelStatus

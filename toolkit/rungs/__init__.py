@@ -12,6 +12,7 @@ RUNGS: dict[str, Rung] = {
         crown.RUNG,
         alpha.RUNG,
         lp.RUNG,
+        ideal.RUNG,
         exact.RUNG,
         attack.FGSM,
         attack.PGD,

@@ -14,8 +14,9 @@ import time
 from dataclasses import replace
 
 from toolkit.compiled import CompiledModel, integer_columns
+from toolkit.minimize import minimize_rows, shared_template
 from toolkit.problem import Bound, Problem, Rung, Side
-from toolkit.rungs.lp import lp_rung, minimize_rows, shared_template
+from toolkit.rungs.lp import lp_rung
 from toolkit.template import set_indicators
 
 

@@ -1,0 +1,111 @@
+"""The ideal bound: the LP plus cutting planes of every neuron's ideal formulation, added where they are violated.
+
+Claim: m̲ ≤ ideal ≤ m*. Rounds of (solve, add each neuron's most violated cut) on one persistent LP until nothing is
+violated, or the bound moves by less than PROGRESS of itself over PATIENCE rounds, or the time limit strikes; cuts whose
+multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows start from earlier rows'
+cuts. The bound of every round is proven by its row duals and the best one is kept.
+
+Source: Anderson et al. 2020; Tjandraatmadja et al. 2020. Checked and trusted: as in lp and ideal_cuts.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from toolkit.balls import FloatArray
+from toolkit.ideal_cuts import CutFinder
+from toolkit.minimize import bound_from_report, shared_template
+from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.session import Session, SolveReport
+from toolkit.solvers import open_session
+from toolkit.template import TemplateLayout
+
+ROUNDS = 60
+PATIENCE = 4
+PROGRESS = 1e-3
+VIOLATION = 1e-5
+IDLE_ROUNDS = 5
+
+
+class CuttingPlanes:
+    """A persistent LP over one region that grows and sheds cuts."""
+
+    def __init__(self, problem: Problem) -> None:
+        model, compiled = shared_template(problem)
+        self.layout: TemplateLayout = model.layout
+        self.finder = CutFinder(self.layout, problem.ball)
+        self.session: Session = open_session(compiled, replace(problem.settings, solver="highs"))
+        self.own_rows = compiled.matrix.shape[0]
+        self.idle = np.zeros(0, dtype=np.int64)  # rounds since each cut last had a multiplier
+
+    def minimize(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        """Rounds of solve and cut for one objective; the report of the best bound, its times and iterations summed."""
+        started = time.perf_counter()
+        history: list[float] = []
+        best: SolveReport | None = None
+        iterations = 0
+        for _ in range(ROUNDS):
+            left = None if settings.time_limit is None else settings.time_limit - (time.perf_counter() - started)
+            if left is not None and left <= 0 and best is not None:
+                best = replace(best, status=Status.TIME_LIMIT)
+                break
+            limit = None if left is None else max(left, 1e-3)
+            report = self.session.minimize(cost, offset, replace(settings, time_limit=limit))
+            iterations += report.iterations
+            if best is None or report.bound >= best.bound:
+                best = report
+            history.append(best.bound)
+            if report.status is not Status.OPTIMAL or report.x is None or self._stalled(history):
+                best = best if report.status is Status.OPTIMAL else replace(best, status=report.status)
+                break
+            rows, upper = self.finder.violated(report.x, VIOLATION)
+            if not upper.size:
+                break
+            self._shed(report)
+            self.session.add_rows(rows, np.full(upper.size, -np.inf), upper)
+            self.idle = np.concatenate([self.idle, np.zeros(upper.size, dtype=np.int64)])
+        assert best is not None
+        return replace(best, seconds=time.perf_counter() - started, iterations=iterations)
+
+    @staticmethod
+    def _stalled(history: list[float]) -> bool:
+        if len(history) <= PATIENCE:
+            return False
+        before, now = history[-1 - PATIENCE], history[-1]
+        return now - before < PROGRESS * max(1e-3, abs(now))
+
+    def _shed(self, report: SolveReport) -> None:
+        """Drop cuts that had no multiplier for IDLE_ROUNDS rounds."""
+        if report.duals is None or not self.idle.size:
+            return
+        busy = np.abs(report.duals[self.own_rows :]) > 1e-9
+        self.idle = np.where(busy, 0, self.idle + 1)
+        keep = self.idle < IDLE_ROUNDS
+        if not keep.all():
+            self.session.keep_rows(np.concatenate([np.ones(self.own_rows, dtype=bool), keep]))
+            self.idle = self.idle[keep]
+
+
+def ideal_rung(problem: Problem) -> list[Bound]:
+    """The cut LP's bound of every row, rows in order, cuts carried along."""
+    started = time.perf_counter()
+    planes = problem.shared("cutting_planes", lambda: CuttingPlanes(problem))
+    costs, offsets = planes.layout.objective(problem.rows)
+    building = (time.perf_counter() - started) / max(1, len(costs))
+    found = []
+    for i, (cost, offset) in enumerate(zip(costs, offsets.tolist(), strict=True)):
+        report = planes.minimize(cost, offset, problem.settings)
+        found.append(bound_from_report(problem, i, report, building))
+    return found
+
+
+RUNG = Rung(
+    name="ideal",
+    side=Side.LOWER,
+    claim="LP plus cutting planes of each neuron's ideal formulation",
+    source="Anderson et al. 2020; Tjandraatmadja et al. 2020",
+    run=ideal_rung,
+)
