@@ -6,7 +6,10 @@ import math
 
 import pandas as pd
 from rich import box
+from rich.console import Group
 from rich.table import Table
+
+from toolkit.report.tables import varying_keys
 
 KEY_LABELS = {
     "network": "network",
@@ -17,14 +20,21 @@ KEY_LABELS = {
     "layer_bounds": "l,u by",
 }
 ALWAYS_SHOWN = ("network", "eps")
+HEADERS = {
+    "mean bound": "mean\nbound",
+    "m* − bound": "m* −\nbound",
+    "ms/margin": "ms per\nmargin",
+    "open m*": "open\nm*",
+}
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The gap table with short headers and rounded text; keys that never vary are left out.
+    """The gap table with short headers and rounded text; keys that never vary within a network
+    are left out.
 
     A gap over margins whose m* is known only as an interval is itself shown as an interval [least, largest].
     """
-    keys = [key for key in KEY_LABELS if key in ALWAYS_SHOWN or table[key].nunique(dropna=False) > 1]
+    keys = [key for key in KEY_LABELS if key in (*ALWAYS_SHOWN, *varying_keys(table))]
     shown = pd.DataFrame({KEY_LABELS[key]: table[key].map(_plain) for key in keys}, index=table.index)
     shown["rung"] = table["rung"].astype(str)
     shown["mean bound"] = table["lower_mean"].fillna(table["upper_mean"]).map(_three)
@@ -70,19 +80,26 @@ def _milliseconds(seconds: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
-def terminal_table(table: pd.DataFrame, title: str = "") -> Table:
-    """The gap table for a terminal, a rule between blocks of equal network and ε."""
+def terminal_table(table: pd.DataFrame) -> Group:
+    """The gap table for a terminal of 80 columns: one table per network, a rule between blocks of equal ε."""
     shown = readable(table)
+    parts = shown.groupby([table["network"], table["network_digest"]], sort=False)
+    return Group(*(_network_table(str(name), part.drop(columns="network")) for (name, _), part in parts))
+
+
+def _network_table(name: str, shown: pd.DataFrame) -> Table:
     keys = [label for label in KEY_LABELS.values() if label in shown.columns]
-    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name in shown.columns:
-        grid.add_column(name, justify="left" if name in keys or name == "rung" else "right", no_wrap=name != "network")
+    grid = Table(title=name, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in shown.columns:
+        left = column in keys or column == "rung"
+        grid.add_column(HEADERS.get(column, column), justify="left" if left else "right", no_wrap=column not in keys)
     blocks = shown[keys].apply(tuple, axis=1).tolist()
     for k, row in enumerate(shown.itertuples(index=False, name=None)):
         first = k == 0 or blocks[k] != blocks[k - 1]
         last = k + 1 == len(blocks) or blocks[k] != blocks[k + 1]
-        texts = [text if first or k_column >= len(keys) else "" for k_column, text in enumerate(row)]
-        grid.add_row(*texts, end_section=last)
+        grid.add_row(
+            *("" if place < len(keys) and not first else text for place, text in enumerate(row)), end_section=last
+        )
     return grid
 
 

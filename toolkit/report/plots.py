@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from toolkit.report.styles import TEXT_GREY, label_of, look_of, panel_grid, paper_style, shared_legend
-from toolkit.report.tables import margin_gaps, sample_shares
+from toolkit.report.tables import margin_gaps, sample_shares, varying_keys
 
 PANEL_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "layer_bounds"]
 EPS_LABEL = "ε (ℓ∞ radius, input units)"
@@ -78,7 +78,7 @@ def _draw(
 
 def panel_parts(gaps: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Title and rows of every panel; the title names the network, whatever else varies, and counts the samples."""
-    varying = [key for key in PANEL_KEYS if key not in ("network", "network_digest") and gaps[key].nunique() > 1]
+    varying = varying_keys(gaps)
     for _, part in gaps.groupby(PANEL_KEYS, dropna=False, sort=True):
         first = part.iloc[0]
         names = ", ".join(str(first[key]) for key in ["network", *varying])
@@ -126,12 +126,13 @@ def _certified_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             label=f"not refuted by {name}" if upper else label_of(name),
             zorder=3 + 0.1 * k,
         )
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panel.set_ylim(-0.04, 1.04)
 
 
 def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
-    """Hollow points on a symmetric log axis, since gaps span from 0 over decades."""
+    """Hollow points on a log axis, with a linear stretch down to 0 where some gap is 0."""
     rungs = present_rungs(gaps)
     lower = gaps[(gaps["side"] == "lower") & gaps["gap"].notna()]
     points = lower.groupby(["rung", "sample", "eps"], observed=True, as_index=False).agg(
@@ -152,12 +153,15 @@ def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             color=look.color, markerfacecolor="none", markersize=look.marker_size + 0.5, markeredgewidth=0.9,
             alpha=0.8, clip_on=False, label=label_of(name), zorder=3,
         )  # fmt: skip
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if positive.size == points.shape[0]:
+        panel.set_yscale("log")
+        return
     panel.set_yscale("symlog", linthresh=threshold, linscale=0.4)
     decades = np.arange(np.ceil(np.log10(threshold)), np.ceil(np.log10(max(least / DECADES_SHOWN, threshold))) + 1)
     panel.set_yticks([0.0, *(10.0**decades)])
     panel.minorticks_off()
     panel.set_ylim(bottom=0)
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _time_panel(panel: Axes, gaps: pd.DataFrame) -> None:

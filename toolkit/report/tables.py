@@ -20,6 +20,13 @@ SAMPLE_KEYS = [key for key in CELL_KEYS if key != "target"]
 GROUP_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "eps", "layer_bounds"]
 
 
+def varying_keys(frame: pd.DataFrame) -> list[str]:
+    """The keys among data set, norm, domain and l,u chain that take several values for one network."""
+    keys = ["dataset", "norm", "domain", "layer_bounds"]
+    counts = frame.groupby(["network", "network_digest"])[keys].nunique(dropna=False).max()
+    return [key for key in keys if counts[key] > 1]
+
+
 def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per (cell, rung) with m_low, m_high, closed, gap, gap_least and tightness, rungs in order.
 

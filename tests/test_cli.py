@@ -1,0 +1,280 @@
+"""The command line as a user meets it: output, files, exit codes and one-line errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toolkit import Dense, LinfBall, Network, load_dataset
+from toolkit.cli import main
+from toolkit.cli.certify import judge
+from toolkit.cli.errors import expected_message
+from toolkit.doctor import check, solvers_found
+from toolkit.layer_bounds import layer_bounds
+from toolkit.margins import margin_problem
+from toolkit.problem import Bound, Problem, Settings, Verdict
+from toolkit.session import SolveReport
+from toolkit.solvers import SOLVERS, HighsSession
+from toolkit.store import read_rows
+
+COMMANDS = ("demo", "certify", "sweep", "report", "train", "doctor")
+DIGIT = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "3"]
+SPEC = """
+name = "tiny"
+samples = [3, 5]
+eps = [0.01, 0.05]
+domain = [0, 1]
+rungs = ["dual", "lp", "exact"]
+solver = "highs"
+
+[[networks]]
+source = "zoo:digits-standard"
+dataset = "digits"
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SPEC, encoding="utf-8")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    """Standard output of a command that must end with `code`; an error must be one line."""
+    assert main([str(argument) for argument in arguments]) == code
+    found = capsys.readouterr()
+    if code:
+        assert found.out == ""
+        assert found.err.count("\n") == 1
+        assert found.err.startswith("error: ")
+        return found.err
+    return found.out
+
+
+def table_row(output: str, first: str) -> list[str]:
+    [cells] = [line.split() for line in output.splitlines() if line.split()[:1] == [first]]
+    return cells
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = run(capsys, command, "--help")
+    assert f"Example: relugap {command}" in output
+    assert command in run(capsys, "--help")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version").startswith("relugap 0.")
+
+
+def test_certify_prints_ordered_margins_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    output = run(capsys, *DIGIT, "--eps", 0.05, "--rung", "exact", "--rung", "dual", "--rungs", "lp,interval")
+    assert table_row(output, "target")[:6] == ["target", "clean", "interval", "dual", "lp", "exact"]
+    data = load_dataset("digits")
+    logits = Network.load("zoo:digits-standard").forward(data.features[3])
+    label = int(data.labels[3])
+    for target in set(range(10)) - {label}:
+        clean, interval, dual, relaxed, exact, *gaps = (float(cell) for cell in table_row(output, str(target))[1:])
+        assert clean == pytest.approx(logits[label] - logits[target], abs=1e-4)
+        assert interval <= dual + 1e-4 <= relaxed + 2e-4 <= exact + 3e-4 <= clean + 4e-4
+        assert gaps == pytest.approx([exact - interval, exact - dual, exact - relaxed], abs=2e-4)
+    assert output.splitlines()[-1].startswith("YES: ")
+
+
+def test_certify_says_maybe_and_no(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\nMAYBE: " in run(capsys, *DIGIT, "--eps", 0.3, "--rungs", "interval")
+    refuted = run(capsys, *DIGIT, "--eps", 0.3, "--rungs", "lp")
+    assert "\nNO: a point of the ball, found by lp" in refuted
+    assert "\nNO: the image itself" in run(capsys, *DIGIT, "--eps", 0, "--label", 0, "--rungs", "dual")
+
+
+def test_certify_takes_one_target_and_an_image_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = load_dataset("digits")
+    np.save(tmp_path / "own.npy", data.images[3])
+    label = int(data.labels[3])
+    target = (label + 1) % 10
+    common = ("certify", "zoo:digits-standard", "--eps", 0.05, "--rungs", "dual", "--target", target)
+    own = run(capsys, *common, "--image", tmp_path / "own.npy", "--label", label)
+    same = run(capsys, *common, "--data", "digits", "--index", 3)
+    assert table_row(own, str(target)) == table_row(same, str(target))
+    assert not [line for line in own.splitlines() if line.split()[:1] == [str((label + 2) % 10)]]
+    uncut = run(capsys, *common, "--data", "digits", "--index", 3, "--no-domain")
+    assert float(table_row(uncut, str(target))[2]) < float(table_row(same, str(target))[2])
+
+
+def problem_with_one_target() -> Problem:
+    """F₀ − F₁ = x₁ on the ball of radius 1 around 1/2: the margin is 1/2 at the centre and −1/2 at worst."""
+    network = Network([Dense(np.array([[1.0], [0.0]]), np.zeros(2))])
+    ball = LinfBall([0.5], 1.0)
+    return margin_problem(network, ball, 0, layer_bounds(network, ball))
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [
+        (Bound(0.1), Verdict.YES),
+        (Bound(0.0), Verdict.MAYBE),
+        (Bound(-0.5, -0.5), Verdict.MAYBE),  # an upper bound without a point
+        (Bound(-0.5, -0.5, witness=np.array([-0.5])), Verdict.NO),
+        (Bound(-9.0, -9.0, witness=np.array([-9.0])), Verdict.MAYBE),  # a point outside the ball
+        (Bound(-0.5, -0.5, witness=np.array([0.5])), Verdict.MAYBE),  # a point that replays to something else
+        (Bound(float("nan")), Verdict.MAYBE),
+    ],
+)
+def test_no_needs_a_point_that_replays(bound: Bound, verdict: Verdict) -> None:
+    assert judge(problem_with_one_target(), {"some": [bound]})[0] is verdict
+
+
+def test_bounds_of_several_rungs_decide_together() -> None:
+    network = Network([Dense(np.eye(3), np.zeros(3))])
+    ball = LinfBall([1.0, 0.0, 0.0], 0.1)
+    problem = margin_problem(network, ball, 0, layer_bounds(network, ball))
+    found = {"a": [Bound(0.5), Bound(-1.0)], "b": [Bound(-1.0), Bound(0.5)]}
+    assert judge(problem, found)[0] is Verdict.YES
+    assert judge(problem, {"a": found["a"]}) == (Verdict.MAYBE, "neither proven nor refuted for class 2")
+
+
+def test_sweep_and_report(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rows"
+    output = run(capsys, "sweep", spec, "--out", out, "--workers", 1)
+    assert f"{2 * 2 * 3 * 9} rows in" in output.replace("\n", " ")
+    output = run(capsys, "report", out, "--formats", "png,pdf", "--out", tmp_path / "report")
+    assert "digits-standard" in output
+    table = pd.read_csv(tmp_path / "report" / "table.csv")
+    assert list(table["rung"]) == ["dual", "lp", "exact"] * 2
+    assert table["tightness_mean"].between(0, 1).all()
+    assert (tmp_path / "report" / "tightness.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_demo_runs_its_spec_and_says_where_things_are(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "demo.toml").write_text(SPEC.replace("tiny", "demo"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    output = run(capsys, "demo", "--workers", 1)
+    written = {path.name for path in (tmp_path / "results" / "demo").iterdir()}
+    assert {"table.csv", "table.md", "table.tex", "tightness.png", "certified.png", "provenance.json"} <= written
+    assert "results/demo/tightness.png" in output.replace("\n", "")
+
+
+def test_rows_that_contradict_each_other_are_refused(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "sweep", spec, "--out", tmp_path / "rows", "--workers", 1)
+
+    def lifted(folder: Path) -> pd.DataFrame:
+        rows = read_rows(folder)
+        return rows.assign(lower=rows["lower"].where(rows["rung"] != "dual", rows["lower"] + 100))
+
+    monkeypatch.setattr("toolkit.cli.sweeps.read_rows", lifted)
+    message = run(capsys, "report", tmp_path / "rows", code=2)
+    assert "break the order" in message
+    assert "dual lower" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([*DIGIT, "--eps", "-1"], "eps must be finite and ≥ 0, got -1"),
+        ([*DIGIT, "--eps", "nan"], "eps must be finite"),
+        ([*DIGIT, "--eps", "x"], "--eps"),
+        ([*DIGIT], "--eps"),
+        ([*DIGIT, "--eps", "0.1", "--rungs", "dual,wrong"], "unknown rung 'wrong'; allowed: interval"),
+        ([*DIGIT, "--eps", "0.1", "--bounds", "wrong"], "unknown rung 'wrong'"),
+        ([*DIGIT, "--eps", "0.1", "--solver", "wrong"], "unknown solver 'wrong'; allowed: auto"),
+        ([*DIGIT, "--eps", "0.1", "--label", "10"], "label must be in 0 … 9, got 10"),
+        ([*DIGIT, "--eps", "0.1", "--target", "10"], "target must be in 0 … 9"),
+        ([*DIGIT, "--eps", "0.1", "--domain", "1"], "--domain must be LOW,HIGH"),
+        ([*DIGIT, "--eps", "0.1", "--domain", "1,0"], "domain must have low < high"),
+        ([*DIGIT, "--eps", "0.1", "--time-limit", "0"], "time_limit must be > 0"),
+        ([*DIGIT, "--eps", "0.1", "--image", "a.png"], "give either --data"),
+        (["certify", "zoo:digits-standard", "--eps", "0.1"], "give either --data"),
+        (["certify", "zoo:digits-standard", "--eps", "0.1", "--data", "digits"], "--data needs --index"),
+        (["certify", "zoo:digits-standard", "--eps", "0.1", "--image", "none.npy"], "--image needs --label"),
+        ([*DIGIT[:2], "--eps", "0.1", "--image", "none.npy", "--label", "1"], "no image file at none.npy"),
+        ([*DIGIT[:4], "--index", "500", "--eps", "0.1"], "--index must be in 0 … 499 for digits, got 500"),
+        ([*DIGIT[:2], "--data", "mnist5k", "--index", "0", "--eps", "0.1"], "mnist5k has images of 784 numbers"),
+        ([*DIGIT[:2], "--data", "cifar", "--index", "0", "--eps", "0.1"], "unknown data set 'cifar'; allowed: digits"),
+        (["certify", "zoo:none", *DIGIT[2:], "--eps", "0.1"], "no zoo network 'none'; allowed"),
+        (["certify", "none.npz", *DIGIT[2:], "--eps", "0.1"], "no network file at none.npz"),
+        (["sweep", "none.toml"], "no spec file at none.toml"),
+        (["report", "none"], "no results folder at none"),
+        (["train", "none.toml", "--out", "x"], "none.toml"),
+        (["wrong"], "No such command 'wrong'"),
+        (["sweep", "a.toml", "--wrong"], "--wrong"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_offender(
+    arguments: Sequence[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told in run(capsys, *arguments, code=2)
+
+
+def test_corrupt_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not a network")
+    assert "bad.npz" in run(capsys, "certify", tmp_path / "bad.npz", *DIGIT[2:], "--eps", 0.1, code=2)
+    (tmp_path / "bad.toml").write_text("name = ", encoding="utf-8")
+    assert "bad.toml is not valid TOML" in run(capsys, "sweep", tmp_path / "bad.toml", code=2)
+    (tmp_path / "key.toml").write_text(SPEC + "\nepss = 1\n", encoding="utf-8")
+    assert "epss" in run(capsys, "sweep", tmp_path / "key.toml", code=2)
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["sweep", "none.toml", "--debug"])
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "sweep", "none.toml"])
+
+
+def test_a_bug_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("toolkit.cli.sweeps.run_report", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        main(["report", "folder"])
+    assert expected_message(ModuleNotFoundError("No module named 'toolkit.x'", name="toolkit.x")) is None
+    missing = expected_message(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert missing == "torch is not installed; pip install 'relugap[train]'"
+
+
+def test_an_interrupt_is_told_and_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt("stopped; 7 rows are new")
+
+    monkeypatch.setattr("toolkit.cli.sweeps.run_spec", interrupted)
+    assert main(["sweep", "a.toml"]) == 130
+    assert capsys.readouterr().err == "stopped; 7 rows are new\n"
+
+
+def test_doctor_finds_a_working_solver_and_the_packaged_data(capsys: pytest.CaptureFixture[str]) -> None:
+    output = run(capsys, "doctor")
+    assert table_row(output, "highs")[-1] == "passed"
+    assert ["digits", "test", "yes"] in [line.split()[:3] for line in output.splitlines()]
+    assert {solver.name for solver in solvers_found()} == set(SOLVERS)
+
+
+def test_doctor_catches_a_solver_that_claims_too_much(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Optimist(HighsSession):
+        def _solve(self, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
+            report = super()._solve(cost, offset, settings)
+            return replace(report, bound=report.bound + 0.1) if self.model.is_mip else report
+
+    monkeypatch.setitem(SOLVERS, "highs", replace(SOLVERS["highs"], session=Optimist))
+    assert "m* = -0.5 reported as" in check(SOLVERS["highs"])
+
+
+def test_doctor_fails_without_any_solver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("toolkit.doctor.check", lambda solver: "wrong")
+    assert main(["doctor"]) == 1

@@ -1,0 +1,216 @@
+"""The commands, their options and help. What a command does is imported when it runs, so that --help is fast."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+from rich.console import Console
+from rich.text import Text
+
+from toolkit.cli.errors import expected_message
+
+HELP = """How tightly can the robustness of a ReLU network be certified?
+
+Exact, relaxed (LP) and dual margins of a network over an ℓ∞ ball, on the same bounds l,u, side by side.
+Start with: relugap demo"""
+
+
+class InterruptedCommandError(Exception):
+    """Ctrl-C during a command, with what the command says about it; typer would drop the text."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise InterruptedCommandError(str(interrupt)) from interrupt
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="relugap", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for an error told in one line, 130 after Ctrl-C.
+
+    arguments: None = those of the process. With --debug anywhere, errors are raised with their traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        code = app(args=given, standalone_mode=False, prog_name="relugap")
+    except InterruptedCommandError as stop:
+        return _complain(str(stop) or "interrupted; what was finished is kept", 130)
+    except Exception as error:
+        message = expected_message(error)
+        if message is None or debug:
+            raise
+        return _complain(message, 2)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    text = Text(f"error: {message}", style="red") if code == 2 else Text(message)
+    Console(stderr=True, soft_wrap=True).print(text)
+    return code
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"relugap {version('relugap')}")
+        raise typer.Exit
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Options of every command; the work is in the commands."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/demo"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+    debug: Debug = False,
+) -> None:
+    """The gap table of two small networks, in about a minute.
+
+    Runs experiments/demo.toml: dual ≤ LP ≤ m* for every target of a few test images over several ε; prints the table
+    and writes it with figures. Stopped half-way, it continues when run again.
+
+    Example: relugap demo --workers 2
+    """
+    from toolkit.cli.sweeps import run_demo
+
+    run_demo(out, workers)
+
+
+@app.command()
+def certify(
+    network: Annotated[str, typer.Argument(help="zoo:NAME, or a file: .npz, .onnx, .pth (with --architecture).")],
+    eps: Annotated[float, typer.Option(help="Radius ε of the ℓ∞ ball, in input units.")],
+    data: Annotated[str | None, typer.Option(help="Data set whose test image is the centre, as in mnist5k.")] = None,
+    index: Annotated[int | None, typer.Option(help="Index of that image, from 0.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image of your own instead: .npy or .png.")] = None,
+    label: Annotated[int | None, typer.Option(help="Class c* of --image; replaces the data set's with --data.")] = None,
+    rung: Annotated[list[str] | None, typer.Option(help="A bound to compute; may be repeated.")] = None,
+    rungs: Annotated[str | None, typer.Option(help="The same as a list.", show_default="dual,lp,exact")] = None,
+    bounds: Annotated[str, typer.Option(help="Rungs that bound every ReLU's input, in order.")] = "interval,dual",
+    target: Annotated[list[int] | None, typer.Option(help="A class t ≠ c*; may be repeated. Default: all.")] = None,
+    domain: Annotated[str, typer.Option(help="LOW,HIGH: the ball is cut by this box.")] = "0,1",
+    no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
+    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
+    solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
+    time_limit: Annotated[float | None, typer.Option(help="Seconds per margin.")] = None,
+    debug: Debug = False,
+) -> None:
+    """One image: its margins by every rung, and the verdict.
+
+    YES: every margin has a lower bound > 0. NO: a point of the ball, replayed through the network, is misclassified.
+    MAYBE: neither was shown.
+
+    Example: relugap certify zoo:mnist5k-standard --data mnist5k --index 3 --eps 0.02
+    """
+    from toolkit.cli.certify import Question, answer
+
+    chain = [name.strip() for name in bounds.split(",")]
+    chosen = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
+    box = None if no_domain else _box(domain)
+    centre = (data, index, image, label)
+    answer(Question(network, architecture, eps, box, *centre, chosen or ["dual", "lp", "exact"], chain, target), solver,
+           time_limit)  # fmt: skip
+
+
+def _box(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--domain must be LOW,HIGH, as in 0,1, got {text!r}") from None
+    return low, high
+
+
+@app.command()
+def sweep(
+    spec: Annotated[Path, typer.Argument(help="The sweep as a TOML file; see experiments/demo.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the rows.", show_default="results/NAME")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+    rerun: Annotated[str | None, typer.Option(help="Compute rows again: failed, timeout or all.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Start no task after so many hours.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Networks × samples × ε × rungs, as a spec says; rows that are there already are not computed again.
+
+    Ctrl-C finishes what is running and stops; the same command continues.
+
+    Example: relugap sweep experiments/demo.toml --out results/mine --workers 2
+    """
+    from toolkit.cli.sweeps import run_spec
+
+    run_spec(spec, out, workers, rerun, max_hours)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A sweep's results folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and figures.", show_default="FOLDER")] = None,
+    formats: Annotated[str, typer.Option(help="Of the figures: png, svg, pdf.")] = "png",
+    tolerance: Annotated[float, typer.Option(help="By which bounds may break their order.")] = 1e-6,
+    debug: Debug = False,
+) -> None:
+    """Tables and figures of a sweep; refuses rows that contradict each other.
+
+    Example: relugap report results/demo --formats png,pdf
+    """
+    from toolkit.cli.sweeps import run_report
+
+    run_report(folder, out, [name.strip() for name in formats.split(",")], tolerance)
+
+
+@app.command()
+def train(
+    spec: Annotated[Path, typer.Argument(help="Networks to train, as a TOML file; see experiments/zoo.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for NAME.npz, README.md and the training curves.")],
+    only: Annotated[list[str] | None, typer.Option(help="Train this network; may be repeated. Default: all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train again what is there already.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train networks (needs the extra `train`).
+
+    Example: relugap train experiments/zoo.toml --out networks --only digits-standard
+    """
+    from toolkit.training import train_spec
+
+    written = train_spec(spec, out, only=only or None, force=force)
+    Console().print(f"trained: {', '.join(str(path) for path in written)}", highlight=False)
+
+
+@app.command()
+def doctor(debug: Debug = False) -> None:
+    """What is installed here: solvers with licence and limits, optional packages, data sets.
+
+    Every solver is tried on a network whose exact margin is known. Exit code 1 if none passes.
+
+    Example: relugap doctor
+    """
+    from toolkit.cli.doctor import print_diagnosis
+
+    if not print_diagnosis():
+        raise typer.Exit(1)

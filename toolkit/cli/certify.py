@@ -1,0 +1,176 @@
+"""`certify`: one image's margins by every rung asked for, side by side, and the verdict."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from toolkit.balls import FloatArray, LinfBall
+from toolkit.data import load_dataset, load_image
+from toolkit.layer_bounds import layer_bounds
+from toolkit.margins import margin_problem
+from toolkit.network import Network
+from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict
+from toolkit.rungs import RUNGS, get_rung
+from toolkit.solvers import check_solver_name
+
+CLOSED = 1e-3  # an interval narrower than this share of max(1, |margin|) is shown as one number
+Found = Mapping[str, Sequence[Bound]]
+STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bold yellow"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What `certify` was asked: a network, a centre (data set and index, or an image file), ε, and which bounds."""
+
+    network: str
+    architecture: str | None
+    eps: float
+    domain: tuple[float, float] | None
+    data: str | None
+    index: int | None
+    image: Path | None
+    label: int | None
+    rungs: Sequence[str]
+    chain: Sequence[str]
+    targets: Sequence[int] | None
+
+
+def answer(question: Question, solver: str, time_limit: float | None) -> None:
+    """Compute and print; names and files are checked before any work."""
+    settings = Settings(solver=check_solver_name(solver), time_limit=time_limit)
+    chosen = sorted({get_rung(name).name: get_rung(name) for name in question.rungs}.values(), key=_place)
+    network = Network.load(question.network, question.architecture)
+    title, center, label = centre(question, network)
+    ball = LinfBall(center, question.eps, question.domain)
+    started = time.perf_counter()
+    relu_bounds = layer_bounds(network, ball, question.chain, settings)
+    seconds = time.perf_counter() - started
+    problem = margin_problem(network, ball, label, relu_bounds, question.targets, settings)
+    found = {rung.name: rung(problem) for rung in chosen}
+    console = Console()
+    where = f"domain [{ball.domain[0]:g}, {ball.domain[1]:g}]" if ball.domain else "no domain"
+    console.print(f"[bold]{network.name or question.network}[/], {title}, class {label}", highlight=False)
+    console.print(f"ε = {ball.eps:g} in ℓ∞, {where}, l,u by {' + '.join(question.chain)}", highlight=False)
+    console.print(neuron_table(relu_bounds, seconds))
+    _print_whole(console, margin_columns(problem, chosen, found))
+    verdict, reason = judge(problem, found)
+    console.print(f"[{STYLES[verdict]}]{verdict}[/]: {reason}", highlight=False)
+    for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _place(rung: Rung) -> tuple[int, int]:
+    """Lower bounds first, then exact rungs, then attacks; within a side in the registry's order."""
+    return [Side.LOWER, Side.EXACT, Side.UPPER].index(rung.side), list(RUNGS).index(rung.name)
+
+
+def centre(question: Question, network: Network) -> tuple[str, FloatArray, int]:
+    """What the centre is called, its features, and its class c*."""
+    if (question.data is None) == (question.image is None):
+        raise ValueError("give either --data NAME --index N or --image FILE --label C")
+    if question.image is not None:
+        if question.label is None:
+            raise ValueError("--image needs --label, the class the image shows")
+        pixels = load_image(question.image, network.input_shape)
+        return question.image.name, pixels.ravel(), question.label
+    if question.index is None:
+        raise ValueError("--data needs --index, which of its test images to take")
+    data = load_dataset(str(question.data))
+    if not 0 <= question.index < len(data):
+        raise ValueError(f"--index must be in 0 … {len(data) - 1} for {data.name}, got {question.index}")
+    features = data.features[question.index]
+    if features.size != network.input_size:
+        raise ValueError(f"{data.name} has images of {features.size} numbers, the network takes {network.input_size}")
+    label = int(data.labels[question.index]) if question.label is None else question.label
+    return f"{data.name} test image {question.index}", features, label
+
+
+def judge(problem: Problem, found: Found) -> tuple[Verdict, str]:
+    """YES, NO or MAYBE from the bounds, and why in words. A NO's point is replayed and looked for in the ball again."""
+    clean = problem.replay(problem.ball.center)[0]
+    if clean.min() <= 0:
+        return (
+            Verdict.NO,
+            f"the image itself has margin {clean.min():.4f} to class {problem.targets[int(clean.argmin())]}",
+        )
+    for name, bounds in found.items():
+        for k, bound in enumerate(bounds):
+            if bound.witness is not None and bound.upper <= 0 and problem.ball.contains(bound.witness):
+                value = float(problem.replay(bound.witness)[0, k])
+                if value <= 0:
+                    return (
+                        Verdict.NO,
+                        f"a point of the ball, found by {name}, has margin {value:.4f} to class {bound.target}",
+                    )
+    best = [max(bounds[k].lower for bounds in found.values()) for k in range(len(problem.targets))]
+    if min(best, default=-math.inf) > 0:
+        return Verdict.YES, f"every margin has a lower bound > 0, the smallest is {min(best):.4f}"
+    open_targets = [str(target) for target, lower in zip(problem.targets, best, strict=True) if not lower > 0]
+    return Verdict.MAYBE, f"neither proven nor refuted for class {', '.join(open_targets)}"
+
+
+def neuron_table(relu_bounds: ReluBounds, seconds: float) -> Table:
+    """Unstable, active and inactive neurons per ReLU layer."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"l,u took {seconds:.3g} s", caption_justify="left")
+    for name in ("ReLU layer", "unstable", "active", "inactive"):
+        grid.add_column(name, justify="right")
+    for k, counts in enumerate(relu_bounds.counts(), start=1):
+        grid.add_row(str(k), *(str(count) for count in counts))
+    return grid
+
+
+def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Table:
+    """One row per target: clean margin, every rung, and m* − bound where an exact rung ran."""
+    clean = problem.replay(problem.ball.center)[0]
+    exact = next((rung.name for rung in rungs if rung.side is Side.EXACT), None)
+    lower = [rung.name for rung in rungs if rung.side is Side.LOWER]
+    gaps = [f"m* −\n{name}" for name in lower] if exact else []
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=True)
+    grid.add_column("target", footer="s/margin")
+    grid.add_column("clean", justify="right")
+    for rung in rungs:
+        mean = sum(bound.seconds for bound in found[rung.name]) / max(1, len(found[rung.name]))
+        grid.add_column(rung.name, footer=f"{mean:.2g}", justify="right")
+    for name in gaps:
+        grid.add_column(name, justify="right")
+    for k, target in enumerate(problem.targets):
+        cells = [_shown(found[rung.name][k], rung.side) for rung in rungs]
+        if exact:
+            cells += [_gap(found[exact][k], found[name][k]) for name in lower]
+        grid.add_row(str(target), f"{clean[k]:.4f}", *cells)
+    return grid
+
+
+def _print_whole(console: Console, grid: Table) -> None:
+    """Print a table that may be wider than the terminal without shortening its cells."""
+    width = console.measure(grid, options=console.options.update(max_width=10_000)).maximum
+    Console(width=max(width, console.width)).print(grid)
+
+
+def _shown(bound: Bound, side: Side) -> str:
+    if side is Side.UPPER:
+        return _number(bound.upper)
+    if side is Side.LOWER or _closed(bound):
+        return _number(bound.upper if side is Side.EXACT else bound.lower)
+    return f"[{_number(bound.lower)}, {_number(bound.upper)}]"
+
+
+def _closed(bound: Bound) -> bool:
+    return bound.upper - bound.lower <= CLOSED * max(1.0, abs(bound.upper))
+
+
+def _gap(exact: Bound, lower: Bound) -> str:
+    largest = exact.upper - lower.lower
+    return _number(largest) if _closed(exact) else f"≤ {_number(largest)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "–"

@@ -1,0 +1,38 @@
+"""`doctor`: prints what toolkit.doctor finds."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from toolkit.doctor import data_found, machine, packages, solvers_found
+
+
+def print_diagnosis() -> bool:
+    """Print everything; returns whether some solver passed its check."""
+    console = Console()
+    console.print(machine(), highlight=False)
+    solvers = solvers_found()
+    grid = _table("solver", "version", "licence", "model size", "check")
+    for solver in solvers:
+        mark = "[green]passed[/]" if solver.passed else f"[red]{escape(solver.problem)}[/]"
+        grid.add_row(solver.name, solver.version or "–", solver.licence, solver.limit, mark)
+    console.print(grid)
+    grid = _table("package", "version", "needed for")
+    for package in packages():
+        grid.add_row(package.name, package.version or "[yellow]missing[/]", escape(package.purpose))
+    console.print(grid)
+    grid = _table("data set", "split", "found", "where")
+    for data in data_found():
+        grid.add_row(data.name, data.split, "[green]yes[/]" if data.available else "[yellow]no[/]", data.where)
+    console.print(grid)
+    return any(solver.passed for solver in solvers)
+
+
+def _table(*columns: str) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        grid.add_column(name, overflow="fold")
+    return grid

@@ -1,0 +1,44 @@
+"""What went wrong, in one line: the errors a user can cause or mend, told apart from bugs."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+EXTRAS = {
+    "torch": "train",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "dask": "cluster",
+    "distributed": "cluster",
+    "pyscipopt": "scip",
+}
+
+
+def expected_message(error: Exception) -> str | None:
+    """One line for an error that is the input's or the machine's, None for one that is a bug of ours.
+
+    Expected are ValueError (bad values, specs, files), OSError (missing or unwritable files), MemoryError, a missing
+    optional package, and click's usage errors.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            return None
+        return f"{package} is not installed; pip install 'relugap[{EXTRAS[package]}]'"
+    usage = getattr(error, "format_message", None)  # click's, whichever copy of click typer brings
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context is not None else ""
+        return _one_line(str(usage()).rstrip(".")) + hint
+    if isinstance(error, ValidationError):
+        problems = (f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors(include_url=False))
+        return _one_line("; ".join(problems))
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, ValueError | OSError):
+        return _one_line(str(error)) or type(error).__name__
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

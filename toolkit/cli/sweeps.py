@@ -1,0 +1,74 @@
+"""`demo`, `sweep` and `report`: from a spec to rows, from rows to the gap table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+import toolkit
+from toolkit.report import gap_table, terminal_table, write_report
+from toolkit.spec import load_spec
+from toolkit.store import read_rows
+from toolkit.sweep import run_sweep
+
+DEMO = Path("experiments", "demo.toml")
+HOW_TO_READ = (
+    "Every lower bound is ≤ m*, the exact worst-case margin over the ball; m* − bound is what a rung gives away.",
+    "tightness: the share of the fall from the clean margin that is real (1 = exact).",
+    "certified: images all of whose margins are proven > 0. decided: certified, or refuted by a point of the ball that "
+    "the network misclassifies.",
+)
+
+
+def run_demo(out: Path, workers: int | None) -> None:
+    """The demo sweep, its gap table and where to look next."""
+    rows = run_sweep(demo_spec(), out, workers=workers)
+    written = write_report(rows, out)
+    console = Console()
+    _print_table(console, rows)
+    for line in HOW_TO_READ:
+        console.print(line, highlight=False)
+    console.print()
+    _print_written(console, written, out)
+    console.print(f"Rows and where they come from: {out / 'rows.parquet'}, {out / 'provenance.json'}", highlight=False)
+    console.print(f"Look at {out / 'tightness.png'} first, then at {out / 'table.md'}.", highlight=False)
+
+
+def demo_spec() -> Path:
+    """experiments/demo.toml of the working folder, else of the checkout this package is installed from."""
+    checkout = Path(toolkit.__file__).resolve().parents[1]
+    for folder in (Path(), checkout):
+        if (folder / DEMO).is_file():
+            return folder / DEMO
+    raise FileNotFoundError(f"no {DEMO} here nor in {checkout}; run this in a checkout of the project")
+
+
+def run_spec(spec: Path, out: Path | None, workers: int | None, rerun: str | None, max_hours: float | None) -> None:
+    """A sweep; says how many rows there are and how to report them."""
+    folder = out or Path("results") / load_spec(spec).name
+    rows = run_sweep(spec, folder, workers=workers, rerun=rerun, max_hours=max_hours)
+    failed = int((rows["status"] == "failed").sum())
+    note = f", {failed} of them failed (see the column message)" if failed else ""
+    console = Console()
+    console.print(f"{len(rows)} rows in {folder}{note}", highlight=False)
+    console.print(f"Tables and figures: relugap report {folder}", highlight=False)
+
+
+def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance: float) -> None:
+    """Tables and figures of the rows in a results folder."""
+    rows = read_rows(folder)
+    written = write_report(rows, out or folder, formats, tolerance)
+    console = Console()
+    _print_table(console, rows)
+    _print_written(console, written, out or folder)
+
+
+def _print_table(console: Console, rows: pd.DataFrame) -> None:
+    console.print(terminal_table(gap_table(rows)))
+
+
+def _print_written(console: Console, written: Sequence[Path], folder: Path) -> None:
+    console.print(f"Written to {folder}: {', '.join(path.name for path in written)}", highlight=False)
