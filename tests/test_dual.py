@@ -1,0 +1,200 @@
+"""The closed-form and optimised dual points: hand-computed values, soundness, gradient, strong duality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import random_conv_network, random_dense_network
+from hypothesis import given
+from hypothesis import strategies as st
+from test_template import naive_lp
+
+from toolkit.alive import alive_network
+from toolkit.balls import LinfBall
+from toolkit.data import load_dataset
+from toolkit.layer_bounds import layer_bounds
+from toolkit.layers import Dense
+from toolkit.margins import margin_problem
+from toolkit.network import Network
+from toolkit.problem import Problem, Settings, Status
+from toolkit.rungs import get_rung
+from toolkit.rungs.alpha import Ascent, DualFunction, alpha_trajectory
+from toolkit.rungs.dual import certified_values
+
+HIGHS = Settings(solver="highs", mip_gap=0.0)
+CHAINS = [("interval",), ("dual",), ("interval", "dual"), ("interval", "crown"), ("interval", "alpha"), ("lp",)]
+
+
+def lower(name: str, problem: Problem) -> np.ndarray:
+    return get_rung(name).lower_values(problem)
+
+
+def random_problem(seed: int, chain: tuple[str, ...] = ("interval", "dual")) -> Problem:
+    """Margins of a random dense network (even seeds) or convolutional one (odd seeds) over a random ball."""
+    rng = np.random.default_rng(seed)
+    network = random_conv_network(rng) if seed % 2 else random_dense_network(rng, (5, 12, 10, 8, 3))
+    ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=float(rng.uniform(0.02, 0.25)), domain=(0, 1))
+    return margin_problem(network, ball, 0, layer_bounds(network, ball, chain, HIGHS), settings=HIGHS)
+
+
+def relu_of_x(low: float, high: float, output: list[float]) -> Problem:
+    """One objective Σ_i output_i·max(x, 0) over x ∈ [low, high]."""
+    network = Network([Dense(np.ones((len(output), 1))), Dense([output])])
+    ball = LinfBall([0.5 * (low + high)], eps=0.5 * (high - low))
+    return Problem(network, ball, np.eye(1), layer_bounds(network, ball, ("interval",)), HIGHS)
+
+
+# min max(x,0) over [−1, 2], s = 2/3: interval 0; α = s gives min s·x = −2/3; u ≥ −l, so CROWN's α = 1 gives −1; α = 0
+# gives 0. Over [−2, 1], s = 1/3: α = s gives −2/3, u < −l gives CROWN's α = 0 and 0. min max(x,0) − max(x,0) over
+# [−1, 2]: interval 0 − 2; the second term is −s·(x+1), the first α·x: α = s gives −2/3; α = 1 gives min x/3 − 2/3 = −1.
+@pytest.mark.parametrize(
+    ("low", "high", "output", "interval", "dual", "crown", "alpha"),
+    [
+        (-1.0, 2.0, [1.0], 0.0, -2 / 3, -1.0, 0.0),
+        (-2.0, 1.0, [1.0], 0.0, -2 / 3, 0.0, 0.0),
+        (-1.0, 2.0, [1.0, -1.0], -2.0, -2 / 3, -1.0, -2 / 3),
+        (-1.0, 2.0, [-1.0], -2.0, -2.0, -2.0, -2.0),
+    ],
+)
+def test_values_computed_by_hand(
+    low: float, high: float, output: list[float], interval: float, dual: float, crown: float, alpha: float
+) -> None:
+    """Rows 1 to 3 show interval, dual and crown pairwise incomparable."""
+    problem = relu_of_x(low, high, output)
+    expected = {"interval": interval, "dual": dual, "crown": crown, "alpha": alpha, "lp": alpha}
+    for name, value in expected.items():
+        assert lower(name, problem)[0] == pytest.approx(value, abs=1e-6 if name == "alpha" else 1e-9), name
+
+
+@given(seed=st.integers(0, 10**6))
+def test_any_slopes_in_the_unit_interval_are_sound(seed: int) -> None:
+    problem = random_problem(seed)
+    rng = np.random.default_rng(seed)
+    slopes = [rng.uniform(0, 1, (problem.rows.shape[0], low.size)) for low in alive_network(problem).lower]
+    values = certified_values(problem, slopes)
+    assert np.all(values <= lower("lp", problem) + 1e-7)
+    assert np.all(values <= problem.replay(problem.ball.sample(200)).min(axis=0) + 1e-9)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_gradient_is_that_of_the_dual_function(seed: int) -> None:
+    """The sweep's value is certified_values; its gradient matches central differences along a random direction."""
+    problem = random_problem(seed)
+    function, rng = DualFunction(problem), np.random.default_rng(seed)
+    slopes = rng.uniform(0.1, 0.9, (problem.rows.shape[0], function.size))
+    swept = function.sweep(slopes)
+    np.testing.assert_allclose(swept.value, certified_values(problem, function.spread(slopes)), atol=1e-10)
+    direction, h = rng.normal(size=slopes.shape), 1e-7
+    ahead, behind = (function.sweep(slopes + sign * h * direction).value for sign in (1, -1))
+    slope = (swept.gradient * direction).sum(axis=1)
+    np.testing.assert_allclose((ahead - behind) / (2 * h), slope, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@pytest.mark.parametrize("seed", range(6))
+def test_strong_duality(seed: int, chain: tuple[str, ...]) -> None:
+    """On l,u no tighter than the LP's own, the best slopes reach the LP optimum."""
+    problem = random_problem(seed, chain)
+    optimum, reached = lower("lp", problem), lower("alpha", problem)
+    assert sum(count[0] for count in problem.relu_bounds.counts()) > 0
+    assert np.all(reached <= optimum + 1e-7)
+    np.testing.assert_allclose(reached, optimum, rtol=1e-3, atol=1e-6)
+
+
+def test_exact_layer_bounds_lift_the_lp_above_every_slope() -> None:
+    """l,u tighter than the LP's: l ≤ x̂ ≤ u, implied by the triangles, then counts, and g has no multiplier for it.
+
+    The template's LP still equals the LP written with the triangle rows only (no indicator a).
+    """
+    rng = np.random.default_rng(2)
+    network = random_dense_network(rng, (4, 8, 8, 8, 3))
+    ball = LinfBall(rng.normal(size=4), eps=0.3)
+    for chain, equal in ((("lp",), True), (("lp", "exact"), False)):
+        problem = margin_problem(network, ball, 0, layer_bounds(network, ball, chain, HIGHS), settings=HIGHS)
+        relaxed, reached = lower("lp", problem), lower("alpha", problem)
+        triangles = [naive_lp(network, ball, problem.relu_bounds, row) for row in problem.rows]
+        np.testing.assert_allclose(relaxed, triangles, atol=1e-6)
+        assert np.allclose(reached, relaxed, rtol=1e-3) == equal
+        assert np.all(reached <= relaxed + 1e-7)
+        assert np.all(relaxed <= lower("exact", problem) + 1e-6)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_the_ascent_encloses_the_lp_optimum(seed: int) -> None:
+    problem = random_problem(seed)
+    optimum, ascent = lower("lp", problem), Ascent(problem)
+    for _ in range(40):
+        ascent.step()
+    ascent.finished()
+    assert np.all(ascent.best <= optimum + 1e-7)
+    assert np.all(np.isfinite(ascent.relaxed))
+    assert np.all(ascent.relaxed >= optimum - 1e-7)
+
+
+def test_trajectory_starts_at_the_better_closed_form_and_never_falls() -> None:
+    problem = random_problem(3)
+    path = alpha_trajectory(problem, 250)
+    assert path.shape == (251, 2)
+    np.testing.assert_allclose(path[0], np.maximum(lower("dual", problem), lower("crown", problem)), atol=1e-9)
+    assert np.all(np.diff(path, axis=0) >= 0)
+    np.testing.assert_allclose(path[-1], lower("lp", problem), rtol=1e-3)
+
+
+def test_rows_do_not_depend_on_their_company() -> None:
+    problem = random_problem(4)
+    together = lower("alpha", problem)
+    alone = [lower("alpha", problem.with_rows(problem.rows[[i]]))[0] for i in range(problem.rows.shape[0])]
+    np.testing.assert_allclose(alone, together, atol=1e-9)
+
+
+def test_alpha_without_unstable_neurons_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    network = random_dense_network(rng, (4, 6, 3))
+    problem = margin_problem(network, LinfBall(rng.normal(size=4), eps=1e-4), 0)
+    assert [count[0] for count in problem.relu_bounds.counts()] == [0]
+    (bound, _) = get_rung("alpha")(problem)
+    assert (bound.iterations, bound.status) == (0, Status.COMPUTED)
+    np.testing.assert_allclose(lower("alpha", problem), lower("exact", problem), atol=1e-9)
+
+
+def test_alpha_stops_when_told_and_keeps_what_it_proved() -> None:
+    problem = random_problem(2)
+    free = get_rung("alpha")(problem)
+    start = np.maximum(lower("dual", problem), lower("crown", problem))
+    hurried = get_rung("alpha")(problem.with_settings(Settings(time_limit=1e-9)))
+    target = 0.5 * (start[0] + free[0].lower)
+    decided = get_rung("alpha")(problem.with_settings(Settings(stop_at=target)))
+    for i, (full, late) in enumerate(zip(free, hurried, strict=True)):
+        assert late.status is Status.TIME_LIMIT
+        assert start[i] - 1e-9 <= late.lower <= full.lower
+        assert late.iterations == 1 < full.iterations
+    assert target < decided[0].lower <= lower("lp", problem)[0] + 1e-7
+    assert decided[0].status is Status.DECIDED
+    assert decided[0].iterations < free[0].iterations
+
+
+# MNIST test images, ball cut by [0,1], l,u by the dual recursion with an exact first layer, from an independent
+# prototype: network, image, label, target, ε → dual, crown, LP.
+PUBLISHED_NETWORKS = [
+    ("LPD_MLP_B_0.1", 0, 7, 9, 0.1, 5.1047, 5.1533, 5.1533),
+    ("NOR_MLP_B", 0, 7, 3, 0.02, 4.4427, 4.8246, 5.1765),
+    ("ADV_MLP_B_0.1", 0, 7, 9, 0.1, -1.1070, -1.1363, -0.4653),
+    ("LPD_MLP_B_0.1", 7, 9, 3, 0.1, -0.6903, -0.7749, -0.5709),
+]
+
+
+@pytest.mark.parametrize("case", PUBLISHED_NETWORKS, ids=lambda case: f"{case[0]}-{case[1]}")
+def test_published_networks(case: tuple[str, int, int, int, float, float, float, float], data_dir: Path) -> None:
+    """Measured figures to 2e-3, and strong duality to 1e-3 relative for every target."""
+    name, image, label, target, eps, dual, crown, relaxed = case
+    network = Network.load(data_dir / "robust-verify-benchmark" / f"{name}.pth")
+    mnist = load_dataset("mnist")
+    assert mnist.labels[image] == label
+    ball = LinfBall(mnist.images[image], eps, domain=(0, 1))
+    problem = margin_problem(network, ball, label, layer_bounds(network, ball, ("dual",)), settings=HIGHS)
+    row = problem.targets.index(target)
+    for rung, value in (("dual", dual), ("crown", crown), ("alpha", relaxed), ("lp", relaxed)):
+        assert lower(rung, problem)[row] == pytest.approx(value, abs=2e-3), rung
+    np.testing.assert_allclose(lower("alpha", problem), lower("lp", problem), rtol=1e-3)
