@@ -1,0 +1,222 @@
+"""The verdict: a ladder of rungs, climbed until every target is decided.
+
+YES: every m_t has a lower bound above the tolerance. NO: a point of the ball, replayed through the original network,
+has m_t ≤ 0 for some t (ties count). MAYBE: neither. Decided targets leave the ladder; every minimiser a rung returns is
+replayed against all targets; before the first expensive rung the layer bounds are tightened where that is cheap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from toolkit.balls import FloatArray, LinfBall
+from toolkit.layer_bounds import layer_bounds
+from toolkit.network import Network
+from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, margin_rows
+from toolkit.rungs import get_rung
+
+LADDER = ("dual", "pgd", "lp", "ideal", "exact")
+TOLERANCE = 1e-6  # a margin counts as positive above this: more than a solver's rounding, less than any real margin
+TIGHTEN_BEFORE = ("ideal", "exact", "bab")
+
+
+@dataclass(frozen=True)
+class Certification:
+    """The answer for one sample, and how it came about.
+
+    margins: per target an interval [lower, upper] that holds m*_t, the best of all rungs. decided_by: the rung that
+    settled each target, "" if none. witness: the point that proves NO, of class witness_class. rung_seconds: time spent
+    in each rung, "bounds" for l,u. relu_bounds: the last ones used, None when they were not needed.
+    """
+
+    verdict: Verdict
+    label: int
+    margins: tuple[Bound, ...]
+    decided_by: tuple[str, ...]
+    witness: FloatArray | None = field(repr=False)
+    witness_class: int | None
+    seconds: float
+    rung_seconds: dict[str, float]
+    relu_bounds: ReluBounds | None = field(repr=False)
+
+    @property
+    def rung(self) -> str:
+        """The last rung that was needed."""
+        order = ["", "clean", *self.rung_seconds]
+        return max(self.decided_by, key=order.index)
+
+
+def certify(
+    network: Network,
+    ball: LinfBall,
+    label: int,
+    ladder: Sequence[str] = LADDER,
+    bounds: Sequence[str] = ("interval", "dual"),
+    tighten: Sequence[str] = ("lp",),
+    settings: Settings | None = None,
+    time_limit: float | None = None,
+    tolerance: float = TOLERANCE,
+) -> Certification:
+    """Decide whether any point of the ball changes the class from `label`.
+
+    ladder: rungs in order. bounds: chain for l,u; tighten: rungs added to it, on neurons still unstable, before the
+    first of ideal, exact or bab (empty: never). time_limit: seconds for the whole answer; what was proven before it
+    stays. tolerance: a target counts as certified when its lower bound exceeds it.
+
+    Checked: every witness, by replay through `network` and containment in the ball. Trusted: lower bounds, each as its
+    rung says. Raises ValueError for an unknown rung, a label out of range, or shapes that do not fit.
+    """
+    return _Climb(network, ball, label, bounds, tighten, settings or Settings(), time_limit, tolerance).run(ladder)
+
+
+class _Climb:
+    """State of one certification: intervals per target, the witness, the clock."""
+
+    def __init__(
+        self,
+        network: Network,
+        ball: LinfBall,
+        label: int,
+        bounds: Sequence[str],
+        tighten: Sequence[str],
+        settings: Settings,
+        time_limit: float | None,
+        tolerance: float,
+    ) -> None:
+        self.started = time.perf_counter()
+        if time_limit is not None and not time_limit > 0:
+            raise ValueError(f"time_limit must be > 0 seconds or None, got {time_limit}")
+        self.network, self.ball, self.label = network, ball, label
+        self.chain, self.tighten = tuple(bounds), tuple(tighten)
+        for name in (*self.chain, *self.tighten):
+            get_rung(name)
+        self.settings, self.time_limit, self.tolerance = settings, time_limit, tolerance
+        self.rows, self.targets = margin_rows(network.output_size, label)
+        self.margins = [Bound(-np.inf, np.inf, target) for target in self.targets]
+        self.decided_by = [""] * len(self.targets)
+        self.witness: FloatArray | None = None
+        self.relu_bounds: ReluBounds | None = None
+        self.problem: Problem | None = None
+        self.rung_seconds: dict[str, float] = {}
+
+    def run(self, ladder: Sequence[str]) -> Certification:
+        rungs = [get_rung(name) for name in ladder]
+        if not rungs:
+            raise ValueError("ladder must name at least one rung, got none")
+        self._replay(self.ball.center, "clean")
+        for rung in rungs:
+            if self.witness is not None or not self._open() or self._left() == 0.0:
+                break
+            if rung.name in TIGHTEN_BEFORE:
+                self._tighten()
+            self._climb(rung)
+        return self._answer()
+
+    def _open(self) -> list[int]:
+        """Undecided targets, the most doubtful first."""
+        undecided = [i for i, name in enumerate(self.decided_by) if not name]
+        return sorted(undecided, key=lambda i: (self.margins[i].lower, self.margins[i].upper))
+
+    def _left(self) -> float | None:
+        if self.time_limit is None:
+            return None
+        return max(0.0, self.time_limit - (time.perf_counter() - self.started))
+
+    def _spend(self, name: str, started: float) -> None:
+        self.rung_seconds[name] = self.rung_seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def _climb(self, rung: Rung) -> None:
+        if rung.uses_relu_bounds and self.relu_bounds is None:
+            self._bound_layers(self.chain)
+        started = time.perf_counter()
+        undecided = self._open()
+        # a rung that solves row by row is asked row by row, so that a witness or the clock can end it in between
+        groups = [undecided] if rung.run is None or rung.side is Side.UPPER else [[i] for i in undecided]
+        for group in groups:
+            if self.witness is not None or self._left() == 0.0:
+                break
+            problem = self._region(rung).with_rows(self.rows[group], [self.targets[i] for i in group])
+            for i, bound in zip(group, rung(problem.with_settings(self._clocked())), strict=True):
+                self._merge(i, bound, rung.name)
+        self._spend(rung.name, started)
+
+    def _region(self, rung: Rung) -> Problem:
+        """The problem whose cache all rungs share; attacks run before there are l,u, on bounds that say nothing."""
+        if self.problem is not None:
+            return self.problem
+        free = tuple(np.full(size, np.inf) for size in self.network.relu_sizes)
+        nothing = ReluBounds(tuple(-side for side in free), free)
+        return Problem(self.network, self.ball, self.rows, nothing, self.settings, self.targets)
+
+    def _clocked(self) -> Settings:
+        left = self._left()
+        limits = [limit for limit in (left, self.settings.time_limit) if limit is not None]
+        stop = self.tolerance if self.settings.stop_at is None else self.settings.stop_at
+        return replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop)
+
+    def _bound_layers(self, chain: tuple[str, ...]) -> None:
+        started = time.perf_counter()
+        deadline = None if self.time_limit is None else self.started + self.time_limit
+        settings = replace(self._clocked(), stop_at=None)
+        known = layer_bounds(self.network, self.ball, chain, settings, deadline=deadline)
+        self.relu_bounds = known
+        self.problem = Problem(self.network, self.ball, self.rows, known, self.settings, self.targets)
+        self._spend("bounds", started)
+
+    def _tighten(self) -> None:
+        chain = (*self.chain, *self.tighten)
+        if self.tighten and (self.relu_bounds is None or self.relu_bounds.chain != chain):
+            self._bound_layers(chain)
+
+    def _merge(self, i: int, bound: Bound, name: str) -> None:
+        """Intersect what is known of target i with `bound`; decide it if that settles it."""
+        known = self.margins[i]
+        better_point = bound.witness is not None and bound.upper < known.upper
+        self.margins[i] = replace(
+            bound,
+            lower=max(known.lower, bound.lower),
+            upper=bound.upper if better_point else known.upper,
+            witness=bound.witness if better_point else known.witness,
+            slack=bound.slack if bound.slack is not None else known.slack,
+        )
+        if bound.witness is not None:
+            self._replay(bound.witness, name)
+        if not self.decided_by[i] and self.margins[i].lower > self.tolerance:
+            self.decided_by[i] = name
+
+    def _replay(self, point: FloatArray, name: str) -> None:
+        """Run a point through the original network: it lowers every upper side, and may prove NO."""
+        if not self.ball.contains(point):
+            return
+        values = self.rows @ self.network.forward(point)
+        for i, value in enumerate(values.tolist()):
+            if value < self.margins[i].upper:
+                self.margins[i] = replace(self.margins[i], upper=value, witness=point)
+            if value <= 0.0:
+                self.decided_by[i] = self.decided_by[i] or name
+                if self.witness is None or value < float(np.min(self.rows @ self.network.forward(self.witness))):
+                    self.witness = point
+
+    def _answer(self) -> Certification:
+        settled = Verdict.MAYBE if self._open() else Verdict.YES
+        verdict = settled if self.witness is None else Verdict.NO
+        changed = None if self.witness is None else self._changed_class(self.witness)
+        return Certification(
+            verdict,
+            self.label,
+            tuple(self.margins),
+            tuple(self.decided_by),
+            self.witness,
+            changed,
+            time.perf_counter() - self.started,
+            self.rung_seconds,
+            self.relu_bounds,
+        )
+
+    def _changed_class(self, point: FloatArray) -> int:
+        """The target with the smallest margin at the point: what the network says there instead, or ties with."""
+        return int(self.targets[int(np.argmin(self.rows @ self.network.forward(point)))])
