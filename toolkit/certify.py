@@ -100,7 +100,10 @@ class _Climb:
         self.decided_by = [""] * len(self.targets)
         self.witness: FloatArray | None = None
         self.relu_bounds: ReluBounds | None = None
-        self.problem: Problem | None = None
+        # attacks may run before there are l,u: on bounds that say nothing
+        free = tuple(np.full(size, np.inf) for size in network.relu_sizes)
+        nothing = ReluBounds(tuple(-side for side in free), free)
+        self.problem = Problem(network, ball, self.rows, nothing, self.settings, self.targets)
         self.rung_seconds: dict[str, float] = {}
 
     def run(self, ladder: Sequence[str]) -> Certification:
@@ -139,18 +142,10 @@ class _Climb:
         for group in groups:
             if self.witness is not None or self._left() == 0.0:
                 break
-            problem = self._region(rung).with_rows(self.rows[group], [self.targets[i] for i in group])
+            problem = self.problem.with_rows(self.rows[group], [self.targets[i] for i in group])
             for i, bound in zip(group, rung(problem.with_settings(self._clocked())), strict=True):
                 self._merge(i, bound, rung.name)
         self._spend(rung.name, started)
-
-    def _region(self, rung: Rung) -> Problem:
-        """The problem whose cache all rungs share; attacks run before there are l,u, on bounds that say nothing."""
-        if self.problem is not None:
-            return self.problem
-        free = tuple(np.full(size, np.inf) for size in self.network.relu_sizes)
-        nothing = ReluBounds(tuple(-side for side in free), free)
-        return Problem(self.network, self.ball, self.rows, nothing, self.settings, self.targets)
 
     def _clocked(self) -> Settings:
         left = self._left()
@@ -175,12 +170,11 @@ class _Climb:
     def _merge(self, i: int, bound: Bound, name: str) -> None:
         """Intersect what is known of target i with `bound`; decide it if that settles it."""
         known = self.margins[i]
-        better_point = bound.witness is not None and bound.upper < known.upper
         self.margins[i] = replace(
             bound,
             lower=max(known.lower, bound.lower),
-            upper=bound.upper if better_point else known.upper,
-            witness=bound.witness if better_point else known.witness,
+            upper=known.upper,  # the upper side comes from `_replay` alone
+            witness=known.witness,
             slack=bound.slack if bound.slack is not None else known.slack,
         )
         if bound.witness is not None:
