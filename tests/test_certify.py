@@ -81,7 +81,7 @@ def test_decided_targets_leave_the_ladder(monkeypatch: pytest.MonkeyPatch) -> No
 
     def watch(rung: Rung) -> Rung:
         def run(problem: Problem) -> list[Bound]:
-            asked.setdefault(rung.name, []).extend(problem.targets)
+            asked.setdefault(rung.name, []).extend(t for t in problem.targets if t is not None)
             return rung(problem)
 
         return Rung(rung.name, rung.side, rung.claim, rung.source, run)
