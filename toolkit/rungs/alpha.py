@@ -228,7 +228,7 @@ def alpha_trajectory(problem: Problem, iterations: int) -> FloatArray:
 
 def alpha_rung(problem: Problem) -> list[Bound]:
     """max g(α) of every row to the stopping rule above, in chunks of rows that fit into memory."""
-    widest = max(problem.network.input_size, *(index.size for index in alive_network(problem).alive))
+    widest = max([problem.network.input_size, *(index.size for index in alive_network(problem).alive)])
     count = max(1, CHUNK_ENTRIES // widest)
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
     return [bound for rows in chunks for bound in climb(problem.with_rows(rows))]
