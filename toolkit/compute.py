@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from toolkit.rungs import get_rung
 from toolkit.store import Row, StoreError, append_rows
 from toolkit.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
 
+FLUSH_EVERY = 30.0  # seconds of a task's work that a killed worker may cost, if its rungs are as short
 NONSENSE = 1e-4  # relative excess over the margin at a point of the ball that no solver tolerance explains
 
 
@@ -33,11 +34,23 @@ class TaskTimeLimitError(TimeoutError):
 
 
 def run_task(task: Task) -> TaskReport:
-    """Compute a task's rows and append them to this process's shard. Raises StoreError if they cannot be written."""
-    started = time.perf_counter()
-    rows = compute_rows(task)
-    append_rows(Path(task.work.out), task.work.run_id, rows)
-    return task_report(rows, time.perf_counter() - started)
+    """Compute a task's rows and append them to this process's shard. Raises StoreError if they cannot be written.
+
+    Written at the end, and before it whenever FLUSH_EVERY seconds of new rows are at stake, or at every rung if the
+    task has a time limit, since its process may be killed at any moment.
+    """
+    started = saved = time.perf_counter()
+    flush_every = FLUSH_EVERY if task.work.task_time_limit is None else 0.0
+    rows: list[Row] = []
+    unsaved: list[Row] = []
+    for batch in row_batches(task):
+        unsaved += batch
+        if time.perf_counter() - saved > flush_every:
+            append_rows(Path(task.work.out), task.work.run_id, unsaved)
+            rows, unsaved, saved = rows + unsaved, [], time.perf_counter()
+    if unsaved:
+        append_rows(Path(task.work.out), task.work.run_id, unsaved)
+    return task_report(rows + unsaved, time.perf_counter() - started)
 
 
 def task_report(rows: Sequence[Row], seconds: float) -> TaskReport:
@@ -69,16 +82,17 @@ def _loaded(ref: NetworkRef) -> Network:
     return network
 
 
-def compute_rows(task: Task) -> list[Row]:
-    """The rows of every wanted (chain, rung), all targets each; whatever raises gives failed rows instead."""
+def row_batches(task: Task) -> Iterator[list[Row]]:
+    """The rows of every wanted (chain, rung), all targets at once; whatever raises gives failed rows instead."""
     try:
         network = _loaded(task.network)
         ball = LinfBall(task.center, task.eps, task.work.domain)
         logits = network.forward(ball.center)
     except Exception as error:
-        return failed_rows(task, error)
+        yield failed_rows(task, error)
+        return
     clean = {t: float(logits[task.label] - logits[t]) for t in task.targets}
-    return _TaskRun(task, network, ball, RowMaker(task, clean), time.perf_counter()).rows()
+    yield from _TaskRun(task, network, ball, RowMaker(task, clean), time.perf_counter()).batches()
 
 
 def failed_rows(task: Task, error: BaseException) -> list[Row]:
@@ -100,19 +114,23 @@ class _TaskRun:
         self.task, self.network, self.ball, self.maker, self.started = task, network, ball, maker, started
         self.free: dict[str, list[Bound]] = {}
 
-    def rows(self) -> list[Row]:
-        return [row for chain, rungs in self.task.wanted for row in self._chain_rows(chain, rungs)]
+    def batches(self) -> Iterator[list[Row]]:
+        for chain, rungs in self.task.wanted:
+            yield from self._chain_batches(chain, rungs)
 
-    def _chain_rows(self, chain: Chain, rungs: Sequence[str]) -> list[Row]:
+    def _chain_batches(self, chain: Chain, rungs: Sequence[str]) -> Iterator[list[Row]]:
         try:
             self._check_time()
             problem, seconds = self._bounded_problem(chain)
         except StoreError:
             raise
         except Exception as error:
-            return [row for rung in rungs for row in self.maker.failures(chain, rung, error)]
+            for rung in rungs:
+                yield self.maker.failures(chain, rung, error)
+            return
         known = Known(problem.relu_bounds, seconds)
-        return [row for rung in rungs for row in self._rung_rows(chain, rung, problem, known)]
+        for rung in rungs:
+            yield self._rung_rows(chain, rung, problem, known)
 
     def _rung_rows(self, chain: Chain, name: str, problem: Problem, known: Known) -> list[Row]:
         try:

@@ -6,6 +6,7 @@ on: its future raises WorkerDiedError and the next task gets a new process.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -72,6 +73,7 @@ class ProcessExecutor(Executor):
         self._threads = [threading.Thread(target=self._serve, args=(k,), daemon=True) for k in range(workers)]
         for thread in self._threads:
             thread.start()
+        atexit.register(self.kill)  # a program that ends without shutdown would wait for its workers for ever
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call for the next free worker; fn and its arguments must pickle. Positional arguments only."""
@@ -86,6 +88,7 @@ class ProcessExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let workers end after their tasks; cancel_futures drops tasks that have not started."""
         self._closed = True
+        atexit.unregister(self.kill)
         if cancel_futures:
             with contextlib.suppress(queue.Empty):
                 while (item := self._queue.get_nowait()) is not None:
@@ -135,6 +138,11 @@ class ProcessExecutor(Executor):
             process.start()
             theirs.close()
             self._processes[place] = process
+        try:
+            ours.recv()  # imports are over: what follows is the task's own time
+        except (EOFError, ConnectionError):
+            process.join()
+            raise WorkerDiedError(f"worker process {_ending(process.exitcode)} before its first task") from None
         return process, ours
 
     def _call(self, process: BaseProcess, connection: Connection, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -177,6 +185,7 @@ def _work(connection: Connection, initializer: Callable[[], object] | None) -> N
     limit_blas_threads()
     if initializer is not None:
         initializer()
+    connection.send("ready")
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             fn, args = connection.recv()

@@ -212,7 +212,9 @@ def _resolved(source: str, folder: Path) -> str:
 
 
 def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    same_key = [entry for entry in found if entry["loc"][:1] == found[0]["loc"][:1]]
+    first = max(same_key, key=lambda entry: len(entry["loc"]))  # of a union's complaints the one that got furthest
     place = _place(first["loc"])
     if first["type"] == "extra_forbidden":
         model = NetworkSpec if first["loc"][0] == "networks" else SweepSpec

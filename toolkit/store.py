@@ -217,9 +217,11 @@ def _check_schema(path: Path, version: int) -> None:
 
 
 def _latest(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per key: of the latest run, and within a run one that did not fail."""
+    """One row per key: of the latest run, and within a run one that neither failed nor ran out of time empty-handed."""
     runs, _ = pd.factorize(frame["run_id"], sort=True)
-    order = np.argsort(2 * runs + (frame["status"] != Status.FAILED).to_numpy(), kind="stable")
+    finished = 2 * (frame["status"] != Status.FAILED) - (frame["status"] == Status.TIME_LIMIT)
+    proven = frame["lower"] > -np.inf
+    order = np.argsort(6 * runs + 2 * finished.to_numpy() + proven.to_numpy(), kind="stable")
     repeated = frame["key"].iloc[order].duplicated(keep="last").to_numpy()
     return frame.iloc[np.sort(order[~repeated])] if repeated.any() else frame
 

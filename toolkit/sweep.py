@@ -204,7 +204,7 @@ class _Driver:
     def _abandon(self, executor: Executor) -> None:
         for future in self._running:
             future.cancel()
-        if isinstance(executor, ProcessExecutor) and self._choice.owned:
+        if isinstance(executor, ProcessExecutor):
             executor.kill()
 
 

@@ -78,10 +78,10 @@ class TaskReport:
 
 def relevant_settings(rung: Rung, settings: Settings) -> dict[str, Any]:
     """The settings a rung's numbers may depend on; closed forms depend on none."""
-    if rung.values is not None:
+    if rung.run is None:
         return {}
     if rung.side is Side.UPPER:
-        names: tuple[str, ...] = ("seed", "attack_steps", "attack_restarts")
+        names: tuple[str, ...] = ("seed", "time_limit", "attack_steps", "attack_restarts")
     else:
         names = ("solver", "time_limit", "threads", "mip_gap", "seed")
     return {name: getattr(settings, name) for name in names}
