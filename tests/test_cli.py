@@ -38,13 +38,6 @@ dataset = "digits"
 """
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(SPEC, encoding="utf-8")
-    return path
-
-
 def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
     """Standard output of a command that must end with `code`; an error must be one line."""
     assert main([str(argument) for argument in arguments]) == code
@@ -148,20 +141,32 @@ def test_bounds_of_several_rungs_decide_together() -> None:
     assert judge(problem, {"a": found["a"]}) == (Verdict.MAYBE, "neither proven nor refuted for class 2")
 
 
-def test_sweep_and_report(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "rows"
-    output = run(capsys, "sweep", spec, "--out", out, "--workers", 1)
+@pytest.fixture(scope="module")
+def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `sweep` left the rows of SPEC."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "tiny.toml").write_text(SPEC, encoding="utf-8")
+    assert main(["sweep", str(folder / "tiny.toml"), "--out", str(folder / "rows"), "--workers", "1"]) == 0
+    return folder / "rows"
+
+
+def test_sweep_says_what_is_there_and_does_not_repeat_it(rows_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_rows(rows_folder)
+    output = run(capsys, "sweep", rows_folder.parent / "tiny.toml", "--out", rows_folder)
     assert f"{2 * 2 * 3 * 9} rows in" in output.replace("\n", " ")
-    output = run(capsys, "report", out, "--formats", "png,pdf", "--out", tmp_path / "report")
-    assert "digits-standard" in output
-    table = pd.read_csv(tmp_path / "report" / "table.csv")
+    pd.testing.assert_frame_equal(read_rows(rows_folder), before)
+
+
+def test_report_of_a_sweep(rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "digits-standard" in run(capsys, "report", rows_folder, "--formats", "svg", "--out", tmp_path)
+    table = pd.read_csv(tmp_path / "table.csv")
     assert list(table["rung"]) == ["dual", "lp", "exact"] * 2
     assert table["tightness_mean"].between(0, 1).all()
-    assert (tmp_path / "report" / "tightness.pdf").read_bytes().startswith(b"%PDF")
+    assert "<svg" in (tmp_path / "tightness.svg").read_text(encoding="utf-8")
 
 
 def test_demo_runs_its_spec_and_says_where_things_are(
-    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "demo.toml").write_text(SPEC.replace("tiny", "demo"), encoding="utf-8")
@@ -173,18 +178,17 @@ def test_demo_runs_its_spec_and_says_where_things_are(
 
 
 def test_rows_that_contradict_each_other_are_refused(
-    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(capsys, "sweep", spec, "--out", tmp_path / "rows", "--workers", 1)
-
     def lifted(folder: Path) -> pd.DataFrame:
         rows = read_rows(folder)
         return rows.assign(lower=rows["lower"].where(rows["rung"] != "dual", rows["lower"] + 100))
 
     monkeypatch.setattr("toolkit.cli.sweeps.read_rows", lifted)
-    message = run(capsys, "report", tmp_path / "rows", code=2)
+    message = run(capsys, "report", rows_folder, "--out", tmp_path / "report", code=2)
     assert "break the order" in message
     assert "dual lower" in message
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_every_needed_column_is_one_a_sweep_writes() -> None:
 bounds = st.floats(-50, 50)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.lists(st.tuples(bounds, bounds, bounds, bounds, bounds), min_size=1, max_size=25))
 def test_tightness_is_a_share_whenever_the_order_holds(cells: list[tuple[float, ...]]) -> None:
     rows = []
@@ -266,16 +266,14 @@ def test_rows_of_real_rungs_pass_and_tighten_in_order(real_rows: pd.DataFrame) -
 
 
 def test_report_writes_tables_and_figures(real_rows: pd.DataFrame, tmp_path: Path) -> None:
-    written = write_report(real_rows, tmp_path / "report", formats=["png", "svg"])
+    written = write_report(real_rows, tmp_path / "report")
     names = {path.name for path in written}
-    figures = {
-        f"{stem}.{kind}" for stem in ("tightness", "certified", "gap_unstable", "time") for kind in ("png", "svg")
-    }
+    figures = {"tightness.png", "certified.png", "gap_unstable.png", "time.png"}
     assert names == {"table.csv", "table.md", "table.tex", "margins.csv"} | figures
     for path in written:
         content = path.read_bytes()
         assert len(content) > 200
-        assert path.suffix != ".png" or content.startswith(PNG)
+        assert content.startswith(PNG) == (path.suffix == ".png")
     table = pd.read_csv(tmp_path / "report" / "table.csv")
     again = gap_table(real_rows).assign(rung=lambda known: known["rung"].astype(str))
     pd.testing.assert_frame_equal(table, again, check_dtype=False)
