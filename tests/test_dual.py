@@ -93,7 +93,7 @@ def test_gradient_is_that_of_the_dual_function(seed: int) -> None:
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids="+".join)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_strong_duality(seed: int, chain: tuple[str, ...]) -> None:
     """On l,u no tighter than the LP's own, the best slopes reach the LP optimum."""
     problem = random_problem(seed, chain)
