@@ -126,7 +126,7 @@ def _certified_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             label=f"not refuted by {name}" if upper else label_of(name),
             zorder=3 + 0.1 * k,
         )
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panel.set_ylim(-0.04, 1.04)
 

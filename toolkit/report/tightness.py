@@ -62,7 +62,7 @@ def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
             color = look_of(name, rungs).color
             panel.vlines(curve.index + shift, low[name], high[name], color=color, linewidth=0.7, alpha=0.45)
         _plot(panel, name, curve, rungs, 3 + 0.1 * k)
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     panel.plot([], [], color=TEXT_GREY, linewidth=0.7, label="quartiles")
     room = 0.05 * (top - floor)
     panel.set_ylim(floor - room, top + room)
