@@ -121,6 +121,7 @@ def problem_with_one_target() -> Problem:
     [
         (Bound(0.1), Verdict.YES),
         (Bound(0.0), Verdict.MAYBE),
+        (Bound(1e-7), Verdict.MAYBE),  # less than a solver's rounding
         (Bound(-0.5, -0.5), Verdict.MAYBE),  # an upper bound without a point
         (Bound(-0.5, -0.5, witness=np.array([-0.5])), Verdict.NO),
         (Bound(-9.0, -9.0, witness=np.array([-9.0])), Verdict.MAYBE),  # a point outside the ball

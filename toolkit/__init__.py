@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.balls import LinfBall
+    from toolkit.certify import Certification, certify
     from toolkit.data import Dataset, dataset_names, load_dataset
     from toolkit.layer_bounds import layer_bounds
     from toolkit.layers import Conv2d, Dense
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "LinfBall": "toolkit.balls",
+    "Certification": "toolkit.certify",
+    "certify": "toolkit.certify",
     "Dataset": "toolkit.data",
     "dataset_names": "toolkit.data",
     "load_dataset": "toolkit.data",
@@ -50,6 +53,7 @@ PUBLIC = {
 }
 __all__ = [
     "Bound",
+    "Certification",
     "Conv2d",
     "Dataset",
     "Dense",
@@ -61,6 +65,7 @@ __all__ = [
     "Status",
     "SweepSpec",
     "Verdict",
+    "certify",
     "check_order",
     "dataset_names",
     "gap_table",
@@ -78,8 +83,8 @@ __all__ = [
 class _OnFirstUse:
     """A public name, imported when it is asked for.
 
-    A data descriptor, because a module-level __getattr__ would lose `margins` and `layer_bounds` to the submodules of
-    the same name, which the import system binds here.
+    A data descriptor, because a module-level __getattr__ would lose `certify`, `margins` and `layer_bounds` to the
+    submodules of the same name, which the import system binds here.
     """
 
     def __init__(self, name: str) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.balls import FloatArray, LinfBall
+from toolkit.certify import TOLERANCE
 from toolkit.data import load_dataset, load_image
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
@@ -111,9 +112,9 @@ def judge(problem: Problem, found: Found) -> tuple[Verdict, str]:
                         f"a point of the ball, found by {name}, has margin {value:.4f} to class {bound.target}",
                     )
     best = [max(bounds[k].lower for bounds in found.values()) for k in range(len(problem.targets))]
-    if min(best, default=-math.inf) > 0:
+    if min(best, default=-math.inf) > TOLERANCE:
         return Verdict.YES, f"every margin has a lower bound > 0, the smallest is {min(best):.4f}"
-    open_targets = [str(target) for target, lower in zip(problem.targets, best, strict=True) if not lower > 0]
+    open_targets = [str(target) for target, lower in zip(problem.targets, best, strict=True) if not lower > TOLERANCE]
     return Verdict.MAYBE, f"neither proven nor refuted for class {', '.join(open_targets)}"
 
 
