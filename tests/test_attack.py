@@ -16,7 +16,7 @@ from toolkit.margins import margin_problem
 from toolkit.network import Network
 from toolkit.problem import Bound, Problem, ReluBounds, Settings, Status
 from toolkit.rungs import get_rung
-from toolkit.rungs.attack import margin_gradient, polish
+from toolkit.rungs.attack import MarginGradient, polish
 
 ATTACKS = ("fgsm", "pgd")
 
@@ -40,7 +40,7 @@ def test_gradient_matches_finite_differences(seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = problem.ball.sample(4, seed)
     row = rng.integers(0, problem.rows.shape[0], 4)
-    value, gradient = margin_gradient(problem)(points.T, row)
+    value, gradient = MarginGradient(problem)(points.T, row)
     np.testing.assert_allclose(value, problem.replay(points)[np.arange(4), row], atol=1e-10)
     inward, h = problem.ball.center - points, 1e-6
     ahead = problem.replay(points + h * inward)[np.arange(4), row]

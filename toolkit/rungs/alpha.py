@@ -28,9 +28,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
-from toolkit.alive import AliveNetwork, alive_network, folded_rows
+from toolkit.alive import alive_network
+from toolkit.alive_matrices import alive_matrices, folded_columns
 from toolkit.balls import FloatArray
 from toolkit.layers import IndexArray
 from toolkit.problem import BoolArray, Bound, Problem, Rung, Side, Status
@@ -49,9 +49,9 @@ CHUNK_ENTRIES = 2_000_000  # rows × widest layer at a time
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """g and ∇g at some slopes, and the points its two sweeps went through.
+    """g and ∇g at some slopes, and the points its two sweeps went through; the problem's rows are columns here.
 
-    value: g, shape (m,). gradient, outputs (the y): per row and unstable neuron, (m, N). points: x̃, (m, n).
+    value: g, shape (m,). gradient, outputs (the y): per unstable neuron, (N, m). points: x̃, (n, m).
     """
 
     value: FloatArray
@@ -59,89 +59,94 @@ class Sweep:
     points: FloatArray
     outputs: FloatArray
 
-    def keep(self, rows: BoolArray) -> Sweep:
-        """The same for these rows only."""
-        return Sweep(self.value[rows], self.gradient[rows], self.points[rows], self.outputs[rows])
+    def keep(self, columns: BoolArray) -> Sweep:
+        """The same for these columns only."""
+        rest = self.gradient[:, columns], self.points[:, columns], self.outputs[:, columns]
+        return Sweep(self.value[columns], *rest)
 
 
 class DualFunction:
-    """g(α) of a problem's rows over the slopes of all unstable neurons, layer after layer in one array (m, N)."""
+    """g(α) of a problem's rows over the slopes of all unstable neurons, layer after layer in one array (N, m)."""
 
     def __init__(self, problem: Problem) -> None:
-        rows, self.constant = folded_rows(problem)
-        self.rows: FloatArray = rows.toarray() if sp.issparse(rows) else np.asarray(rows, dtype=np.float64)
-        self.network: AliveNetwork = alive_network(problem)
-        self.middle = 0.5 * (problem.ball.lower + problem.ball.upper)
-        self.radius = 0.5 * (problem.ball.upper - problem.ball.lower)
-        depth = range(len(self.network.layers))
-        self.unstable: list[IndexArray] = [np.flatnonzero(self.network.unstable(k)) for k in depth]
-        self.lower = [self.network.lower[k][self.unstable[k]] for k in depth]
-        self.chord = [upper_slope(self.lower[k], self.network.upper[k][self.unstable[k]]) for k in depth]
+        self.nu, self.constant = folded_columns(problem)
+        self.matrices = alive_matrices(problem)
+        self.middle = 0.5 * (problem.ball.lower + problem.ball.upper)[:, None]
+        self.radius = 0.5 * (problem.ball.upper - problem.ball.lower)[:, None]
+        network = alive_network(problem)
+        self.alive = [low.size for low in network.lower]
+        self.unstable: list[IndexArray] = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
+        chosen = list(enumerate(self.unstable))
+        self.lower = [network.lower[k][index, None] for k, index in chosen]
+        self.chord = [upper_slope(self.lower[k], network.upper[k][index, None]) for k, index in chosen]
+        crown = crown_slopes(problem)
+        self.crown = [crown[k][index, None] for k, index in chosen]
         ends = np.cumsum([0, *(index.size for index in self.unstable)])
-        self.columns = [slice(int(ends[k]), int(ends[k + 1])) for k in depth]
+        self.own = [slice(int(ends[k]), int(ends[k + 1])) for k, _ in chosen]
         self.size = int(ends[-1])
 
-    def keep(self, rows: BoolArray) -> None:
-        """Go on with these rows only."""
-        self.rows, self.constant = self.rows[rows], self.constant[rows]
+    def keep(self, columns: BoolArray) -> None:
+        """Go on with these columns only."""
+        self.nu, self.constant = self.nu[:, columns], self.constant[columns]
+
+    def start(self) -> FloatArray:
+        """The better of the dual rung's slopes and CROWN's for every column, shape (N, m)."""
+        shape = (self.size, self.constant.size)
+        starts = ([np.zeros((0, 1)), *own] for own in (self.chord, self.crown))
+        dual, crown = (np.broadcast_to(np.concatenate(start), shape) for start in starts)
+        return np.where(self.sweep(dual).value >= self.sweep(crown).value, dual, crown)
 
     def sweep(self, slopes: FloatArray) -> Sweep:
-        """g, ∇g and the points of both sweeps. slopes: (m, N) in [0,1]."""
-        nu, value, seen = self.rows, self.constant, []
-        for k in range(len(self.network.layers) - 1, -1, -1):
-            layer, chosen = self.network.layers[k], self.unstable[k]
+        """g, ∇g and the points of both sweeps. slopes: (N, m) in [0,1]."""
+        nu, value, seen = self.nu, self.constant, []
+        for k in range(len(self.alive) - 1, -1, -1):
+            chosen = self.unstable[k]
             if chosen.size:
-                arriving = nu[:, chosen]
+                arriving = nu[chosen]
                 negative = np.minimum(arriving, 0.0)
                 positive = arriving - negative
-                value = value - negative @ (self.chord[k] * self.lower[k])
+                value = value - (self.chord[k] * self.lower[k])[:, 0] @ negative
                 nu = nu.copy()
-                nu[:, chosen] = positive * slopes[:, self.columns[k]] + negative * self.chord[k]
+                nu[chosen] = positive * slopes[self.own[k]] + negative * self.chord[k]
                 seen.append(positive)
-            value = value + nu @ layer.bias_vector
-            nu = layer.adjoint(nu)
+            value = value + self.matrices.bias[k][:, 0] @ nu
+            nu = self.matrices.backward[k] @ nu
         points = self.middle - np.copysign(self.radius, nu)
-        value = value + np.einsum("ij,ij->i", nu, points)
-        gradient, outputs = np.zeros_like(slopes), np.zeros_like(slopes)
+        value = value + np.einsum("ij,ij->j", nu, points)
+        gradient, outputs = np.empty_like(slopes), np.empty_like(slopes)
         y = points
-        for k, layer in enumerate(self.network.layers):
-            y = layer.forward(y)
-            if self.unstable[k].size:
-                x_hat, own, positive = y[:, self.unstable[k]], self.columns[k], seen.pop()
-                gradient[:, own] = positive * x_hat
-                over = self.chord[k] * (x_hat - self.lower[k])
-                outputs[:, own] = np.where(positive > 0, slopes[:, own] * x_hat, over)
-                y[:, self.unstable[k]] = outputs[:, own]
+        for k, chosen in enumerate(self.unstable):
+            y = self.matrices.forward[k] @ y + self.matrices.bias[k]
+            if chosen.size:
+                x_hat, own, positive = y[chosen], self.own[k], seen.pop()
+                gradient[own] = positive * x_hat
+                outputs[own] = np.where(positive > 0, slopes[own] * x_hat, self.chord[k] * (x_hat - self.lower[k]))
+                y[chosen] = outputs[own]
         return Sweep(value, gradient, points, outputs)
 
     def relaxed_values(self, points: FloatArray, outputs: FloatArray) -> FloatArray:
         """Objective at the LP feasible points next to (x̃, y), shape (m,); +inf where x̂ leaves [l, u] on the way."""
-        y, feasible = points, np.ones(points.shape[0], dtype=np.bool_)
-        for k, layer in enumerate(self.network.layers):
-            y = layer.forward(y)
-            if self.unstable[k].size:
-                x_hat = y[:, self.unstable[k]]
+        y, feasible = points, np.ones(points.shape[1], dtype=np.bool_)
+        for k, chosen in enumerate(self.unstable):
+            y = self.matrices.forward[k] @ y + self.matrices.bias[k]
+            if chosen.size:
+                x_hat = y[chosen]
                 least, most = np.maximum(x_hat, 0.0), self.chord[k] * (x_hat - self.lower[k])
-                feasible &= np.all(least <= most + 1e-9 * (1.0 - self.lower[k]), axis=1)
-                y[:, self.unstable[k]] = np.clip(outputs[:, self.columns[k]], least, np.maximum(least, most))
-        value = np.einsum("ij,ij->i", self.rows, y) + self.constant
+                feasible &= np.all(least <= most + 1e-9 * (1.0 - self.lower[k]), axis=0)
+                y[chosen] = np.clip(outputs[self.own[k]], least, np.maximum(least, most))
+        value = np.einsum("ij,ij->j", self.nu, y) + self.constant
         return np.where(feasible, value, np.inf)
 
-    def starts(self, problem: Problem) -> tuple[FloatArray, FloatArray]:
-        """The slopes of the dual rung and of CROWN, shape (N,) each."""
-        crown = [full[index] for full, index in zip(crown_slopes(problem), self.unstable, strict=True)]
-        return np.concatenate([np.zeros(0), *self.chord]), np.concatenate([np.zeros(0), *crown])
-
     def spread(self, slopes: FloatArray) -> list[FloatArray]:
-        """Slopes (m, N) as `certified_values` takes them: (m, n_k) per layer over alive neurons."""
-        full = [np.zeros((slopes.shape[0], low.size)) for low in self.network.lower]
-        for layer, index, own in zip(full, self.unstable, self.columns, strict=True):
-            layer[:, index] = slopes[:, own]
+        """Slopes (N, m) as `certified_values` takes them: (m, n_k) per layer over alive neurons."""
+        full = [np.zeros((slopes.shape[1], size)) for size in self.alive]
+        for layer, index, own in zip(full, self.unstable, self.own, strict=True):
+            layer[:, index] = slopes[own].T
         return full
 
 
 class Ascent:
-    """Projected Adam on g for several rows at once, one `step` at a time.
+    """Projected Adam on g for several rows of a problem at once, one `step` at a time; rows are columns here.
 
     best, slopes: the best value of every row so far and where it was found. relaxed: the least value of an LP feasible
     point met so far (+inf: none yet), so that best ≤ max g ≤ relaxed. iterations: steps made.
@@ -149,13 +154,10 @@ class Ascent:
 
     def __init__(self, problem: Problem) -> None:
         self.function = DualFunction(problem)
-        rows = self.function.rows.shape[0]
-        dual, crown = (np.tile(start, (rows, 1)) for start in self.function.starts(problem))
-        from_dual = self.function.sweep(dual).value >= self.function.sweep(crown).value
-        self.slopes = np.where(from_dual[:, None], dual, crown)
+        self.slopes = self.function.start()
         self.sweep = self.function.sweep(self.slopes)
         self.best = self.best_at_half = self.sweep.value
-        self.relaxed = np.full(rows, np.inf)
+        self.relaxed = np.full(self.best.size, np.inf)
         self.least_scale = LEAST_SCALE * (problem.replay(problem.ball.center)[0] - self.best)
         self.mean_points, self.mean_outputs, self.weight = self.sweep.points, self.sweep.outputs, 1.0
         self.iterations, self.round_length = 0, FIRST_ROUND
@@ -177,7 +179,7 @@ class Ascent:
         self.sweep = self.function.sweep(self.current)
         better = self.sweep.value > self.best
         self.best = np.where(better, self.sweep.value, self.best)
-        self.slopes = np.where(better[:, None], self.current, self.slopes)
+        self.slopes = np.where(better, self.current, self.slopes)
         if self.round_step == self.round_length // 2:
             self.best_at_half = self.best
         self.mean_points = AVERAGE * self.mean_points + self.sweep.points
@@ -205,15 +207,15 @@ class Ascent:
             done |= self.best - self.best_at_half <= GAIN * scale
         return np.asarray(done)
 
-    def keep(self, rows: BoolArray) -> None:
+    def keep(self, columns: BoolArray) -> None:
         """Go on with these rows only."""
-        self.function.keep(rows)
-        self.sweep = self.sweep.keep(rows)
-        self.slopes, self.current = self.slopes[rows], self.current[rows]
-        self.best, self.best_at_half = self.best[rows], self.best_at_half[rows]
-        self.relaxed, self.least_scale = self.relaxed[rows], self.least_scale[rows]
-        self.first, self.second = self.first[rows], self.second[rows]
-        self.mean_points, self.mean_outputs = self.mean_points[rows], self.mean_outputs[rows]
+        self.function.keep(columns)
+        self.sweep = self.sweep.keep(columns)
+        self.best, self.best_at_half = self.best[columns], self.best_at_half[columns]
+        self.relaxed, self.least_scale = self.relaxed[columns], self.least_scale[columns]
+        self.slopes, self.current = self.slopes[:, columns], self.current[:, columns]
+        self.first, self.second = self.first[:, columns], self.second[:, columns]
+        self.mean_points, self.mean_outputs = self.mean_points[:, columns], self.mean_outputs[:, columns]
 
 
 def alpha_trajectory(problem: Problem, iterations: int) -> FloatArray:
@@ -228,7 +230,7 @@ def alpha_trajectory(problem: Problem, iterations: int) -> FloatArray:
 
 def alpha_rung(problem: Problem) -> list[Bound]:
     """max g(α) of every row to the stopping rule above, in chunks of rows that fit into memory."""
-    widest = max([problem.network.input_size, *(index.size for index in alive_network(problem).alive)])
+    widest = max(problem.ball.size, alive_matrices(problem).widest)
     count = max(1, CHUNK_ENTRIES // widest)
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
     return [bound for rows in chunks for bound in climb(problem.with_rows(rows))]
@@ -253,7 +255,7 @@ def climb(problem: Problem) -> list[Bound]:
         for i in np.flatnonzero(stopped):
             row = int(going[i])
             status[row] = _status(bool(done[i]), bool(decided[i]), late)
-            iterations[row], slopes[row] = ascent.iterations, ascent.slopes[i]
+            iterations[row], slopes[:, row] = ascent.iterations, ascent.slopes[:, i]
         going = going[~stopped]
         ascent.keep(~stopped)
     lower = certified_values(problem, ascent.function.spread(slopes)).tolist()

@@ -21,16 +21,13 @@ of the replay.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from toolkit.alive import alive_network, folded_rows
+from toolkit.alive_matrices import alive_matrices, folded_columns
 from toolkit.balls import FloatArray
-from toolkit.layers import Dense, IndexArray
+from toolkit.layers import IndexArray
 from toolkit.problem import Bound, Problem, Rung, Side, Status
 
 FIRST_STEP, LAST_STEP = 1.0, 0.01  # in units of ε
@@ -39,18 +36,12 @@ LEAKS = (0.05, 0.3)  # of the restarts in turn, at the first step
 CHUNK_ENTRIES = 10_000_000  # points × widest layer at a time
 
 
-@dataclass(frozen=True, eq=False)
 class MarginGradient:
-    """c·F and its gradient at many points, each with its own row c; points are columns, as sparse products like them.
+    """c·F and its gradient at many points, each with its own row c of the problem; points are columns."""
 
-    forward, backward: W and Wᵀ of every hidden map of the alive network; bias: (n_k, 1) each. rows: (n_last, m).
-    """
-
-    forward: tuple[Any, ...]
-    backward: tuple[Any, ...]
-    bias: tuple[FloatArray, ...]
-    rows: FloatArray
-    constant: FloatArray
+    def __init__(self, problem: Problem) -> None:
+        self.matrices = alive_matrices(problem)
+        self.rows, self.constant = folded_columns(problem)
 
     def __call__(
         self, points: FloatArray, row: IndexArray, leak: FloatArray | float = 0.0
@@ -60,30 +51,15 @@ class MarginGradient:
         leak: the slope at switched-off ReLUs in the sweep back, per point; the gradient is the true one at 0.
         """
         slopes, y = [], points
-        for weight, bias in zip(self.forward, self.bias, strict=True):
+        for weight, bias in zip(self.matrices.forward, self.matrices.bias, strict=True):
             x_hat = weight @ y + bias
             slopes.append(np.where(x_hat > 0, 1.0, leak))
             y = np.maximum(x_hat, 0.0)
         gradient = self.rows[:, row]
         value = np.einsum("ij,ij->j", gradient, y) + self.constant[row]
-        for weight, slope in zip(reversed(self.backward), reversed(slopes), strict=True):
+        for weight, slope in zip(reversed(self.matrices.backward), reversed(slopes), strict=True):
             gradient = weight @ (gradient * slope)
         return value, gradient
-
-
-def margin_gradient(problem: Problem) -> MarginGradient:
-    """The gradient of the problem's rows; the network's matrices are laid out once per region."""
-    rows, constant = folded_rows(problem)
-    forward, backward, bias = problem.shared("attack_matrices", lambda: _matrices(problem))
-    dense = rows.toarray() if sp.issparse(rows) else np.asarray(rows, dtype=np.float64)
-    return MarginGradient(forward, backward, bias, np.ascontiguousarray(dense.T), constant)
-
-
-def _matrices(problem: Problem) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[FloatArray, ...]]:
-    layers = alive_network(problem).layers
-    forward = tuple(layer.weight if isinstance(layer, Dense) else layer.to_sparse() for layer in layers)
-    backward = tuple(weight.T.tocsr() if sp.issparse(weight) else weight.T for weight in forward)
-    return forward, backward, tuple(layer.bias_vector[:, None] for layer in layers)
 
 
 def fgsm_rung(problem: Problem) -> list[Bound]:
@@ -91,7 +67,7 @@ def fgsm_rung(problem: Problem) -> list[Bound]:
     started = time.perf_counter()
     rows = np.arange(problem.rows.shape[0])
     centres = np.repeat(problem.ball.center[:, None], rows.size, axis=1)
-    _, gradient = margin_gradient(problem)(centres, rows)
+    _, gradient = MarginGradient(problem)(centres, rows)
     witnesses = problem.ball.argmin_linear(gradient.T)
     return _bounds(problem, witnesses, started, Status.COMPUTED, 1)
 
@@ -113,7 +89,7 @@ def polish(problem: Problem, points: ArrayLike, first_step: float = FIRST_STEP) 
     if not first_step > 0:
         raise ValueError(f"first_step must be > 0, got {first_step}")
     starts = problem.ball.project(np.atleast_2d(np.asarray(points, dtype=np.float64)))
-    widest = max([problem.network.input_size, *(index.size for index in alive_network(problem).alive)])
+    widest = max(problem.ball.size, alive_matrices(problem).widest)
     count = max(1, CHUNK_ENTRIES // (widest * starts.shape[0]))
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
     return [bound for rows in chunks for bound in _descend(problem.with_rows(rows), starts, first_step)]
@@ -123,7 +99,7 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
     started = time.perf_counter()
     rows, tries, steps = problem.rows.shape[0], starts.shape[0], problem.settings.attack_steps
     limit = np.inf if problem.settings.time_limit is None else rows * problem.settings.time_limit
-    value_and_gradient = margin_gradient(problem)
+    value_and_gradient = MarginGradient(problem)
     row = np.repeat(np.arange(rows), tries)
     low, high = problem.ball.lower[:, None], problem.ball.upper[:, None]
     lengths = problem.ball.eps * np.geomspace(first_step, min(LAST_STEP, first_step), steps)

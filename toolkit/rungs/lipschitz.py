@@ -23,8 +23,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.alive import alive_network, folded_rows
+from toolkit.alive_matrices import plain_weight
 from toolkit.balls import FloatArray
-from toolkit.layers import AffineMap, Dense
+from toolkit.layers import AffineMap
 from toolkit.problem import Problem, Rung, Side
 
 
@@ -67,7 +68,7 @@ def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
 
 def absolute_weight(layer: AffineMap) -> Any:
     """|W|, dense for a Dense map and scipy.sparse for any other."""
-    return np.abs(layer.weight) if isinstance(layer, Dense) else abs(layer.to_sparse())
+    return abs(plain_weight(layer))
 
 
 def _product_of_norms(problem: Problem) -> float:
