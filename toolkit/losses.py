@@ -1,32 +1,124 @@
-"""What training minimises: one function per loss, of the network, a batch and the region around each image."""
+"""What training minimises: one small function per loss, of the network, a batch and the region around each image.
+
+Every loss maps x (B, n), y (B,) to one value per image (B,). The robust ones upper-bound the worst loss over the ball
+by the same closed-form functions that certify: with g ≤ min over the ball of F_y − F_t, the logits −g (0 for t = y)
+dominate every point's logits relative to the label's, so that cross_entropy(−g, y) ≥ max over the ball of
+cross_entropy(F(x̃), y): Wong & Kolter 2018, Theorem 2.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, relu
 
 from toolkit.network import Network
+from toolkit.projections import estimated_bounds
+from toolkit.training_bounds import Method, batch_bounds, input_balls, margin_bounds
 
 
 @dataclass(frozen=True)
 class Region:
-    """The ball around every image of a batch: radius eps in pixel units, cut by the domain unless None."""
+    """The ball around every image of a batch, and how it is searched or bounded.
+
+    eps: radius in pixel units. domain: the ball's cut, None = none. generator: of every random draw (on the CPU).
+    attack_steps: gradient steps of PGD. projections: number of random projections that estimate l,u, None = exact.
+    """
 
     eps: float
     domain: tuple[float, float] | None = None
     generator: torch.Generator | None = None
+    attack_steps: int = 10
+    projections: int | None = None
 
 
 Loss = Callable[[Network, Tensor, Tensor, Region], Tensor]
 
 
 def standard(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
-    """Cross-entropy at the image itself; the region is not used. Shapes: x (B, n), y (B,) → (B,)."""
+    """Cross-entropy at the image itself; the region is not used."""
     return cross_entropy(network.forward(x), y, reduction="none")
 
 
-LOSSES: dict[str, Loss] = {"standard": standard}
+def adversarial(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """Cross-entropy at the point PGD finds (Madry et al. 2018, eq. 2.1)."""
+    return cross_entropy(network.forward(pgd_points(network, x, y, region)), y, reduction="none")
+
+
+def adversarial_fgsm(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """Cross-entropy at the FGSM point (Goodfellow et al. 2015): one step of size eps along the gradient's sign."""
+    return cross_entropy(network.forward(fgsm_points(network, x, y, region)), y, reduction="none")
+
+
+def dual(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """Robust cross-entropy cross_entropy(−g, y) with the dual bound g (Wong & Kolter 2018, eq. 14)."""
+    return cross_entropy(-robust_margins(network, x, y, region), y, reduction="none")
+
+
+def dual_margin(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """Hinge on the dual bound: max over t ≠ y of max(−g_t, 0), zero exactly where the dual certifies."""
+    return relu(-robust_margins(network, x, y, region)).amax(-1)
+
+
+def interval(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """Robust cross-entropy with interval bounds, the last layer folded into the margins (Gowal et al. 2018, §3)."""
+    return cross_entropy(-robust_margins(network, x, y, region, "interval"), y, reduction="none")
+
+
+LOSSES: dict[str, Loss] = {
+    "standard": standard,
+    "adversarial": adversarial,
+    "adversarial-fgsm": adversarial_fgsm,
+    "dual": dual,
+    "dual-margin": dual_margin,
+    "interval": interval,
+}
+
+
+def robust_margins(network: Network, x: Tensor, y: Tensor, region: Region, method: Method = "dual") -> Tensor:
+    """Lower bounds g_t of F_y − F_t over each ball, 0 for t = y: bounds unless l,u are estimated by projections.
+
+    Shapes: x (B, n), y (B,) → (B, classes). What certifies is `margins` in numpy, not this.
+    """
+    balls = input_balls(x, region.eps, region.domain)
+    if region.projections is not None and method == "dual":
+        bounds = estimated_bounds(network, balls, region.projections, region.generator)
+    else:
+        bounds = batch_bounds(network, balls, method)
+    return margin_bounds(network, bounds, y, method)
+
+
+def pgd_points(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """Points of the balls where cross-entropy is large: sign-gradient ascent from a random start, projected.
+
+    Step size 2.5·eps/steps, as Madry et al. 2018 choose it. Shapes: (B, n) → (B, n), without gradient.
+    """
+    balls = input_balls(x, region.eps, region.domain)
+    draws = torch.rand(x.shape, generator=region.generator, dtype=x.dtype).to(x.device)
+    point = balls.ball_lower + draws * (balls.ball_upper - balls.ball_lower)
+    size = 2.5 * region.eps / region.attack_steps
+    for _ in range(region.attack_steps):
+        point = torch.clamp(point + size * _ascent(network, point, y), balls.ball_lower, balls.ball_upper)
+    return point
+
+
+def fgsm_points(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+    """x + eps·sign ∇ₓ cross-entropy, cut by the domain. Shapes: (B, n) → (B, n), without gradient."""
+    balls = input_balls(x, region.eps, region.domain)
+    return torch.clamp(x + region.eps * _ascent(network, x, y), balls.ball_lower, balls.ball_upper)
+
+
+def _ascent(network: Network, point: Tensor, y: Tensor) -> Tensor:
+    """sign ∇ of the cross-entropy at each point."""
+    with torch.enable_grad():
+        moved = point.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(network.forward(moved), y, reduction="sum"), moved)
+    return gradient.sign()
+
+
+def at_radius(region: Region, eps: float) -> Region:
+    """The same region with another radius."""
+    return replace(region, eps=eps)

@@ -1,16 +1,17 @@
 """One training loop; what is minimised comes in as a function from losses.py.
 
-Same spec, same machine, same number of threads: same weights. Every random draw comes from the spec's seed and the
+Same spec, same machine: same weights. Every random draw comes from the spec's seed and the
 epoch, so that training resumed from a checkpoint ends where uninterrupted training ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,36 @@ from torch import Tensor
 
 from toolkit.balls import FloatArray
 from toolkit.data import Dataset, load_dataset
-from toolkit.losses import LOSSES, Region
+from toolkit.layers import Dense
+from toolkit.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
 from toolkit.network import Network
 from toolkit.trainable import frozen, parameters, trainable_network
+from toolkit.training_bounds import Method
+from toolkit.training_checkpoint import load_checkpoint, save_checkpoint
+from toolkit.training_evaluation import evaluate
 from toolkit.training_report import epoch_display, write_history, write_table
 from toolkit.training_spec import NetworkSpec, load_train_spec
 
-MONITORED = 500  # test images whose errors are shown after every epoch
+FIRST_RADIUS = 0.01  # where the ramp of ε starts, as published
+CHUNK_ENTRIES = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did: mean loss over its batches, learning rate and ε at its end, error rates in [0, 1]."""
+    """What one epoch did.
+
+    loss: mean over its images. lr, eps: at its end. The errors are shares in [0, 1] of the first test images:
+    clean_error, attacked_error (PGD) and certified_error (not certified by the closed-form bound) at the spec's eps,
+    by torch in float32, NaN where eps is 0. seconds: of training, not of monitoring.
+    """
 
     epoch: int
     loss: float
     lr: float
     eps: float
     clean_error: float
+    attacked_error: float
+    certified_error: float
     seconds: float
 
 
@@ -61,26 +74,29 @@ def train_spec(
     """Train the networks of a training file and save each as out_dir/NAME.npz, with how it was made as metadata.
 
     only: names to train, None = all. A network already there that was made by the same spec is left alone unless
-    `force`. Beside the networks: README.md (a table of all networks in out_dir) and history/NAME.csv and .png.
-    Raises ValueError for a bad file, an unknown name in `only`, or a loss that is not finite.
+    `force`. Beside the networks: README.md (a table of all networks in out_dir), history/NAME.csv and .png, and while
+    a network trains checkpoints/NAME.pt, from which a stopped training goes on. Raises ValueError for a bad file, an
+    unknown name in `only`, or a loss that is not finite.
     """
     folder = Path(out_dir)
     specs = load_train_spec(path).networks
     unknown = sorted(set(only or ()) - {spec.name for spec in specs})
     if unknown:
         raise ValueError(f"no network {unknown[0]!r} in {path}; allowed: {', '.join(spec.name for spec in specs)}")
-    chosen = [spec for spec in specs if only is None or spec.name in only]
     written = []
-    for spec in chosen:
-        target = folder / f"{spec.name}.npz"
+    for spec in specs:
+        if only is not None and spec.name not in only:
+            continue
+        target, checkpoint = folder / f"{spec.name}.npz", folder / "checkpoints" / f"{spec.name}.pt"
         if force or not _made_by(target, spec):
             training, test = load_dataset(spec.dataset, "train"), load_dataset(spec.dataset, "test")
             with epoch_display(spec, progress) as show:
-                trained = train(spec, training, test, show)
+                trained = train(spec, training, test, show, checkpoint)
             write_history(trained.history, folder / "history" / spec.name)
             frozen(trained.network, spec.name, _metadata(spec, trained, test)).save(target)
+            checkpoint.unlink()
         written.append(target)
-    write_table(folder, Path(path).as_posix())
+    write_table(folder, Path(path).name)
     return written
 
 
@@ -89,46 +105,72 @@ def _made_by(target: Path, spec: NetworkSpec) -> bool:
 
 
 def _metadata(spec: NetworkSpec, trained: Trained, test: Dataset) -> dict[str, Any]:
-    """The record kept with a network; its errors are of the float64 network on the whole test split."""
-    network = frozen(trained.network)
-    wrong = network.predict(test.features) != test.labels
+    """The record kept with a network."""
     return {
         "spec": spec.record,
-        "errors": {"clean": float(np.mean(wrong)), "samples": len(test)},
+        "errors": evaluate(frozen(trained.network), test, spec),
         "seconds": round(trained.seconds, 2),
-        "versions": {name: version(name) for name in ("relugap", "torch", "numpy")} | {"python": _python()},
-        "threads": torch.get_num_threads(),
+        "seconds_per_epoch": round(trained.seconds / spec.epochs, 3),
+        "versions": {name: version(name) for name in ("relugap", "torch", "numpy")}
+        | {"python": platform.python_version()},
+        "device": str(_device(spec)),
     }
 
 
-def _python() -> str:
-    return platform.python_version()
-
-
 def train(
-    spec: NetworkSpec, training: Dataset, test: Dataset, on_epoch: Callable[[Epoch], None] | None = None
+    spec: NetworkSpec,
+    training: Dataset,
+    test: Dataset,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> Trained:
-    """Minimise the spec's loss over the training images. Raises ValueError for a loss that is not finite."""
-    network = trainable_network(spec.hidden_layers, training.shape, training.classes, spec.seed)
-    x, y = tensors(training, spec.images)
-    watched = tensors(test, MONITORED)
+    """Minimise the spec's loss over the training images.
+
+    checkpoint: file written after every epoch; training goes on from it when it is there. Raises ValueError for a
+    loss that is not finite (naming epoch, batch and ε), or a checkpoint of another spec.
+    """
+    with _threads(spec.threads):
+        return _train(spec, training, test, on_epoch, checkpoint)
+
+
+def _train(
+    spec: NetworkSpec,
+    training: Dataset,
+    test: Dataset,
+    on_epoch: Callable[[Epoch], None] | None,
+    checkpoint: Path | None,
+) -> Trained:
+    device = _device(spec)
+    network = trainable_network(spec.hidden_layers, training.shape, training.classes, spec.seed, device=device)
+    x, y = _tensors(training, _chosen_images(spec, training), device)
+    watched = _tensors(test, slice(None), device)
     optimizer = _optimizer(spec, network)
-    history: list[Epoch] = []
-    for number in range(1, spec.epochs + 1):
+    history = [Epoch(**done) for done in load_checkpoint(checkpoint, spec.digest, parameters(network), optimizer)]
+    for number in range(len(history) + 1, spec.epochs + 1):
         started = time.perf_counter()
         loss = _run_epoch(spec, network, optimizer, x, y, number)
         seconds = time.perf_counter() - started
-        error = clean_error(network, *watched)
-        history.append(Epoch(number, loss, learning_rate(spec, number), spec.eps, error, seconds))
+        with torch.no_grad():
+            clean, attacked, certified = _monitored_errors(spec, network, *watched)
+        lr, eps = learning_rate(spec, number), radius(spec, number)
+        history.append(Epoch(number, loss, lr, eps, clean, attacked, certified, seconds))
+        if checkpoint is not None:
+            done = [asdict(epoch) for epoch in history]
+            save_checkpoint(checkpoint, spec.digest, parameters(network), optimizer, done)
         if on_epoch is not None:
             on_epoch(history[-1])
     return Trained(network, tuple(history))
 
 
-def tensors(data: Dataset, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """The first `count` images as flat float32 vectors, and their classes."""
-    pixels: FloatArray = data.features[:count]
-    return torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(data.labels[:count].copy())
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch restricted to so many threads, for as long as the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def learning_rate(spec: NetworkSpec, epoch: int) -> float:
@@ -136,11 +178,38 @@ def learning_rate(spec: NetworkSpec, epoch: int) -> float:
     return spec.lr * math.pow(spec.lr_decay, (epoch - 1) / max(1, spec.epochs - 1))
 
 
-def clean_error(network: Network, x: Tensor, y: Tensor) -> float:
-    """Share of images that the network gets wrong."""
-    with torch.no_grad():
-        wrong = torch.cat([network.forward(part).argmax(-1) for part in x.split(1000)]) != y
-    return float(wrong.double().mean())
+def radius(spec: NetworkSpec, done: float) -> float:
+    """ε after `done` epochs (a fraction within one): linear from min(0.01, eps), reaching eps after ramp·epochs."""
+    first = min(FIRST_RADIUS, spec.eps)
+    share = 1.0 if spec.ramp == 0 else min(1.0, done / (spec.ramp * spec.epochs))
+    return spec.eps if share == 1.0 else first + (spec.eps - first) * share
+
+
+def _device(spec: NetworkSpec) -> torch.device:
+    if spec.device != "auto":
+        return torch.device(spec.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _chosen_images(spec: NetworkSpec, training: Dataset) -> Any:
+    if spec.images is None or spec.images >= len(training):
+        return slice(None)
+    return np.sort(np.random.default_rng(spec.seed).permutation(len(training))[: spec.images])
+
+
+def _tensors(data: Dataset, chosen: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images as flat float32 vectors, and their classes."""
+    pixels: FloatArray = data.features[chosen]
+    return torch.from_numpy(pixels.astype(np.float32)).to(device), torch.from_numpy(data.labels[chosen].copy()).to(
+        device
+    )
+
+
+def _optimizer(spec: NetworkSpec, network: Network) -> torch.optim.Optimizer:
+    weights = parameters(network)
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(weights, spec.lr, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(weights, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 
 def _run_epoch(
@@ -150,24 +219,62 @@ def _run_epoch(
     generator = torch.Generator().manual_seed(spec.seed * 100_003 + number)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(spec, number)
+    batches = torch.randperm(len(y), generator=generator).split(spec.batch)
     total = 0.0
-    for step, chosen in enumerate(torch.randperm(len(y), generator=generator).split(spec.batch)):
-        optimizer.zero_grad()
-        region = Region(spec.eps, spec.domain, generator)
-        loss = LOSSES[spec.loss](network, x[chosen], y[chosen], region).mean()
-        if not torch.isfinite(loss):
+    for step, batch in enumerate(batches):
+        eps = radius(spec, number - 1 + step / len(batches))
+        region = Region(eps, spec.domain, generator, spec.attack_steps, spec.projections)
+        loss = _backward(spec, network, optimizer, x[batch], y[batch], region)
+        if not math.isfinite(loss):
             raise ValueError(
-                f"{spec.name}: the loss became {float(loss)} in epoch {number}, batch {step}, at eps {region.eps:g}; "
-                f"lower lr (now {spec.lr:g}) or raise it more slowly"
+                f"{spec.name}: the loss became {loss} in epoch {number}, batch {step}, at eps {eps:g}; "
+                f"lower lr (now {spec.lr:g}) or raise ramp (now {spec.ramp:g})"
             )
-        loss.backward()
         optimizer.step()
-        total += float(loss.detach()) * len(chosen)
+        total += loss * len(batch)
     return total / len(y)
 
 
-def _optimizer(spec: NetworkSpec, network: Network) -> torch.optim.Optimizer:
-    weights = parameters(network)
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(weights, spec.lr, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(weights, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+def _backward(
+    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Region
+) -> float:
+    """Gradient of the batch's mean of kappa·clean + (1 − kappa)·robust loss, chunk by chunk; the mean loss."""
+    optimizer.zero_grad()
+    chunk = spec.chunk or _chunk(spec, network)
+    total = 0.0
+    for part_x, part_y in zip(x.split(chunk), y.split(chunk), strict=True):
+        loss = LOSSES[spec.loss](network, part_x, part_y, region).sum()
+        if spec.kappa > 0 and spec.loss != "standard":
+            loss = (1 - spec.kappa) * loss + spec.kappa * standard(network, part_x, part_y, region).sum()
+        loss = loss / len(y)
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def _chunk(spec: NetworkSpec, network: Network) -> int:
+    """Images per backward pass: what keeps a dual loss's rows × neurons below CHUNK_ENTRIES."""
+    if not spec.loss.startswith("dual") or spec.projections is not None:
+        return spec.batch
+    rows = max(layer.output_size for layer in network.layers[1:] if isinstance(layer, Dense))
+    widest = max(layer.input_size for layer in network.layers)
+    return max(1, min(spec.batch, CHUNK_ENTRIES // (rows * widest)))
+
+
+def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor) -> tuple[float, float, float]:
+    """Clean error on all images, attacked and certified error on the first `monitor` of them, at the final ε."""
+    clean = _share([network.forward(part).argmax(-1) for part in x.split(1000)], y)
+    if spec.eps == 0:
+        return clean, math.nan, math.nan
+    region = at_radius(Region(0.0, spec.domain, torch.Generator().manual_seed(spec.seed), spec.attack_steps), spec.eps)
+    few_x, few_y = x[: spec.monitor], y[: spec.monitor]
+    attacked = network.forward(pgd_points(network, few_x, few_y, region)).argmax(-1)
+    method: Method = "interval" if spec.loss == "interval" else "dual"
+    parts = zip(few_x.split(10), few_y.split(10), strict=True)
+    margins = torch.cat([robust_margins(network, px, py, region, method) for px, py in parts])
+    others = margins.scatter(1, few_y[:, None], math.inf)
+    return clean, _share([attacked], few_y), float((others.amin(1) <= 0).double().mean())
+
+
+def _share(predicted: list[Tensor], y: Tensor) -> float:
+    return float((torch.cat(predicted) != y).double().mean())

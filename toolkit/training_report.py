@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,9 @@ from toolkit.network import Network
 if TYPE_CHECKING:
     from toolkit.training import Epoch
     from toolkit.training_spec import NetworkSpec
+
+
+ERRORS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "dual": "dual", "interval": "interval"}
 
 
 @contextlib.contextmanager
@@ -36,6 +40,8 @@ def epoch_display(spec: NetworkSpec, shown: bool) -> Iterator[Callable[[Epoch], 
 
         def show(epoch: Epoch) -> None:
             errors = f"loss {epoch.loss:.4f}  error: clean {epoch.clean_error:.1%}"
+            if spec.eps > 0:
+                errors += f", attacked {epoch.attacked_error:.1%}, not certified {epoch.certified_error:.1%}"
             bars.update(task, completed=epoch.epoch, errors=errors)
 
         yield show
@@ -63,7 +69,10 @@ def _draw_curves(history: Sequence[Epoch], path: Path) -> None:
     errors = figure.add_subplot()
     numbers = [epoch.epoch for epoch in history]
     errors.plot(numbers, [100 * epoch.clean_error for epoch in history], label="clean")
-    errors.set(xlabel="epoch", ylabel="test error (%)", title=path.stem, ylim=(0, None))
+    if not math.isnan(history[-1].certified_error):
+        errors.plot(numbers, [100 * epoch.attacked_error for epoch in history], label="attacked (PGD)")
+        errors.plot(numbers, [100 * epoch.certified_error for epoch in history], label="not certified")
+    errors.set(xlabel="epoch", ylabel="test error (%)", title=path.stem, ylim=(0, 100))
     loss = errors.twinx()
     loss.plot(numbers, [epoch.loss for epoch in history], color="0.6", linestyle="--", label="training loss")
     loss.set_ylabel("training loss")
@@ -75,7 +84,7 @@ def write_table(folder: Path, source: str) -> Path:
     """folder/README.md: one row per network there that records how it was trained."""
     networks = [Network.load(path) for path in sorted(folder.glob("*.npz"))]
     rows = [_table_row(network) for network in networks if "spec" in network.metadata]
-    header = ["network", "layers", "data", "loss", "ε", "epochs", "clean error", "test images", "seconds", "torch"]
+    header = ["network", "layers", "data", "loss", "ε", "epochs", *ERRORS.values(), "seconds", "torch"]
     lines = [header, ["---"] * len(header), *rows]
     text = "\n".join(
         [
@@ -83,7 +92,9 @@ def write_table(folder: Path, source: str) -> Path:
             "",
             f"Written by `relugap train {source}`; do not edit. Each file holds its weights (float32, exact in",
             "float64) and, as metadata, the full spec, seed, versions and errors: `Network.load(…).metadata`. Errors",
-            "are those of the float64 network on the whole test split; ε is in units of the pixel range [0, 1].",
+            "are those of the float64 network, in per cent: clean of the whole test split, the others at radius ε (in",
+            "units of the pixel range [0, 1]) of its first images, as many as the spec's `evaluate` says: wrong at an",
+            "attack's point, or not certified by a rung.",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
@@ -105,8 +116,7 @@ def _table_row(network: Network) -> list[str]:
         spec["loss"],
         f"{spec['eps']:g}",
         str(spec["epochs"]),
-        f"{errors['clean']:.1%}",
-        str(errors["samples"]),
+        *(f"{100 * errors[key]:.1f}" if key in errors else "" for key in ERRORS),
         f"{record['seconds']:.0f}",
         record["versions"]["torch"],
     ]

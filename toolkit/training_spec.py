@@ -24,6 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from toolkit.data import dataset_names
 
+# The keys of losses.LOSSES, which needs torch.
+LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval")
+
 
 class LayerSpec(BaseModel):
     """One hidden layer: `{ dense = 100 }` or `{ conv = 16, kernel = 4, stride = 2, padding = 1 }`."""
@@ -55,10 +58,15 @@ ARCHITECTURES: dict[str, tuple[LayerSpec, ...]] = {
 class NetworkSpec(BaseModel):
     """One network to train.
 
-    Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name). eps: radius in
-    units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it. domain: the ball's
-    cut, absent = none. images: train on the first so many images only. lr_decay: the factor by which the learning
-    rate has fallen, geometrically, at the last epoch.
+    Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
+    eps: radius in units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it.
+    ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps.
+    domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss.
+    projections: Cauchy projections that estimate l,u in dual losses, absent = exact bounds.
+    images: train on so many images only, drawn with the seed. lr_decay: the factor by which the learning rate has
+    fallen, geometrically, at the last epoch. chunk: images per backward pass (memory), absent = chosen by layer sizes.
+    monitor: test images whose robust errors are shown after every epoch. evaluate: test images whose robust errors
+    are recorded with the network. device: cpu, cuda, or auto (cuda where there is one). threads: of torch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,8 +78,13 @@ class NetworkSpec(BaseModel):
     loss: str = "standard"
     eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     domain: tuple[float, float] | None = None
+    ramp: float = Field(default=0.5, ge=0, le=1)
+    kappa: float = Field(default=0.0, ge=0, le=1)
+    attack_steps: int = Field(default=10, ge=1)
+    projections: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=20, ge=1)
     batch: int = Field(default=100, ge=1)
+    chunk: int | None = Field(default=None, ge=1)
     images: int | None = Field(default=None, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
@@ -79,6 +92,10 @@ class NetworkSpec(BaseModel):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
+    monitor: int = Field(default=100, ge=1)
+    evaluate: int = Field(default=200, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1)
 
     @field_validator("dataset")
     @classmethod
@@ -89,6 +106,14 @@ class NetworkSpec(BaseModel):
     @classmethod
     def _known_loss(cls, value: str) -> str:
         return _one_of("loss", value, LOSS_NAMES)
+
+    @model_validator(mode="after")
+    def _robust_needs_eps(self) -> NetworkSpec:
+        if self.loss != "standard" and self.eps == 0:
+            raise ValueError(f"loss {self.loss!r} needs eps > 0, got {self.eps:g}")
+        if self.projections is not None and not self.loss.startswith("dual"):
+            raise ValueError(f"projections estimate the bounds of dual losses, got loss {self.loss!r}")
+        return self
 
     @model_validator(mode="after")
     def _one_architecture(self) -> NetworkSpec:
@@ -117,9 +142,6 @@ class NetworkSpec(BaseModel):
     def digest(self) -> str:
         """Short hash of everything that determines the weights on one machine."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
-
-
-LOSS_NAMES = ("standard",)
 
 
 class TrainSpec(BaseModel):

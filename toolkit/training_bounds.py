@@ -1,0 +1,215 @@
+"""Layer bounds and margins of a whole batch in torch, with gradients: what robust losses are made of.
+
+The recursion is the dual rung's own `dual_ranges`; this file only chooses which rows it runs on. Rows are the neurons
+that interval arithmetic leaves unstable. A dense layer's rows are shared by the batch. A neuron of a convolution behind
+convolutions sees a patch of the image, so its rows live on that patch: the same recursion with (image, place) as batch
+axes and the convolutions restricted to the patch.
+
+For training only. What certifies is layer_bounds and the rungs, in numpy float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, unfold
+
+from toolkit.balls import box_min_linear
+from toolkit.layers import AffineMap, Conv2d, Dense
+from toolkit.network import Network
+from toolkit.rungs.dual import dual_ranges, dual_values
+from toolkit.rungs.interval import post_activation_box
+
+Method = Literal["interval", "dual"]
+MATRIX_LIMIT = 1 << 20  # entries up to which a convolution restricted to a patch is applied as a matrix
+
+
+@dataclass(frozen=True)
+class BatchBounds:
+    """The balls around a batch and the bounds l ≤ x̂ ≤ u they imply. Shapes: (B, n) per layer."""
+
+    ball_lower: Tensor
+    ball_upper: Tensor
+    lower: tuple[Tensor, ...]
+    upper: tuple[Tensor, ...]
+
+    def with_layer(self, lower: Tensor, upper: Tensor) -> BatchBounds:
+        """The same with one more layer."""
+        return BatchBounds(self.ball_lower, self.ball_upper, (*self.lower, lower), (*self.upper, upper))
+
+    def last_box(self) -> tuple[Tensor, Tensor]:
+        """The box that holds the inputs of the next affine map."""
+        if not self.lower:
+            return self.ball_lower, self.ball_upper
+        low, high = post_activation_box(self.lower[-1], self.upper[-1])
+        return low, high
+
+
+def input_balls(x: Tensor, eps: float, domain: Sequence[float] | None) -> BatchBounds:
+    """The ℓ∞ balls of radius eps around each image, cut by the domain; x (B, n)."""
+    lower, upper = x - eps, x + eps
+    if domain is not None:
+        lower, upper = lower.clamp_min(domain[0]), upper.clamp_max(domain[1])
+    return BatchBounds(lower, upper, (), ())
+
+
+def batch_bounds(network: Network, balls: BatchBounds, method: Method = "dual") -> BatchBounds:
+    """l and u of every ReLU input: interval arithmetic, then the dual where that leaves a neuron unstable.
+
+    The chain ("interval",) or ("interval", "dual") of `layer_bounds`, for every image of the batch at once.
+    """
+    bounds = balls
+    for k, layer in enumerate(network.layers[:-1]):
+        low, high = box_image(layer, *bounds.last_box())
+        if k and method == "dual":
+            low, high = _tighten(network.layers, k, bounds, low, high)
+        bounds = bounds.with_layer(low, high)
+    return bounds
+
+
+def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: Method = "dual") -> Tensor:
+    """Lower bounds of F_y − F_t over each ball, for every class t (0 for t = y). Shapes: labels (B,) → (B, classes)."""
+    last = network.layers[-1]
+    if not isinstance(last, Dense):
+        raise ValueError(f"the last layer must be Dense to be trained for margins, got {type(last).__name__}")
+    rows = last.weight[labels][:, None, :] - last.weight
+    value = last.bias[labels][:, None] - last.bias
+    if method == "interval":
+        low, high = bounds.last_box()
+        margins: Tensor = value + box_min_linear(rows, low, high)
+    else:
+        ball = bounds.ball_lower, bounds.ball_upper
+        margins = dual_values(network.layers[:-1], rows, value, bounds.lower, bounds.upper, *ball)
+    return margins
+
+
+def box_image(layer: AffineMap, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest box that holds the layer's image of a box: W·middle + b ∓ |W|·half-width."""
+    if isinstance(layer, Dense):
+        magnitude: AffineMap = Dense(abs(layer.weight), layer.bias)
+    elif isinstance(layer, Conv2d):
+        geometry = layer.shape, layer.stride, layer.padding, layer.dilation, layer.groups
+        magnitude = Conv2d(abs(layer.weight), layer.bias, *geometry)
+    else:
+        raise ValueError(f"layers must be Dense or Conv2d to be trained, got {type(layer).__name__}")
+    middle, half_width = layer.forward(0.5 * (lower + upper)), magnitude.linear(0.5 * (upper - lower))
+    return middle - half_width, middle + half_width
+
+
+def _tighten(
+    layers: Sequence[AffineMap], k: int, bounds: BatchBounds, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Intersect a layer's box with its dual bounds, where the box leaves a neuron unstable."""
+    unstable = (low < 0) & (high > 0)
+    if not bool(unstable.any()):
+        return low, high
+    on_patches = all(isinstance(layer, Conv2d) and _plain(layer) for layer in layers[: k + 1])
+    dual_low, dual_high = (_patch_ranges if on_patches else _row_ranges)(layers, k, bounds, unstable)
+    # rows that only fill up a batch are of neurons the box decides already, which layer_bounds leaves alone too
+    return (
+        torch.where(unstable, torch.maximum(low, dual_low), low),
+        torch.where(unstable, torch.minimum(high, dual_high), high),
+    )
+
+
+def _unstable_first(unstable: Tensor) -> Tensor:
+    """For each leading index the unstable neurons, filled up to the largest number of them. (…, n) → (…, m)."""
+    most = int(unstable.sum(-1).max())
+    return torch.argsort(~unstable, dim=-1, stable=True)[..., :most]
+
+
+def _row_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstable: Tensor) -> tuple[Tensor, Tensor]:
+    """Dual ranges of each image's unstable neurons of layer k, ∓∞ elsewhere. Shapes: (B, n_k) each."""
+    layer = layers[k]
+    neurons = _unstable_first(unstable)
+    if isinstance(layer, Dense):
+        rows = layer.weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
+    else:
+        unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
+        rows = layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
+    value = layer.bias_vector[neurons]
+    ball = bounds.ball_lower, bounds.ball_upper
+    middle, half_width = dual_ranges(layers[:k], rows, value, bounds.lower, bounds.upper, *ball)
+    unknown = torch.full(unstable.shape, math.inf, dtype=middle.dtype, device=middle.device)
+    return (-unknown).scatter(-1, neurons, middle - half_width), unknown.scatter(-1, neurons, middle + half_width)
+
+
+def _plain(conv: Conv2d) -> bool:
+    """Whether patches cover it: no groups, no dilation, one bias a channel, square geometry."""
+    square = conv.stride[0] == conv.stride[1] and conv.padding[0] == conv.padding[1]
+    kernel = conv.weight.shape[2] == conv.weight.shape[3]
+    return bool(square and kernel and conv.groups == 1 and conv.dilation == (1, 1) and conv.bias.ndim == 1) and (
+        int(conv.bias.shape[0]) == conv.output_shape[0]
+    )
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """The part of a layer's input that one place of a later convolution sees: size² places, step apart."""
+
+    size: int
+    step: int
+    padding: int
+
+    def cut(self, values: Tensor, conv: Conv2d, places: tuple[int, int], fill: float) -> Tensor:
+        """Every place's patch of flat `values` (B, n), filled outside the image. Shape: (B, places, C·size²)."""
+        images = values.reshape(-1, *conv.shape)
+        right = [(places[i] - 1) * self.step + self.size - self.padding - conv.shape[1 + i] for i in (0, 1)]
+        padded = pad(images, (self.padding, right[1], self.padding, right[0]), value=fill)
+        return unfold(padded, self.size, stride=self.step).mT
+
+
+def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstable: Tensor) -> tuple[Tensor, Tensor]:
+    """Dual ranges of the unstable neurons of convolution k, ∓∞ elsewhere; as `_row_ranges`, one group a place.
+
+    A neuron of an earlier layer that falls outside its image is padding, the constant 0: inactive.
+    """
+    convs = [layer for layer in layers[: k + 1] if isinstance(layer, Conv2d)]
+    channels, *places = convs[k].output_shape
+    by_place = unstable.reshape(-1, channels, math.prod(places)).mT.flatten(0, 1)
+    groups = torch.nonzero(by_place.any(1))[:, 0]
+    patch = _Patch(1, 1, 0)
+    patch_layers: list[AffineMap] = []
+    context: list[tuple[Tensor, Tensor]] = []
+    for j in range(k, -1, -1):
+        conv, outputs = convs[j], patch.size
+        kernel, stride, padding = int(conv.weight.shape[2]), conv.stride[0], conv.padding[0]
+        patch = _Patch((outputs - 1) * stride + kernel, patch.step * stride, patch.padding * stride + padding)
+        if j < k:
+            patch_layers.insert(0, _on_patch(conv, patch.size))
+        ends = (bounds.lower[j - 1], bounds.upper[j - 1]) if j else (bounds.ball_lower, bounds.ball_upper)
+        cut = [patch.cut(end, conv, (places[0], places[1]), -1.0 if j else 0.0).flatten(0, 1) for end in ends]
+        context.insert(0, (cut[0].index_select(0, groups), cut[1].index_select(0, groups)))
+    chosen = _unstable_first(by_place[groups])
+    kernels = convs[k].weight.flatten(1)
+    rows = kernels.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
+    (ball, *relu) = context
+    lower, upper = [pair[0] for pair in relu], [pair[1] for pair in relu]
+    middle, half_width = dual_ranges(patch_layers, rows, convs[k].bias[chosen], lower, upper, *ball)
+    unknown = torch.full(by_place.shape, math.inf, dtype=middle.dtype, device=middle.device).reshape(-1)
+    where = (groups[:, None] * channels + chosen).reshape(-1)
+    found = [
+        unknown.mul(sign)
+        .index_copy(0, where, (middle + sign * half_width).reshape(-1))
+        .reshape(-1, *_swapped(convs[k]))
+        for sign in (-1, 1)
+    ]
+    return found[0].mT.reshape(unstable.shape), found[1].mT.reshape(unstable.shape)
+
+
+def _swapped(conv: Conv2d) -> tuple[int, int]:
+    return math.prod(conv.output_shape[1:]), conv.output_shape[0]
+
+
+def _on_patch(conv: Conv2d, size: int) -> AffineMap:
+    """The convolution on a patch that holds its padding already; as a matrix where that is small."""
+    restricted = Conv2d(conv.weight, conv.bias, (conv.shape[0], size, size), conv.stride)
+    if math.prod((restricted.input_size, restricted.output_size)) > MATRIX_LIMIT:
+        return restricted
+    unit = torch.eye(restricted.output_size, dtype=conv.weight.dtype, device=conv.weight.device)
+    return Dense(restricted.adjoint(unit), restricted.bias_vector)
