@@ -162,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         if options.what == "lps":
             found = measure_lps(network, image, label, options.eps, options.repeats)
         else:
-            found = measure_margins(network, image, label, options.eps, 1 if options.what == "memory" else options.repeats)
+            found = measure_margins(
+                network, image, label, options.eps, 1 if options.what == "memory" else options.repeats
+            )
         if options.what == "memory":
             found = {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     print(json.dumps({"what": options.what, **found}, indent=2))

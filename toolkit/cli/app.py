@@ -119,19 +119,39 @@ def certify(
     no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
     architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
     solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
-    time_limit: Annotated[float | None, typer.Option(help="Seconds per margin.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
+    count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
+    ladder: Annotated[str, typer.Option(help="With --count: rungs to climb.")] = "dual,pgd,lp,ideal,exact",
+    workers: Annotated[int, typer.Option(min=1, help="With --count: processes.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="With --count: a CSV file with one row per image.")] = None,
     debug: Debug = False,
 ) -> None:
-    """One image: its margins by every rung, and the verdict.
+    """One image: its margins by every rung, and the verdict. Or many: --count.
 
     YES: every margin has a lower bound > 0. NO: a point of the ball, replayed through the network, is misclassified.
     MAYBE: neither was shown.
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --index 3 --eps 0.02
+
+    Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
+    chain = [name.strip() for name in bounds.split(",")]
+    if count is not None:
+        if data is None or index is not None or image is not None:
+            raise ValueError("--count needs --data and neither --index nor --image")
+        from toolkit.certify_batch import BatchPlan
+        from toolkit.cli.verdicts import BatchQuestion, answer_batch
+        from toolkit.problem import Settings
+        from toolkit.solvers import check_solver_name
+
+        climb = tuple(name.strip() for name in ladder.split(","))
+        limits = None if no_domain else _box(domain)
+        settings = Settings(solver=check_solver_name(solver))
+        plan = BatchPlan(eps, limits, climb, tuple(chain), settings=settings, time_limit=time_limit)
+        answer_batch(BatchQuestion(network, architecture, data, count, plan, workers, out))
+        return
     from toolkit.cli.certify import Question, answer
 
-    chain = [name.strip() for name in bounds.split(",")]
     chosen = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)

@@ -1,0 +1,99 @@
+"""`certify --count N`: verdicts of the first N test images, with a progress bar, totals and a table on disk."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from toolkit.certify_batch import BatchPlan, certify_samples, summarize
+from toolkit.cli.certify import STYLES
+from toolkit.data import Dataset, load_dataset
+from toolkit.network import Network
+from toolkit.problem import Verdict
+
+
+@dataclass(frozen=True)
+class BatchQuestion:
+    """What `certify --count` was asked: a network, a data set, how many of its first test images, and the plan."""
+
+    network: str
+    architecture: str | None
+    data: str
+    count: int
+    plan: BatchPlan
+    workers: int
+    out: Path | None
+
+
+def answer_batch(question: BatchQuestion) -> None:
+    """Certify, show progress, print totals; with `out`, write one row per image as CSV."""
+    network = Network.load(question.network, question.architecture)
+    data = load_dataset(question.data)
+    if not 1 <= question.count <= len(data):
+        raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    console = Console()
+    where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
+    console.print(
+        f"[bold]{network.name or question.network}[/], first {question.count} test images of {data.name}, "
+        f"ε = {question.plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(question.plan.ladder)}",
+        highlight=False,
+    )
+    started = time.perf_counter()
+    rows = _with_progress(console, network, data, question)
+    if question.out is not None:
+        question.out.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(question.out, index=False)
+    _print_totals(console, rows, time.perf_counter() - started)
+    if question.out is not None:
+        console.print(f"one row per image in {question.out}", highlight=False)
+
+
+def _with_progress(console: Console, network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
+    seen: Counter[str] = Counter()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("certifying", total=question.count)
+
+        def step(row: dict[str, object]) -> None:
+            seen[str(row["verdict"])] += 1
+            text = "  ".join(f"{verdict} {seen[verdict]}" for verdict in Verdict)
+            bar.update(task, advance=1, description=text)
+
+        return certify_samples(network, data, range(question.count), question.plan, question.workers, step)
+
+
+def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:
+    total = summarize(rows)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("rung", "images settled", "seconds in it"):
+        grid.add_column(name, justify="left" if name == "rung" else "right")
+    order = ["clean", "bounds", *total.rung_seconds, "undecided"]
+    for name in dict.fromkeys(order):
+        settled, spent = total.settled_by.get(name, 0), total.rung_seconds.get(name)
+        if settled or spent is not None:
+            shown = "l,u" if name == "bounds" else name
+            grid.add_row(shown, str(settled or ""), "" if spent is None else f"{spent:.2f}")
+    console.print(grid)
+    counts = "   ".join(
+        f"[{STYLES[verdict]}]{verdict}[/] {total.verdicts[verdict.value]} "
+        f"({100 * total.verdicts[verdict.value] / len(rows):.1f} %)"
+        for verdict in Verdict
+    )
+    console.print(counts, highlight=False)
+    console.print(f"{seconds:.1f} s in all, slowest image {total.slowest:.2f} s", highlight=False)
+    for message in sorted({str(text) for text in rows["message"] if isinstance(text, str) and text}):
+        console.print(f"note: {message}", highlight=False, markup=False)
