@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,12 @@ def test_strong_duality_on_published_networks(case: Case, chain: tuple[str, ...]
     np.testing.assert_allclose(lower("alpha", problem), optimum, rtol=1e-3)
     if lp_all:
         assert optimum.min() == pytest.approx(case[8], abs=2e-3)
+
+
+def test_strong_duality_experiment_runs(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "experiments" / "strong_duality.py"
+    table = runpy.run_path(str(script))["main"](["--iterations", "20", "--out", str(tmp_path)])
+    assert np.all(table["relative"].abs() <= 1e-3)
+    assert np.all(table[["dual", "crown"]].max(axis=1) <= table["alpha"] + 1e-9)
+    assert np.all(table["lp"] <= table["pgd"] + 1e-7)
+    assert {path.name for path in tmp_path.iterdir()} == {"alpha_vs_lp.png", "table.csv", "provenance.json"}
