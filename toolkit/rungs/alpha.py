@@ -10,12 +10,13 @@ CROWN's α, in rounds: within a round the step decays geometrically, each round 
 
 The ascent knows how far it can still get: averaged over iterations, the points (x̃, y) approach an LP optimum; moved
 into the triangles max(x̂,0) ≤ y ≤ s·(x̂ − l) they are LP feasible, and their value is never below the LP optimum.
-A row stops when this duality gap is at most GAP·|g|, when a whole round gained less than GAIN·|g|, after
-MAX_ITERATIONS, at the time limit, or, if settings.stop_at is given, once g exceeds it.
+A row stops when this duality gap is at most GAP·scale, scale = max(|g|, LEAST_SCALE·(objective at the centre − g)); at
+the end of a round whose second half gained at most GAIN·scale; after MAX_ITERATIONS; when settings.time_limit, times
+the number of rows, is over; or, if settings.stop_at is given, once g exceeds it.
 
-Relaxing the indicators also implies l ≤ x̂ ≤ u (as do the triangle's own three inequalities), which g has no multiplier
-for. For l,u from interval, dual, crown, alpha or lp these rows are redundant and max g = LP; for l,u tighter than the
-LP gives, such as from exact, the LP may lie above max g, and the points above may not be feasible.
+The triangles also imply l ≤ x̂ ≤ u, with an indicator a ∈ [0,1] or without, and g has no multiplier for that. For l,u
+from interval, dual, crown, alpha or lp these rows are redundant and max g = LP. For l,u tighter than the LP's own, such
+as from exact, they are not: the LP may lie above max g, and the points above may leave [l, u], where they bound nothing.
 
 Source: Wong & Kolter 2018, Thm 1 (g); Xu et al. 2021, "Fast and complete" (optimised slopes); Salman et al. 2019, "A
 convex relaxation barrier", §4 (strong duality); Kingma & Ba 2015 (Adam); Larsson et al. 1999 (averaged points).
@@ -44,7 +45,7 @@ STEP, STEP_SHRINKS_TO = 0.2, 0.02
 MOMENTS, TINY = (0.9, 0.999), 1e-12
 AVERAGE = 0.95  # weight of the past in the averaged points
 CHECK_EVERY = 10
-CHUNK_ENTRIES = 2_000_000  # rows × widest layer at a time
+CHUNK_ENTRIES = 500_000  # rows × widest layer at a time
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from toolkit.problem import Bound, Problem, Rung, Side, Status
 FIRST_STEP, LAST_STEP = 1.0, 0.01  # in units of ε
 MOMENTUM = 0.75
 LEAKS = (0.05, 0.3)  # of the restarts in turn, at the first step
-CHUNK_ENTRIES = 10_000_000  # points × widest layer at a time
+CHUNK_ENTRIES = 2_000_000  # points × widest layer at a time
 
 
 class MarginGradient:
