@@ -16,7 +16,7 @@ the number of rows, is over; or, if settings.stop_at is given, once g exceeds it
 
 The triangles also imply l ≤ x̂ ≤ u, with an indicator a ∈ [0,1] or without, and g has no multiplier for that. For l,u
 from interval, dual, crown, alpha or lp these rows are redundant and max g = LP. For l,u tighter than the LP's own, such
-as from exact, they are not: the LP may lie above max g, and the points above may leave [l, u], where they bound nothing.
+as from exact, they are not: the LP may lie above max g, and the points above may leave [l, u] and then bound nothing.
 
 Source: Wong & Kolter 2018, Thm 1 (g); Xu et al. 2021, "Fast and complete" (optimised slopes); Salman et al. 2019, "A
 convex relaxation barrier", §4 (strong duality); Kingma & Ba 2015 (Adam); Larsson et al. 1999 (averaged points).
