@@ -61,11 +61,7 @@ def begin_run(out: Path, plan: Plan, spec_text: str, execution: Mapping[str, Any
         "spec": shown_spec(plan.spec),
         "spec_text": shown_text(spec_text, plan.spec),
         "execution": dict(execution),
-        "relugap": {"version": _version("relugap"), **project_commit()},
-        "packages": {name: _version(name) for name in PACKAGES},
-        "solvers": _solvers(),
-        "python": platform.python_version(),
-        "platform": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        **environment(),
     }
     _write(out, [*runs, entry])
     return run_id
@@ -78,6 +74,17 @@ def end_run(out: Path, run_id: str, outcome: str, rows: Mapping[str, int]) -> No
         if entry["run_id"] == run_id:
             entry |= {"ended": _now(), "outcome": outcome, "rows": dict(rows)}
     _write(out, runs)
+
+
+def environment() -> dict[str, Any]:
+    """Code version and commit, packages, solvers with their licence kinds, Python and machine kind."""
+    return {
+        "relugap": {"version": _version("relugap"), **project_commit()},
+        "packages": {name: _version(name) for name in PACKAGES},
+        "solvers": _solvers(),
+        "python": platform.python_version(),
+        "platform": {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
+    }
 
 
 def shown_source(source: str) -> str:
