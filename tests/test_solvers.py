@@ -80,14 +80,18 @@ def test_objectives_one_after_another_equal_fresh_sessions(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", AVAILABLE)
-def test_infeasible_is_a_failure_with_its_reason_and_no_bound(solver: str) -> None:
+def test_infeasible_is_proven_or_a_failure_with_its_reason(solver: str) -> None:
     for integer in (False, True):
         model = _model([[1.0]], [2], [inf], [0], [1], [integer])
         report = open_session(model, Settings(solver=solver)).minimize(np.ones(1))
-        assert report.status is Status.FAILED
-        assert report.message
         assert report.incumbent == np.inf
-        if integer:
+        assert report.x is None
+        if report.status is Status.INFEASIBLE:  # proven by Farkas multipliers, LPs only
+            assert not integer
+            assert report.bound == np.inf
+        else:
+            assert report.status is Status.FAILED
+            assert report.message
             assert report.bound == -np.inf
 
 

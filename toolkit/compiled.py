@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 
 from toolkit.balls import FloatArray
+from toolkit.layers import IndexArray
 from toolkit.problem import BoolArray
 
 
@@ -53,6 +54,18 @@ class CompiledModel:
             row_lower=self.row_lower[keep],
             row_upper=self.row_upper[keep],
         )
+
+    def with_bounds(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> CompiledModel:
+        """The model with other bounds on the named columns."""
+        low, high = self.lower.copy(), self.upper.copy()
+        low[columns], high[columns] = lower, upper
+        return replace(self, lower=low, upper=high)
+
+    def proves_empty(self, row_duals: FloatArray) -> bool:
+        """Whether the multipliers, with either sign, prove that no z satisfies the relaxation (Farkas)."""
+        zero = np.zeros(self.lower.size)
+        scale = float(np.abs(row_duals[np.isfinite(row_duals)]).max(initial=0.0))
+        return scale > 0 and any(self.dual_bound(zero, 0.0, sign * row_duals / scale) > 1e-9 for sign in (1.0, -1.0))
 
     def dual_bound(self, cost: FloatArray, offset: float, row_duals: FloatArray) -> float:
         """A lower bound on min cost·z + offset over the LP relaxation, for any row duals whatsoever.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
 
 from toolkit.compiled import CompiledModel, compile_model
-from toolkit.problem import Bound, Problem
+from toolkit.problem import Bound, Problem, Status
 from toolkit.session import Session, SolveReport, SolverUnavailableError
 from toolkit.solvers import fall_back, open_session
 from toolkit.template import TemplateLayout, build_template
@@ -53,6 +54,10 @@ def bound_from_report(
 ) -> Bound:
     """What one solve proves of one row: the proven side, and the replayed minimiser with its relaxation slack."""
     witness, upper, slack = None, np.inf, None
+    if report.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
+        report = replace(
+            report, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
+        )
     if report.x is not None:
         layout = shared_template(problem)[0].layout
         # x̂ = y − s gives y − max(x̂, 0) = min(y, s)

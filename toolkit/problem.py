@@ -30,6 +30,7 @@ class Status(enum.StrEnum):
 
     COMPUTED = "computed"  # closed form or a finished iteration: nothing was left to do
     OPTIMAL = "optimal"  # a solver proved optimality to its stated gap
+    INFEASIBLE = "infeasible"  # the region is empty, proven by multipliers: inside a search tree only
     DECIDED = "decided"  # stopped early on purpose: the sign asked for was proven
     TIME_LIMIT = "time_limit"  # stopped by the clock: the bound proven so far is kept
     FAILED = "failed"  # no bound: `message` says why
@@ -48,7 +49,7 @@ class Settings:
     """What steers a rung but not the question.
 
     solver: "auto" or a name in SOLVERS. time_limit: seconds per objective row, None = none. threads: per solver.
-    mip_gap: relative gap at which a MILP counts as solved. stop_at: with a number, an exact rung may stop as soon
+    mip_gap, mip_gap_abs: relative and absolute gap at which a MILP counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon
     as it has proven lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
     seed: for every random choice.
     """
@@ -57,6 +58,7 @@ class Settings:
     time_limit: float | None = None
     threads: int = 1
     mip_gap: float = 1e-4
+    mip_gap_abs: float = 1e-6
     stop_at: float | None = None
     seed: int = 0
     attack_steps: int = 40
@@ -69,6 +71,8 @@ class Settings:
             raise ValueError(f"threads must be ≥ 1, got {self.threads}")
         if not 0 <= self.mip_gap < 1:
             raise ValueError(f"mip_gap must be in [0, 1), got {self.mip_gap}")
+        if not self.mip_gap_abs >= 0:
+            raise ValueError(f"mip_gap_abs must be ≥ 0, got {self.mip_gap_abs}")
         if self.attack_steps < 1 or self.attack_restarts < 1:
             raise ValueError(
                 f"attack_steps and attack_restarts must be ≥ 1, got {self.attack_steps} and {self.attack_restarts}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from toolkit.balls import FloatArray
 from toolkit.compiled import CompiledModel
+from toolkit.layers import IndexArray
 from toolkit.problem import BoolArray, Settings, Status
 
 
@@ -55,16 +56,22 @@ class Session(ABC):
         self.model = model
         self.settings = settings
         self.note = note
+        self.iteration_limit: int | None = None
         self.version = version
 
-    def minimize(self, cost: FloatArray, offset: float = 0.0, settings: Settings | None = None) -> SolveReport:
+    def minimize(
+        self, cost: FloatArray, offset: float = 0.0, settings: Settings | None = None, iterations: int | None = None
+    ) -> SolveReport:
         """Minimise cost·z + offset over the model. cost: shape (columns,) or shorter, the rest 0.
+
+        iterations: stop an LP after so many simplex iterations; its duals then prove what they prove.
 
         settings.time_limit: seconds for this call. settings.stop_at: a MILP may stop once its bound exceeds it or its
         incumbent is at or below it (status DECIDED). A solver that raises gives status FAILED and its text.
         """
         full = np.zeros(self.model.lower.size)
         full[: cost.size] = cost
+        self.iteration_limit = iterations
         started = time.perf_counter()
         try:
             report = self._solve(full, offset, settings or self.settings)
@@ -85,13 +92,26 @@ class Session(ABC):
         """Drop the constraints that `keep` does not mark."""
         raise SolverUnavailableError(f"{self.name} sessions give up no rows here; use highs")
 
+    def set_bounds(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> None:
+        """Change the bounds of the named columns; the basis stays warm."""
+        raise SolverUnavailableError(f"{self.name} sessions do not change bounds here; use highs")
+
     def _sound(self, report: SolveReport, cost: FloatArray, offset: float) -> SolveReport:
+        if report.status is Status.INFEASIBLE:
+            return self._emptiness(report)
         bound = report.bound if np.isfinite(report.bound) else -np.inf
         if not self.model.is_mip and not self.trusted_lp_bound:
             bound = -np.inf if report.duals is None else self.model.dual_bound(cost, offset, report.duals)
         usable = report.status is not Status.FAILED and report.x is not None and bool(np.all(np.isfinite(report.x)))
         x = report.x if usable else None
         return replace(report, bound=float(bound), x=x, incumbent=report.incumbent if x is not None else np.inf)
+
+    def _emptiness(self, report: SolveReport) -> SolveReport:
+        """An infeasible LP: bound +inf if the multipliers prove it, else a failure that proves nothing."""
+        if report.duals is not None and self.model.proves_empty(report.duals):
+            return replace(report, bound=np.inf, incumbent=np.inf, x=None)
+        message = f"{self.name}: infeasible, but its multipliers do not prove it"
+        return replace(report, status=Status.FAILED, bound=-np.inf, incumbent=np.inf, x=None, message=message)
 
     @abstractmethod
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:

@@ -17,6 +17,7 @@ import numpy as np
 
 from toolkit.balls import FloatArray
 from toolkit.compiled import CompiledModel
+from toolkit.layers import IndexArray
 from toolkit.problem import BoolArray, Settings, Status
 from toolkit.session import Session, SolveReport, SolverUnavailableError
 
@@ -75,6 +76,10 @@ class HighsSession(Session):
         self._highs.deleteRows(gone.size, gone)
         self.model = self.model.without_rows(keep)
 
+    def set_bounds(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> None:
+        self._highs.changeColsBounds(columns.size, columns.astype(np.int32), lower, upper)
+        self.model = self.model.with_bounds(columns, lower, upper)
+
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         highs, kinds = self._highs, self._highspy.HighsModelStatus
         highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
@@ -82,9 +87,12 @@ class HighsSession(Session):
         # an LP's limit is compared with the run time summed over all calls, a MILP's with that of its own call
         spent = 0.0 if self.model.is_mip else highs.getRunTime()
         self._set("time_limit", float("inf") if settings.time_limit is None else spent + settings.time_limit)
+        limit = self.iteration_limit
+        self._set("simplex_iteration_limit", 2**31 - 1 if limit is None else limit)
         decided = False
         if self.model.is_mip:
             self._set("mip_rel_gap", settings.mip_gap)
+            self._set("mip_abs_gap", settings.mip_gap_abs)
             highs.clearSolver()  # a MILP starts afresh; a kept incumbent belongs to another objective
             decided = self._run_until(settings.stop_at)
         else:
@@ -92,10 +100,14 @@ class HighsSession(Session):
         status, info, solution = highs.getModelStatus(), highs.getInfo(), highs.getSolution()
         x = np.array(solution.col_value) if solution.value_valid else None
         duals = np.array(solution.row_dual) if solution.dual_valid else None
+        if status == kinds.kInfeasible and not self.model.is_mip:
+            ray = highs.getDualRay()
+            duals = np.array(ray[2]) if ray[1] else None
         found = {
             kinds.kOptimal: Status.OPTIMAL,
             kinds.kTimeLimit: Status.TIME_LIMIT,
             kinds.kIterationLimit: Status.TIME_LIMIT,
+            kinds.kInfeasible: Status.FAILED if self.model.is_mip else Status.INFEASIBLE,
             kinds.kInterrupt: Status.DECIDED if decided else Status.TIME_LIMIT,
             kinds.kObjectiveTarget: Status.DECIDED,
         }.get(status, Status.FAILED)
@@ -169,6 +181,7 @@ class GurobiSession(Session):
         model.Params.TimeLimit = codes.INFINITY if settings.time_limit is None else settings.time_limit
         if self.model.is_mip:
             model.Params.MIPGap = settings.mip_gap
+            model.Params.MIPGapAbs = settings.mip_gap_abs
             stop = settings.stop_at
             model.Params.BestBdStop = codes.INFINITY if stop is None else stop + STOP_MARGIN
             model.Params.BestObjStop = -codes.INFINITY if stop is None else stop
@@ -239,6 +252,7 @@ class ScipSession(Session):
         scip.setObjective(pyscipopt.quicksum(value * self._x[j] for j, value in enumerate(cost.tolist()) if value))
         scip.setParam("limits/time", 1e20 if settings.time_limit is None else settings.time_limit)
         scip.setParam("limits/gap", settings.mip_gap if self.model.is_mip else 0.0)
+        scip.setParam("limits/absgap", settings.mip_gap_abs if self.model.is_mip else 0.0)
         stop = settings.stop_at if self.model.is_mip else None
         scip.setParam("limits/dual", 1e20 if stop is None else stop + STOP_MARGIN - offset)
         scip.setParam("limits/primal", -1e20 if stop is None else stop - offset)

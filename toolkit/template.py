@@ -7,7 +7,7 @@ positive part y and negative part s:
     a ∈ {0,1} ("binary") or a ∈ [0,1] ("relaxed").
 
 Binary is exact (Tjeng, Xiao & Tedrake 2019, eq. 6); relaxed is the triangle relaxation (Ehlers 2017; Wong & Kolter
-2018, §3.1). Relaxed also implies l ≤ x̂ ≤ u, redundant for l,u no tighter than the LP itself gives. Stable neurons are
+2018, §3.1): eliminating a leaves y ≥ 0, y ≥ x̂, y ≤ u(x̂ − l)/(u − l), which also imply l ≤ x̂ ≤ u. Stable neurons are
 substituted numerically, so x̂ is linear in x̃ and the unstable y of earlier layers, and stands in one dense row.
 
 Checked: shapes. Trusted: that l ≤ x̂ ≤ u holds on the ball, and float64 products in the substitution.

@@ -1,7 +1,7 @@
 """The rungs, by name, from cheap to exact. A new bound is one file here and one line in this registry."""
 
 from toolkit.problem import Rung
-from toolkit.rungs import alpha, attack, crown, dual, exact, ideal, interval, lipschitz, lp
+from toolkit.rungs import alpha, attack, bab, crown, dual, exact, ideal, interval, lipschitz, lp
 
 RUNGS: dict[str, Rung] = {
     rung.name: rung
@@ -14,6 +14,7 @@ RUNGS: dict[str, Rung] = {
         lp.RUNG,
         ideal.RUNG,
         exact.RUNG,
+        bab.RUNG,
         attack.FGSM,
         attack.PGD,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +65,15 @@ class CuttingPlanes:
             rows, upper = self.finder.violated(report.x, VIOLATION)
             if not upper.size:
                 break
-            self._shed(report)
-            self.session.add_rows(rows, np.full(upper.size, -np.inf), upper)
-            self.idle = np.concatenate([self.idle, np.zeros(upper.size, dtype=np.int64)])
+            self.add(report, rows, upper)
         assert best is not None
         return replace(best, seconds=time.perf_counter() - started, iterations=iterations)
+
+    def add(self, report: SolveReport, rows: Any, upper: FloatArray) -> None:
+        """Drop what `report` shows to be idle, then add the cuts rows·z ≤ upper."""
+        self._shed(report)
+        self.session.add_rows(rows, np.full(upper.size, -np.inf), upper)
+        self.idle = np.concatenate([self.idle, np.zeros(upper.size, dtype=np.int64)])
 
     @staticmethod
     def _stalled(history: list[float]) -> bool:
