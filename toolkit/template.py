@@ -139,7 +139,7 @@ def set_indicators(model: pyo.ConcreteModel, indicators: Indicators) -> None:
 def set_objective(model: pyo.ConcreteModel, row: Any) -> None:
     """Minimise row·F: swap the objective of a built template. row: shape (outputs,)."""
     coefficients, constant = model.layout.objective(np.atleast_2d(np.asarray(row, dtype=np.float64)))
-    variables = [*model.x.values(), *model.y.values()]
+    variables = np.array([*model.x.values(), *model.y.values()], dtype=object)
     model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
 
 
@@ -169,13 +169,14 @@ def _variables(lower: FloatArray, upper: FloatArray) -> Any:
     return variables
 
 
-def _linear(coefficients: FloatArray, variables: list[Any]) -> AffineRow:
+def _linear(coefficients: FloatArray, variables: Any) -> AffineRow:
+    """The row without its zeros; variables: numpy array of objects, sliced many times faster than a list."""
     present = np.flatnonzero(coefficients)
-    return AffineRow(coefficients[present].tolist(), [variables[j] for j in present.tolist()])
+    return AffineRow(coefficients[present].tolist(), variables[present].tolist())
 
 
 def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
-    variables = [*model.x.values(), *model.y.values(), *model.s.values()]
+    variables = np.array([*model.x.values(), *model.y.values(), *model.s.values()], dtype=object)
     lower, upper = layout.lower.tolist(), layout.upper.tolist()
     i = 0
     for layer in range(len(layout.unstable)):
