@@ -25,6 +25,7 @@ from toolkit.store import (
     StoreError,
     append_rows,
     compact,
+    prepare_folder,
     read_rows,
     shard_paths,
     write_plan,
@@ -63,20 +64,27 @@ floats = st.floats(width=64)
 words = st.text(max_size=20)
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A results folder."""
+    prepare_folder(tmp_path)
+    return tmp_path
+
+
 def numbered(count: int, **changes: object) -> list[Row]:
     return [replace(ROW, key=f"k{k}", target=k, **changes) for k in range(count)]
 
 
-def test_columns_and_types(tmp_path: Path) -> None:
-    append_rows(tmp_path, "r0001-aaaaaa", numbered(3))
-    frame = read_rows(tmp_path)
+def test_columns_and_types(out: Path) -> None:
+    append_rows(out, "r0001-aaaaaa", numbered(3))
+    frame = read_rows(out)
     assert list(frame.columns) == list(ROW_COLUMNS)
     for name, dtype in ROW_COLUMNS.items():
         if dtype == "str":
             assert all(isinstance(value, str) for value in frame[name])
         else:
             assert frame[name].dtype == dtype
-    assert read_rows_of_empty_folder(tmp_path / "empty").dtypes.equals(frame.dtypes)
+    assert read_rows_of_empty_folder(out / "empty").dtypes.equals(frame.dtypes)
 
 
 def read_rows_of_empty_folder(folder: Path) -> pd.DataFrame:
@@ -91,6 +99,7 @@ def read_rows_of_empty_folder(folder: Path) -> pd.DataFrame:
 def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, values: list[tuple]) -> None:
     """Infinities, NaN, subnormal and every other float64, and any text, survive shards and Parquet."""
     out = tmp_path_factory.mktemp("out")
+    prepare_folder(out)
     rows = [
         replace(ROW, key=f"k{k}", lower=low, upper=high, clean_margin=clean, message=message, network=name)
         for k, (low, high, clean, message, name) in enumerate(values)
@@ -105,68 +114,68 @@ def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, values: l
         compact(out)
 
 
-def test_torn_last_line_is_ignored_and_the_next_write_starts_afresh(tmp_path: Path) -> None:
-    shard = append_rows(tmp_path, "r0001-aaaaaa", numbered(3))
+def test_torn_last_line_is_ignored_and_the_next_write_starts_afresh(out: Path) -> None:
+    shard = append_rows(out, "r0001-aaaaaa", numbered(3))
     whole = shard.read_bytes()
     second = whole.index(b"\n") + 1
     for cut in range(second + 1, whole.index(b"\n", second) + 1, 37):  # within the second line, its newline included
         shard.write_bytes(whole[:cut])
-        assert read_rows(tmp_path)["key"].tolist() == ["k0"]
-    append_rows(tmp_path, "r0001-aaaaaa", [replace(ROW, key="k9")])
-    assert read_rows(tmp_path)["key"].tolist() == ["k0", "k9"]
-    assert len(shard_paths(tmp_path)) == 1
+        assert read_rows(out)["key"].tolist() == ["k0"]
+    append_rows(out, "r0001-aaaaaa", [replace(ROW, key="k9")])
+    assert read_rows(out)["key"].tolist() == ["k0", "k9"]
+    assert len(shard_paths(out)) == 1
 
 
 @pytest.mark.parametrize(
     "junk", [b"\x00" * 300, b'{"a": 1}\n', b"not json\n", b"[1, 2]\n", b'{"network": 5}\n', b"\n\n"]
 )
-def test_foreign_lines_are_ignored(tmp_path: Path, junk: bytes) -> None:
-    shard = append_rows(tmp_path, "r0001-aaaaaa", numbered(2))
+def test_foreign_lines_are_ignored(out: Path, junk: bytes) -> None:
+    shard = append_rows(out, "r0001-aaaaaa", numbered(2))
     first, second = shard.read_bytes().splitlines(keepends=True)
     shard.write_bytes(first + junk + b"\n" + second)
-    assert read_rows(tmp_path)["key"].tolist() == ["k0", "k1"]
+    assert read_rows(out)["key"].tolist() == ["k0", "k1"]
 
 
-def test_latest_run_wins_and_within_a_run_what_did_not_fail(tmp_path: Path) -> None:
+def test_latest_run_wins_and_within_a_run_what_did_not_fail(out: Path) -> None:
     old = replace(ROW, lower=1.0)
     new = replace(ROW, lower=2.0, run_id="r0002-000000")
-    append_rows(tmp_path, "r0002-000000", [new])  # the file's name and place do not decide
-    append_rows(tmp_path, "r0001-aaaaaa", [old])
-    assert read_rows(tmp_path)["lower"].tolist() == [2.0]
-    append_rows(tmp_path, "r0002-000000", [replace(new, status="failed", lower=-math.inf)])
-    assert read_rows(tmp_path)["lower"].tolist() == [2.0]
-    compact(tmp_path)
-    append_rows(tmp_path, "r0003-000000", [replace(new, status="failed", lower=-math.inf, run_id="r0003-000000")])
-    assert read_rows(tmp_path)["status"].tolist() == ["failed"]
+    append_rows(out, "r0002-000000", [new])  # the file's name and place do not decide
+    append_rows(out, "r0001-aaaaaa", [old])
+    assert read_rows(out)["lower"].tolist() == [2.0]
+    append_rows(out, "r0002-000000", [replace(new, status="failed", lower=-math.inf)])
+    assert read_rows(out)["lower"].tolist() == [2.0]
+    compact(out)
+    append_rows(out, "r0003-000000", [replace(new, status="failed", lower=-math.inf, run_id="r0003-000000")])
+    assert read_rows(out)["status"].tolist() == ["failed"]
 
 
-def test_compaction_keeps_every_row_and_survives_being_cut_short(tmp_path: Path) -> None:
-    append_rows(tmp_path, "r0001-aaaaaa", numbered(5))
-    append_rows(tmp_path, "r0002-bbbbbb", numbered(3, run_id="r0002-bbbbbb", lower=7.0))
-    before = read_rows(tmp_path).sort_values("key", ignore_index=True)
-    kept = {shard: shard.read_bytes() for shard in shard_paths(tmp_path)}
-    assert compact(tmp_path) == 5
-    assert shard_paths(tmp_path) == []
-    pd.testing.assert_frame_equal(read_rows(tmp_path).sort_values("key", ignore_index=True), before)
+def test_compaction_keeps_every_row_and_survives_being_cut_short(out: Path) -> None:
+    append_rows(out, "r0001-aaaaaa", numbered(5))
+    append_rows(out, "r0002-bbbbbb", numbered(3, run_id="r0002-bbbbbb", lower=7.0))
+    before = read_rows(out).sort_values("key", ignore_index=True)
+    kept = {shard: shard.read_bytes() for shard in shard_paths(out)}
+    assert compact(out) == 5
+    assert shard_paths(out) == []
+    pd.testing.assert_frame_equal(read_rows(out).sort_values("key", ignore_index=True), before)
     for shard, content in kept.items():  # as if it had been killed before the shards were removed
         shard.write_bytes(content)
-    pd.testing.assert_frame_equal(read_rows(tmp_path).sort_values("key", ignore_index=True), before)
-    assert compact(tmp_path) == 5
-    assert (pq.read_schema(tmp_path / ROWS).metadata)[b"relugap_schema"] == str(SCHEMA_VERSION).encode()
+    pd.testing.assert_frame_equal(read_rows(out).sort_values("key", ignore_index=True), before)
+    assert compact(out) == 5
+    assert (pq.read_schema(out / ROWS).metadata)[b"relugap_schema"] == str(SCHEMA_VERSION).encode()
 
 
-def test_plan_selects_and_orders(tmp_path: Path) -> None:
-    append_rows(tmp_path, "r0001-aaaaaa", numbered(4))
-    write_plan(tmp_path, ["k3", "k9", "k1"])
-    assert read_rows(tmp_path)["key"].tolist() == ["k3", "k1"]
-    assert sorted(read_rows(tmp_path, everything=True)["key"]) == ["k0", "k1", "k2", "k3"]
+def test_plan_selects_and_orders(out: Path) -> None:
+    append_rows(out, "r0001-aaaaaa", numbered(4))
+    write_plan(out, ["k3", "k9", "k1"])
+    assert read_rows(out)["key"].tolist() == ["k3", "k1"]
+    assert sorted(read_rows(out, everything=True)["key"]) == ["k0", "k1", "k2", "k3"]
 
 
-def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    shard = append_rows(tmp_path, "r0001-aaaaaa", numbered(1))
+def test_newer_schema_is_refused(out: Path) -> None:
+    shard = append_rows(out, "r0001-aaaaaa", numbered(1))
     shard.write_text(json.dumps(json.loads(shard.read_text()) | {"schema": SCHEMA_VERSION + 1}) + "\n")
     with pytest.raises(ValueError, match=f"schema version {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}"):
-        read_rows(tmp_path)
+        read_rows(out)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
@@ -182,8 +191,9 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_store import numbered
-from toolkit.store import StoreError, append_rows
+from toolkit.store import StoreError, append_rows, prepare_folder
 out = Path(sys.argv[1])
+prepare_folder(out)
 shard = append_rows(out, "r0001-aaaaaa", numbered(4))
 limit = shard.stat().st_size + 300
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -46,10 +46,10 @@ class Snapshot:
 
 
 class SweepProgress:
-    """Keeps a run's counts and shows them; used as a context manager around the run."""
+    """Keeps a run's counts and shows them; used as a context manager around the run. workers: for the ETA."""
 
     def __init__(self, name: str, out: Path, tasks: list[Task], rows_present: int, workers: int, show: bool) -> None:
-        self._name, self._out, self._workers, self._present = name, out, workers, rows_present
+        self._name, self._out, self.workers, self._present = name, out, workers, rows_present
         self._left = Counter(_group(task) for task in tasks)
         self._total = len(tasks)
         self._spent: defaultdict[tuple[str, float], float] = defaultdict(float)
@@ -63,7 +63,7 @@ class SweepProgress:
         self._display = _display(show)
 
     def __enter__(self) -> Self:
-        self.log(f"begin: {self._total} tasks, {self._present} rows present, {self._workers} workers")
+        self.log(f"begin: {self._total} tasks, {self._present} rows present, {self.workers} workers")
         self._display.begin(self)
         return self
 
@@ -90,6 +90,10 @@ class SweepProgress:
         text = f"done: {task.title}, {report.rows} rows, {report.seconds:.2f} s, {report.verdict}"
         self.log(text + (f", {report.failed} failed: {report.message}" if report.failed else ""))
         self.tick()
+
+    def recalled(self, task: Task) -> None:
+        """A task was taken back before it began."""
+        self._running.pop(id(task), None)
 
     def lost(self, task: Task, reason: str, again: bool) -> None:
         """A task's worker died."""
@@ -149,7 +153,7 @@ class SweepProgress:
             left * (self._spent[group] / self._finished[group] if self._finished[group] else mean)
             for group, left in list(self._left.items())
         )
-        return to_go / max(1, min(self._workers, sum(list(self._left.values()))))
+        return to_go / max(1, min(self.workers, sum(list(self._left.values()))))
 
     def _save(self, force: bool = False) -> None:
         if force or time.monotonic() - self._saved > SNAPSHOT_EVERY:

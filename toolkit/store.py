@@ -86,6 +86,11 @@ class StoreError(OSError):
     """The results folder cannot be written; what was written before is intact."""
 
 
+def prepare_folder(out: Path) -> None:
+    """Make a results folder that rows can be written to. Raises OSError."""
+    (out / SHARDS).mkdir(parents=True, exist_ok=True)
+
+
 @functools.lru_cache(maxsize=1024)
 def _writer_token(process: int, thread: int) -> str:
     return uuid.uuid4().hex[:12]
@@ -94,13 +99,13 @@ def _writer_token(process: int, thread: int) -> str:
 def append_rows(out: Path, run_id: str, rows: Sequence[Row]) -> Path:
     """Append rows to this process's own shard and return it once they are on the disk.
 
-    One write and one fsync a call; a failed write is undone as far as the file system lets. Raises StoreError.
+    One write and one fsync a call; a failed write is undone as far as the file system lets. Raises StoreError, also
+    where OUT/shards does not exist: a distant worker that does not share the folder must not write to a local one.
     """
     shard = out / SHARDS / f"{run_id}-{_writer_token(os.getpid(), threading.get_ident())}.jsonl"
     lines = [json.dumps(row.__dict__ | {"schema": SCHEMA_VERSION}, separators=(",", ":")) for row in rows]
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
-        shard.parent.mkdir(parents=True, exist_ok=True)
         _append(shard, data)
     except OSError as error:
         raise StoreError(

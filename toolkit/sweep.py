@@ -23,6 +23,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from toolkit.compute import explain, failed_rows, run_task, task_report
+from toolkit.dask_executor import DaskExecutor
 from toolkit.executors import (
     ProcessExecutor,
     SerialExecutor,
@@ -37,7 +38,7 @@ from toolkit.problem import Status
 from toolkit.progress import SweepProgress
 from toolkit.provenance import begin_run, end_run
 from toolkit.spec import SweepSpec, load_spec
-from toolkit.store import StoreError, append_rows, compact, read_rows, write_plan
+from toolkit.store import StoreError, append_rows, compact, prepare_folder, read_rows, write_plan
 from toolkit.tasks import Task, TaskReport, Work
 
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
@@ -53,14 +54,16 @@ def run_sweep(
     rerun: str | None = None,
     progress: bool = True,
     max_hours: float | None = None,
+    dask: str | None = None,
     executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Compute every row of a spec that `out` does not hold yet, and return the spec's rows.
 
-    workers: local processes, None = one per usable core, 1 = in this process. executor: any
-    concurrent.futures.Executor instead; `workers` is then how many tasks it is given at a time. rerun: "failed",
-    "timeout" or "all" computes such rows again. max_hours: start no task after that long. progress: a live display on
-    a terminal, plain lines elsewhere, both on stderr.
+    workers: local processes, None = one per usable core, 1 = in this process. dask: address of a Dask scheduler, or
+    "local" for a cluster of `workers` on this machine. executor: any concurrent.futures.Executor instead; `workers` is
+    then how many tasks it is given at a time. rerun: "failed", "timeout" or "all" computes such rows again.
+    max_hours: start no task after that long. progress: a live display on a terminal, plain lines elsewhere, both on
+    stderr.
 
     Ctrl-C (or SIGTERM) finishes the running tasks, then raises KeyboardInterrupt; a second one ends them at once.
     Raises ValueError or FileNotFoundError for a spec that does not fit, before any work; FolderInUseError if another
@@ -76,7 +79,7 @@ def run_sweep(
     text = "" if isinstance(spec, SweepSpec) else Path(spec).read_text(encoding="utf-8")
     folder = Path(out).absolute()
     with folder_lock(folder):
-        choice = _choose(executor, workers, plan.spec)
+        choice = _choose(executor, dask, workers, plan.spec)
         _run(plan, text, folder, choice, _Options(rerun, progress, max_hours))
         return read_rows(folder)
 
@@ -90,37 +93,40 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Choice:
-    """How tasks are run: open() gives the executor, width is how many tasks it gets at a time."""
+    """How tasks are run: open() gives the executor, workers is how many tasks it runs at a time."""
 
     name: str
-    width: int
+    workers: int
     open: Callable[[], Executor]
     owned: bool = True
 
 
-def _choose(executor: Executor | None, workers: int | None, spec: SweepSpec) -> _Choice:
+def _choose(executor: Executor | None, dask: str | None, workers: int | None, spec: SweepSpec) -> _Choice:
     count = workers or usable_cpus()
     if executor is not None:
         return _Choice(type(executor).__name__, count, lambda: executor, owned=False)
+    if dask is not None:
+        return _Choice("dask", count, lambda: DaskExecutor(dask, count))
     if count == 1 and spec.task_time_limit is None:
         return _Choice("serial", 1, SerialExecutor)
     return _Choice("processes", count, lambda: ProcessExecutor(count, spec.task_time_limit))
 
 
 def _run(plan: Plan, text: str, out: Path, choice: _Choice, options: _Options) -> None:
+    prepare_folder(out)
     done = _done_keys(out, options.rerun)
     spec = plan.spec
     work = Work(str(out), "", spec.settings(), spec.domain, spec.task_time_limit, spec.cache_bounds)
     planned = write_plan(out, plan.keys(work))
     if next(plan.missing(work, done), None) is None:
         return
-    execution = {"executor": choice.name, "workers": choice.width, "solver_threads": spec.threads, "blas_threads": 1}
+    execution = {"executor": choice.name, "workers": choice.workers, "solver_threads": spec.threads, "blas_threads": 1}
     run_id = begin_run(out, plan, text, execution)
     tasks = list(plan.missing(replace(work, run_id=run_id), done))
     to_do = sum(len(rungs) * len(task.targets) for task in tasks for _, rungs in task.wanted)
     counts = {"planned": planned, "present": planned - to_do, "written": 0}
     stop = _Stop(options.max_hours)
-    progress = SweepProgress(spec.name, out, tasks, counts["present"], choice.width, options.progress)
+    progress = SweepProgress(spec.name, out, tasks, counts["present"], choice.workers, options.progress)
     outcome = "failed"
     try:
         with one_thread_environment(), threadpool_limits(1), progress, _handling(stop):
@@ -136,7 +142,8 @@ def _run(plan: Plan, text: str, out: Path, choice: _Choice, options: _Options) -
             end_run(out, run_id, outcome, counts)
     if stop.interrupted:
         raise KeyboardInterrupt(f"stopped; run the same command to continue ({counts['written']} rows are new)")
-    compact(out)
+    with contextlib.suppress(StoreError):  # the shards hold every row
+        compact(out)
 
 
 def _done_keys(out: Path, rerun: str | None) -> set[str]:
@@ -157,9 +164,13 @@ class _Driver:
 
     def run(self) -> None:
         executor = self._choice.open()
+        if isinstance(executor, DaskExecutor):
+            self._progress.note(f"Dask dashboard: {executor.dashboard or 'none'}")
         try:
             while self._running or (self._waiting and not self._stop.check()):
                 self._submit(executor)
+                if self._stop.check() and isinstance(executor, DaskExecutor):
+                    executor.recall()
                 done, _ = wait(self._running, timeout=POLL, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._settle(future, self._running.pop(future))
@@ -173,28 +184,36 @@ class _Driver:
             self._progress.stopping(f"{self._stop.reason}; {len(self._waiting)} tasks are left")
 
     def _submit(self, executor: Executor) -> None:
-        while self._waiting and len(self._running) < self._choice.width and not self._stop.check():
+        while self._waiting and len(self._running) < self._choice.workers and not self._stop.check():
             task = self._waiting.popleft()
             self._progress.started(task)
             self._running[executor.submit(run_task, task)] = task
 
     def _settle(self, future: Future[TaskReport], task: Task) -> None:
+        if future.cancelled():
+            self._progress.recalled(task)
+            self._waiting.appendleft(task)
+            return
         try:
             self._progress.finished(task, future.result())
         except Exception as error:
-            if isinstance(error, TaskTimeoutError):
+            if isinstance(error, BrokenExecutor):
+                self._after_death(task, error)
+            elif isinstance(error, TaskTimeoutError):
                 self._progress.lost(task, str(error), again=False)
                 self._give_up(task, error)
-            elif isinstance(error, BrokenExecutor):
-                self._deaths[id(task)] += 1
-                again = self._deaths[id(task)] <= RETRIES
-                self._progress.lost(task, str(error), again)
-                if again:
-                    self._waiting.appendleft(task)
-                else:
-                    self._give_up(task, WorkerDiedError(f"{error}, {RETRIES + 1} times"))
             else:
                 raise
+
+    def _after_death(self, task: Task, error: BrokenExecutor) -> None:
+        """Try the task again, a bounded number of times, then record it as failed."""
+        self._deaths[id(task)] += 1
+        again = self._deaths[id(task)] <= RETRIES
+        self._progress.lost(task, str(error), again)
+        if again:
+            self._waiting.appendleft(task)
+        else:
+            self._give_up(task, WorkerDiedError(f"{error}, {RETRIES + 1} times"))
 
     def _give_up(self, task: Task, error: Exception) -> None:
         rows = failed_rows(task, error)
@@ -204,7 +223,7 @@ class _Driver:
     def _abandon(self, executor: Executor) -> None:
         for future in self._running:
             future.cancel()
-        if isinstance(executor, ProcessExecutor):
+        if isinstance(executor, ProcessExecutor | DaskExecutor):
             executor.kill()
 
 
