@@ -140,13 +140,13 @@ def part_record(part: Part, network: Network) -> dict[str, Any]:
     """What determines a part's rows, for provenance; no folders of absolute paths."""
     shown = Path(part.source).name if Path(part.source).is_absolute() else part.source
     record = asdict(replace(part, source=shown)) | {"digest": network.digest}
-    return json.loads(json.dumps(record))
+    return dict(json.loads(json.dumps(record)))
 
 
 def read_records(out: Path) -> dict[str, dict[str, Any]]:
     """Every part's record in a folder."""
     file = out / "provenance.json"
-    return json.loads(file.read_text(encoding="utf-8"))["parts"] if file.is_file() else {}
+    return dict(json.loads(file.read_text(encoding="utf-8"))["parts"]) if file.is_file() else {}
 
 
 def write_record(out: Path, name: str, record: dict[str, Any]) -> None:
