@@ -15,6 +15,7 @@ from rich.table import Table
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certify import TOLERANCE
 from toolkit.data import load_dataset, load_image
+from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
 from toolkit.network import Network
@@ -62,6 +63,8 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     console.print(f"ε = {ball.eps:g} in ℓ∞, {where}, l,u by {' + '.join(question.chain)}", highlight=False)
     console.print(neuron_table(relu_bounds, seconds))
     _print_whole(console, margin_columns(problem, chosen, found))
+    if note := equality_note(found):
+        console.print(note, highlight=False, markup=False)
     verdict, reason = judge(problem, found)
     console.print(f"[{STYLES[verdict]}]{verdict}[/]: {reason}", highlight=False)
     for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
@@ -142,12 +145,42 @@ def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Tab
         grid.add_column(rung.name, footer=f"{mean:.2g}", justify="right")
     for name in gaps:
         grid.add_column(name, justify="right")
+    relaxed = [name for name in ("lp", "ideal") if name in found]
+    for name in relaxed:
+        grid.add_column(f"relaxed\nby {name}", justify="right")
     for k, target in enumerate(problem.targets):
         cells = [_shown(found[rung.name][k], rung.side) for rung in rungs]
         if exact:
             cells += [_gap(found[exact][k], found[name][k]) for name in lower]
+        cells += [_relaxed(found[name][k]) for name in relaxed]
         grid.add_row(str(target), f"{clean[k]:.4f}", *cells)
     return grid
+
+
+def _relaxed(bound: Bound) -> str:
+    """How many unstable neurons the relaxation's optimum leaves off their ReLU; 0/N: its bound is m*."""
+    if bound.slack is None:
+        return ""
+    why = explain_equality(bound)
+    return f"{why.relaxed}/{why.unstable}"
+
+
+def equality_note(found: Found) -> str:
+    """For how many targets the relaxation provably gives m*, and why; "" where no relaxation ran."""
+    notes = []
+    for name in ("lp", "ideal"):
+        bounds = [bound for bound in found.get(name, ()) if bound.slack is not None]
+        if not bounds:
+            continue
+        reasons = [explain_equality(bound) for bound in bounds]
+        equal = [why for why in reasons if why.equal]
+        if equal:
+            head = f"m* = {name} for {len(equal)} of {len(bounds)} targets"
+            notes.append(f"{head}, because {equal[0].reason.partition('because ')[2]}")
+        else:
+            largest = max(why.largest_slack for why in reasons)
+            notes.append(f"{name} may be below m* for every target: y exceeds max(x̂, 0) by up to {largest:.2g}")
+    return "\n".join(notes)
 
 
 def _print_whole(console: Console, grid: Table) -> None:
