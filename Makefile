@@ -2,7 +2,7 @@
 # make test   the test suite; make test-all adds the slow tests
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-EXTRAS := dev,train,onnx,cluster,scip
+EXTRAS := dev,train,onnx,cluster,scip,html
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo test test-all lint format clean

@@ -193,15 +193,20 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for tables and figures.", show_default="FOLDER")] = None,
     formats: Annotated[str, typer.Option(help="Of the figures: png, svg, pdf.")] = "png",
     tolerance: Annotated[float, typer.Option(help="By which bounds may break their order.")] = 1e-6,
+    html: Annotated[bool, typer.Option("--html", help="Also write report.html, one interactive page.")] = False,
     debug: Debug = False,
 ) -> None:
     """Tables and figures of a sweep; refuses rows that contradict each other.
 
+    With --html also report.html (needs the extra `html`): one file to open in any browser, without a network.
+
     Example: relugap report results/demo --formats png,pdf
+
+    Example: relugap report results/demo --html
     """
     from toolkit.cli.sweeps import run_report
 
-    run_report(folder, out, [name.strip() for name in formats.split(",")], tolerance)
+    run_report(folder, out, [name.strip() for name in formats.split(",")], tolerance, html)
 
 
 @app.command()

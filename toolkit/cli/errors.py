@@ -11,6 +11,7 @@ EXTRAS = {
     "dask": "cluster",
     "distributed": "cluster",
     "pyscipopt": "scip",
+    "plotly": "html",
 }
 
 

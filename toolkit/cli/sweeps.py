@@ -9,7 +9,9 @@ import pandas as pd
 from rich.console import Console
 
 import toolkit
+from toolkit.provenance import read_provenance
 from toolkit.report import gap_table, terminal_table, write_report
+from toolkit.report.html import plotly_script, write_html
 from toolkit.spec import load_spec
 from toolkit.store import read_rows
 from toolkit.sweep import run_sweep
@@ -57,10 +59,14 @@ def run_spec(spec: Path, out: Path | None, workers: int | None, rerun: str | Non
     console.print(f"Tables and figures: relugap report {folder}", highlight=False)
 
 
-def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance: float) -> None:
-    """Tables and figures of the rows in a results folder."""
+def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance: float, html: bool = False) -> None:
+    """Tables and figures of the rows in a results folder, and report.html if asked for."""
     rows = read_rows(folder)
+    if html:
+        plotly_script()  # a missing package is told before anything is written
     written = write_report(rows, out or folder, formats, tolerance)
+    if html:
+        written.append(write_html(rows, (out or folder) / "report.html", read_provenance(folder), tolerance))
     console = Console()
     _print_table(console, rows)
     _print_written(console, written, out or folder)

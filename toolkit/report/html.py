@@ -1,0 +1,174 @@
+"""The HTML report of a sweep: one file that needs no network, opened from file:// or a server.
+
+Verdicts, interactive curves (Plotly, embedded), the gap table to sort and filter, every sample with its image, margins
+and verdict, where the rows come from. The page's own policy forbids it to load anything. Needs the extra `html`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from toolkit.report.formats import HEADERS, readable
+from toolkit.report.html_curves import curve_panels
+from toolkit.report.html_samples import VERDICTS, sample_sections, sample_verdicts
+from toolkit.report.order import TRUTH_KEYS, check_order
+from toolkit.report.tables import margin_gaps, summarise, varying_keys
+
+PAGE = Path(__file__).with_name("page")
+MAX_SAMPLES = 200  # sections on one page; the tables count every sample
+Run = Mapping[str, Any]
+
+
+def write_html(
+    rows: pd.DataFrame,
+    path: str | Path,
+    runs: Sequence[Run] = (),
+    tolerance: float = 1e-6,
+    max_samples: int = MAX_SAMPLES,
+) -> Path:
+    """Write the report of `rows` as one HTML file and return its path.
+
+    runs: the entries of provenance.json. max_samples: how many samples get a section of their own, undecided ones
+    first. Images are shown where the data set is on this machine; none is fetched. Raises ValueError, before anything
+    is written, for an empty frame, missing columns, or rows that break the order lower ≤ exact ≤ upper beyond
+    `tolerance` (named); ModuleNotFoundError without Plotly.
+    """
+    script = plotly_script()
+    check_order(rows, tolerance)
+    gaps = margin_gaps(rows)
+    verdicts = sample_verdicts(gaps)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    text = environment.get_template("report.html").render(
+        title=_title(runs),
+        style=_embedded("report.css"),
+        script=_embedded("report.js"),
+        plotly=Markup(script),
+        facts=_facts(rows, gaps),
+        tolerance=f"{tolerance:g}",
+        margin_count=len(gaps[TRUTH_KEYS].drop_duplicates()),
+        row_count=len(rows),
+        verdict_names=VERDICTS,
+        verdicts=_verdict_counts(verdicts),
+        panels=curve_panels(gaps),
+        table=_gap_table(gaps),
+        samples=sample_sections(gaps, verdicts, runs, max_samples),
+        sample_count=len(verdicts[["network_digest", "dataset", "sample", "label", "domain", "norm"]].drop_duplicates()),
+        runs=[_run(run) for run in runs],
+    )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def plotly_script() -> str:
+    """Plotly's JavaScript as the installed package ships it."""
+    import plotly.offline  # the extra `html`; its Python side is not used
+
+    return str(plotly.offline.get_plotlyjs())
+
+
+def _embedded(name: str) -> Markup:
+    return Markup((PAGE / name).read_text(encoding="utf-8"))  # our own files, not a row's text
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = [str(run["spec"]["name"]) for run in runs if "name" in run.get("spec", {})]
+    return names[-1] if names else "sweep"
+
+
+def _facts(rows: pd.DataFrame, gaps: pd.DataFrame) -> list[tuple[str, str]]:
+    """What the sweep was, in a line each."""
+    samples = rows.groupby(["network", "network_digest", "dataset"], sort=False)["sample"].nunique()
+    networks = [f"{name} ({count} images of {data})" for (name, _, data), count in samples.items()]
+    radii = sorted({float(eps) for eps in rows["eps"]})
+    domains = ", ".join(sorted({str(domain) for domain in rows["domain"]}))
+    failed = int((rows["status"] == "failed").sum())
+    return [
+        ("networks", ", ".join(networks)),
+        ("rungs", ", ".join(str(name) for name in gaps["rung"].cat.categories)),
+        ("ball", f"ℓ∞, ε = {', '.join(f'{eps:g}' for eps in radii)}; cut by: {domains}"),
+        ("l,u by", ", ".join(sorted({str(chain) for chain in rows["layer_bounds"]}))),
+        ("rows", f"{len(rows)}, {failed} of them failed" if failed else f"{len(rows)}, none failed"),
+    ]
+
+
+def _verdict_counts(verdicts: pd.DataFrame) -> dict[str, Any]:
+    """How many samples got each verdict, per network, ε and whatever else varies."""
+    keys = ["network", *varying_keys(verdicts), "eps"]
+    lines = []
+    for values, part in verdicts.groupby(keys, sort=True):
+        counts = part["verdict"].value_counts()
+        cells = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        lines.append((cells, [int(counts.get(name, 0)) for name in VERDICTS]))
+    return {"keys": ["ε" if key == "eps" else key.replace("_", " ") for key in keys], "lines": lines}
+
+
+def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
+    """Column heads, and per cell its text and what it is sorted by; texts are those of table.md."""
+    table = summarise(gaps)
+    shown = readable(table)
+    order = {
+        "ε": table["eps"],
+        "rung": pd.Series(table["rung"].cat.codes),
+        "mean bound": table["lower_mean"].fillna(table["upper_mean"]),
+        "m* − bound": table["gap_mean"],
+        "tightness": table["tightness_mean"],
+        "certified": table["certified"].where(table["lower_mean"].notna()),
+        "decided": table["decided"],
+        "ms/margin": table["seconds_mean"],
+        "failed": table["failed"],
+        "open m*": table["open"],
+    }
+    texts = {"network", "data", "norm", "domain", "l,u by", "rung"}
+    columns = [
+        {"name": HEADERS.get(name, name).replace("\n", " "), "numeric": name not in texts} for name in shown.columns
+    ]
+    lines = []
+    for k, cells in enumerate(shown.astype(str).to_numpy().tolist()):
+        values = [order[name].iloc[k] if name in order else text for name, text in zip(shown, cells, strict=True)]
+        keys = ["" if isinstance(value, float) and value != value else str(value) for value in values]
+        names = (str(table["network"].iloc[k]), str(table["rung"].iloc[k]))
+        lines.append({"cells": list(zip(cells, keys, strict=True)), "network": names[0], "rung": names[1]})
+    networks, rungs = (list(dict.fromkeys(line[key] for line in lines)) for key in ("network", "rung"))
+    return {"columns": columns, "lines": lines, "networks": networks, "rungs": rungs}
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """One run of provenance.json for the reader: facts, spec, everything."""
+    code = run.get("relugap", {})
+    commit = f", commit {code['commit'][:12]}{' with changes' if code.get('dirty') else ''}" if code.get("commit") else ""
+    solvers = [f"{name} {solver['version']}" for name, solver in run.get("solvers", {}).items() if solver.get("usable")]
+    execution = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in run.get("execution", {}).items())
+    machine = run.get("platform", {})
+    facts = {
+        "started": run.get("started"),
+        "ended": run.get("ended"),
+        "outcome": run.get("outcome"),
+        "rows": ", ".join(f"{count} {name}" for name, count in run.get("rows", {}).items()),
+        "seed": run.get("seed"),
+        "relugap": f"{code.get('version')}{commit}",
+        "solvers": ", ".join(solvers),
+        "execution": execution,
+        "machine": ", ".join(str(value) for value in (machine.get("system"), machine.get("machine")) if value),
+        "networks": ", ".join(f"{net['name']} ({net['digest'][:12]})" for net in run.get("networks", [])),
+    }
+    return {
+        "id": run.get("run_id", "run"),
+        "facts": {key: value for key, value in facts.items() if value not in (None, "")},
+        "spec": run.get("spec_text", ""),
+        "record": json.dumps({key: run[key] for key in run if key != "spec_text"}, indent=1, ensure_ascii=False),
+    }

@@ -1,0 +1,154 @@
+"""The HTML report's samples: image, verdict per ε, margins of every target, and the command that recomputes them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.image import imsave
+
+from toolkit.data import find_data, load_dataset
+from toolkit.report.styles import label_of
+from toolkit.report.tables import SAMPLE_KEYS, side_by_side
+
+VERDICTS = ("YES", "NO", "MAYBE")
+SECTION_KEYS = ["network", "network_digest", "dataset", "sample", "label", "norm", "domain"]
+Run = Mapping[str, Any]
+
+
+def sample_verdicts(gaps: pd.DataFrame) -> pd.DataFrame:
+    """One row per (network, sample, ε, l,u chain): verdict and why, from the rows of that chain together.
+
+    YES: every target asked about has a lower bound > 0. NO: a point with margin ≤ 0 is known, found by a rung or the
+    sample itself. MAYBE: neither.
+    """
+    lines = []
+    for values, part in gaps.groupby(SAMPLE_KEYS, dropna=False, sort=False):
+        verdict, reason = _verdict(part)
+        lines.append({**dict(zip(SAMPLE_KEYS, values, strict=True)), "verdict": verdict, "reason": reason})
+    return pd.DataFrame(lines)
+
+
+def _verdict(part: pd.DataFrame) -> tuple[str, str]:
+    targets = part.groupby("target").agg(low=("lower", "max"), high=("upper", "min"), clean=("clean", "first"))
+    if (targets["clean"] <= 0).any():
+        return "NO", f"the image itself has margin {targets['clean'].min():.4g} to class {targets['clean'].idxmin()}"
+    if (targets["high"] <= 0).any():
+        finders = part.loc[part["upper"] <= 0, "rung"].astype(str).unique()
+        value, target = targets["high"].min(), targets["high"].idxmin()
+        return "NO", f"a point of the ball, found by {', '.join(finders)}, has margin {value:.4g} to class {target}"
+    if (targets["low"] > 0).all():
+        proven = part[part["lower"] > 0].groupby("rung", observed=True)["target"].nunique() == len(targets)
+        alone = [str(name) for name in proven.index[proven]]
+        by = f"by {alone[0]} alone" if alone else "by several rungs together"
+        return "YES", f"every margin asked about is proven > 0, {by}; the smallest bound is {targets['low'].min():.4g}"
+    return "MAYBE", f"neither proven nor refuted for class {', '.join(map(str, targets.index[~(targets['low'] > 0)]))}"
+
+
+def sample_sections(
+    gaps: pd.DataFrame, verdicts: pd.DataFrame, runs: Sequence[Run], max_samples: int
+) -> list[dict[str, Any]]:
+    """What the page shows of each sample, at most `max_samples`, those with a MAYBE first."""
+    parts = list(verdicts.groupby(SECTION_KEYS, dropna=False, sort=True))
+    if len(parts) > max_samples:
+        parts = sorted(parts, key=lambda entry: not (entry[1]["verdict"] == "MAYBE").any())[:max_samples]
+    cells = dict(list(side_by_side(gaps).groupby(SAMPLE_KEYS, dropna=False)))
+    images = _Images()
+    sections = []
+    for values, part in parts:
+        keys = dict(zip(SECTION_KEYS, values, strict=True))
+        image, note = images.find(str(keys["dataset"]), int(keys["sample"]), int(keys["label"]))
+        entries = [
+            _entry(line, cells[tuple(line[key] for key in SAMPLE_KEYS)], list(gaps["rung"].cat.categories), runs)
+            for line in part.to_dict("records")
+        ]
+        sections.append({**keys, "image": image, "note": note, "entries": entries})
+    return sections
+
+
+def _entry(line: dict[Any, Any], cells: pd.DataFrame, rungs: list[str], runs: Sequence[Run]) -> dict[str, Any]:
+    """One ε of a sample: verdict, table of margins, command."""
+    present = [name for name in rungs if cells[name].notna().any()]
+    known = bool(cells["m_high"].notna().any())
+    distances = [name for name in present if f"gap_{name}" in cells and cells[f"gap_{name}"].notna().any()]
+    heads = ["class t", "clean", *(label_of(name) for name in present), *(["m*"] if known else [])]
+    heads += [f"m* − {label_of(name)}" for name in distances]
+    lines = []
+    for row in cells.to_dict("records"):
+        numbers = [row["clean"], *(row[name] for name in present)]
+        shown = [(_number(value), value <= 0) for value in numbers]
+        if known:
+            shown.append((_interval(row), row["m_high"] <= 0))
+        shown += [(_number(row[f"gap_{name}"]), False) for name in distances]
+        lines.append({"target": row["target"], "cells": shown})
+    return {
+        "eps": f"{line['eps']:g}",
+        "chain": line["layer_bounds"],
+        "verdict": line["verdict"],
+        "reason": line["reason"],
+        "unstable": int(cells["unstable"].iloc[0]),
+        "heads": heads,
+        "lines": lines,
+        "command": _command(line, present, runs),
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def _interval(row: dict[Any, Any]) -> str:
+    closed = row["closed"] or not math.isfinite(row["m_high"])
+    return _number(row["m_high"]) if closed else f"{_number(row['m_low'])} … {_number(row['m_high'])}"
+
+
+def _command(line: dict[Any, Any], rungs: Sequence[str], runs: Sequence[Run]) -> str:
+    """The `relugap certify` that computes these margins again, points that refute included."""
+    source, architecture = _source(str(line["network_digest"]), runs)
+    words = ["relugap", "certify", source or "NETWORK", "--data", str(line["dataset"]), "--index", str(line["sample"])]
+    words += ["--eps", f"{line['eps']!r}", "--rungs", ",".join(rungs)]
+    words += ["--bounds", str(line["layer_bounds"]).replace("+", ",")]
+    domain = str(line["domain"])
+    words += ["--no-domain"] if domain == "none" else ["--domain", domain.strip("[]").replace(" ", "")]
+    return shlex.join([*words, *(["--architecture", architecture] if architecture else [])])
+
+
+def _source(digest: str, runs: Sequence[Run]) -> tuple[str, str]:
+    """Where the latest run that knows this network read it from, and its architecture's name; "" if unknown."""
+    for run in reversed(runs):
+        for known in run.get("networks", []):
+            if known["digest"] == digest:
+                specs = run.get("spec", {}).get("networks", [])
+                named = [spec.get("architecture") for spec in specs if spec["source"] == known["source"]]
+                return str(known["source"]), str(next((name for name in named if name), ""))
+    return "", ""
+
+
+class _Images:
+    """Images of data sets that are on this machine, as data: URLs; nothing is fetched."""
+
+    def __init__(self) -> None:
+        self.here = {status.name for status in find_data() if status.split == "test" and status.available}
+
+    def find(self, dataset: str, sample: int, label: int) -> tuple[str, str]:
+        """(URL, ""), or ("", why there is none)."""
+        if dataset not in self.here:
+            return "", f"no image: the data set {dataset} is not on the machine that wrote this report"
+        data = load_dataset(dataset)
+        if not 0 <= sample < len(data) or int(data.labels[sample]) != label:
+            return "", f"no image: {dataset} has no test image {sample} of class {label} here"
+        return png_url(data.images[sample]), ""
+
+
+def png_url(image: np.ndarray[Any, Any]) -> str:
+    """An image with values in [0, 1], shape (channels, height, width), as a PNG in a data: URL."""
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
+    file = io.BytesIO()
+    imsave(file, pixels, cmap="gray", vmin=0.0, vmax=1.0, format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
