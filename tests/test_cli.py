@@ -56,7 +56,7 @@ def table_row(output: str, first: str) -> list[str]:
 
 
 def margin_cells(output: str) -> dict[int, list[float]]:
-    """target → the numbers beside it, in the table below the header that starts with "target"; counts as 3/4 left out."""
+    """target → the numbers beside it, in the table below the header that starts with "target"; no counts like 3/4."""
     below = output[output.index(" target ") :].splitlines()[1:]
     rows = [line.split() for line in below if line.split() and line.split()[0].isdigit()]
     return {int(target): [float(cell) for cell in cells if "/" not in cell] for target, *cells in rows}
