@@ -550,3 +550,29 @@ def test_progress_is_on_disk_for_other_terminals(spec: SweepSpec, tmp_path: Path
     assert sum(snapshot.verdicts.values()) == 9
     assert snapshot.ended
     assert "test: 9/9 tasks" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("faults")
+def test_twenty_kills_lose_and_double_nothing(folder: Path, tmp_path: Path) -> None:
+    """The whole process group is killed at random moments, in the middle of a write now and then."""
+    path = write_toml(tmp_path / "spec.toml", folder, ["dual", "lp", "sleep"], 80)
+    undisturbed = run(path, tmp_path / "whole")
+    chooser = np.random.default_rng(0)
+    out = tmp_path / "killed"
+    seen: dict[str, str] = {}
+    for _ in range(20):
+        process = start_sweep(path, out, 2)
+        rows_before = sum(file.read_bytes().count(b"\n") for file in shard_paths(out))
+        wait_for_rows(out, rows_before + 27, process)
+        time.sleep(chooser.uniform(0.0, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        rows = read_rows(out)
+        assert rows["key"].is_unique
+        kept = dict(zip(rows["key"], rows["run_id"], strict=True))
+        assert {key: kept[key] for key in seen} == seen  # what was on disk stays, computed once
+        seen = kept
+    assert len(seen) < len(undisturbed)
+    assert_same_table(run(path, out), undisturbed)
+    assert len(read_provenance(out)) == 21

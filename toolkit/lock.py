@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ def folder_lock(out: Path) -> Iterator[bool]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a+", encoding="utf-8") as file:
         try:
-            _acquire(file)
+            _acquire_patiently(file)
             held = True
         except BlockingIOError:
             raise FolderInUseError(f"{out} is in use by {_owner(file)}; wait for it or choose another folder") from None
@@ -75,6 +76,16 @@ def _owner(file: IO[str]) -> str:
         return f"process {found['process']} on {found['host']} since {found['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _acquire_patiently(file: IO[str]) -> None:
+    """`lock_owner` of another process holds the lock for an instant; that must not turn a sweep away."""
+    for _ in range(5):
+        try:
+            return _acquire(file)
+        except BlockingIOError:
+            time.sleep(0.1)
+    return _acquire(file)
 
 
 def _acquire(file: IO[str]) -> None:
