@@ -170,7 +170,7 @@ def test_files_of_a_training_run(tmp_path):
     test = load_dataset("digits")
     assert errors["clean"] == pytest.approx(np.mean(network.predict(test.images) != test.labels))
     assert errors["fgsm"] <= errors["dual"]
-    assert errors["pgd"] <= errors["dual"] <= errors["interval"]
+    assert errors["pgd"] <= min(errors["dual"], errors["interval"])
     assert (errors["samples"], errors["eps"]) == (30, 0.03)
     assert record["spec"]["loss"] == "dual"
     assert record["versions"]["torch"] == torch.__version__

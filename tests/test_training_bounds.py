@@ -83,7 +83,7 @@ def test_gradients_agree_with_finite_differences(kind, loss):
     region = Region(0.1, (0.0, 1.0))
     gradients = torch.autograd.grad(loss(network, x, y, region).sum(), weights)
     rng = np.random.default_rng(0)
-    for _ in range(8):  # directional derivatives: every weight takes part in each
+    for _ in range(3):  # directional derivatives: every weight takes part in each
         direction = [torch.tensor(rng.normal(size=tuple(tensor.shape))) for tensor in weights]
         slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
         ends = []
@@ -170,8 +170,8 @@ def test_fgsm_is_exact_on_a_linear_classifier():
     network = Network([Dense(weight, torch.zeros(2, dtype=torch.float64))])
     x, y = torch.tensor([[0.5, 0.5, 0.5]], dtype=torch.float64), torch.tensor([0])
     point = fgsm_points(network, x, y, Region(0.1))
-    worst = robust_margins(network, x, y, Region(0.1))[0, 1]
-    logits = network.forward(point)[0]
+    worst = robust_margins(network, x, y, Region(0.1))[0, 1].detach()
+    logits = network.forward(point)[0].detach()
     assert float(logits[0] - logits[1]) == pytest.approx(float(worst), abs=1e-12)
 
 

@@ -96,7 +96,7 @@ def train_spec(
             frozen(trained.network, spec.name, _metadata(spec, trained, test)).save(target)
             checkpoint.unlink()
         written.append(target)
-    write_table(folder, Path(path).name)
+    write_table(folder, Path(path).name if Path(path).is_absolute() else Path(path).as_posix())
     return written
 
 

@@ -30,7 +30,7 @@ def epoch_display(spec: NetworkSpec, shown: bool) -> Iterator[Callable[[Epoch], 
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=8),
         MofNCompleteColumn(),
         TextColumn("{task.fields[errors]}"),
         TimeRemainingColumn(),
@@ -39,9 +39,9 @@ def epoch_display(spec: NetworkSpec, shown: bool) -> Iterator[Callable[[Epoch], 
         task = bars.add_task(spec.name, total=spec.epochs, errors="")
 
         def show(epoch: Epoch) -> None:
-            errors = f"loss {epoch.loss:.4f}  error: clean {epoch.clean_error:.1%}"
+            errors = f"error: clean {epoch.clean_error:.1%}"
             if spec.eps > 0:
-                errors += f", attacked {epoch.attacked_error:.1%}, not certified {epoch.certified_error:.1%}"
+                errors += f" PGD {epoch.attacked_error:.0%} bound {epoch.certified_error:.0%}"
             bars.update(task, completed=epoch.epoch, errors=errors)
 
         yield show
