@@ -90,38 +90,44 @@ SHOWN = {"exact": "m* (exact)", "pgd": "pgd (attack)"}
 
 def relu_hull() -> Drawn:
     """The triangle over [l, u] of one neuron for ever tighter l,u."""
-    layer, neuron = NEURON
-    ball = DIGIT.problem().ball
-    found = [layer_bounds(Network.load(f"zoo:{DIGIT.network}"), ball, chain, SETTINGS) for chain in CHAINS]
-    boxes = [(float(b.lower[layer][neuron]), float(b.upper[layer][neuron])) for b in found]
+    boxes = [_neuron_box(chain) for chain in CHAINS]
     low, high = 1.12 * boxes[0][0], 1.12 * boxes[0][1]
     with paper_style():
         figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
-        for panel, chain, (l, u) in zip(panels, CHAINS, boxes, strict=True):
-            corners = np.array([[l, 0], [0, 0], [u, u]])
+        for panel, chain, (lower, upper) in zip(panels, CHAINS, boxes, strict=True):
+            corners = np.array([[lower, 0], [0, 0], [upper, upper]])
             panel.fill(*corners.T, facecolor=LOOKS["lp"].color, alpha=0.25, linewidth=0, label="convex hull on [l, u]")
             panel.plot(*corners[[0, 2]].T, color=LOOKS["lp"].color, linewidth=1.2)
-            lower = np.array([l, u])
-            slope = LOOKS["dual"].color
-            panel.plot(lower, u / (u - l) * lower, color=slope, linewidth=1, linestyle=(0, (4, 1.5)),
+            ends, slope = np.array([lower, upper]), upper / (upper - lower)
+            panel.plot(ends, slope * ends, color=LOOKS["dual"].color, linewidth=1, linestyle=(0, (4, 1.5)),
                        label="lower line of the dual, slope u/(u − l)")  # fmt: skip
             panel.plot([low, 0, high], [0, 0, high], color="black", linewidth=1.6, label="y = max(x̂, 0)")
-            for edge in (l, u):
+            for edge in ends:
                 panel.axvline(edge, color=TEXT_GREY, linewidth=0.6, linestyle=(0, (1, 1)))
-            panel.set_xticks([l, u], [f"l =\n{_signed(l, 1)}", f"u =\n{_signed(u, 1)}"], fontsize=7.5)
+            panel.set_xticks(ends, [f"l =\n{_signed(lower, 1)}", f"u =\n{_signed(upper, 1)}"], fontsize=7.5)
             panel.tick_params(length=2)
-            panel.set_title(f"l,u by {chain[-1]}\narea {-l * u / 2:.1f}", fontsize=8)
+            panel.set_title(f"l,u by {chain[-1]}\narea {-lower * upper / 2:.1f}", fontsize=8)
             panel.set_xlim(low, high)
-            panel.set_ylim(l * u / (u - l) * 1.35 if chain == CHAINS[0] else None, high)
+        panels[0].set_ylim(1.35 * boxes[0][0] * boxes[0][1] / (boxes[0][1] - boxes[0][0]), high)
         panels[0].set_ylabel("ReLU output y", labelpad=1)
         panels[0].set_yticks([0, 3, 6])
         panels[1].set_xlabel("ReLU input x̂ of one neuron", labelpad=1)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend([handles[k] for k in (2, 0, 1)], [labels[k] for k in (2, 0, 1)], loc="outside lower center",
                       ncols=2, frameon=False, fontsize=7.5, handlelength=1.6, columnspacing=1)  # fmt: skip
-    values = [{"chain": "+".join(chain), "l": l, "u": u} for chain, (l, u) in zip(CHAINS, boxes, strict=True)]
+    values = [{"chain": "+".join(chain), "l": box[0], "u": box[1]} for chain, box in zip(CHAINS, boxes, strict=True)]
     return figure, {"sample": DIGIT.__dict__, "neuron": list(NEURON), "bounds": values}
+
+
+def _neuron_box(chain: Sequence[str]) -> tuple[float, float]:
+    """l and u of NEURON as `layer_bounds` would give them with this chain, without the layer's other neurons."""
+    layer, neuron = NEURON
+    cut, ball = Network.load(f"zoo:{DIGIT.network}").cut(layer), DIGIT.problem().ball
+    known = layer_bounds(cut, ball, chain, SETTINGS)
+    problem = Problem(cut, ball, np.zeros((0, cut.output_size)), known, SETTINGS)
+    ranges = [get_rung(name).neuron_ranges(problem, np.array([neuron])) for name in chain]
+    return max(float(low[0]) for low, _ in ranges), min(float(high[0]) for _, high in ranges)
 
 
 def adversarial_polytope() -> Drawn:
@@ -223,7 +229,7 @@ def margin_against_eps(points: int = POINTS, curves: Sequence[str] = CURVES) -> 
         panel.axhline(0, color=TEXT_GREY, linewidth=0.9)
         for k, (name, values) in enumerate(found.items()):
             look, eps = LOOKS[name], gives_up[name]
-            label = f"{SHOWN.get(name, label_of(name))}: {eps:.3f}"
+            label = f"{SHOWN.get(name, label_of(name))}: {np.floor(1e4 * eps) / 1e4:.4f}"
             panel.plot(radii[: values.size], values, color=look.color, linestyle=look.linestyle, marker=look.marker,
                        markersize=look.marker_size - 0.6, linewidth=1.2, label=label, zorder=3 + 0.1 * k)  # fmt: skip
             panel.plot(eps, 0, look.marker, markersize=7, color=look.color, markeredgecolor="white", zorder=5)
@@ -291,8 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for name in options.only:
         figure, values = FIGURES[name]()
         save_figure(figure, options.out / name, ("svg", "png"))
-        networks = {sample.network: Network.load(f"zoo:{sample.network}").digest for sample in (DIGIT, FOOLED)}
-        record = {"command": "python experiments/lecture_figures.py", "networks": networks, "figures": record["figures"]}
+        record["command"] = "python experiments/lecture_figures.py"
+        record["networks"] = {one.network: Network.load(f"zoo:{one.network}").digest for one in (DIGIT, FOOLED)}
         record["figures"][name] = {"values": values, **environment()}
         path.write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
     return {name: record["figures"][name]["values"] for name in options.only}

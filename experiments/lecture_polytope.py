@@ -150,8 +150,8 @@ def _panel(panel: Axes, case: Case) -> None:
     window = [(float(m - half), float(m + half)) for m in middle]
     _wrong_side(panel, case, window)
     for direction, value in zip(case.directions[::HALF_PLANES], case.dual[::HALF_PLANES], strict=True):
-        point = value * direction
-        panel.axline(point, point + [-direction[1], direction[0]], color=LOOKS["dual"].color, linewidth=0.3, alpha=0.5)
+        (x, y), (across, up) = value * direction, direction
+        panel.axline((x, y), (x - up, y + across), color=LOOKS["dual"].color, linewidth=0.3, alpha=0.5)
     look = {"dual": "half-planes of the dual", "lp": "LP relaxation"}
     for name, polygon in (("dual", outer["dual"]), ("lp", outer["lp"])):
         color, style = LOOKS[name].color, (0, (4, 1.5)) if name == "dual" else "-"

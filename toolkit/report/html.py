@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
-from toolkit.report.html_samples import VERDICTS, sample_sections, sample_verdicts
+from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
 from toolkit.report.order import TRUTH_KEYS, check_order
 from toolkit.report.tables import margin_gaps, summarise, varying_keys
 
@@ -65,7 +65,7 @@ def write_html(
         panels=curve_panels(gaps),
         table=_gap_table(gaps),
         samples=sample_sections(gaps, verdicts, runs, max_samples),
-        sample_count=len(verdicts[["network_digest", "dataset", "sample", "label", "domain", "norm"]].drop_duplicates()),
+        sample_count=len(verdicts[SECTION_KEYS].drop_duplicates()),
         runs=[_run(run) for run in runs],
     )
     target = Path(path)
@@ -92,8 +92,11 @@ def _title(runs: Sequence[Run]) -> str:
 
 def _facts(rows: pd.DataFrame, gaps: pd.DataFrame) -> list[tuple[str, str]]:
     """What the sweep was, in a line each."""
-    samples = rows.groupby(["network", "network_digest", "dataset"], sort=False)["sample"].nunique()
-    networks = [f"{name} ({count} images of {data})" for (name, _, data), count in samples.items()]
+    grouped = rows.groupby(["network", "network_digest", "dataset"], sort=False)["sample"].nunique().reset_index()
+    networks = [
+        f"{name} ({count} images of {data})"
+        for name, data, count in grouped[["network", "dataset", "sample"]].itertuples(index=False, name=None)
+    ]
     radii = sorted({float(eps) for eps in rows["eps"]})
     domains = ", ".join(sorted({str(domain) for domain in rows["domain"]}))
     failed = int((rows["status"] == "failed").sum())
@@ -150,7 +153,8 @@ def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
 def _run(run: Run) -> dict[str, Any]:
     """One run of provenance.json for the reader: facts, spec, everything."""
     code = run.get("relugap", {})
-    commit = f", commit {code['commit'][:12]}{' with changes' if code.get('dirty') else ''}" if code.get("commit") else ""
+    changes = " with changes" if code.get("dirty") else ""
+    commit = f", commit {code['commit'][:12]}{changes}" if code.get("commit") else ""
     solvers = [f"{name} {solver['version']}" for name, solver in run.get("solvers", {}).items() if solver.get("usable")]
     execution = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in run.get("execution", {}).items())
     machine = run.get("platform", {})

@@ -61,8 +61,8 @@ def sample_sections(
     cells = dict(list(side_by_side(gaps).groupby(SAMPLE_KEYS, dropna=False)))
     images = _Images()
     sections = []
-    for values, part in parts:
-        keys = dict(zip(SECTION_KEYS, values, strict=True))
+    for _, part in parts:
+        keys: dict[Any, Any] = part[SECTION_KEYS].iloc[0].to_dict()
         image, note = images.find(str(keys["dataset"]), int(keys["sample"]), int(keys["label"]))
         entries = [
             _entry(line, cells[tuple(line[key] for key in SAMPLE_KEYS)], list(gaps["rung"].cat.categories), runs)

@@ -59,8 +59,14 @@
 
   // Curves: three plots side by side, or below each other where the page is narrow.
   function places(width) {
-    const stacked = width < 700;
-    const layout = { width, height: stacked ? 1140 : 400, margin: { l: 62, r: 12, t: stacked ? 90 : 60, b: 50 } };
+    const stacked = width < 680;
+    const small = !stacked && width < 900;
+    const layout = {
+      width,
+      height: stacked ? 1140 : small ? 300 : 400,
+      margin: { l: 62, r: 12, t: stacked ? 90 : 60, b: 50 },
+      "font.size": small ? 10 : 13,
+    };
     [0, 1, 2].forEach((k) => {
       const name = k ? String(k + 1) : "";
       const across = [0.36 * k, 0.36 * k + 0.28];
