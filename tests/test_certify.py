@@ -84,7 +84,7 @@ def test_decided_targets_leave_the_ladder(monkeypatch: pytest.MonkeyPatch) -> No
             asked.setdefault(rung.name, []).extend(t for t in problem.targets if t is not None)
             return rung(problem)
 
-        return Rung(rung.name, rung.side, rung.claim, rung.source, run)
+        return Rung(rung.name, rung.side, rung.claim, rung.source, run, certifies=rung.certifies)
 
     for name in LADDER:
         monkeypatch.setitem(rung_registry.RUNGS, name, watch(rung_registry.RUNGS[name]))

@@ -1,6 +1,7 @@
 """The verdict: a ladder of rungs, climbed until every target is decided.
 
-YES: every m_t has a lower bound above the tolerance. NO: a point of the ball, replayed through the original network,
+YES: every m_t has a lower bound above the tolerance, certified in real arithmetic (certificate.py) unless a MILP solver
+was asked for by name, whose word then counts; settings.rigorous refuses that too. NO: a point of the ball, replayed through the original network,
 has m_t ≤ 0 for some t (ties count). MAYBE: neither. Decided targets leave the ladder; every minimiser a rung returns is
 replayed against all targets; before the first expensive rung the layer bounds are tightened where that is cheap.
 """
@@ -44,6 +45,11 @@ class Certification:
     relu_bounds: ReluBounds | None = field(repr=False)
 
     @property
+    def certified(self) -> bool:
+        """Whether every margin is positive in real arithmetic, rounding included, whatever a solver said."""
+        return all(bound.certified_lower > 0 for bound in self.margins)
+
+    @property
     def rung(self) -> str:
         """The last rung that was needed."""
         order = ["", "clean", *self.rung_seconds]
@@ -67,8 +73,9 @@ def certify(
     first of ideal, exact or bab (empty: never). time_limit: seconds for the whole answer; what was proven before it
     stays. tolerance: a target counts as certified when its lower bound exceeds it.
 
-    Checked: every witness, by replay through `network` and containment in the ball. Trusted: lower bounds, each as its
-    rung says. Raises ValueError for an unknown rung, a label out of range, or shapes that do not fit.
+    Checked: every witness, by replay through `network` and containment in the ball; lower bounds, by their multipliers.
+    Trusted: a MILP solver asked for by name, without settings.rigorous. Raises ValueError for an unknown rung, a label
+    out of range, or shapes that do not fit.
     """
     return _Climb(network, ball, label, bounds, tighten, settings or Settings(), time_limit, tolerance).run(ladder)
 
@@ -94,7 +101,9 @@ class _Climb:
         self.chain, self.tighten = tuple(bounds), tuple(tighten)
         for name in (*self.chain, *self.tighten):
             get_rung(name)
-        self.settings, self.time_limit, self.tolerance = settings, time_limit, tolerance
+        # nobody asked for a solver: `exact` takes one whose bounds can be certified
+        self.settings = replace(settings, rigorous=settings.rigorous or settings.solver == "auto")
+        self.time_limit, self.tolerance = time_limit, tolerance
         self.rows, self.targets = margin_rows(network.output_size, label)
         self.margins = [Bound(-np.inf, np.inf, target) for target in self.targets]
         self.decided_by = [""] * len(self.targets)
@@ -144,7 +153,7 @@ class _Climb:
                 break
             problem = self.problem.with_rows(self.rows[group], [self.targets[i] for i in group])
             for i, bound in zip(group, rung(problem.with_settings(self._clocked())), strict=True):
-                self._merge(i, bound, rung.name)
+                self._merge(i, bound, rung)
         self._spend(rung.name, started)
 
     def _clocked(self) -> Settings:
@@ -167,20 +176,24 @@ class _Climb:
         if self.tighten and (self.relu_bounds is None or self.relu_bounds.chain != chain):
             self._bound_layers(chain)
 
-    def _merge(self, i: int, bound: Bound, name: str) -> None:
+    def _merge(self, i: int, bound: Bound, rung: Rung) -> None:
         """Intersect what is known of target i with `bound`; decide it if that settles it."""
         known = self.margins[i]
         self.margins[i] = replace(
             bound,
             lower=max(known.lower, bound.lower),
+            certified_lower=max(known.certified_lower, bound.certified_lower),
             upper=known.upper,  # the upper side comes from `_replay` alone
             witness=known.witness,
             slack=bound.slack if bound.slack is not None else known.slack,
         )
         if bound.witness is not None:
-            self._replay(bound.witness, name)
-        if not self.decided_by[i] and self.margins[i].lower > self.tolerance:
-            self.decided_by[i] = name
+            self._replay(bound.witness, rung.name)
+        counts = self.margins[i].certified_lower
+        if not (rung.certifies or self.settings.rigorous):
+            counts = max(counts, bound.lower)
+        if not self.decided_by[i] and counts > self.tolerance:
+            self.decided_by[i] = rung.name
 
     def _replay(self, point: FloatArray, name: str) -> None:
         """Run a point through the original network: it lowers every upper side, and may prove NO."""

@@ -34,7 +34,8 @@ def layer_bounds(
 ) -> ReluBounds:
     """l and u of every ReLU input over the ball by a chain of rungs.
 
-    Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds. deadline: time.perf_counter() after
+    Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds; certified (in real arithmetic) if
+    every rung of the chain certifies. deadline: time.perf_counter() after
     which rungs that solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises ValueError for
     an unknown rung, an empty chain, or an attack in the chain (it bounds from the other side).
     """
@@ -53,7 +54,8 @@ def layer_bounds(
         low, high = _bound_layer(network.cut(k), ball, known, chain if k else first, settings, progress, deadline)
         lower.append(low)
         upper.append(high)
-    return ReluBounds(tuple(lower), tuple(upper), tuple(rung.name for rung in chain))
+    certified = all(rung.certifies for rung in chain)
+    return ReluBounds(tuple(lower), tuple(upper), tuple(rung.name for rung in chain), certified)
 
 
 @dataclass

@@ -82,6 +82,15 @@ class AffineMap(ABC):
             return self.adjoint(dense), dense @ self.bias_vector
         return _select_rows(rows, self.to_sparse()), np.asarray(rows @ self.bias_vector, dtype=np.float64)
 
+    @cached_property
+    def column_norms(self) -> tuple[FloatArray, int]:
+        """‖W_:j‖₂ of every column, within rounding of it, and the largest number of entries in a column."""
+        matrix = self.to_sparse().tocoo()
+        peak = float(np.abs(matrix.data).max(initial=0.0)) or 1.0  # scaled, so that squares do not overflow
+        squares = np.bincount(matrix.coords[1], np.square(matrix.data / peak), minlength=self.input_size)
+        entries = np.bincount(matrix.coords[1], minlength=1)
+        return peak * np.sqrt(squares), int(entries.max(initial=0))
+
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:
         """The map between the named outputs and inputs only (None = all)."""
         matrix = self.to_sparse()

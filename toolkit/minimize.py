@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 
+from toolkit.balls import FloatArray
+from toolkit.certificate import certify_multipliers
 from toolkit.compiled import CompiledModel, compile_model
 from toolkit.problem import Bound, Problem, Status
 from toolkit.session import Session, SolveReport, SolverUnavailableError
@@ -64,6 +66,7 @@ def bound_from_report(
         slack = np.maximum(np.minimum(report.x[layout.block("y")], report.x[layout.block("s")]), 0.0)
         witness = problem.ball.project(report.x[: problem.ball.size])
         upper = float(problem.with_rows(problem.rows[[row]]).replay(witness)[0, 0])
+    multipliers, certified = certify_report(problem, row, report)
     return Bound(
         lower=max(report.bound, floor),
         upper=upper,
@@ -77,4 +80,14 @@ def bound_from_report(
         nodes=report.nodes,
         iterations=report.iterations,
         message=report.message,
+        certified_lower=certified,
+        multipliers=multipliers,
     )
+
+
+def certify_report(problem: Problem, row: int, report: SolveReport) -> tuple[FloatArray | None, float]:
+    """λ of the unstable neurons (the duals of x̂ = y − s, the template's first rows) and the bound they certify."""
+    if report.duals is None or report.status is Status.FAILED:
+        return None, -np.inf
+    multipliers = report.duals[: shared_template(problem)[0].layout.count]
+    return multipliers, certify_multipliers(problem, row, multipliers)

@@ -48,10 +48,12 @@ class Verdict(enum.StrEnum):
 class Settings:
     """What steers a rung but not the question.
 
-    solver: "auto" or a name in SOLVERS. time_limit: seconds per objective row, None = none. threads: per solver.
-    mip_gap, mip_gap_abs: relative and absolute gap at which a MILP counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon
-    as it has proven lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
-    seed: for every random choice.
+    solver: "auto" or a name in SOLVERS ("auto" for `exact` may also take the bab rung). time_limit: seconds per
+    objective row, None = none. threads: per solver. mip_gap, mip_gap_abs: relative and absolute gap at which a MILP
+    counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
+    lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
+    seed: for every random choice. rigorous: only certified bounds count, a MILP solver's word does not: `exact` under
+    "auto" is then the bab rung, and `certify` says YES from certified bounds alone.
     """
 
     solver: str = "auto"
@@ -63,6 +65,7 @@ class Settings:
     seed: int = 0
     attack_steps: int = 40
     attack_restarts: int = 5
+    rigorous: bool = False
 
     def __post_init__(self) -> None:
         if self.time_limit is not None and not self.time_limit > 0:
@@ -89,6 +92,9 @@ class Bound:
     build_seconds: the part of it spent on building and handing over models. iterations: simplex or gradient
     iterations; nodes: of a search tree. slack: y − max(x̂, 0) of every unstable neuron at a relaxation's optimum, None
     where there is no such point; 0 everywhere means that the relaxation's optimum is the exact one.
+    certified_lower: a lower bound in real arithmetic, rounding included, that trusts no solver (−inf: none; see
+    certificate.py); it rests on l,u as `lower` does. multipliers: λ of the unstable neurons that prove it, where an
+    LP gave them.
     """
 
     lower: float
@@ -104,6 +110,8 @@ class Bound:
     nodes: int = 0
     iterations: int = 0
     message: str = ""
+    certified_lower: float = -float("inf")
+    multipliers: FloatArray | None = field(default=None, repr=False)
 
     def with_build(self, seconds: float) -> Bound:
         """The same bound with this much more time spent on building."""
@@ -115,12 +123,14 @@ class ReluBounds:
     """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
 
     lower, upper: one flat array per ReLU layer, in the network's order. chain: names of the rungs they come from.
+    certified: whether they hold in real arithmetic, rounding included (given by hand: as stated).
     A neuron is active if l ≥ 0, inactive if u ≤ 0 (and not active), unstable if l < 0 < u.
     """
 
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
     chain: tuple[str, ...] = ()
+    certified: bool = True
 
     def __post_init__(self) -> None:
         if len(self.lower) != len(self.upper):
@@ -229,7 +239,8 @@ class Rung:
 
     A rung is given by `run` (problem → one Bound per row), or, when its bounds come as one array at once, by `values`
     (problem → lower bounds, shape (m,)) or `ranges` (problem → lower bounds on the minima and upper bounds on the
-    maxima, for a rung that gets both sides in one pass). uses_relu_bounds: whether l,u matter to it. version: raised
+    maxima, for a rung that gets both sides in one pass). uses_relu_bounds: whether l,u matter to it. certifies: whether
+    its bounds hold in real arithmetic, rounding included, whatever a solver says. version: raised
     when its numbers change, so that stored rows of older versions are not mistaken for its own. claim, source: for
     help and tables.
     """
@@ -243,25 +254,36 @@ class Rung:
     ranges: Callable[[Problem], tuple[FloatArray, FloatArray]] | None = field(default=None, repr=False)
     version: int = 1
     uses_relu_bounds: bool = True
+    certifies: bool = False
 
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in."""
         if self.run is not None:
             found = zip(self.run(problem), problem.targets, strict=True)
-            return [replace(bound, target=target) for bound, target in found]
+            return [self._finished(problem, bound, target) for bound, target in found]
         started = time.perf_counter()
         lower = self.lower_values(problem)
         each = (time.perf_counter() - started) / max(1, lower.size)
         found_values = zip(lower.tolist(), problem.targets, strict=True)
-        return [Bound(lower=value, target=target, seconds=each) for value, target in found_values]
+        return [self._finished(problem, Bound(lower=low, seconds=each), target) for low, target in found_values]
+
+    def _finished(self, problem: Problem, bound: Bound, target: int | None) -> Bound:
+        """The bound with its target, and with no more certified than its l,u are."""
+        certified = bound.certified_lower if self.run is not None else bound.lower
+        sound = (self.certifies or self.run is not None) and (
+            problem.relu_bounds.certified or not self.uses_relu_bounds
+        )
+        return replace(bound, target=target, certified_lower=certified if sound else -np.inf)
 
     def lower_values(self, problem: Problem) -> FloatArray:
-        """The lower bounds alone, shape (m,)."""
+        """The lower bounds alone, shape (m,); those that are certified where the rung certifies."""
         if self.ranges is not None:
             return np.asarray(self.ranges(problem)[0], dtype=np.float64)
         if self.values is not None:
             return np.asarray(self.values(problem), dtype=np.float64)
-        return np.array([bound.lower for bound in self(problem)], dtype=np.float64)
+        certified = self.certifies and problem.relu_bounds.certified
+        found = self(problem)
+        return np.array([bound.certified_lower if certified else bound.lower for bound in found], dtype=np.float64)
 
     def neuron_ranges(self, problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:
         """l and u of the named outputs of the problem's network: what layer bounds need, thousands at a time.

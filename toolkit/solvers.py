@@ -363,7 +363,7 @@ def open_session(model: CompiledModel, settings: Settings) -> Session:
     """
     name = check_solver_name(settings.solver)
     if name == "auto":
-        name = "gurobi" if model.is_mip and not _refusal(SOLVERS["gurobi"], model) else "highs"
+        name = automatic_milp_solver(model) if model.is_mip else "highs"
     refusal = _refusal(SOLVERS[name], model)
     if not refusal:
         try:
@@ -371,6 +371,11 @@ def open_session(model: CompiledModel, settings: Settings) -> Session:
         except SolverUnavailableError as error:
             refusal = str(error)
     return fall_back(model, settings, refusal)
+
+
+def automatic_milp_solver(model: CompiledModel) -> str:
+    """The MILP solver "auto" means for a model of this size: Gurobi within the licence found, else HiGHS."""
+    return "highs" if _refusal(SOLVERS["gurobi"], model) else "gurobi"
 
 
 def fall_back(model: CompiledModel, settings: Settings, reason: str) -> Session:

@@ -10,7 +10,8 @@ product of both children's gains, started by strong branching; incumbents from e
 persistent warm LP: after a split only column bounds change, so every basis met on the way is dual feasible.
 
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Achterberg, Koch &
-Martin 2005, "Branching rules revisited". Checked: leaf bounds, witnesses. Trusted: float64 rounding, given l,u.
+Martin 2005, "Branching rules revisited". Checked: leaf bounds, witnesses; certified_lower is the least
+of the leaves' certified bounds (leaves.py). Trusted: given l,u; float64 rounding in `lower`.
 """
 
 from __future__ import annotations
@@ -20,29 +21,35 @@ import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolkit.balls import FloatArray
+from toolkit.leaves import Evidence, Leaves, PhaseArray
 from toolkit.minimize import bound_from_report
 from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.rounding import region_of
 from toolkit.rungs.ideal import VIOLATION, CuttingPlanes
 from toolkit.session import SolveReport
 
-PhaseArray = NDArray[np.int8]
 SLACK = 1e-7
 TRIALS, RELIABLE, TRIAL_ITERATIONS = 8, 1, 60
 CUT_DEPTH = 3
 LEAST_GAIN = 1e-6
+STOP_MARGIN = 1e-8  # a bound must pass stop_at by this much, so that rounding cannot take it back
+Known = tuple[float, Evidence | None]  # a proven bound and what proves it
 
 
 @dataclass(order=True)
 class Node:
-    """A part of the region: phases[i] is 1 (active), 0 (inactive) or −1 (free) for unstable neuron i."""
+    """A part of the region: phases[i] is 1 (active), 0 (inactive) or −1 (free) for unstable neuron i.
+
+    evidence: what proves its bound.
+    """
 
     bound: float
     order: int
     phases: PhaseArray = field(compare=False)
     depth: int = field(compare=False)
+    evidence: Evidence | None = field(compare=False, repr=False)
 
 
 class PseudoCosts:
@@ -66,12 +73,15 @@ class PseudoCosts:
 class TreeSearch:
     """One objective row's tree over the region of a CuttingPlanes LP."""
 
-    def __init__(self, problem: Problem, planes: CuttingPlanes, row: int, costs: PseudoCosts) -> None:
+    def __init__(
+        self, problem: Problem, planes: CuttingPlanes, row: int, costs: PseudoCosts, keep_leaves: bool = False
+    ) -> None:
         self.problem, self.planes, self.settings = problem.with_rows(problem.rows[[row]]), planes, problem.settings
         self.session, self.layout = planes.session, planes.layout
         cost, offset = self.layout.objective(self.problem.rows)
         self.cost, self.offset = cost[0], float(offset[0])
         self.costs = costs
+        self.leaves = Leaves(region_of(problem), self.problem.rows[0], planes.store, keep_leaves)
         self.started = time.perf_counter()
         self.upper = np.inf
         self.witness: FloatArray | None = None
@@ -91,7 +101,9 @@ class TreeSearch:
         if root.status is not Status.FAILED and root.x is not None:
             self._search(root)
         else:
-            self.closed = root.bound
+            self._close(Node(root.bound, 0, self._all_free(), 0, self.planes.best), root.bound)
+        for node in self.open:
+            self.leaves.add(node.phases, node.evidence)
         status = self._status()
         lower = min([self.closed, self.upper, *(node.bound for node in self.open)])
         return replace(
@@ -105,7 +117,17 @@ class TreeSearch:
             nodes=self.nodes,
             iterations=self.iterations,
             solver=f"bab/{base.solver}",
+            certified_lower=self.leaves.certified,
+            multipliers=None,
         )
+
+    def _all_free(self) -> PhaseArray:
+        return np.full(self.layout.count, -1, dtype=np.int8)
+
+    def _close(self, node: Node, bound: float) -> None:
+        """A leaf is done with at this bound."""
+        self.closed = min(self.closed, bound)
+        self.leaves.add(node.phases, node.evidence)
 
     def _cutoff(self) -> float:
         """A node whose bound reaches this is done with."""
@@ -113,7 +135,11 @@ class TreeSearch:
             max(self.settings.mip_gap_abs, self.settings.mip_gap * abs(self.upper)) if np.isfinite(self.upper) else 0.0
         )
         least = self.upper - gap
-        return least if self.settings.stop_at is None else min(least, np.nextafter(self.settings.stop_at, np.inf))
+        return (
+            least
+            if self.settings.stop_at is None
+            else min(least, self.settings.stop_at + STOP_MARGIN * (1.0 + abs(self.settings.stop_at)))
+        )
 
     def _refuted(self) -> bool:
         return self.settings.stop_at is not None and self.upper <= self.settings.stop_at
@@ -135,8 +161,7 @@ class TreeSearch:
 
     def _search(self, root: SolveReport) -> None:
         """Best-first with plunging, until nothing open is under the cutoff or the clock strikes."""
-        free = np.full(self.layout.count, -1, dtype=np.int8)
-        plunge = self._expand(Node(root.bound, 0, free, 0), root)
+        plunge = self._expand(Node(root.bound, 0, self._all_free(), 0, self.planes.best), root)
         while not self._refuted() and (plunge is not None or self.open):
             left = self._left()
             if left is not None and left <= 0:
@@ -144,12 +169,12 @@ class TreeSearch:
             node = plunge if plunge is not None else heapq.heappop(self.open)
             plunge = None
             if node.bound >= self._cutoff():
-                self.closed = min(self.closed, node.bound)
+                self._close(node, node.bound)
                 continue
             plunge = self._expand(node, self._solve(node))
         if plunge is not None:
             heapq.heappush(self.open, plunge)
-        self._fix(free)
+        self._fix(self._all_free())
 
     def _fix(self, phases: PhaseArray) -> None:
         """Column bounds of a node: inactive y = a = 0, active s = 0, a = 1."""
@@ -164,22 +189,25 @@ class TreeSearch:
     def _solve(self, node: Node) -> SolveReport:
         self._fix(node.phases)
         self.nodes += 1
-        report = self._minimize()
+        report = self._minimize(node)
         rounds = 2 if node.depth <= CUT_DEPTH else 0
         while rounds and report.x is not None and report.status is Status.OPTIMAL and report.bound < self._cutoff():
             rows, upper = self.planes.finder.violated(report.x, VIOLATION)
             if not upper.size:
                 break
             self.planes.add(report, rows, upper)
-            tighter = self._minimize()
+            tighter = self._minimize(node)
             rounds = rounds - 1 if tighter.bound > report.bound + 1e-3 * abs(report.bound) else 0
             report = tighter
         self._try_point(report)
         return report
 
-    def _minimize(self) -> SolveReport:
+    def _minimize(self, node: Node) -> SolveReport:
+        """The node's LP; the node takes its bound if that is better than what it had."""
         report = self.session.minimize(self.cost, self.offset, self._clocked())
         self.iterations += report.iterations
+        if report.bound > node.bound:
+            node.bound, node.evidence = report.bound, self.planes.evidence(report)
         return report
 
     def _try_point(self, report: SolveReport) -> None:
@@ -194,50 +222,50 @@ class TreeSearch:
     def _expand(self, node: Node, report: SolveReport) -> Node | None:
         """Close a node or split it: one child goes to the heap, the other is returned to be plunged into."""
         bound = max(node.bound, report.bound)
-        if bound >= self._cutoff():
-            self.closed = min(self.closed, bound)
-            return None
-        if report.x is None or report.status is Status.FAILED:
-            self.closed = min(self.closed, bound)  # the solver gave up: the parent's bound is what is proven
+        # without a point the solver gave up, and the bound known so far is what is proven
+        if bound >= self._cutoff() or report.x is None or report.status is Status.FAILED:
+            self._close(node, bound)
             return None
         y, s = report.x[self.layout.block("y")], report.x[self.layout.block("s")]
         slack = np.where(node.phases < 0, np.minimum(y, s), 0.0)
         if slack.max(initial=0.0) <= SLACK:
-            self.closed = min(self.closed, bound)  # feasible for the MILP: nothing better in here
+            self._close(node, bound)  # feasible for the MILP: nothing better in here
             return None
-        neuron, gains = self._branch(node, bound, y, s, slack)
+        neuron, children_known = self._branch(node, bound, y, s, slack)
         children = []
         for phase in (0, 1):
             phases = node.phases.copy()
             phases[neuron] = phase
             self.made += 1
-            children.append(Node(max(bound, gains[phase]), self.made, phases, node.depth + 1))
+            known, evidence = children_known[phase]
+            children.append(Node(known, self.made, phases, node.depth + 1, evidence))
         first = 1 if y[neuron] > s[neuron] else 0
         heapq.heappush(self.open, children[1 - first])
         return children[first]
 
     def _branch(
         self, node: Node, bound: float, y: FloatArray, s: FloatArray, slack: FloatArray
-    ) -> tuple[int, tuple[float, float]]:
-        """The neuron to split and proven bounds of its children (from strong branching where that was done)."""
+    ) -> tuple[int, tuple[Known, Known]]:
+        """The neuron to split and what is proven of its children (by strong branching where that was done)."""
         score = np.where(slack > SLACK, self.costs.estimate(y, s), -1.0)
         candidates = np.argsort(-score)[:TRIALS]
-        best, best_score, best_gains = -1, -1.0, (bound, bound)
+        parent = bound, node.evidence
+        best, best_score, best_known = -1, -1.0, (parent, parent)
         for neuron in candidates.tolist():
             if score[neuron] < 0:
                 break
-            gains = (bound, bound)
+            known = (parent, parent)
             value = float(score[neuron])
             if self.costs.seen[:, neuron].min() < RELIABLE:
-                gains = self._try_children(node, neuron, bound, float(y[neuron]), float(s[neuron]))
-                value = max(gains[0] - bound, LEAST_GAIN) * max(gains[1] - bound, LEAST_GAIN)
+                known = self._try_children(node, neuron, bound, float(y[neuron]), float(s[neuron]))
+                value = max(known[0][0] - bound, LEAST_GAIN) * max(known[1][0] - bound, LEAST_GAIN)
             if value > best_score:
-                best, best_score, best_gains = neuron, value, gains
-        return best, best_gains
+                best, best_score, best_known = neuron, value, known
+        return best, best_known
 
-    def _try_children(self, node: Node, neuron: int, bound: float, y: float, s: float) -> tuple[float, float]:
+    def _try_children(self, node: Node, neuron: int, bound: float, y: float, s: float) -> tuple[Known, Known]:
         """Strong branching: both children's LPs for a few iterations; their duals prove bounds all the same."""
-        found = []
+        found: list[Known] = []
         for phase, distance in ((0, y), (1, s)):
             phases = node.phases.copy()
             phases[neuron] = phase
@@ -247,7 +275,8 @@ class TreeSearch:
             child = max(bound, report.bound)
             gain = min(child, self._cutoff() + LEAST_GAIN) - bound if np.isfinite(self.upper) else child - bound
             self.costs.learn(neuron, phase, max(0.0, gain), distance)
-            found.append(child)
+            better = report.bound > bound
+            found.append((child, self.planes.evidence(report) if better else node.evidence))
         return found[0], found[1]
 
 
@@ -264,4 +293,5 @@ RUNG = Rung(
     claim="branch and bound over the template's LP, leaf bounds proven by duals",
     source="Bunel et al. 2020",
     run=bab_rung,
+    certifies=True,
 )

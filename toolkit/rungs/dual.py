@@ -6,8 +6,9 @@ inactive ν ← 0; active ν unchanged; unstable, with s = u/(u−l): value += m
 value ≤ m̲ ≤ m*; α = s is the point of Wong & Kolter.
 
 Source: Wong & Kolter 2018, "Provable defenses against adversarial examples via the convex outer adversarial polytope",
-Theorem 1 (their ν has the other sign). Checked: nothing needs to be, every α ∈ [0,1] is sound.
-Trusted: float64 rounding to nearest, and that the given l,u hold.
+Theorem 1 (their ν has the other sign). Checked: every α ∈ [0,1] is sound; rounding is taken off the rung's bounds by
+the error terms of rounding.py (here λ = fl(ν·s) or fl of the α-mixture; a ReLU's roundings are at most a few u·|ν|·r).
+Trusted: that the given l,u hold.
 
 `dual_values` is array-API generic: numpy float64 certifies, torch tensors carry gradients for training.
 """
@@ -25,6 +26,7 @@ from toolkit.alive import alive_network, folded_rows
 from toolkit.balls import FloatArray, box_range_linear
 from toolkit.layers import DENSE_ABOVE, AffineMap
 from toolkit.problem import Problem, Rung, Side
+from toolkit.rounding import Ledger, outward, region_of
 
 
 def upper_slope(lower: Any, upper: Any) -> Any:
@@ -45,6 +47,7 @@ def dual_ranges(
     ball_lower: Any,
     ball_upper: Any,
     slopes: Sequence[Any] | None = None,
+    ledger: Ledger | None = None,
 ) -> tuple[Any, Any]:
     """Middle and half-width of the dual's range for functionals ν·y + value of the outputs y of the last ReLU.
 
@@ -54,7 +57,7 @@ def dual_ranges(
     front: nu (B, m, n_last), value (B, m), relu_lower/upper[k] (B, n_k), ball_lower/upper (B, n_0) → (B, m) each.
     With α = s and no batch axes nu may be scipy.sparse.
     slopes[k]: α of ReLU layer k in [0,1], shape broadcastable to (B, m, n_k), read at unstable neurons only;
-    None = Wong & Kolter's α = s.
+    None = Wong & Kolter's α = s. ledger: collects what rounding may have done (numpy without batch axes).
     """
     middle, half_width = value, 0.0 * value
     for k in range(len(layers) - 1, -1, -1):
@@ -63,6 +66,8 @@ def dual_ranges(
         s = upper_slope(lower, upper)
         half_offset = xp.matrix_transpose(-0.5 * s * xp.minimum(lower, xp.zeros_like(lower)))
         size = abs(nu)
+        if ledger is not None:
+            ledger.terms(k + 1, nu)
         # min(ν,0)·(−s·l) = (ν − |ν|)·(−s·l)/2
         middle = middle + (nu @ half_offset)[..., 0]
         half_width = half_width + (size @ half_offset)[..., 0]
@@ -72,7 +77,11 @@ def dual_ranges(
             alpha = xp.where((lower < 0) & (upper > 0), slopes[k], s)
             nu = nu * (0.5 * (alpha + s)) + size * (0.5 * (alpha - s))
         middle = middle + nu @ layers[k].bias_vector
+        if ledger is not None:
+            ledger.product_of_shrunk(k)  # |λ| ≤ |ν|: every slope is in [0, 1]
         nu = layers[k].adjoint(nu)
+    if ledger is not None:
+        ledger.terms(0, nu)
     input_middle, input_half_width = box_range_linear(nu, ball_lower, ball_upper)
     return middle + input_middle, half_width + input_half_width
 
@@ -93,7 +102,7 @@ def dual_values(
 
 
 def certified_ranges(problem: Problem, slopes: Sequence[Any] | None = None) -> tuple[FloatArray, FloatArray]:
-    """middle ∓ half_width of `dual_ranges` in numpy float64 for every row; slopes refer to alive neurons.
+    """middle ∓ half_width of `dual_ranges` in numpy float64 for every row, less rounding; slopes: of alive neurons.
 
     slopes None is the rung itself: α = s, where both sides are bounds.
     """
@@ -102,8 +111,10 @@ def certified_ranges(problem: Problem, slopes: Sequence[Any] | None = None) -> t
     box = problem.ball.lower, problem.ball.upper
     if sp.issparse(nu) and (slopes is not None or nu.nnz > DENSE_ABOVE * math.prod(nu.shape)):
         nu = nu.toarray()
-    middle, half_width = dual_ranges(network.layers, nu, value, network.lower, network.upper, *box, slopes=slopes)
-    return middle - half_width, middle + half_width
+    ledger = Ledger(region_of(problem), problem.rows)
+    found = dual_ranges(network.layers, nu, value, network.lower, network.upper, *box, slopes=slopes, ledger=ledger)
+    middle, half_width = found
+    return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 
 def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> FloatArray:
@@ -117,4 +128,5 @@ RUNG = Rung(
     claim="dual feasible point α = u/(u−l), closed form",
     source="Wong & Kolter 2018, Thm 1",
     ranges=certified_ranges,
+    certifies=True,
 )

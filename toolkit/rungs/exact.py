@@ -5,7 +5,9 @@ solver's proven dual bound, never its incumbent, and never below the LP bound of
 of the replayed minimiser.
 
 Source: Tjeng, Xiao & Tedrake 2019, "Evaluating robustness of neural networks with mixed integer programming".
-Checked: the minimiser, by replay. Trusted: the solver's dual bound, to its tolerances.
+Checked: the minimiser, by replay. Trusted: the solver's dual bound, to its tolerances
+(certified_lower is the LP's). Under settings.solver = "auto" the bab rung answers where it measured faster than the
+MILP solver at hand, or where settings.rigorous asks for certified bounds; the row's solver field says so.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from dataclasses import replace
 from toolkit.compiled import CompiledModel, integer_columns
 from toolkit.minimize import minimize_rows, shared_template
 from toolkit.problem import Bound, Problem, Rung, Side
+from toolkit.rungs.bab import bab_rung
 from toolkit.rungs.lp import lp_rung
+from toolkit.solvers import automatic_milp_solver
 from toolkit.template import set_indicators
 
 
 def exact_rung(problem: Problem) -> list[Bound]:
     """The MILP optimum of every row, or what was proven when its time limit struck."""
+    if takes_tree(problem):
+        return bab_rung(problem)
     started = time.perf_counter()
     relaxed = lp_rung(problem)
     shared = time.perf_counter() - started
@@ -31,6 +37,14 @@ def exact_rung(problem: Problem) -> list[Bound]:
         return relaxed
     found = minimize_rows(problem, "exact", compiled, [bound.lower for bound in relaxed])
     return [_best(row, own.with_build(each)) for row, own in zip(relaxed, found, strict=True)]
+
+
+def takes_tree(problem: Problem) -> bool:
+    """Whether "auto" means the bab rung here: rigorous, or no better MILP solver than HiGHS takes the model."""
+    settings = problem.settings
+    if settings.solver != "auto":
+        return False
+    return settings.rigorous or automatic_milp_solver(shared_template(problem)[1]) == "highs"
 
 
 def _with_binaries(problem: Problem) -> CompiledModel:
@@ -43,7 +57,8 @@ def _with_binaries(problem: Problem) -> CompiledModel:
 
 
 def _best(relaxed: Bound, exact: Bound) -> Bound:
-    """`exact` with the better of the two replayed points."""
+    """`exact` with the better of the two replayed points, and the certified part: the LP's."""
+    exact = replace(exact, certified_lower=relaxed.certified_lower, multipliers=None)
     if relaxed.upper < exact.upper:
         return replace(exact, upper=relaxed.upper, witness=relaxed.witness)
     return exact

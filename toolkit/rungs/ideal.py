@@ -18,8 +18,10 @@ import numpy as np
 
 from toolkit.balls import FloatArray
 from toolkit.ideal_cuts import CutFinder
+from toolkit.leaves import CutStore, Evidence, Leaves
 from toolkit.minimize import bound_from_report, shared_template
 from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.rounding import region_of
 from toolkit.session import Session, SolveReport
 from toolkit.solvers import open_session
 from toolkit.template import TemplateLayout
@@ -40,6 +42,9 @@ class CuttingPlanes:
         self.finder = CutFinder(self.layout, problem.ball)
         self.session: Session = open_session(compiled, replace(problem.settings, solver="highs"))
         self.own_rows = compiled.matrix.shape[0]
+        self.store = CutStore()
+        self.ids = np.zeros(0, dtype=np.int64)  # in the store, of the cuts now in the LP
+        self.best: Evidence | None = None  # of the bound that `minimize` returned last
         self.idle = np.zeros(0, dtype=np.int64)  # rounds since each cut last had a multiplier
 
     def minimize(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
@@ -57,7 +62,7 @@ class CuttingPlanes:
             report = self.session.minimize(cost, offset, replace(settings, time_limit=limit))
             iterations += report.iterations
             if best is None or report.bound >= best.bound:
-                best = report
+                best, self.best = report, self.evidence(report)
             history.append(best.bound)
             if report.status is not Status.OPTIMAL or report.x is None or self._stalled(history):
                 best = best if report.status is Status.OPTIMAL else replace(best, status=report.status)
@@ -72,8 +77,20 @@ class CuttingPlanes:
     def add(self, report: SolveReport, rows: Any, upper: FloatArray) -> None:
         """Drop what `report` shows to be idle, then add the cuts rows·z ≤ upper."""
         self._shed(report)
+        variables = self.layout.inputs + self.layout.count
+        self.ids = np.concatenate([self.ids, self.store.add(rows, variables, self.layout.inputs)])
         self.session.add_rows(rows, np.full(upper.size, -np.inf), upper)
         self.idle = np.concatenate([self.idle, np.zeros(upper.size, dtype=np.int64)])
+
+    def evidence(self, report: SolveReport) -> Evidence | None:
+        """What the report's duals say, in terms that outlive the LP; None without duals."""
+        if report.duals is None or report.status is Status.FAILED:
+            return None
+        weights = -np.minimum(np.nan_to_num(report.duals[self.own_rows :]), 0.0)
+        used = np.flatnonzero(weights)
+        multipliers = report.duals[: self.layout.count]
+        empty = report.status is Status.INFEASIBLE
+        return Evidence(multipliers.copy(), self.ids[used], weights[used], empty)
 
     @staticmethod
     def _stalled(history: list[float]) -> bool:
@@ -91,7 +108,7 @@ class CuttingPlanes:
         keep = self.idle < IDLE_ROUNDS
         if not keep.all():
             self.session.keep_rows(np.concatenate([np.ones(self.own_rows, dtype=bool), keep]))
-            self.idle = self.idle[keep]
+            self.idle, self.ids = self.idle[keep], self.ids[keep]
 
 
 def ideal_rung(problem: Problem) -> list[Bound]:
@@ -103,7 +120,10 @@ def ideal_rung(problem: Problem) -> list[Bound]:
     found = []
     for i, (cost, offset) in enumerate(zip(costs, offsets.tolist(), strict=True)):
         report = planes.minimize(cost, offset, problem.settings)
-        found.append(bound_from_report(problem, i, report, building))
+        bound = bound_from_report(problem, i, report, building)
+        leaves = Leaves(region_of(problem), problem.rows[i], planes.store)
+        leaves.add(np.full(planes.layout.count, -1, dtype=np.int8), planes.best)
+        found.append(replace(bound, certified_lower=leaves.certified, multipliers=None))
     return found
 
 
@@ -113,4 +133,5 @@ RUNG = Rung(
     claim="LP plus cutting planes of each neuron's ideal formulation",
     source="Anderson et al. 2020; Tjandraatmadja et al. 2020",
     run=ideal_rung,
+    certifies=True,
 )

@@ -5,7 +5,8 @@ duals prove (weak duality), not the solver's objective; the minimiser x̃, proje
 the network, gives the upper side.
 
 Source: Ehlers 2017; Wong & Kolter 2018, eq. (4); Salman et al. 2019, "A convex relaxation barrier".
-Checked: the duals, the minimiser. Trusted: float64 rounding in the dual evaluation, and that the given l,u hold.
+Checked: the duals, the minimiser. Trusted: that the given l,u hold; `lower` is
+evaluated in float64 on the template, `certified_lower` on the network itself with rounding taken off.
 """
 
 from __future__ import annotations
@@ -30,4 +31,5 @@ RUNG = Rung(
     claim="optimum of the triangle relaxation, bound proven by its duals",
     source="Ehlers 2017; Wong & Kolter 2018",
     run=lp_rung,
+    certifies=True,
 )

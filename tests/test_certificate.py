@@ -1,0 +1,170 @@
+"""Certified bounds: below the exact values of rational arithmetic, and by no more than rounding."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import random_conv_network, random_dense_network
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.balls import LinfBall
+from toolkit.certificate import certified_bounds, certify_multipliers, linear_forms
+from toolkit.certify import certify
+from toolkit.layer_bounds import layer_bounds
+from toolkit.layers import Dense
+from toolkit.margins import margin_problem
+from toolkit.network import Network
+from toolkit.problem import Problem, Settings, Verdict
+from toolkit.radius import certified_radius
+from toolkit.rounding import float32_error, gamma, norm, region_of, row_norms
+from toolkit.rungs import RUNGS, get_rung
+
+HIGHS = Settings(solver="highs")
+CERTIFYING = [name for name, rung in RUNGS.items() if rung.certifies]
+
+
+def exact_forward(network: Network, point: np.ndarray) -> list[Fraction]:
+    """F(x) of the float network at a float point, in rational arithmetic."""
+    values = [Fraction(float(v)) for v in point]
+    for k, layer in enumerate(network.layers):
+        weight, bias = layer.to_sparse().toarray(), layer.bias_vector
+        if k:
+            values = [max(v, Fraction(0)) for v in values]
+        values = [
+            sum((Fraction(float(w)) * v for w, v in zip(row, values, strict=True) if w), Fraction(float(b)))
+            for row, b in zip(weight, bias, strict=True)
+        ]
+    return values
+
+
+def small_problem(seed: int) -> Problem:
+    rng = np.random.default_rng(seed)
+    network = random_dense_network(rng, (4, 8, 7, 3)) if seed % 2 else random_conv_network(rng, (1, 4, 4), (2, 2), (5,))
+    ball = LinfBall(rng.uniform(0, 1, network.input_size), float(rng.uniform(0, 0.4)), (0, 1))
+    return margin_problem(network, ball, 0, settings=HIGHS)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_certified_bounds_lie_below_exact_values(seed: int) -> None:
+    problem = small_problem(seed)
+    corners = problem.ball.argmin_linear(np.random.default_rng(seed).normal(size=(4, problem.ball.size)))
+    outputs = [exact_forward(problem.network, x) for x in corners]
+    least = [min(out[0] - out[t] for out in outputs) for t in (1, 2)]
+    for name in CERTIFYING:
+        for bound, value in zip(get_rung(name)(problem), least, strict=True):
+            assert np.isfinite(bound.certified_lower)
+            assert Fraction(bound.certified_lower) <= value, name
+            assert bound.certified_lower >= bound.lower - 1e-9 * (1 + abs(bound.lower)), name
+
+
+@given(seed=st.integers(0, 10**6))
+def test_any_multipliers_are_sound(seed: int) -> None:
+    """Made-up, huge, infinite or absent multipliers only loosen the bound."""
+    problem = small_problem(seed)
+    (truth, _) = get_rung("bab")(problem)
+    rng = np.random.default_rng(seed)
+    count = region_of(problem).count
+    for scale in (0.0, 1e-300, 1.0, 1e8, 1e200, 1e308):
+        made_up = rng.uniform(-1, 1, size=count) * scale
+        assert certify_multipliers(problem, 0, made_up) <= truth.upper
+        if count:
+            made_up[rng.integers(count)] = rng.choice([np.nan, np.inf, -np.inf])
+        assert certify_multipliers(problem, 0, made_up) <= truth.upper
+
+
+@given(seed=st.integers(0, 10**6))
+def test_products_of_weights_are_within_their_error_bound(seed: int) -> None:
+    """x̂ = w·v + b ± δ at points of the ball, evaluated in rational arithmetic on the float network."""
+    problem = small_problem(seed)
+    region = region_of(problem)
+    if not region.count:
+        return
+    neurons = np.arange(region.count)
+    weight, bias, slack = linear_forms(region, neurons)
+    alive = [(k, int(i)) for k, own in enumerate(region.unstable) for i in own]
+    original = [np.flatnonzero(~problem.relu_bounds.inactive(k)) for k in range(len(problem.relu_bounds))]
+    x = problem.ball.sample(1, seed)[0]
+    inputs = [Fraction(float(v)) for v in x]
+    exact = [exact_forward(problem.network.cut(k), x) for k in range(len(problem.relu_bounds))]
+    hats = [exact[k][int(original[k][i])] for k, i in alive]
+    values = inputs + [max(v, Fraction(0)) for v in hats]
+    assert slack.max() <= 1e-9
+    for i in neurons:
+        form = sum((Fraction(float(w)) * v for w, v in zip(weight[i], values, strict=True) if w), Fraction(bias[i]))
+        assert abs(form - hats[i]) <= Fraction(slack[i])
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-30, 1.0, 1e30, 1e120])
+def test_huge_and_tiny_weights_keep_sound_bounds(scale: float) -> None:
+    rng = np.random.default_rng(2)
+    first, second = random_dense_network(rng, (3, 6, 2)).layers
+    network = Network([Dense(first.weight * scale, first.bias * scale), Dense(second.weight, second.bias * scale)])
+    ball = LinfBall(rng.normal(size=3), 0.3)
+    problem = margin_problem(network, ball, 0, settings=HIGHS)
+    least = min((lambda out: out[0] - out[1])(exact_forward(network, x)) for x in ball.corners())
+    for name in ("interval", "dual", "crown", "lp"):
+        (bound,) = get_rung(name)(problem)
+        assert Fraction(bound.certified_lower) <= least
+        assert bound.certified_lower > -np.inf or name == "lp"  # solvers take 1e20 for infinity
+
+
+def test_weights_beyond_float64_prove_nothing() -> None:
+    network = Network([Dense(np.full((2, 2), 1e300)), Dense(np.array([[1e300, -1e300], [0.0, 1.0]]))])
+    ball = LinfBall(np.zeros(2), 1.0)
+    with np.errstate(all="ignore"):
+        bounds = layer_bounds(network, ball)
+        problem = Problem(network, ball, np.array([[1.0, -1.0]]), bounds)
+        found = certified_bounds(region_of(problem), problem.rows, np.zeros((1, region_of(problem).count)))
+    assert found[0] == -np.inf
+
+
+def test_norms_are_not_below_the_true_ones() -> None:
+    rng = np.random.default_rng(0)
+    for scale in (1e-200, 1e-3, 1e200):
+        values = rng.normal(size=50) * scale
+        exact = sum((Fraction(float(v)) ** 2 for v in values), Fraction(0))
+        assert Fraction(norm(values)) ** 2 >= exact
+    rows = rng.normal(size=(3, 40))
+    for row, found in zip(rows, row_norms(rows), strict=True):
+        assert Fraction(found) ** 2 >= sum((Fraction(float(v)) ** 2 for v in row), Fraction(0))
+    with pytest.raises(ValueError, match="too long for an error bound"):
+        gamma(2**53)
+
+
+def test_float32_inference_stays_within_its_margin() -> None:
+    rng = np.random.default_rng(1)
+    network = random_dense_network(rng, (20, 40, 30, 5))
+    ball = LinfBall(rng.uniform(0, 1, 20), 0.1, (0, 1))
+    bounds = layer_bounds(network, ball)
+    margin, looser = float32_error(network.layers, ball, bounds), float32_error(network.layers, ball)
+    assert np.all(margin <= looser)
+    assert np.all(margin < 1e-3)
+    for x in ball.sample(20):
+        y = x.astype(np.float32)
+        for k, layer in enumerate(network.layers):
+            y = (np.maximum(y, 0) if k else y) @ layer.weight.T.astype(np.float32) + layer.bias.astype(np.float32)
+        error = np.abs(y.astype(np.float64) - network.forward(x))
+        assert np.all(error <= margin)
+        assert error.max() > 0
+
+
+def test_yes_is_certified_and_a_solvers_word_alone_is_refused() -> None:
+    decided = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        network = random_dense_network(rng, (6, 16, 16, 3))
+        center = rng.normal(size=6)
+        label = int(network.predict(center))
+        eps = 1.02 * certified_radius(network, center, label, ("dual", "lp"), tolerance=1e-3).certified
+        answer = certify(network, LinfBall(center, eps), label)
+        assert answer.certified == (answer.verdict is Verdict.YES)
+        word = certify(network, LinfBall(center, eps), label, ("exact",), settings=HIGHS)
+        refused = certify(network, LinfBall(center, eps), label, ("exact",), settings=Settings("highs", rigorous=True))
+        assert word.verdict == answer.verdict
+        assert refused.verdict in (answer.verdict, Verdict.MAYBE)
+        assert refused.certified or refused.verdict is not Verdict.YES
+        decided += answer.verdict is Verdict.YES and not word.certified
+    assert decided > 0
