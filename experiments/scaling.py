@@ -36,7 +36,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
 import pandas as pd
 from scaling_costs import cost_tables
 from scaling_figures import draw_gap_against_shape, draw_gap_against_unstable, draw_time_against_unstable
@@ -134,11 +133,11 @@ def ladder_rows(file: Path, count: int) -> pd.DataFrame:
 
 def verdict_rows(folder: Path) -> dict[str, pd.DataFrame]:
     """Per-image rows that verdicts.py left in a folder, by a title that names part, network and ε."""
-    table = pd.read_csv(folder / "table.csv")
     found = {}
-    for part in table.itertuples():
-        limit = "" if np.isnan(part.limit) else f", {part.limit:g} s an image"
-        found[f"{part.part}: {part.network}, ε = {part.eps:g}{limit}"] = pd.read_csv(folder / f"{part.part}.csv")
+    for part in pd.read_csv(folder / "table.csv").to_dict("records"):
+        limit = "" if pd.isna(part["limit"]) else f", {part['limit']:g} s an image"
+        title = f"{part['part']}: {part['network']}, ε = {part['eps']:g}{limit}"
+        found[title] = pd.read_csv(folder / f"{part['part']}.csv")
     return found
 
 

@@ -24,9 +24,9 @@ def cost_tables(batches: dict[str, pd.DataFrame], images: int = IMAGES) -> tuple
 def cost_estimate(rows: pd.DataFrame, images: int = IMAGES) -> dict[str, float]:
     """What `images` such images cost, from per-image CPU seconds (column cpu_seconds).
 
-    measured images, maybe (share undecided), mean seconds with a 95 % bootstrap interval, slowest; core_hours = images
-    × mean; on C cores hours_C_least = max(total/C, slowest) and hours_C_most = total/C + slowest·(1 − 1/C), Graham's
-    bound for any order of the images. Trusted: that the measured images are like the others, the slowest included.
+    measured images, maybe (share undecided), mean seconds with a 95 % bootstrap interval, slowest; on C cores, with
+    total = images × mean: seconds_C_least = max(total/C, slowest), seconds_C_most = total/C + slowest·(1 − 1/C),
+    Graham's bound for any order of the images. Trusted: that the measured images stand for all, slowest included.
     """
     seconds = rows["cpu_seconds"].to_numpy(dtype=np.float64)
     mean, slowest = float(seconds.mean()), float(seconds.max())
@@ -41,8 +41,8 @@ def cost_estimate(rows: pd.DataFrame, images: int = IMAGES) -> dict[str, float]:
         "slowest": slowest,
     }
     for cores in CORES:
-        found[f"hours_{cores}_least"] = max(total / cores, slowest) / 3600
-        found[f"hours_{cores}_most"] = (total / cores + slowest * (1 - 1 / cores)) / 3600
+        found[f"seconds_{cores}_least"] = max(total / cores, slowest)
+        found[f"seconds_{cores}_most"] = total / cores + slowest * (1 - 1 / cores)
     return found
 
 

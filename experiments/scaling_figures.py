@@ -25,7 +25,6 @@ from toolkit.report.styles import (
     shared_legend,
 )
 
-ENLARGED = {"alpha": 3.0}  # points added to the marker of a rung that coincides with another one (alpha = LP)
 GAP_FLOOR = 1e-3  # below the solver's relative gap of 1e-4 on margins around 10: drawn as "≤"
 SHAPE_EPS, SHAPE_NETWORK, SHAPE_WIDTH, SHAPE_DEPTH = 0.03, "digits-2x32", 32, 2
 
@@ -92,13 +91,12 @@ def draw_gap_against_unstable(cells: pd.DataFrame) -> Figure:
         rungs = list(pd.unique(known["rung"]))
         for name in rungs:
             look, own = look_of(name, rungs), known[known["rung"] == name]
-            style = _enlarged(name, look) | {"linestyle": "", "markerfacecolor": "none"}
-            left.plot(own["unstable"], own["shown"], label=label_of(name), **style)
+            marks = {"markersize": look.marker_size + 0.4, "markeredgewidth": 0.9}
+            style = _style(look) | marks | {"linestyle": "", "markerfacecolor": "none"}
+            left.plot(own["unstable"], own["shown"], label=_label(name, known), **style)
             right.plot(own["unstable"], own["tightness"], **style)
         left.set(xscale="log", yscale="log", ylabel="m* − bound (logits)", title="gap")
-        right.set(
-            xscale="log", ylabel="(clean − m*) / (clean − bound)", title="tightness (1 = exact)", ylim=(-0.03, 1.03)
-        )
+        right.set(xscale="log", ylabel="tightness (1 = exact)", title="tightness", ylim=(-0.03, 1.03))
         _say_floor(left)
         for panel in (left, right):
             panel.set_xlabel("unstable neurons k")
@@ -127,7 +125,7 @@ def draw_gap_against_shape(cells: pd.DataFrame) -> Figure:
             upper, lower = panels[k], panels[k + 3]
             for name in rungs:
                 look, own = look_of(name, rungs), part[part["rung"] == name].sort_values(column)
-                style = _enlarged(name, look) | {"linestyle": look.linestyle, "label": label_of(name)}
+                style = _style(look) | {"linestyle": look.linestyle, "label": _label(name, known)}
                 upper.plot(own[column], own["shown"], **style)
                 lower.plot(own[column], own["tightness"], **style)
             upper.set(yscale="log", title=title)
@@ -139,33 +137,40 @@ def draw_gap_against_shape(cells: pd.DataFrame) -> Figure:
                 _ticks(panel, sorted(part[column].unique()))
         panels[0].set_ylabel("m* − bound (logits)")
         panels[3].set_ylabel("tightness (1 = exact)")
-        _say_floor(panels[0])
+        for k, panel in enumerate(panels[:3]):
+            _say_floor(panel, text=k == 0)
         shared_legend(figure, panels[:1])
     return figure
 
 
-def _enlarged(name: str, look: Look) -> dict[str, Any]:
-    """Marker and line of a rung; hollow and wide for one that another rung's curve covers."""
-    more = ENLARGED.get(name, 0.0)
-    return {
-        "color": look.color,
-        "marker": look.marker,
-        "markersize": look.marker_size + more,
-        "markerfacecolor": "none" if more else look.color,
-        "linewidth": 1.2 + 0.7 * more,
-    }
+def _style(look: Look) -> dict[str, Any]:
+    return {"color": look.color, "marker": look.marker, "markersize": look.marker_size, "linewidth": 1.2}
+
+
+def _label(name: str, known: pd.DataFrame) -> str:
+    """The rung's name; LP's says so where it stands for alpha too."""
+    merged = name == "lp" and "alpha" not in set(known["rung"])
+    return "LP = alpha" if merged else label_of(name)
 
 
 def _known_gaps(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells of lower rungs whose median gap is known, `shown` with the floor applied; k = 0 is left out."""
+    """Cells of lower rungs whose median gap is known, `shown` with the floor applied; k = 0 is left out.
+
+    alpha is left out where it equals lp everywhere (to 1 % or the floor), as strong duality has it on shared l,u.
+    """
     known = cells[(cells["rung"] != "exact") & cells["gap"].notna() & (cells["unstable"] >= 1)]
+    by_rung = known.pivot_table(index=["network", "eps"], columns="rung", values="gap")
+    if {"alpha", "lp"} <= set(by_rung) and np.allclose(by_rung["alpha"], by_rung["lp"], rtol=0.01, atol=GAP_FLOOR):
+        known = known[known["rung"] != "alpha"]
     return known.assign(shown=known["gap"].clip(lower=GAP_FLOOR))
 
 
-def _say_floor(panel: Axes) -> None:
-    panel.axhline(GAP_FLOOR, color=TEXT_GREY, linewidth=0.6, linestyle=(0, (1, 2)))
-    panel.text(0.99, GAP_FLOOR * 1.15, f"≤ {GAP_FLOOR:g}", transform=panel.get_yaxis_transform(), ha="right",
-               va="bottom", color=TEXT_GREY, fontsize=7)  # fmt: skip
+def _say_floor(panel: Axes, text: bool = True) -> None:
+    panel.axhline(GAP_FLOOR, color=TEXT_GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+    panel.set_ylim(bottom=0.4 * GAP_FLOOR)
+    if text:
+        place = panel.get_yaxis_transform()
+        panel.text(0.99, 0.86 * GAP_FLOOR, "≤ 10⁻³", transform=place, ha="right", va="top", color=TEXT_GREY, fontsize=7)
 
 
 def _plain_ticks(panel: Axes, values: pd.Series[float]) -> None:
@@ -181,10 +186,8 @@ def _ticks(panel: Axes, places: Sequence[float]) -> None:
 
 def _legend_with_markers(figure: Figure, entries: Mapping[str, Look]) -> None:
     """Text and look of every fitted law, below the figure, each with its rung's marker."""
-    handles = [
-        Line2D([], [], color=look.color, linestyle=look.linestyle, marker=look.marker, markersize=look.marker_size)
-        for look in entries.values()
-    ]
+    styles = [_style(look) | {"linestyle": look.linestyle} for look in entries.values()]
+    handles = [Line2D([], [], **style) for style in styles]
     figure.legend(handles, list(entries), loc="outside lower center", ncols=4, frameon=False, handlelength=2.4)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scaling_costs import CORES, IMAGES
 
 from toolkit.problem import Status
 from toolkit.report.tables import margin_gaps
@@ -128,10 +129,34 @@ def markdown_report(table: pd.DataFrame, fits: pd.DataFrame, cost: pd.DataFrame,
         ("Milliseconds a margin (CPU, median; > : stopped by the clock)", shown_times.join(unstable).reset_index()),
         ("Gap m* − bound, logits (median; m* at its largest possible value)", gaps.join(unstable).reset_index()),
         ("Growth with k unstable neurons: seconds = c·k^p, log10 seconds = a + b·k", fits.map(_three)),
-        ("Cost of verdicts, estimated from the measured images (seconds: CPU)", cost.map(_three)),
+        (f"Cost of verdicts of {IMAGES:,} images, from the measured ones, on 1, 100 and 1,000 cores", _costs(cost)),
         ("Rungs of the ladder: share of images reached and settled, CPU seconds", cost_rungs.map(_three)),
     )
     return "\n".join(f"## {title}\n\n{pipe_table(frame)}" for title, frame in sections)
+
+
+def _costs(cost: pd.DataFrame) -> pd.DataFrame:
+    """The cost table with its intervals as text."""
+    shown = cost[["network", "measured"]].assign(MAYBE=cost["maybe"].map(lambda share: f"{share:.0%}"))
+    shown["CPU ms an image (95 %)"] = [
+        f"{1e3 * mean:.3g} ({1e3 * low:.3g} … {1e3 * high:.3g})"
+        for mean, low, high in cost[["mean", "mean_low", "mean_high"]].itertuples(index=False)
+    ]
+    shown["slowest"] = cost["slowest"].map(_duration)
+    for cores in CORES:
+        ends = zip(
+            cost[f"seconds_{cores}_least"].map(_duration), cost[f"seconds_{cores}_most"].map(_duration), strict=True
+        )
+        unit = "core" if cores == 1 else "cores"
+        shown[f"{cores:,} {unit}"] = [low if low == high else f"{low} … {high}" for low, high in ends]
+    return shown
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def pipe_table(frame: pd.DataFrame) -> str:

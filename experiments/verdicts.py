@@ -245,6 +245,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, help="seconds an image")
     parser.add_argument("--ladder", help="rungs, comma-separated")
     parser.add_argument("--tighten", help="rungs added to l,u before ideal and exact, comma-separated; '' for none")
+    parser.add_argument("--fresh", action="store_true", help="forget images done before, say by an older version")
     parser.add_argument("--out", type=Path, default=Path("results/verdicts"))
     return parser.parse_args(arguments)
 
@@ -254,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for part in chosen_parts(options):
+        if options.fresh:
+            (options.out / f"{part.name}.csv").unlink(missing_ok=True)
         run_part(part, options.out, read_records(options.out).get(part.name, {}))
     table = summary_table(options.out)
     table.to_csv(options.out / "table.csv", index=False, float_format="%.5g")

@@ -62,9 +62,9 @@ def test_cost_of_many_images_is_bracketed():
     )
     cost = cost_estimate(rows, images=720)
     assert (cost["mean"], cost["slowest"], cost["maybe"]) == (3.75, 10.0, 0.25)
-    assert cost["hours_1_least"] == cost["hours_1_most"] == pytest.approx(0.75)
-    assert cost["hours_1000_least"] == pytest.approx(10 / 3600)  # the slowest image is longer than a core's share
-    assert cost["hours_1000_most"] <= cost["hours_1000_least"] + 2.7 / 3600 + 1e-12
+    assert cost["seconds_1_least"] == cost["seconds_1_most"] == pytest.approx(2700)
+    assert cost["seconds_1000_least"] == 10.0  # the slowest image is longer than a core's share
+    assert cost["seconds_1000_most"] == pytest.approx(2.7 + 9.99)
     assert cost["mean_low"] < cost["mean"] < cost["mean_high"]
     shares = rung_shares(rows).set_index("stage")
     assert shares["reached"].to_dict() == {"clean": 1.0, "dual": 0.75, "exact": 0.5}
@@ -113,6 +113,8 @@ def test_verdicts_go_on_where_they_stopped(tmp_path: Path) -> None:
     assert images["cpu_seconds"].gt(0).all()
     with pytest.raises(ValueError, match="other settings"):
         verdicts.main([*own, "--count", "8", "--ladder", "dual,lp"])
+    (row,) = verdicts.main([*own, "--count", "2", "--ladder", "dual,lp", "--fresh"]).itertuples()
+    assert row.images == 2
 
 
 def test_verdicts_without_the_published_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
