@@ -225,7 +225,7 @@ def margin_against_eps(points: int = POINTS, curves: Sequence[str] = CURVES) -> 
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         panel = figure.subplots()
         panel.grid(axis="y", color=GRID_GREY, linewidth=0.5)
-        panel.axhspan(0, 1.1 * clean, color=YES_GREEN, alpha=0.07, linewidth=0)
+        panel.axhspan(0, 1.25 * clean, color=YES_GREEN, alpha=0.07, linewidth=0)
         panel.axhline(0, color=TEXT_GREY, linewidth=0.9)
         for k, (name, values) in enumerate(found.items()):
             look, eps = LOOKS[name], gives_up[name]
@@ -235,7 +235,7 @@ def margin_against_eps(points: int = POINTS, curves: Sequence[str] = CURVES) -> 
             panel.plot(eps, 0, look.marker, markersize=7, color=look.color, markeredgecolor="white", zorder=5)
             panel.plot([eps, eps], [0, 1.08 * floor], color=look.color, linewidth=0.9, linestyle=(0, (2, 1)), zorder=2)
         panel.set_xlim(0, LAST_EPS)
-        panel.set_ylim(1.08 * floor, 1.1 * clean)
+        panel.set_ylim(1.08 * floor, 1.25 * clean)
         panel.text(0.001, 0.02 * clean, "YES", color=YES_GREEN, va="bottom")
         panel.set_xlabel(EPS_LABEL)
         panel.set_ylabel(f"bound on the margin F$_{DIGIT.label}$ − F$_{TARGET}$ (logits)")

@@ -8,6 +8,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,7 +26,7 @@ from toolkit.provenance import read_provenance
 from toolkit.report import gap_table
 from toolkit.report.html import write_html
 from toolkit.report.html_curves import SYMBOLS, curve_panels
-from toolkit.report.html_samples import sample_verdicts
+from toolkit.report.html_samples import sample_verdicts, verdict_reason
 from toolkit.report.styles import LOOKS, OTHER_LOOKS
 from toolkit.report.tables import margin_gaps
 from toolkit.spec import parse_spec
@@ -217,9 +218,10 @@ def test_every_look_has_a_plotly_symbol() -> None:
     ],
 )  # fmt: skip
 def test_verdict_and_reason(rows: pd.DataFrame, verdict: str, reason: str) -> None:
-    [line] = sample_verdicts(margin_gaps(rows)).to_dict("records")
+    gaps = margin_gaps(rows)
+    [line] = sample_verdicts(gaps).to_dict("records")
     assert line["verdict"] == verdict
-    assert reason in line["reason"]
+    assert reason in verdict_reason(gaps, verdict)
 
 
 def test_undecided_samples_come_first_and_the_cap_is_said(tmp_path: Path) -> None:
@@ -249,6 +251,15 @@ def test_rows_that_break_the_order_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no rows"):
         write_html(TWO_TARGETS.iloc[:0], tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_plotly_is_told_before_anything_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    assert main(["report", str(folder), "--html", "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'relugap[html]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 WATCH = """<script>

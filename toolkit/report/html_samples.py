@@ -23,51 +23,60 @@ Run = Mapping[str, Any]
 
 
 def sample_verdicts(gaps: pd.DataFrame) -> pd.DataFrame:
-    """One row per (network, sample, ε, l,u chain): verdict and why, from the rows of that chain together.
+    """One row per (network, sample, ε, l,u chain) with its verdict, from the rows of that chain together.
 
     YES: every target asked about has a lower bound > 0. NO: a point with margin ≤ 0 is known, found by a rung or the
     sample itself. MAYBE: neither.
     """
-    lines = []
-    for values, part in gaps.groupby(SAMPLE_KEYS, dropna=False, sort=False):
-        verdict, reason = _verdict(part)
-        lines.append({**dict(zip(SAMPLE_KEYS, values, strict=True)), "verdict": verdict, "reason": reason})
-    return pd.DataFrame(lines)
+    targets = gaps.groupby([*SAMPLE_KEYS, "target"], dropna=False, as_index=False).agg(
+        low=("lower", "max"), high=("upper", "min"), clean=("clean", "first")
+    )
+    targets = targets.assign(proven=targets["low"] > 0, refuted=(targets["high"] <= 0) | (targets["clean"] <= 0))
+    table = targets.groupby(SAMPLE_KEYS, dropna=False, as_index=False).agg(
+        proven=("proven", "all"), refuted=("refuted", "any")
+    )
+    table["verdict"] = np.where(table["refuted"], "NO", np.where(table["proven"], "YES", "MAYBE"))
+    return table.drop(columns=["proven", "refuted"])
 
 
-def _verdict(part: pd.DataFrame) -> tuple[str, str]:
+def verdict_reason(part: pd.DataFrame, verdict: str) -> str:
+    """Why a sample has its verdict, in words; part: its rows of `margin_gaps`."""
     targets = part.groupby("target").agg(low=("lower", "max"), high=("upper", "min"), clean=("clean", "first"))
-    if (targets["clean"] <= 0).any():
-        return "NO", f"the image itself has margin {targets['clean'].min():.4g} to class {targets['clean'].idxmin()}"
-    if (targets["high"] <= 0).any():
+    if verdict == "NO" and (targets["clean"] <= 0).any():
+        return f"the image itself has margin {targets['clean'].min():.4g} to class {targets['clean'].idxmin()}"
+    if verdict == "NO":
         finders = part.loc[part["upper"] <= 0, "rung"].astype(str).unique()
         value, target = targets["high"].min(), targets["high"].idxmin()
-        return "NO", f"a point of the ball, found by {', '.join(finders)}, has margin {value:.4g} to class {target}"
-    if (targets["low"] > 0).all():
+        return f"a point of the ball, found by {', '.join(finders)}, has margin {value:.4g} to class {target}"
+    if verdict == "YES":
         proven = part[part["lower"] > 0].groupby("rung", observed=True)["target"].nunique() == len(targets)
         alone = [str(name) for name in proven.index[proven]]
         by = f"by {alone[0]} alone" if alone else "by several rungs together"
-        return "YES", f"every margin asked about is proven > 0, {by}; the smallest bound is {targets['low'].min():.4g}"
-    return "MAYBE", f"neither proven nor refuted for class {', '.join(map(str, targets.index[~(targets['low'] > 0)]))}"
+        return f"every margin asked about is proven > 0, {by}; the smallest bound is {targets['low'].min():.4g}"
+    return f"neither proven nor refuted for class {', '.join(map(str, targets.index[~(targets['low'] > 0)]))}"
 
 
 def sample_sections(
     gaps: pd.DataFrame, verdicts: pd.DataFrame, runs: Sequence[Run], max_samples: int
 ) -> list[dict[str, Any]]:
     """What the page shows of each sample, at most `max_samples`, those with a MAYBE first."""
-    parts = list(verdicts.groupby(SECTION_KEYS, dropna=False, sort=True))
-    if len(parts) > max_samples:
-        parts = sorted(parts, key=lambda entry: not (entry[1]["verdict"] == "MAYBE").any())[:max_samples]
-    cells = dict(list(side_by_side(gaps).groupby(SAMPLE_KEYS, dropna=False)))
-    images = _Images()
+    open_first = verdicts.assign(settled=verdicts["verdict"] != "MAYBE")
+    wanted = open_first.groupby(SECTION_KEYS, dropna=False, as_index=False).agg(settled=("settled", "all"))
+    if len(wanted) > max_samples:
+        wanted = wanted.sort_values("settled", kind="stable").head(max_samples)
+    shown = gaps.merge(wanted[SECTION_KEYS], on=SECTION_KEYS)
+    parts = dict(list(shown.groupby(SAMPLE_KEYS, dropna=False)))
+    cells = dict(list(side_by_side(shown).groupby(SAMPLE_KEYS, dropna=False)))
+    images, rungs = _Images(), [str(name) for name in gaps["rung"].cat.categories]
     sections = []
-    for _, part in parts:
-        keys: dict[Any, Any] = part[SECTION_KEYS].iloc[0].to_dict()
+    for keys in wanted[SECTION_KEYS].to_dict("records"):
+        own = verdicts.merge(pd.DataFrame([keys]), on=SECTION_KEYS)
+        entries = []
+        for line in own.to_dict("records"):
+            place = tuple(line[key] for key in SAMPLE_KEYS)
+            reason = verdict_reason(parts[place], line["verdict"])
+            entries.append(_entry({**line, "reason": reason}, cells[place], rungs, runs))
         image, note = images.find(str(keys["dataset"]), int(keys["sample"]), int(keys["label"]))
-        entries = [
-            _entry(line, cells[tuple(line[key] for key in SAMPLE_KEYS)], list(gaps["rung"].cat.categories), runs)
-            for line in part.to_dict("records")
-        ]
         sections.append({**keys, "image": image, "note": note, "entries": entries})
     return sections
 
