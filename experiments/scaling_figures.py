@@ -132,7 +132,7 @@ def draw_gap_against_shape(cells: pd.DataFrame) -> Figure:
             upper.tick_params(labelbottom=False)
             lower.set(ylim=(-0.03, 1.03), xlabel={"eps": "ε", "width": "width", "depth": "hidden layers"}[column])
             for panel in (upper, lower):
-                if column == "width":
+                if column != "depth":
                     panel.set_xscale("log")
                 _ticks(panel, sorted(part[column].unique()))
         panels[0].set_ylabel("m* − bound (logits)")

@@ -13,6 +13,7 @@ from toolkit.problem import Status
 from toolkit.report.tables import margin_gaps
 
 CELL = ["network", "width", "depth", "eps"]
+CLEAR = 0.02  # of R²: fits closer than that are called equally good
 
 
 def scaling_cells(rows: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
@@ -79,6 +80,13 @@ def fit_exponential(k: ArrayLike, seconds: ArrayLike) -> Line:
     return fit_line(k, np.log10(np.asarray(seconds, dtype=np.float64)))
 
 
+def better_fit(power: Line, exponential: Line) -> str:
+    """The fit that explains more; "either" where their R² differ by less than CLEAR."""
+    if abs(power.r2 - exponential.r2) < CLEAR:
+        return "either"
+    return "power" if power.r2 > exponential.r2 else "exponential"
+
+
 def fit_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Both fits of every rung over its uncensored cells with k ≥ 1, and which explains more.
 
@@ -109,7 +117,7 @@ def fit_table(cells: pd.DataFrame) -> pd.DataFrame:
                 "b": exponential.slope,
                 "b_error": exponential.slope_error,
                 "r2_exponential": exponential.r2,
-                "better": "power" if power.r2 >= exponential.r2 else "exponential",
+                "better": better_fit(power, exponential),
                 "doubling": np.log10(2) / exponential.slope if exponential.slope > 0 else np.inf,
             }
         )
