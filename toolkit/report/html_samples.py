@@ -77,7 +77,8 @@ def sample_sections(
             reason = verdict_reason(parts[place], line["verdict"])
             entries.append(_entry({**line, "reason": reason}, cells[place], rungs, runs))
         image, note = images.find(str(keys["dataset"]), int(keys["sample"]), int(keys["label"]))
-        sections.append({**keys, "image": image, "note": note, "entries": entries})
+        named = {str(key): value for key, value in keys.items()}
+        sections.append({**named, "image": image, "note": note, "entries": entries})
     return sections
 
 
