@@ -1,9 +1,10 @@
 """The verdict: a ladder of rungs, climbed until every target is decided.
 
 YES: every m_t has a lower bound above the tolerance, certified in real arithmetic (certificate.py) unless a MILP solver
-was asked for by name, whose word then counts; settings.rigorous refuses that too. NO: a point of the ball, replayed through the original network,
-has m_t ≤ 0 for some t (ties count). MAYBE: neither. Decided targets leave the ladder; every minimiser a rung returns is
-replayed against all targets; before the first expensive rung the layer bounds are tightened where that is cheap.
+was asked for by name, whose word then counts; settings.rigorous refuses that too. NO: a point of the ball, replayed
+through the original network, has m_t ≤ 0 for some t (ties count). MAYBE: neither. Decided targets leave the ladder;
+every minimiser a rung returns is replayed against all targets; before the first expensive rung the layer bounds are
+tightened where that is cheap.
 """
 
 from __future__ import annotations

@@ -124,6 +124,7 @@ def certify(
     ladder: Annotated[str, typer.Option(help="With --count: rungs to climb.")] = "dual,pgd,lp,ideal,exact",
     workers: Annotated[int, typer.Option(min=1, help="With --count: processes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="With --count: a CSV file with one row per image.")] = None,
+    proof: Annotated[Path | None, typer.Option(help="Write a proof to this .npz, for `relugap check`.")] = None,
     debug: Debug = False,
 ) -> None:
     """One image: its margins by every rung, and the verdict. Or many: --count.
@@ -139,6 +140,8 @@ def certify(
     if count is not None:
         if data is None or index is not None or image is not None:
             raise ValueError("--count needs --data and neither --index nor --image")
+        if proof is not None:
+            raise ValueError("--proof is for one image, not for --count")
         from toolkit.certify_batch import BatchPlan
         from toolkit.cli.verdicts import BatchQuestion, answer_batch
         from toolkit.problem import Settings
@@ -155,8 +158,31 @@ def certify(
     chosen = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)
-    answer(Question(network, architecture, eps, box, *centre, chosen or ["dual", "lp", "exact"], chain, target), solver,
-           time_limit)  # fmt: skip
+    question = Question(network, architecture, eps, box, *centre, chosen or ["dual", "lp", "exact"], chain, target)
+    answer(question, solver, time_limit)
+    if proof is not None:
+        from toolkit.cli.check import prove
+
+        prove(question, proof, time_limit)
+
+
+@app.command()
+def check(
+    proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
+    network: Annotated[str, typer.Option(help="The network it is about: zoo:NAME, .npz, .onnx or .pth.")],
+    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
+    index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Verify a proof without any solver. Exit code 1 if it is rejected.
+
+    Example: relugap check proof.npz --network zoo:mnist5k-standard --data mnist5k --index 3
+    """
+    from toolkit.cli.check import answer_check
+
+    if not answer_check(proof, network, architecture, data, index):
+        raise typer.Exit(1)
 
 
 def _box(text: str) -> tuple[float, float]:

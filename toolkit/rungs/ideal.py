@@ -64,6 +64,8 @@ class CuttingPlanes:
             if best is None or report.bound >= best.bound:
                 best, self.best = report, self.evidence(report)
             history.append(best.bound)
+            if settings.stop_at is not None and best.bound > settings.stop_at + 1e-6:
+                break
             if report.status is not Status.OPTIMAL or report.x is None or self._stalled(history):
                 best = best if report.status is Status.OPTIMAL else replace(best, status=report.status)
                 break

@@ -1,0 +1,68 @@
+"""`check`, and `certify --proof`: proofs that can be verified without a solver."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from toolkit.balls import LinfBall
+from toolkit.check import RejectedProofError, check_proof
+from toolkit.cli.certify import Question, centre
+from toolkit.data import load_dataset
+from toolkit.network import Network
+from toolkit.problem import Settings
+
+
+def prove(question: Question, path: Path, time_limit: float | None) -> None:
+    """Search for a proof of the question's margins, write it and say what it proves."""
+    from toolkit.proof import write_proof
+
+    network = Network.load(question.network, question.architecture)
+    _, center, label = centre(question, network)
+    ball = LinfBall(center, question.eps, question.domain)
+    started = time.perf_counter()
+    proof = write_proof(path, network, ball, label, question.targets, Settings(time_limit=time_limit))
+    seconds = time.perf_counter() - started
+    least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
+    word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
+    Console().print(f"proof {path}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
+
+
+def answer_check(path: Path, source: str, architecture: str | None, data: str | None, index: int | None) -> bool:
+    """Verify a proof and print what it states; False if it is rejected."""
+    if (data is None) != (index is None):
+        raise ValueError("--data and --index go together: the image that the ball's centre must be")
+    if not path.is_file():
+        raise FileNotFoundError(f"no proof at {path}")
+    network = Network.load(source, architecture)
+    started = time.perf_counter()
+    console = Console(soft_wrap=True)
+    try:
+        checked = check_proof(path, network)
+        if data is not None and index is not None:
+            _compare(checked.ball, data, index)
+    except RejectedProofError as error:
+        console.print(f"[bold red]REJECTED[/]: {error}", highlight=False)
+        return False
+    seconds = time.perf_counter() - started
+    others = network.output_size - 1
+    where = f"domain [{checked.ball.domain[0]:g}, {checked.ball.domain[1]:g}]" if checked.ball.domain else "no domain"
+    console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
+                  highlight=False)  # fmt: skip
+    console.print(f"class {checked.label}, ε = {checked.ball.eps:g} in ℓ∞, {where}", highlight=False, markup=False)
+    for target, claim in checked.claims.items():
+        console.print(f"margin to class {target} ≥ {claim:.6g}", highlight=False)
+    if checked.positive and len(checked.claims) == others:
+        console.print("no adversarial example in the ball", highlight=False)
+    return True
+
+
+def _compare(ball: LinfBall, data: str, index: int) -> None:
+    images = load_dataset(data)
+    if not 0 <= index < len(images):
+        raise ValueError(f"--index must be in 0 … {len(images) - 1} for {images.name}, got {index}")
+    features = images.features[index]
+    if features.shape != ball.center.shape or not (features == ball.center).all():
+        raise RejectedProofError(f"the ball's centre is not test image {index} of {images.name}")

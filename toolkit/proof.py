@@ -1,0 +1,176 @@
+"""A proof that a ball is free of adversarial examples, as a file that `check.py` verifies without any solver.
+
+Claim of the file: for every target t listed, F_{c*}(x) − F_t(x) ≥ claim_t for all x in the ball, F being the network
+with that digest in real arithmetic. It holds the ball, l,u of every ReLU layer with the multipliers of those that an LP
+tightened (all others follow from the dual rung's own multipliers), the cuts as (neuron, subset), and per target the
+leaves of a search tree: splits, multipliers, and weights of cuts. Nothing in it needs to be believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.balls import FloatArray, LinfBall
+from toolkit.leaves import CutStore, Evidence, Leaves
+from toolkit.network import Network
+from toolkit.problem import Problem, ReluBounds, Settings, margin_rows, selection_rows
+from toolkit.rounding import region_of
+from toolkit.rungs.bab import PseudoCosts, TreeSearch
+from toolkit.rungs.dual import RUNG as DUAL
+from toolkit.rungs.ideal import CuttingPlanes
+from toolkit.rungs.lp import RUNG as LP
+
+FORMAT = 1
+SLACK = 1e-10  # by which stored numbers are loosened, so that another machine's rounding cannot refute them
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proven: claims per target, certified lower bounds of the margins; leaves: size of the trees."""
+
+    targets: tuple[int, ...]
+    claims: tuple[float, ...]
+    leaves: int
+
+    @property
+    def positive(self) -> bool:
+        """Whether the ball is free of adversarial examples."""
+        return min(self.claims, default=1.0) > 0
+
+
+def ball_digest(ball: LinfBall) -> str:
+    """SHA-256 over centre, ε and domain."""
+    state = hashlib.sha256(np.ascontiguousarray(ball.center).tobytes())
+    state.update(json.dumps([ball.eps, ball.domain]).encode())
+    return state.hexdigest()
+
+
+def write_proof(
+    path: str | Path,
+    network: Network,
+    ball: LinfBall,
+    label: int,
+    targets: Sequence[int] | None = None,
+    settings: Settings | None = None,
+    tighten: bool = True,
+) -> Proof:
+    """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
+
+    tighten: also bound unstable neurons by LPs. settings.time_limit: seconds per target; settings.stop_at: what to
+    prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range.
+    """
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
+    given = replace(settings or Settings(), solver="highs")
+    settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
+    bounds, content = provable_bounds(network, ball, settings, tighten)
+    rows, chosen = margin_rows(network.output_size, label, targets)
+    problem = Problem(network, ball, rows, bounds, settings, chosen)
+    store, trees = _search(problem)
+    for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
+        content |= {f"lower{k}": low, f"upper{k}": high}
+    claims = []
+    for t, tree in zip(chosen, trees, strict=True):
+        claims.append(tree.certified - SLACK * (1.0 + abs(tree.certified)))
+        content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
+    columns = np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets])
+    header = {
+        "format": FORMAT,
+        "network": network.digest,
+        "ball": ball_digest(ball),
+        "eps": ball.eps,
+        "domain": ball.domain,
+        "label": label,
+        "targets": chosen,
+        "claims": claims,
+    }
+    content |= {
+        "header": np.array(json.dumps(header)),
+        "center": ball.center,
+        "cut.neurons": np.array(store.neurons, dtype=np.int64),
+        "cut.ends": np.cumsum([subset.size for subset in store.subsets], dtype=np.int64),
+        "cut.columns": columns.astype(np.int32),
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, **content)
+    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees))
+
+
+def provable_bounds(
+    network: Network, ball: LinfBall, settings: Settings, tighten: bool
+) -> tuple[ReluBounds, dict[str, Any]]:
+    """l,u by the dual rung, and by LPs where neurons stay unstable, with the LPs' multipliers under tight{k}.*"""
+    lower: list[FloatArray] = []
+    upper: list[FloatArray] = []
+    content: dict[str, Any] = {}
+    for k, size in enumerate(network.relu_sizes):
+        known = ReluBounds(tuple(lower), tuple(upper))
+        plain = replace(settings, stop_at=None)
+        problem = Problem(network.cut(k), ball, np.zeros((0, size)), known, plain)
+        low, high = DUAL.neuron_ranges(problem, np.arange(size))
+        low, high = low.copy(), high.copy()
+        unstable = np.flatnonzero((low < 0) & (high > 0)) if k and tighten else np.zeros(0, dtype=np.int64)
+        found: list[tuple[int, int, FloatArray]] = []
+        for i in unstable.tolist():
+            for sign in (-1, 1):
+                if high[i] <= 0:
+                    break
+                (bound,) = LP(problem.with_rows(selection_rows(size, [i], -1 if sign < 0 else 1)))
+                side, better = (high, min(high[i], -bound.certified_lower)) if sign < 0 else (
+                    low, max(low[i], bound.certified_lower))  # fmt: skip
+                if bound.multipliers is not None and better != side[i]:
+                    side[i] = better
+                    found.append((i, sign, bound.multipliers))
+        lower.append(low - SLACK * (1.0 + np.abs(low)))
+        upper.append(high + SLACK * (1.0 + np.abs(high)))
+        content |= {
+            f"tight{k}.neurons": np.array([i for i, _, _ in found], dtype=np.int64),
+            f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
+            f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(len(found), region_of(problem).count),
+        }
+    return ReluBounds(tuple(lower), tuple(upper), ("dual", "lp") if tighten else ("dual",)), content
+
+
+def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
+    """One tree per target, rows with the dual rung's multipliers alone where these are enough."""
+    store = CutStore()
+    planes: CuttingPlanes | None = None
+    trees = []
+    region = region_of(problem)
+    for row in range(problem.rows.shape[0]):
+        whole = Leaves(region, problem.rows[row], store, keep=True)
+        whole.add(np.full(region.count, -1, dtype=np.int8), None)
+        if region.count and not whole.certified > (problem.settings.stop_at or 0.0):
+            if planes is None:
+                planes = CuttingPlanes(problem)
+                planes.store = store
+                costs = PseudoCosts(planes.layout.count)
+            search = TreeSearch(problem, planes, row, costs, keep_leaves=True)
+            search.run()
+            whole = search.leaves
+        trees.append(whole)
+    return store, trees
+
+
+def _packed(tree: Leaves) -> dict[str, Any]:
+    """The leaves of one tree as arrays; multipliers NaN where the dual rung's own are meant."""
+    count = tree.region.count
+    phases = np.array([own for own, _ in tree.kept], dtype=np.int8).reshape(len(tree.kept), count)
+    nothing = Evidence(np.full(count, np.nan), np.zeros(0, dtype=np.int64), np.zeros(0))
+    evidence = [found or nothing for _, found in tree.kept]
+    return {
+        "phases": phases,
+        "multipliers": np.array([one.multipliers for one in evidence]).reshape(len(evidence), count),
+        "empty": np.array([one.empty for one in evidence], dtype=np.bool_),
+        "weights": np.concatenate([one.weights for one in evidence]),
+        "cuts": np.concatenate([one.cuts for one in evidence]),
+        "ends": np.cumsum([one.cuts.size for one in evidence], dtype=np.int64),
+    }
