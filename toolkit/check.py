@@ -2,7 +2,7 @@
 
 1. Network and ball have the digests in the file. 2. l,u hold, layer by layer: by the certified bound of certificate.py
 at the dual rung's multipliers, or at stored ones. 3. Every target's leaves cover all activation patterns: they form a
-binary tree. 4. Every leaf's certified bound reaches the claim, or proves the leaf empty; cuts are derived again from the
+binary tree. 4. Every leaf's bound reaches the claim, or proves the leaf empty; cuts are derived again from the
 network, never read. Shares with the search only certificate.py, rounding.py and what removes inactive neurons.
 
 Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py states it.
