@@ -327,3 +327,17 @@ def test_report_imports_neither_pyomo_nor_torch_nor_rungs() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.startswith(("pyomo", "torch", "toolkit.rungs"))], path.name
+
+
+def test_margin_table_says_where_the_relaxation_is_exact() -> None:
+    """relaxed_lp: 0 where the LP's optimum is integral, so that its bound is m*; blank for rungs without a point."""
+    rows = frame(
+        row("dual", -1.0, relaxed=-1), row("lp", 1.0, 3.0, relaxed=2), row("exact", 2.0, 2.0, relaxed=-1),
+        row("dual", 0.5, target=2, relaxed=-1), row("lp", 1.0, 1.0, target=2, relaxed=0),
+        row("exact", 1.0, 1.0, target=2, relaxed=-1),
+    )  # fmt: skip
+    table = margin_table(rows).set_index("target")
+    assert table["relaxed_lp"].to_dict() == {0: 2, 2: 0}
+    assert table.loc[2, "gap_lp"] == 0.0
+    assert "relaxed_dual" not in table
+    assert "relaxed_lp" not in margin_table(TWO_TARGETS)

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from toolkit.balls import LinfBall
 from toolkit.bounds_cache import bounds_path, load_bounds, save_bounds
+from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
 from toolkit.network import Network
@@ -213,6 +214,7 @@ class RowMaker:
         domain = task.work.domain
         counts = [sum(column) for column in zip(*known.relu_bounds.counts(), strict=True)] if known else []
         unstable, active, inactive = counts or (0, 0, 0)
+        why = None if bound.slack is None else explain_equality(bound)
         return Row(
             network=task.network.name,
             network_digest=task.network.digest,
@@ -227,6 +229,7 @@ class RowMaker:
             rung=rung,
             lower=float(bound.lower),
             upper=float(bound.upper),
+            certified_lower=float(bound.certified_lower),
             status=str(bound.status),
             seconds=float(bound.seconds),
             build_seconds=float(bound.build_seconds),
@@ -238,6 +241,8 @@ class RowMaker:
             active=active,
             inactive=inactive,
             clean_margin=self.clean[target],
+            relaxed=-1 if why is None else why.relaxed,
+            max_slack=-1.0 if why is None else why.largest_slack,
             message=bound.message,
             key=self.keys[chain, rung][k],
             run_id=task.work.run_id,

@@ -40,10 +40,12 @@ class Row:
     """One bound in a table: what was asked, what was proven, how long it took, and where it comes from.
 
     lower, upper: proven interval for m*_t (lower −inf and status "failed" where a rung failed; `message` says why).
+    certified_lower: a lower bound that holds in real arithmetic and trusts no solver, −inf where a rung gives none.
     seconds, build_seconds: of this row; bounds_seconds: of the l,u chain, shared by the rows of a task. unstable,
-    active, inactive: neurons over all layers. clean_margin: F_{c*} − F_t at the sample. domain: "[0, 1]" or "none".
-    layer_bounds: the chain, "interval+dual". key: hash of all that determines the row. run_id: an entry of
-    provenance.json.
+    active, inactive: neurons over all layers. relaxed: how many unstable neurons the relaxation's optimum leaves off
+    their ReLU (0: its bound is m*), max_slack: by how much at most, y − max(x̂, 0); both −1 where a rung has no such
+    point. clean_margin: F_{c*} − F_t at the sample. domain: "[0, 1]" or "none". layer_bounds: the chain,
+    "interval+dual". key: hash of all that determines the row. run_id: an entry of provenance.json.
     """
 
     network: str
@@ -59,6 +61,7 @@ class Row:
     rung: str
     lower: float
     upper: float
+    certified_lower: float
     status: str
     seconds: float
     build_seconds: float
@@ -70,6 +73,8 @@ class Row:
     active: int
     inactive: int
     clean_margin: float
+    relaxed: int
+    max_slack: float
     message: str
     key: str
     run_id: str

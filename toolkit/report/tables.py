@@ -36,6 +36,7 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     """
     require_rows(rows)
     sides = rung_sides(rows)
+    rows = rows if "relaxed" in rows else rows.assign(relaxed=-1)
     best = rows.groupby([*CELL_KEYS, "rung"], as_index=False, dropna=False, observed=True).agg(
         lower=("lower", "max"),
         upper=("upper", "min"),
@@ -43,6 +44,7 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
         seconds=("seconds", "mean"),
         bounds_seconds=("bounds_seconds", "mean"),
         unstable=("unstable", "first"),
+        relaxed=("relaxed", "min"),
     )
     best["side"] = best["rung"].map(sides)
     best["rung"] = pd.Categorical(best["rung"], categories=list(sides), ordered=True)
@@ -144,7 +146,8 @@ def margin_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns after the keys: unstable, clean; one column per rung, weak to strong lower bounds, then exact rungs (their
     lower bound), then upper bounds; m_low, m_high, closed (m_* are blank where no exact rung ran); gap_RUNG for every
-    lower rung. Raises ValueError for an empty frame or missing columns.
+    lower rung; relaxed_RUNG for lp and ideal: unstable neurons off their ReLU at the relaxation's optimum, 0 meaning
+    that its bound is m*. Raises ValueError for an empty frame or missing columns.
     """
     return side_by_side(margin_gaps(rows))
 
@@ -168,7 +171,9 @@ def side_by_side(gaps: pd.DataFrame) -> pd.DataFrame:
     known = cells.pop("exact_ran")
     cells[["m_low", "m_high"]] = cells[["m_low", "m_high"]].where(known, np.nan)
     truth = cells[["m_low", "m_high", "closed"]].assign(closed=cells["closed"] & known)
-    table = pd.concat([cells[["unstable", "clean"]], bounds, truth, distances], axis=1).reset_index()
+    relaxed = indexed["relaxed"].where(indexed["relaxed"] >= 0).unstack("rung").dropna(axis=1, how="all")
+    relaxed = relaxed.astype("Int64").add_prefix("relaxed_")
+    table = pd.concat([cells[["unstable", "clean"]], bounds, truth, distances, relaxed], axis=1).reset_index()
     keys = [*(key for key in GROUP_KEYS if key != "network_digest"), "sample", "label", "target"]
     values = [name for name in table.columns if name not in CELL_KEYS]
     return table[[*keys, *values, "network_digest"]].sort_values(keys, kind="stable", ignore_index=True)
