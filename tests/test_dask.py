@@ -22,6 +22,9 @@ from toolkit.dask_executor import DaskExecutor
 from toolkit.provenance import read_provenance
 
 
+pytestmark = pytest.mark.slow  # a cluster takes its time to start
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[DaskExecutor]:
     """A local cluster of three processes that know the faulty rungs."""
@@ -53,7 +56,6 @@ def test_recall_takes_back_what_has_not_begun(cluster: DaskExecutor) -> None:
             assert future.result(timeout=10) is None
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("faults")
 def test_killed_dask_workers_cost_their_tasks_only(cluster: DaskExecutor, folder: Path, tmp_path: Path) -> None:
     """A worker is killed again and again at random moments; the table is that of an undisturbed run."""
@@ -78,7 +80,6 @@ def test_killed_dask_workers_cost_their_tasks_only(cluster: DaskExecutor, folder
     assert_same_table(rows, run(spec, tmp_path / "serial"))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("faults")
 def test_task_that_kills_its_workers_is_given_up(cluster: DaskExecutor, folder: Path, tmp_path: Path) -> None:
     spec = make_spec(
@@ -93,7 +94,6 @@ def test_task_that_kills_its_workers_is_given_up(cluster: DaskExecutor, folder: 
     assert rows["message"].str.startswith("WorkerDiedError: 2 Dask workers died on this task, 3 times").all()
 
 
-@pytest.mark.slow
 def test_missing_scheduler_is_one_line(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"127\.0\.0\.1:1") as caught:
         run(make_spec(folder, rungs=["dual"]), tmp_path, dask="tcp://127.0.0.1:1")

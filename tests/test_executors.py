@@ -141,7 +141,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("how", ["killed", "no shutdown"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("no shutdown", marks=pytest.mark.slow)])
 def test_workers_end_with_their_driver(tmp_path: Path, how: str) -> None:
     """Killed in the middle of tasks, or at the end of a program that never called shutdown."""
     program = tmp_path / "driver.py"

@@ -116,6 +116,9 @@ def test_rows_are_complete_and_equal_margins_computed_by_hand(spec: SweepSpec, t
     assert (lower["interval"] <= lower["exact"] + 1e-6).all()
     assert (lower["dual"] <= lower["lp"] + 1e-6).all()
     assert (lower["lp"] <= lower["exact"] + 1e-6).all()
+    certified = rows[rows["rung"] == "lp"]
+    assert (certified["certified_lower"] <= certified["lower"] + 1e-6).all()
+    assert (certified["certified_lower"] > certified["lower"] - 1e-4).all()
 
 
 def test_two_processes_give_the_serial_table_and_a_second_run_does_nothing(spec: SweepSpec, tmp_path: Path) -> None:
@@ -145,6 +148,8 @@ def test_partial_results_cover_every_network_and_eps(folder: Path) -> None:
         ({"layer_bounds": (("interval",),)}, []),
         ({"time_limit": 50}, ["dual", "interval"]),
         ({"mip_gap": 1e-3}, ["dual", "interval"]),
+        ({"mip_gap_abs": 1e-3}, ["dual", "interval"]),
+        ({"rigorous": True}, ["dual", "interval"]),
         ({"solver": "auto"}, ["dual", "interval"]),
         ({"attack_steps": 7}, ["dual", "exact", "interval", "lp"]),
         ({"name": "another"}, ["dual", "exact", "interval", "lp"]),
@@ -413,7 +418,7 @@ def test_killed_sweep_continues_to_the_same_table(folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("faults")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_finishes_what_is_running(folder: Path, tmp_path: Path, workers: int) -> None:
     path = write_toml(tmp_path / "spec.toml", folder, ["sleep"], 40)
     out = tmp_path / "out"

@@ -96,9 +96,10 @@ class SweepSpec(_Strict):
 
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
     one's), or their indices. eps: ≥ 0, in input units. domain: (low, high) cuts every ball, None cuts none.
-    solver, time_limit (seconds per objective), threads, mip_gap, attack_*: as in Settings. task_time_limit: seconds
-    for all rungs of one (network, sample, ε); what is not reached is recorded as time_limit. cache_bounds: keep l,u on
-    disk, so that a rung added later does not recompute them. Raises pydantic.ValidationError (a ValueError).
+    solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
+    task_time_limit: seconds for all rungs of one (network, sample, ε); what is not reached is recorded as time_limit.
+    cache_bounds: keep l,u on disk, so that a rung added later does not recompute them. Raises
+    pydantic.ValidationError (a ValueError).
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -114,6 +115,8 @@ class SweepSpec(_Strict):
     task_time_limit: Seconds | None = None
     threads: Count = 1
     mip_gap: Annotated[float, Field(ge=0, lt=1)] = Settings.mip_gap
+    mip_gap_abs: Annotated[float, Field(ge=0)] = Settings.mip_gap_abs
+    rigorous: bool = False
     attack_steps: Count = Settings.attack_steps
     attack_restarts: Count = Settings.attack_restarts
     cache_bounds: bool = False
@@ -170,6 +173,8 @@ class SweepSpec(_Strict):
             time_limit=self.time_limit,
             threads=self.threads,
             mip_gap=self.mip_gap,
+            mip_gap_abs=self.mip_gap_abs,
+            rigorous=self.rigorous,
             seed=self.seed,
             attack_steps=self.attack_steps,
             attack_restarts=self.attack_restarts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,10 @@ def relevant_settings(rung: Rung, settings: Settings) -> dict[str, Any]:
     if rung.run is None:
         return {}
     if rung.side is Side.UPPER:
-        names: tuple[str, ...] = ("seed", "time_limit", "attack_steps", "attack_restarts")
+        names = {"seed", "time_limit", "attack_steps", "attack_restarts"}
     else:
-        names = ("solver", "time_limit", "threads", "mip_gap", "seed")
-    return {name: getattr(settings, name) for name in names}
+        names = {field.name for field in fields(Settings)} - {"attack_steps", "attack_restarts", "stop_at"}
+    return {name: getattr(settings, name) for name in sorted(names)}
 
 
 def described(names: Sequence[str], settings: Settings) -> list[tuple[str, int, dict[str, Any]]]:
