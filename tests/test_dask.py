@@ -12,15 +12,14 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from test_sweep import assert_same_table, make_spec, register_faults, run
-from test_sweep import faults as faults
-from test_sweep import folder as folder
+from sweep_specimens import assert_same_table, make_spec, register_faults, run
+from sweep_specimens import faults as faults
+from sweep_specimens import folder as folder
 
 pytest.importorskip("distributed", reason="Dask is not installed; pip install 'relugap[cluster]'")
 
 from toolkit.dask_executor import DaskExecutor
 from toolkit.provenance import read_provenance
-
 
 pytestmark = pytest.mark.slow  # a cluster takes its time to start
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from sweep_specimens import folder as folder
+from sweep_specimens import make_spec, run
 from test_store import ROW, numbered
-from test_sweep import folder as folder
-from test_sweep import make_spec, run
 
 from toolkit.lock import FolderInUseError, folder_lock
 from toolkit.progress import Snapshot, write_snapshot

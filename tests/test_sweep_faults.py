@@ -1,26 +1,151 @@
-"""Bad days: memory runs out, licences vanish, clocks jump. The faults are real ones, injected."""
+"""Bad days: rungs fail, workers die, disks fill up, licences vanish, clocks jump. The faults are real, injected."""
 
 from __future__ import annotations
 
 import os
 import resource
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import random_dense_network
-from test_sweep import folder as folder
-from test_sweep import make_spec, run
+from sweep_specimens import assert_same_table, make_spec, register_faults, run
+from sweep_specimens import faults as faults
+from sweep_specimens import folder as folder
 
 from toolkit.executors import ProcessExecutor
 from toolkit.problem import Bound, Problem, Rung, Side
 from toolkit.provenance import read_provenance
 from toolkit.rungs import RUNGS
 from toolkit.solvers import SOLVERS, _gurobi_environment, _gurobi_licence
-from toolkit.store import Row, append_rows, read_rows
+from toolkit.store import Row, StoreError, append_rows, read_rows
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("raise", "RuntimeError: injected"),
+        ("nan", "nonsense from the rung: lower nan, upper inf, clean "),
+        ("too_high", "nonsense from liar: lower 1000000.0, upper inf, clean "),
+        ("too_few", "ValueError: zip"),
+    ],
+)
+def test_failing_rung_is_recorded_and_the_others_kept(folder: Path, tmp_path: Path, fault: str, reason: str) -> None:
+    plain = run(make_spec(folder, rungs=["interval", "dual"]), tmp_path / "plain")
+    rows = run(make_spec(folder, rungs=["interval", fault, "dual"]), tmp_path / "faulty")
+    failed = rows[rows["rung"] == fault]
+    assert len(failed) == 9 * 9
+    assert set(failed["status"]) == {"failed"}
+    assert set(failed["lower"]) == {-np.inf}
+    assert failed["message"].str.startswith(reason).all()
+    assert not failed["message"].str.contains("\n").any()
+    assert_same_table(rows[rows["rung"] != fault].reset_index(drop=True), plain)
+
+
+@pytest.mark.usefixtures("faults")
+def test_failing_layer_bounds_fail_their_chain_only(folder: Path, tmp_path: Path) -> None:
+    chains = [["raise"], ["interval", "dual"]]
+    rows = run(make_spec(folder, rungs=["dual"], layer_bounds=chains, samples=1, eps=[0.1]), tmp_path)
+    by_chain = rows.groupby(["network", "layer_bounds"])["status"].unique().map(list)
+    assert by_chain["deep", "raise"] == ["failed"]
+    assert by_chain["deep", "interval+dual"] == ["computed"]
+
+
+@pytest.mark.usefixtures("faults")
+def test_rerun_policies(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(folder, rungs=["dual", "raise"], samples=1)
+    assert Counter(run(spec, tmp_path)["status"]) == {"computed": 27, "failed": 27}
+    monkeypatch.setitem(RUNGS, "raise", replace(RUNGS["raise"], run=RUNGS["sleep"].run))  # the fault is repaired
+    assert Counter(run(spec, tmp_path)["status"]) == {"computed": 27, "failed": 27}
+    assert Counter(run(spec, tmp_path, rerun="timeout")["status"]) == {"computed": 27, "failed": 27}
+    rows = run(spec, tmp_path, rerun="failed")
+    assert Counter(rows["status"]) == {"computed": 54}
+    assert rows.groupby("rung")["run_id"].unique().map(len).tolist() == [1, 1]
+    assert rows["run_id"].nunique() == 2
+    assert run(spec, tmp_path, rerun="all")["run_id"].nunique() == 1
+    assert len(read_provenance(tmp_path)) == 3
+    with pytest.raises(ValueError, match="unknown rerun 'some'; allowed: failed, timeout, all"):
+        run(spec, tmp_path, rerun="some")
+
+
+@pytest.mark.usefixtures("faults")
+def test_task_time_limit_between_rungs_and_by_killing(folder: Path, tmp_path: Path) -> None:
+    soft = make_spec(folder, rungs=["sleep", "dual"], samples=1, eps=[0.1], task_time_limit=0.04)
+    with ProcessExecutor(1, initializer=register_faults) as executor:  # no limit of its own: nothing is killed
+        rows = run(soft, tmp_path / "soft", executor=executor)
+    assert set(rows.loc[rows["rung"] == "sleep", "status"]) == {"computed"}
+    late = rows[rows["rung"] == "dual"]
+    assert set(late["status"]) == {"time_limit"}
+    assert late["message"].str.contains("task_time_limit of 0.04 s reached before this rung's turn").all()
+    hard = soft.model_copy(update={"rungs": ("dual", "sleep_long")})
+    with ProcessExecutor(1, task_limit=1.0, initializer=register_faults) as executor:
+        rows = run(hard, tmp_path / "hard", executor=executor)
+    assert set(rows.loc[rows["rung"] == "dual", "status"]) == {"computed"}  # what was finished is kept
+    late = rows[rows["rung"] == "sleep_long"]
+    assert set(late["status"]) == {"time_limit"}
+    assert late["message"].str.contains("its process was killed").all()
+    patient = soft.model_copy(update={"rungs": ("dual",), "task_time_limit": None})
+    assert Counter(run(patient, tmp_path / "soft", rerun="timeout")["status"]) == {"computed": 18}
+
+
+@pytest.mark.usefixtures("faults")
+def test_killed_workers_cost_their_task_only_and_not_for_ever(folder: Path, tmp_path: Path) -> None:
+    spec = make_spec(folder, rungs=["interval", "exit_once"], samples=1)
+    with ProcessExecutor(2, initializer=partial(register_faults, str(tmp_path))) as executor:
+        rows = run(spec, tmp_path / "once", executor=executor, workers=2)
+        assert set(rows["status"]) == {"computed"}
+        log = (tmp_path / "once" / "sweep.log").read_text()
+        assert log.count("killed by SIGKILL (out of memory?); will be tried again") == 3
+        spec = make_spec(folder, rungs=["exit"], samples=1, eps=[0.1])
+        rows = run(spec, tmp_path / "never", executor=executor, workers=2)
+    assert set(rows["status"]) == {"failed"}
+    assert rows["message"].str.contains("WorkerDiedError: worker process killed by SIGKILL .*, 3 times").all()
+
+
+class _DiskFull(Executor):
+    """Runs tasks here, the third one under a file-size limit that no row fits in."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        import resource
+
+        self.count += 1
+        future: Future[Any] = Future()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if self.count == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return future
+
+
+def test_full_disk_stops_the_sweep_and_keeps_earlier_rows(folder: Path, tmp_path: Path) -> None:
+    spec = make_spec(folder, rungs=["dual"])
+    with pytest.raises(StoreError, match=r"cannot write rows .*earlier rows are intact"):
+        run(spec, tmp_path, executor=_DiskFull())
+    assert len(read_rows(tmp_path)) == 18
+    assert read_provenance(tmp_path)[0]["outcome"].startswith("ended by StoreError")
+    assert len(run(spec, tmp_path)) == 81
+
+
+def test_read_only_folder_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="file") as caught:
+        run(make_spec(folder), tmp_path / "file")
+    assert "\n" not in str(caught.value)
 
 
 def _greedy(problem: Problem) -> list[Bound]:
