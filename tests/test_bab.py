@@ -19,6 +19,7 @@ from toolkit.margins import margin_problem, margins
 from toolkit.network import Network
 from toolkit.problem import Settings, Status
 from toolkit.rungs import get_rung
+from toolkit.solvers import SOLVERS, Licence
 
 TIGHT = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-7)
 
@@ -99,6 +100,34 @@ def test_the_region_is_left_as_it_was_found() -> None:
     for a, b, c in zip(first, ideal, again, strict=True):
         assert b.lower <= a.upper + 1e-7
         assert c.lower == pytest.approx(a.lower, abs=1e-5)
+
+
+def test_automatic_choice_takes_the_tree_without_gurobi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured: bab beats HiGHS' MILP everywhere, Gurobi beats bab where its licence takes the model."""
+    rng = np.random.default_rng(5)
+    network = random_dense_network(rng, (5, 10, 9, 3))
+    ball = LinfBall(rng.normal(size=5), eps=0.2)
+    gone = replace(SOLVERS["gurobi"], licence=lambda: Licence(False, "none", reason="expired"))
+    for asked, expected in (
+        (Settings(), "gurobi" if SOLVERS["gurobi"].status().usable else "bab/highs"),
+        (Settings(rigorous=True), "bab/highs"),
+        (Settings(solver="highs"), "highs"),
+    ):
+        assert {b.solver for b in margins(network, ball, 0, "exact", settings=asked)} == {expected}
+    monkeypatch.setitem(SOLVERS, "gurobi", gone)
+    found = margins(network, ball, 0, "exact", settings=Settings())
+    assert {b.solver for b in found} == {"bab/highs"}
+    for own, milp in zip(found, margins(network, ball, 0, "exact", settings=TIGHT), strict=True):
+        assert own.lower == pytest.approx(milp.lower, rel=1e-3)
+        assert own.certified_lower == pytest.approx(own.lower, abs=1e-8)
+        assert milp.certified_lower <= milp.upper
+
+
+def test_a_time_limit_still_certifies_what_was_reached() -> None:
+    network, ball = _hard()
+    problem = margin_problem(network, ball, 0, targets=[1], settings=replace(TIGHT, time_limit=0.5))
+    (bound,) = get_rung("bab")(problem)
+    assert bound.certified_lower == pytest.approx(bound.lower, abs=1e-6 * (1 + abs(bound.lower)))
 
 
 def test_published_network_without_a_milp_solver(data_dir: Path) -> None:

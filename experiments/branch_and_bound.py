@@ -1,0 +1,143 @@
+"""bab against MILP solvers on the same templates in the same run: total time of the margins of each case.
+
+    python experiments/branch_and_bound.py --folder FOLDER --out results/branch_and_bound
+
+FOLDER holds convex_adversarial/mnist.pth (github.com/locuslab/convex_adversarial) and robust-verify-benchmark/
+(github.com/Hadisalman/robust-verify-benchmark); the data set mnist is found as load_dataset finds it. l,u by dual + lp.
+Every margin to an absolute gap of 1e-4, one thread, with a time limit per margin; the table has wall and process (CPU)
+seconds, the second being the one to compare on a busy machine. bab's time includes certifying its leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toolkit.balls import LinfBall
+from toolkit.data import load_dataset
+from toolkit.layer_bounds import layer_bounds
+from toolkit.margins import margin_problem
+from toolkit.network import Network
+from toolkit.problem import Problem, Settings, Status
+from toolkit.provenance import environment
+from toolkit.rungs import get_rung
+from toolkit.solvers import SOLVERS
+
+GAP = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network at one ε; samples: test images; runner_up: only the class with the least clean margin."""
+
+    name: str
+    source: str
+    data: str
+    eps: float
+    samples: tuple[int, ...]
+    architecture: str | None = None
+    runner_up: bool = True
+
+
+CASES = (
+    Case("wong-kolter-conv", "convex_adversarial/mnist.pth", "mnist", 0.1, (8,), "wong-kolter-small", runner_up=False),
+    Case("LPD_MLP_B_0.1", "robust-verify-benchmark/LPD_MLP_B_0.1.pth", "mnist", 0.1, tuple(range(10)), "mlp"),
+    Case("digits-standard", "zoo:digits-standard", "digits", 0.03, tuple(range(10))),
+    Case("mnist5k-standard", "zoo:mnist5k-standard", "mnist5k", 0.02, tuple(range(10))),
+)
+
+
+def problems(case: Case, folder: Path, settings: Settings, limit: int | None) -> list[Problem]:
+    """One problem per sample that the network classifies correctly."""
+    source = case.source if case.source.startswith("zoo:") else str(folder / case.source)
+    network, data = Network.load(source, case.architecture), load_dataset(case.data)
+    found = []
+    for sample in case.samples[:limit]:
+        label, x = int(data.labels[sample]), data.features[sample]
+        if network.predict(x) != label:
+            continue
+        ball = LinfBall(x, case.eps, (0, 1))
+        logits = network.forward(x)
+        order = [int(t) for t in logits.argsort()[::-1] if t != label]
+        bounds = layer_bounds(network, ball, ("dual", "lp"), settings)
+        found.append(margin_problem(network, ball, label, bounds, order[:1] if case.runner_up else None, settings))
+    return found
+
+
+def solve_case(case: Case, given: Sequence[Problem], solver: str, settings: Settings) -> dict[str, Any]:
+    """Totals of one solver over the case's margins."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = []
+    for problem in given:
+        rung = get_rung("bab" if solver == "bab" else "exact")
+        own = Problem(problem.network, problem.ball, problem.rows, problem.relu_bounds,
+                      settings if solver == "bab" else Settings(**{**vars(settings), "solver": solver}),
+                      problem.targets)  # fmt: skip
+        found += rung(own)
+    solved = [bound for bound in found if bound.status is Status.OPTIMAL]
+    unstable = [sum(count[0] for count in problem.relu_bounds.counts()) for problem in given]
+    return {
+        "network": case.name,
+        "eps": case.eps,
+        "solver": solver,
+        "margins": len(found),
+        "solved": len(solved),
+        "unstable": sum(unstable) / max(1, len(unstable)),
+        "wall_seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "nodes": sum(bound.nodes for bound in found),
+        "largest_gap": max((bound.upper - bound.lower for bound in found), default=0.0),
+        "took": ", ".join(sorted({bound.solver for bound in found})),
+    }
+
+
+def run(
+    cases: Sequence[Case], solvers: Sequence[str], folder: Path, time_limit: float, limit: int | None
+) -> pd.DataFrame:
+    """One row per case and solver, solvers one after the other on the same l,u."""
+    rows = []
+    for case in cases:
+        settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=GAP, time_limit=time_limit)
+        given = problems(case, folder, settings, limit)
+        for solver in solvers:
+            rows.append(solve_case(case, given, solver, settings))
+            print(json.dumps(rows[-1], default=float), flush=True)
+    return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table as Markdown, numbers to four digits."""
+    cells = [list(table.columns), ["---"] * len(table.columns)]
+    cells += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
+    """Run the cases asked for and write table.csv, table.md and provenance.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--out", type=Path, default=Path("results/branch_and_bound"))
+    parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--solvers", nargs="*", default=["bab", *(n for n, s in SOLVERS.items() if s.status().usable)])
+    parser.add_argument("--time-limit", type=float, default=60.0)
+    parser.add_argument("--limit", type=int, help="use only so many samples of each case")
+    options = parser.parse_args(arguments)
+    chosen = [case for case in CASES if case.name in options.cases]
+    table = run(chosen, options.solvers, options.folder, options.time_limit, options.limit)
+    options.out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.out / "table.csv", index=False)
+    (options.out / "table.md").write_text(markdown(table), encoding="utf-8")
+    record = environment() | {"time_limit": options.time_limit, "gap": GAP}
+    (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return table
+
+
+if __name__ == "__main__":
+    main()

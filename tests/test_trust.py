@@ -1,0 +1,64 @@
+"""The experiments `trust` and `branch_and_bound` at smoke size, and that a false claim is counted as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toolkit import solvers
+from toolkit.problem import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _experiments_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+
+
+def test_trust_writes_its_table(tmp_path: Path) -> None:
+    import trust
+
+    table = trust.main(["--out", str(tmp_path), "--count", "1", "--samples", "0", "--solvers", "highs"])
+    assert set(table["model"]) == {"LP", "MILP"}
+    assert (table["solves"] == 2).all()
+    assert (table["largest_excess"] < 1e-6).all()
+    stored = pd.read_csv(tmp_path / "table.csv")
+    assert len(stored) == len(table)
+    assert (tmp_path / "provenance.json").is_file()
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").count("\n") == len(table) + 2
+
+
+def test_a_false_claim_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    import trust
+
+    honest = solvers.HighsSession._solve
+
+    def boastful(self: solvers.HighsSession, cost: Any, offset: float, settings: Settings) -> Any:
+        report = honest(self, cost, offset, settings)
+        return replace(report, bound=report.bound + 0.5, incumbent=report.incumbent + 0.5)
+
+    settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-9)
+    ((name, problem),) = trust.random_problems(1, 0, settings)
+    monkeypatch.setattr(solvers.HighsSession, "_solve", boastful)
+    rows = list(trust.compare(name, problem, ["highs"]))
+    table = trust.summarize(pd.DataFrame(rows)).set_index("model")
+    assert table.loc["MILP", "false_claims"] == 2
+    assert table.loc["LP", "above_certified"] == 2
+    assert np.isclose(table.loc["MILP", "largest_false"], 0.5 / (1 + abs(rows[0]["false"])), atol=0.5)
+
+
+def test_branch_and_bound_writes_its_table(tmp_path: Path) -> None:
+    import branch_and_bound
+
+    arguments = ["--out", str(tmp_path), "--cases", "digits-standard", "--limit", "1", "--solvers", "bab", "highs"]
+    table = branch_and_bound.main(arguments)
+    assert list(table["solver"]) == ["bab", "highs"]
+    assert (table["solved"] == table["margins"]).all()
+    assert (table["largest_gap"] <= 1e-4 + 1e-7).all()
+    assert (tmp_path / "table.md").is_file()
