@@ -95,6 +95,8 @@ def train_spec(
             write_history(trained.history, folder / "history" / spec.name)
             frozen(trained.network, spec.name, _metadata(spec, trained, test)).save(target)
             checkpoint.unlink()
+            with contextlib.suppress(OSError):  # others may still train into the folder
+                checkpoint.parent.rmdir()
         written.append(target)
     write_table(folder, Path(path).name if Path(path).is_absolute() else Path(path).as_posix())
     return written
