@@ -6,8 +6,8 @@ Random networks and the zoo's, LPs and MILPs of the template. For a MILP the cer
 the bab rung's certified_lower, b the least margin at a replayed point. A claim is what the solver states: for an LP its
 objective ("optimal"), for a MILP its dual bound. The true LP optimum lies in [certified_lower, m*], so an LP's claim
 above certified_lower shows how far its word would have to be believed beyond what its own duals prove; any claim above
-b is false outright. Columns: solves (with a claim), claims above the certified lower bound by more than 1e-9 (relative to
-1 + |b|), the median and the largest excess, and false claims: above b by more than 1e-9, with the largest such excess.
+b is false outright. Columns: solves (with a claim), claims above the certified lower bound by more than 1e-9 (relative
+to 1 + |b|), the median and the largest excess, and false claims: above b by more than 1e-9, with the largest excess.
 """
 
 from __future__ import annotations
