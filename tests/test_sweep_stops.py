@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,27 @@ if __name__ == "__main__":
 """
 
 
-def start_sweep(spec: Path, out: Path, workers: int) -> subprocess.Popen[str]:
-    """A sweep as a program of its own, in its own process group, with the faulty rungs known to it."""
-    program = out.with_suffix(".py")
-    tests, marks = str(Path(__file__).parent), str(out.parent)
-    program.write_text(SWEEP.format(tests=tests, marks=marks, spec=str(spec), out=str(out), workers=workers))
-    return subprocess.Popen([sys.executable, str(program)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+Start = Callable[[Path, Path, int], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_sweep() -> Iterator[Start]:
+    """Starts a sweep as a program of its own, in its own process group, which does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(spec: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+        program = out.with_suffix(".py")
+        tests, marks = str(Path(__file__).parent), str(out.parent)
+        program.write_text(SWEEP.format(tests=tests, marks=marks, spec=str(spec), out=str(out), workers=workers))
+        command = [sys.executable, str(program)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def wait_for_rows(out: Path, count: int, process: subprocess.Popen[str]) -> None:
@@ -49,7 +65,7 @@ def wait_for_rows(out: Path, count: int, process: subprocess.Popen[str]) -> None
         time.sleep(0.01)
 
 
-def test_killed_sweep_continues_to_the_same_table(folder: Path, tmp_path: Path) -> None:
+def test_killed_sweep_continues_to_the_same_table(folder: Path, tmp_path: Path, start_sweep: Start) -> None:
     path = write_toml(tmp_path / "spec.toml", folder, ["dual", "lp"], 10)
     undisturbed = run(path, tmp_path / "whole")
     out = tmp_path / "killed"
@@ -68,7 +84,7 @@ def test_killed_sweep_continues_to_the_same_table(folder: Path, tmp_path: Path) 
 
 @pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_ctrl_c_finishes_what_is_running(folder: Path, tmp_path: Path, workers: int) -> None:
+def test_ctrl_c_finishes_what_is_running(folder: Path, tmp_path: Path, workers: int, start_sweep: Start) -> None:
     path = write_toml(tmp_path / "spec.toml", folder, ["sleep"], 40)
     out = tmp_path / "out"
     process = start_sweep(path, out, workers)
@@ -88,7 +104,7 @@ def test_ctrl_c_finishes_what_is_running(folder: Path, tmp_path: Path, workers: 
 
 @pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_second_ctrl_c_ends_at_once(folder: Path, tmp_path: Path, workers: int) -> None:
+def test_a_second_ctrl_c_ends_at_once(folder: Path, tmp_path: Path, workers: int, start_sweep: Start) -> None:
     path = write_toml(tmp_path / "spec.toml", folder, ["sleep_long"], 1)
     out = tmp_path / "out"
     process = start_sweep(path, out, workers)
@@ -120,7 +136,7 @@ def test_a_second_sweep_is_refused_by_name(folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("faults")
-def test_twenty_kills_lose_and_double_nothing(folder: Path, tmp_path: Path) -> None:
+def test_twenty_kills_lose_and_double_nothing(folder: Path, tmp_path: Path, start_sweep: Start) -> None:
     """The whole process group is killed at random moments, in the middle of a write now and then."""
     path = write_toml(tmp_path / "spec.toml", folder, ["dual", "lp", "sleep"], 80)
     undisturbed = run(path, tmp_path / "whole")
