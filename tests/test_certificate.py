@@ -21,6 +21,7 @@ from toolkit.problem import Problem, Settings, Verdict
 from toolkit.radius import certified_radius
 from toolkit.rounding import float32_error, gamma, norm, region_of, row_norms
 from toolkit.rungs import RUNGS, get_rung
+from toolkit.solvers import SOLVERS
 
 HIGHS = Settings(solver="highs")
 CERTIFYING = [name for name, rung in RUNGS.items() if rung.certifies]
@@ -168,3 +169,13 @@ def test_yes_is_certified_and_a_solvers_word_alone_is_refused() -> None:
         assert refused.certified or refused.verdict is not Verdict.YES
         decided += answer.verdict is Verdict.YES and not word.certified
     assert decided > 0
+
+
+def test_a_solver_without_duals_leaves_the_dual_rungs_bound() -> None:
+    if not SOLVERS["scip"].status().usable:
+        pytest.skip("needs SCIP: pip install 'relugap[scip]'")
+    problem = small_problem(1)
+    word = get_rung("lp")(problem.with_settings(Settings(solver="scip")))
+    for lp, dual in zip(word, get_rung("dual")(problem), strict=True):
+        assert lp.certified_lower == pytest.approx(dual.certified_lower, abs=1e-9)
+        assert lp.lower >= lp.certified_lower

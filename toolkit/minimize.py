@@ -10,7 +10,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from toolkit.balls import FloatArray
-from toolkit.certificate import certify_multipliers
+from toolkit.certificate import CHORD, certify_multipliers
 from toolkit.compiled import CompiledModel, compile_model
 from toolkit.problem import Bound, Problem, Status
 from toolkit.session import Session, SolveReport, SolverUnavailableError
@@ -86,8 +86,13 @@ def bound_from_report(
 
 
 def certify_report(problem: Problem, row: int, report: SolveReport) -> tuple[FloatArray | None, float]:
-    """λ of the unstable neurons (the duals of x̂ = y − s, the template's first rows) and the bound they certify."""
-    if report.duals is None or report.status is Status.FAILED:
+    """λ of the unstable neurons (the duals of x̂ = y − s, the template's first rows) and the bound they certify.
+
+    A solver that gives no duals leaves the bound of the dual rung's multipliers.
+    """
+    if report.status is Status.FAILED:
         return None, -np.inf
+    if report.duals is None:
+        return None, certify_multipliers(problem, row, np.full(shared_template(problem)[0].layout.count, CHORD))
     multipliers = report.duals[: shared_template(problem)[0].layout.count]
     return multipliers, certify_multipliers(problem, row, multipliers)
