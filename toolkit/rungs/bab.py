@@ -31,8 +31,8 @@ from toolkit.rungs.ideal import VIOLATION, CuttingPlanes
 from toolkit.session import SolveReport
 
 SLACK = 1e-7
-TRIALS, RELIABLE, TRIAL_ITERATIONS = 8, 1, 60
-CUT_DEPTH = 3
+TRIALS, RELIABLE, TRIAL_ITERATIONS = 4, 1, 60
+CUT_DEPTH = 6
 LEAST_GAIN = 1e-6
 STOP_MARGIN = 1e-8  # a bound must pass stop_at by this much, so that rounding cannot take it back
 Known = tuple[float, Evidence | None]  # a proven bound and what proves it
