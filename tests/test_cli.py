@@ -291,3 +291,19 @@ def test_doctor_catches_a_solver_that_claims_too_much(
 def test_doctor_fails_without_any_solver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("toolkit.doctor.check", lambda solver: "wrong")
     assert main(["doctor"]) == 1
+
+
+def test_results_commands_on_a_rows_folder_folder(
+    rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rows_folder.name in run(capsys, "results", "ls", rows_folder.parent)
+    shown = run(capsys, "results", "show", rows_folder)
+    assert "dual" in shown
+    assert "seconds per rung" in shown
+    assert "whole" in run(capsys, "results", "verify", rows_folder)
+    run(capsys, "results", "export", rows_folder, tmp_path / "rows.csv")
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == len(read_rows(rows_folder))
+    assert f"{len(read_rows(rows_folder))} rows" in run(capsys, "results", "compact", rows_folder)
+    run(capsys, "results", "watch", rows_folder)
+    assert "no results folders" in run(capsys, "results", "ls", tmp_path)
+    assert "error: " in run(capsys, "results", "show", tmp_path / "nothing", code=2)

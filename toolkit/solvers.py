@@ -22,7 +22,7 @@ from toolkit.problem import BoolArray, Settings, Status
 from toolkit.session import Session, SolveReport, SolverUnavailableError
 
 GUROBI_SIZE_LIMIT = 2000  # variables, and constraints, of the licence that comes with gurobipy
-GUROBI_SIZE_ERROR = 10010
+GUROBI_SIZE_ERROR, GUROBI_NO_LICENCE = 10010, 10009
 STOP_MARGIN = 1e-9  # a bound must pass stop_at by this much, so that "greater" survives the solver's own "at least"
 
 
@@ -188,7 +188,7 @@ class GurobiSession(Session):
         try:
             model.optimize()
         except self._gurobipy.GurobiError as error:
-            if error.errno == GUROBI_SIZE_ERROR:
+            if error.errno in (GUROBI_SIZE_ERROR, GUROBI_NO_LICENCE) or "license" in str(error).lower():
                 raise SolverUnavailableError(f"gurobi: {error} (error {error.errno})") from error
             raise
         return self._report()

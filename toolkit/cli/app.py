@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from toolkit.cli.errors import expected_message
+from toolkit.cli.results import results_app
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
@@ -73,6 +74,9 @@ def _print_version(wanted: bool) -> None:
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
+
+
+app.add_typer(results_app, name="results")
 
 
 @app.callback()
@@ -200,6 +204,7 @@ def sweep(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
     rerun: Annotated[str | None, typer.Option(help="Compute rows again: failed, timeout or all.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Start no task after so many hours.")] = None,
+    dask: Annotated[str | None, typer.Option(help="A Dask scheduler's address, or local for a cluster here.")] = None,
     debug: Debug = False,
 ) -> None:
     """Networks × samples × ε × rungs, as a spec says; rows that are there already are not computed again.
@@ -207,10 +212,12 @@ def sweep(
     Ctrl-C finishes what is running and stops; the same command continues.
 
     Example: relugap sweep experiments/demo.toml --out results/mine --workers 2
+
+    Example: relugap sweep experiments/demo.toml --dask tcp://10.0.0.5:8786
     """
     from toolkit.cli.sweeps import run_spec
 
-    run_spec(spec, out, workers, rerun, max_hours)
+    run_spec(spec, out, workers, rerun, max_hours, dask)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import toolkit
 from toolkit.provenance import read_provenance
 from toolkit.report import gap_table, terminal_table, write_report
 from toolkit.report.html import plotly_script, write_html
+from toolkit.results import mixed
 from toolkit.spec import load_spec
 from toolkit.store import read_rows
 from toolkit.sweep import run_sweep
@@ -48,10 +49,17 @@ def demo_spec() -> Path:
     raise FileNotFoundError(f"no {DEMO} here nor in {checkout}; run this in a checkout of the project")
 
 
-def run_spec(spec: Path, out: Path | None, workers: int | None, rerun: str | None, max_hours: float | None) -> None:
+def run_spec(
+    spec: Path,
+    out: Path | None,
+    workers: int | None,
+    rerun: str | None = None,
+    max_hours: float | None = None,
+    dask: str | None = None,
+) -> None:
     """A sweep; says how many rows there are and how to report them."""
     folder = out or Path("results") / load_spec(spec).name
-    rows = run_sweep(spec, folder, workers=workers, rerun=rerun, max_hours=max_hours)
+    rows = run_sweep(spec, folder, workers=workers, rerun=rerun, max_hours=max_hours, dask=dask)
     failed = int((rows["status"] == "failed").sum())
     note = f", {failed} of them failed (see the column message)" if failed else ""
     console = Console()
@@ -69,6 +77,8 @@ def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance
         written.append(write_html(rows, (out or folder) / "report.html", read_provenance(folder), tolerance))
     console = Console()
     _print_table(console, rows)
+    for line in mixed(rows, read_provenance(folder)):
+        console.print(f"mixed: {line}", highlight=False, markup=False)
     _print_written(console, written, out or folder)
 
 

@@ -1,0 +1,95 @@
+"""`results`: look at, check, export, compact and watch the folders that sweeps write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+results_app = typer.Typer(no_args_is_help=True, help="Look at, check, export, compact and watch results folders.")
+
+
+@results_app.command("ls")
+def list_folders(
+    root: Annotated[Path, typer.Argument(help="Where to look.")] = Path("results"),
+) -> None:
+    """Results folders at or below ROOT: rows of rows planned, failures, last run.
+
+    Example: relugap results ls results
+    """
+    from toolkit.results import list_results
+
+    frame = list_results(root)
+    typer.echo(f"no results folders in {root}" if frame.empty else frame.to_string(index=False))
+
+
+@results_app.command()
+def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Rows per rung and status, seconds per rung, and in which respects the runs behind them differ.
+
+    Example: relugap results show results/demo
+    """
+    from toolkit.results import summarize
+
+    summary = summarize(folder)
+    typer.echo(summary.statuses.to_string())
+    typer.echo("\nseconds per rung")
+    typer.echo(summary.seconds.to_string(float_format=lambda value: f"{value:.2f}"))
+    for line in summary.mixes:
+        typer.echo(f"mixed: {line}")
+
+
+@results_app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    target: Annotated[Path, typer.Argument(help="A .csv, .parquet or .jsonl file.")],
+    everything: Annotated[bool, typer.Option("--everything", help="Also rows of earlier specs.")] = False,
+) -> None:
+    """All rows in one file, every column at full precision.
+
+    Example: relugap results export results/demo rows.csv
+    """
+    from toolkit.results import export_rows
+
+    typer.echo(f"wrote {export_rows(folder, target, everything)}")
+
+
+@results_app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Whether a folder is whole: lines, keys, runs, rows that contradict themselves. Exit code 1 on errors.
+
+    Example: relugap results verify results/demo
+    """
+    from toolkit.results import findings_text
+    from toolkit.results import verify as verify_folder
+
+    findings = verify_folder(folder)
+    typer.echo(findings_text(findings) or f"{folder} is whole")
+    if any(finding.error for finding in findings):
+        raise typer.Exit(1)
+
+
+@results_app.command()
+def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Move a folder's shards into one Parquet file.
+
+    Example: relugap results compact results/demo
+    """
+    from toolkit.results import compact_results
+
+    typer.echo(f"{compact_results(folder)} rows in {folder / 'rows.parquet'}")
+
+
+@results_app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Follow a sweep that runs elsewhere until it ends.
+
+    Example: relugap results watch results/demo
+    """
+    from toolkit.results import watch as watch_folder
+
+    watch_folder(folder, every)
