@@ -41,12 +41,12 @@ def answer_check(path: Path, source: str, architecture: str | None, data: str | 
     console = Console(soft_wrap=True)
     try:
         checked = check_proof(path, network)
+        seconds = time.perf_counter() - started
         if data is not None and index is not None:
             _compare(checked.ball, data, index)
     except RejectedProofError as error:
         console.print(f"[bold red]REJECTED[/]: {error}", highlight=False)
         return False
-    seconds = time.perf_counter() - started
     others = network.output_size - 1
     where = f"domain [{checked.ball.domain[0]:g}, {checked.ball.domain[1]:g}]" if checked.ball.domain else "no domain"
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
