@@ -1,0 +1,140 @@
+"""Table, figures and paragraph of experiments/training.py, from its measured frames alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+COLOURS = {"standard": "#D55E00", "adversarial": "#E69F00", "dual": "#0072B2", "interval": "#009E73"}
+PERCENT = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "interval": "interval", "dual": "dual", "lp": "LP"}
+
+
+def write_results(
+    table: pd.DataFrame, accuracy: pd.DataFrame, gaps: pd.DataFrame, plan: Mapping[str, Any], out: Path
+) -> None:
+    """table.csv, table.md, accuracy.csv, gaps.csv, certified.png, gap.png and README.md."""
+    for name, frame in (("table", table), ("accuracy", accuracy), ("gaps", gaps)):
+        frame.to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
+    (out / "table.md").write_text(markdown(table, plan), encoding="utf-8")
+    (out / "README.md").write_text(paragraph(table, plan), encoding="utf-8")
+    draw(accuracy, "eps", ("certified",), "certified by dual (share of images)", out / "certified.png")
+    draw(gaps, "gap_eps", ("gap_dual_low", "gap_dual_high"), "mean gap m* − dual", out / "gap.png", log=True)
+
+
+def interval_text(low: float, high: float, digits: str) -> str:
+    """One number where both ends show the same, else low – high."""
+    ends = [format(low, digits), format(high, digits)]
+    return ends[0] if ends[0] == ends[1] else " – ".join(ends)
+
+
+def markdown(table: pd.DataFrame, plan: Mapping[str, Any]) -> str:
+    """The table for readers: errors in per cent, gaps and unstable neurons as they are."""
+    eps = table["gap_eps"].iloc[0]
+    header = [
+        "layers",
+        "training",
+        "images",
+        *PERCENT.values(),
+        "exact",
+        "undecided",
+        f"m* − dual (ε {eps:g})",
+        f"m* − LP (ε {eps:g})",
+        "unstable",
+        "s/epoch",
+    ]
+    lines = [header, ["---"] * len(header)]
+    for _, row in table.iterrows():
+        lines.append(
+            [
+                row["layers"],
+                row["training"],
+                str(row["images"]),
+                *(f"{100 * row[key]:.0f}" for key in PERCENT),
+                interval_text(100 * row["exact_low"], 100 * row["exact_high"], ".0f"),
+                str(row["undecided"]),
+                interval_text(row["gap_dual_low"], row["gap_dual_high"], ".3f"),
+                interval_text(row["gap_lp_low"], row["gap_lp_high"], ".3f"),
+                f"{row['unstable']:.1f}",
+                f"{row['seconds_per_epoch']:.2f}",
+            ]
+        )
+    note = (
+        f"Errors in per cent at ε {plan['eps']:g}; a bound's error counts images it does not certify. exact: at most "
+        f"{plan['exact_limit']:g} s an image, an interval where some stay undecided. Gaps: means over all targets of "
+        f"the first images, at most {plan['margin_limit']:g} s a margin. unstable: neurons at ε {plan['eps']:g}.\n\n"
+    )
+    return note + "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def paragraph(table: pd.DataFrame, plan: Mapping[str, Any]) -> str:
+    """What is seen, every claim with its number; comparisons only of trainings that were measured."""
+    text = ["Numbers from table.csv, row by row in table.md; curves from accuracy.csv and gaps.csv."]
+    for layers, group in table.groupby("layers", sort=False):
+        rows = group.set_index("training")
+        if {"adversarial", "dual"} <= set(rows.index):
+            text.append(_family_claims(str(layers), rows, float(plan["eps"])))
+    text.append(_pessimism(table))
+    return "# Training and the gap\n\n" + " ".join(text) + "\n"
+
+
+def _family_claims(layers: str, rows: pd.DataFrame, eps: float) -> str:
+    certified = ", ".join(
+        f"{name} {100 * row['dual']:.0f} % (LP {100 * row['lp']:.0f} %, exact "
+        f"{interval_text(100 * row['exact_low'], 100 * row['exact_high'], '.0f')} %, PGD {100 * row['pgd']:.0f} %, "
+        f"clean {100 * row['clean']:.0f} %)"
+        for name, row in rows.iterrows()
+    )
+    adversarial, dual = rows.loc["adversarial"], rows.loc["dual"]
+    at_least, gap = adversarial["gap_dual_low"] / max(dual["gap_dual_high"], 1e-12), dual["gap_eps"]
+    return (
+        f"{layers}, error by dual at ε {eps:g}: {certified}. The mean gap m* − dual at ε {gap:g} is "
+        f"{interval_text(adversarial['gap_dual_low'], adversarial['gap_dual_high'], '.3f')} after adversarial and "
+        f"{interval_text(dual['gap_dual_low'], dual['gap_dual_high'], '.3f')} after dual training, a ratio of at "
+        f"least {at_least:.1f}; unstable neurons at ε {eps:g}: {adversarial['unstable']:.1f} against "
+        f"{dual['unstable']:.1f}."
+    )
+
+
+def _pessimism(table: pd.DataFrame) -> str:
+    """The caution of Wong & Kolter 2018: a bound other than the one trained with makes a network look worse."""
+    trained = table[table["training"] == "interval"]
+    cases = "; ".join(
+        f"{row['layers']} trained by interval: {100 * row['interval']:.0f} % by interval, {100 * row['dual']:.0f} % by "
+        f"dual, {interval_text(100 * row['exact_low'], 100 * row['exact_high'], '.0f')} % exact"
+        for _, row in trained.iterrows()
+    )
+    dual = "; ".join(
+        f"{row['layers']} trained by dual: {100 * row['dual']:.0f} % by dual, {100 * row['interval']:.0f} % by interval"
+        for _, row in table[table["training"] == "dual"].iterrows()
+    )
+    found = "; ".join(filter(None, (cases, dual)))
+    return (
+        "A network evaluated by a bound other than the one it was trained with looks worse than it is (the pessimism "
+        f"Wong & Kolter 2018 warn of), which is why the exact column is there: {found}."
+    )
+
+
+def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, path: Path, log: bool = False) -> None:
+    """One panel per family, one line per training; between two ends a band."""
+    from matplotlib.figure import Figure
+
+    families = list(dict.fromkeys(frame["family"]))
+    figure = Figure(figsize=(3.4 * len(families) + 0.6, 3.3), layout="constrained")
+    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for panel, family in zip(panels, families, strict=True):
+        for training, curve in frame[frame["family"] == family].groupby("training", sort=False):
+            colour = COLOURS.get(str(training), "0.3")
+            panel.plot(curve[x], curve[ends[-1]], "o-", color=colour, markersize=3, label=str(training))
+            if len(ends) == 2:
+                panel.fill_between(curve[x], curve[ends[0]], curve[ends[1]], color=colour, alpha=0.2, linewidth=0)
+        panel.set(title=family, xlabel="ε")
+        if log:
+            panel.set_yscale("log")
+    panels[0].set_ylabel(label)
+    if not log:
+        panels[0].set_ylim(-0.02, 1.02)
+    panels[-1].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
