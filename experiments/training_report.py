@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 COLOURS = {"standard": "#D55E00", "adversarial": "#E69F00", "dual": "#0072B2", "interval": "#009E73"}
+FLOOR = 1e-4  # of a gap's axis: below it are solvers' tolerances
 PERCENT = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "interval": "interval", "dual": "dual", "lp": "LP"}
 
 
@@ -61,10 +62,11 @@ def markdown(table: pd.DataFrame, plan: Mapping[str, Any]) -> str:
                 f"{row['seconds_per_epoch']:.2f}",
             ]
         )
+    counts = ", ".join(f"{name} {group['margins'].iloc[0]}" for name, group in table.groupby("layers", sort=False))
     note = (
         f"Errors in per cent at ε {plan['eps']:g}; a bound's error counts images it does not certify. exact: at most "
         f"{plan['exact_limit']:g} s an image, an interval where some stay undecided. Gaps: means over all targets of "
-        f"the first images, at most {plan['margin_limit']:g} s a margin. unstable: neurons at ε {plan['eps']:g}.\n\n"
+        f"the first images ({counts} margins), at most {plan['margin_limit']:g} s a margin. unstable: neurons at ε {plan['eps']:g}.\n\n"
     )
     return note + "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -133,6 +135,7 @@ def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, path: P
         panel.set(title=family, xlabel="ε")
         if log:
             panel.set_yscale("log")
+            panel.set_ylim(bottom=max(FLOOR, 0.5 * float(frame[ends[-1]].min())))
     panels[0].set_ylabel(label)
     if not log:
         panels[0].set_ylim(-0.02, 1.02)
