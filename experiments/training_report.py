@@ -66,7 +66,8 @@ def markdown(table: pd.DataFrame, plan: Mapping[str, Any]) -> str:
     note = (
         f"Errors in per cent at ε {plan['eps']:g}; a bound's error counts images it does not certify. exact: at most "
         f"{plan['exact_limit']:g} s an image, an interval where some stay undecided. Gaps: means over all targets of "
-        f"the first images ({counts} margins), at most {plan['margin_limit']:g} s a margin. unstable: neurons at ε {plan['eps']:g}.\n\n"
+        f"the first images ({counts} margins), at most {plan['margin_limit']:g} s a margin. "
+        f"unstable: neurons at ε {plan['eps']:g}.\n\n"
     )
     return note + "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -89,7 +90,7 @@ def _family_claims(layers: str, rows: pd.DataFrame, eps: float) -> str:
         f"clean {100 * row['clean']:.0f} %)"
         for name, row in rows.iterrows()
     )
-    adversarial, dual = rows.loc["adversarial"], rows.loc["dual"]
+    adversarial, dual = (rows.loc[name].to_dict() for name in ("adversarial", "dual"))
     at_least, gap = adversarial["gap_dual_low"] / max(dual["gap_dual_high"], 1e-12), dual["gap_eps"]
     return (
         f"{layers}, error by dual at ε {eps:g}: {certified}. The mean gap m* − dual at ε {gap:g} is "

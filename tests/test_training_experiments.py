@@ -33,10 +33,10 @@ def test_toy2d_dual_training_certifies_its_boxes(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs torch: pip install relugap[train]")
     import toy2d
 
-    arguments = ["--out", str(tmp_path), "--points", "5", "--hidden", "30", "30", "--epochs", "200"]
+    arguments = ["--out", str(tmp_path), "--points", "4", "--hidden", "40", "40", "--epochs", "200"]
     table = toy2d.main(arguments).set_index("network")
     for name in ("boxes_certified_dual", "boxes_one_sided_on_grid"):
-        assert table.loc["toy2d-dual", name] == 5
+        assert table.loc["toy2d-dual", name] == 4
     assert (table["boxes_certified_dual"] <= table["boxes_certified_exact"]).all()
     assert (table["boxes_certified_exact"] <= table["boxes_one_sided_on_grid"]).all()
     assert (table["wrong_points"] <= table["points"] - table["boxes_one_sided_on_grid"]).all()
