@@ -136,9 +136,8 @@ def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, path: P
         panel.set(title=family, xlabel="ε")
         if log:
             panel.set_yscale("log")
-            panel.set_ylim(bottom=max(FLOOR, 0.5 * float(frame[ends[-1]].min())))
     panels[0].set_ylabel(label)
-    if not log:
-        panels[0].set_ylim(-0.02, 1.02)
-    panels[-1].legend(frameon=False, fontsize=8)
+    values = frame[ends[-1]]
+    panels[0].set_ylim((max(FLOOR, 0.5 * values.min()), 1.5 * values.max()) if log else (-0.02, 1.02))
+    panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)

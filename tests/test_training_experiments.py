@@ -47,7 +47,7 @@ def test_toy2d_dual_training_certifies_its_boxes(tmp_path: Path) -> None:
 def test_training_table_is_ordered_and_written(tmp_path: Path) -> None:
     import training
 
-    arguments = ["--out", str(tmp_path), "--families", "digits", "--images", "3", "--gap-eps", "0.01", "0.02"]
+    arguments = ["--out", str(tmp_path), "--families", "digits", "--images", "2", "--gap-eps", "0.01", "0.02"]
     table = training.main(arguments)
     assert list(table["training"]) == ["standard", "adversarial", "dual", "interval"]
     ordered = ["clean", "pgd", "exact_low", "exact_high", "lp", "dual"]
