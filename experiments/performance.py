@@ -19,6 +19,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,8 +133,7 @@ def measure_lps(network: Network, image: Any, label: int, top: float, repeats: i
 def measure_template(repeats: int, sizes: Sequence[int] = (784, 256, 256, 10), eps: float = 0.01) -> dict[str, float]:
     """Building the Pyomo model of a randomly initialised network (He, seed 0), l,u given."""
     rng = np.random.default_rng(0)
-    pairs = list(zip(sizes, sizes[1:], strict=False))
-    layers = [Dense(rng.normal(0, np.sqrt(2 / n), (m, n)), np.zeros(m)) for n, m in pairs]
+    layers = [Dense(rng.normal(0, np.sqrt(2 / n), (m, n)), np.zeros(m)) for n, m in pairwise(sizes)]
     network = Network(layers)
     ball = LinfBall(rng.uniform(0, 1, sizes[0]), eps, domain=(0, 1))
     bounds = layer_bounds(network, ball)

@@ -139,3 +139,20 @@ def test_published_network_without_a_milp_solver(data_dir: Path) -> None:
     (bound,) = margins(network, ball, 5, "bab", bounds, [6], tight)
     assert bound.lower == pytest.approx(-0.2988, abs=1e-3)
     assert bound.upper - bound.lower <= 1e-4
+
+
+def test_wrong_layer_bounds_that_empty_the_region_are_a_failure_and_no_bound() -> None:
+    """l,u are trusted, but a template they make infeasible must not turn into a lower bound of +inf."""
+    network, ball = _hard()
+    bounds = layer_bounds(network, ball)
+    lower, upper = [side.copy() for side in bounds.lower], [side.copy() for side in bounds.upper]
+    neuron = int(np.flatnonzero(bounds.unstable(0))[0])
+    width = upper[0][neuron] - lower[0][neuron]
+    lower[0][neuron], upper[0][neuron] = -1e-3 * width, 1e-6  # far from what x̂ can be …
+    network.layers[0].bias[neuron] += 10 * width  # … once the neuron is shifted
+    wrong = replace(bounds, lower=tuple(lower), upper=tuple(upper))
+    for name in ("lp", "ideal", "bab"):
+        for bound in margins(network, ball, 0, name, wrong, settings=TIGHT):
+            assert bound.status is Status.FAILED
+            assert bound.lower < np.inf
+            assert bound.certified_lower < np.inf

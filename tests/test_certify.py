@@ -149,6 +149,8 @@ def test_bad_arguments_are_named() -> None:
         certify(network, ball, label, ())
     with pytest.raises(ValueError, match="label must be in 0 … 2, got 3"):
         certify(network, ball, 3)
+    with pytest.raises(ValueError, match="tolerance must be ≥ 0, got -1"):
+        certify(network, ball, label, tolerance=-1)
     with pytest.raises(ValueError, match="the ball has 2 coordinates"):
         certify(network, LinfBall([0.0, 0.0], 0.1), label)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toolkit.margins import margins
     from toolkit.network import Flatten, Network
     from toolkit.problem import Bound, ReluBounds, Settings, Status, Verdict
+    from toolkit.radius import certified_radius
     from toolkit.report import check_order, gap_table, margin_table, write_report
     from toolkit.spec import SweepSpec, load_spec
     from toolkit.store import read_rows
@@ -28,6 +29,7 @@ PUBLIC = {
     "LinfBall": "toolkit.balls",
     "Certification": "toolkit.certify",
     "certify": "toolkit.certify",
+    "certified_radius": "toolkit.radius",
     "Dataset": "toolkit.data",
     "dataset_names": "toolkit.data",
     "load_dataset": "toolkit.data",
@@ -65,6 +67,7 @@ __all__ = [
     "Status",
     "SweepSpec",
     "Verdict",
+    "certified_radius",
     "certify",
     "check_order",
     "dataset_names",

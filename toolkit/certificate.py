@@ -10,7 +10,7 @@ Proof. c·F = λ·x̂ at the last map, λ·x̂ = λ·b + ν·y, and ν_i y_i = �
 x̂ = y − s, where (y, s) lies in the triangle (0,0), (u,0), (0,−l): a linear function is least at a corner. At an active
 neuron the float λ_i stands for fl(ν_i), and |ν_i − λ_i|·u_i is part of the error term of the product λW. A neuron split
 active (x̂ ≥ 0) keeps the corners (0,0), (u,0); split inactive (0,0), (0,−l). With c = 0 a positive value proves a part
-of the region empty. A cut with multiplier μ ≥ 0 adds μ·(left − right) ≤ 0 (see cuts.py). ∎
+of the region empty. A cut with multiplier μ ≥ 0 adds μ·(left − right) ≤ 0 (see derive_cuts). ∎
 
 No coefficient of the template enters, so neither the solver nor the products of weights in the template need to be
 trusted. Rounding is taken off by `rounding.Ledger`: |λ_i − ν_i| and all sums are bounded there.

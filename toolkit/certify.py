@@ -96,6 +96,8 @@ class _Climb:
         tolerance: float,
     ) -> None:
         self.started = time.perf_counter()
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance must be ≥ 0, got {tolerance}")
         if time_limit is not None and not time_limit > 0:
             raise ValueError(f"time_limit must be > 0 seconds or None, got {time_limit}")
         self.network, self.ball, self.label = network, ball, label

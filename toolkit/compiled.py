@@ -76,7 +76,10 @@ class CompiledModel:
         Source: Neumaier & Shcherbina 2004, "Safe bounds in linear and mixed-integer programming". Checked: the duals
         are only candidates, so a solver cannot make this wrong. Trusted: float64 rounding of this evaluation.
         """
-        duals = np.where(np.isfinite(row_duals), row_duals, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd duals give −inf or NaN, which prove nothing
+            return self._dual_value(cost, offset, np.where(np.isfinite(row_duals), row_duals, 0.0))
+
+    def _dual_value(self, cost: FloatArray, offset: float, duals: FloatArray) -> float:
         duals = np.where(np.isfinite(self.row_lower), duals, np.minimum(duals, 0.0))
         duals = np.where(np.isfinite(self.row_upper), duals, np.maximum(duals, 0.0))
         side = np.where(duals > 0, self.row_lower, self.row_upper)

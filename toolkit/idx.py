@@ -120,6 +120,7 @@ def _candidates(name: str, file: IdxFile) -> list[Path]:
 
 
 def first_existing(name: str, file: IdxFile) -> Path | None:
+    """The first place where the file is, None if nowhere."""
     return next((path for path in _candidates(name, file) if path.is_file()), None)
 
 

@@ -99,9 +99,10 @@ class Session(ABC):
     def _sound(self, report: SolveReport, cost: FloatArray, offset: float) -> SolveReport:
         if report.status is Status.INFEASIBLE:
             return self._emptiness(report)
-        bound = report.bound if np.isfinite(report.bound) else -np.inf
+        bound = report.bound
         if not self.model.is_mip and not self.trusted_lp_bound:
             bound = -np.inf if report.duals is None else self.model.dual_bound(cost, offset, report.duals)
+        bound = bound if np.isfinite(bound) else -np.inf
         usable = report.status is not Status.FAILED and report.x is not None and bool(np.all(np.isfinite(report.x)))
         x = report.x if usable else None
         return replace(report, bound=float(bound), x=x, incumbent=report.incumbent if x is not None else np.inf)

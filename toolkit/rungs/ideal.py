@@ -74,6 +74,11 @@ class CuttingPlanes:
                 break
             self.add(report, rows, upper)
         assert best is not None
+        if best.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
+            self.best = None
+            best = replace(
+                best, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
+            )
         return replace(best, seconds=time.perf_counter() - started, iterations=iterations)
 
     def add(self, report: SolveReport, rows: Any, upper: FloatArray) -> None:
