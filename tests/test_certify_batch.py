@@ -53,14 +53,14 @@ def test_two_processes_agree_with_one(digits: tuple) -> None:
 
 def test_a_failing_sample_does_not_lose_the_others(digits: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     network, data = digits
-    real = certify_batch.certify_one
+    real = certify_batch.certify
 
-    def fail_on_label(network, image, label, plan):  # type: ignore[no-untyped-def]
+    def fail_on_label(network, ball, label, *rest):  # type: ignore[no-untyped-def]
         if label == int(data.labels[2]):
             raise FloatingPointError("no")
-        return real(network, image, label, plan)
+        return real(network, ball, label, *rest)
 
-    monkeypatch.setattr(certify_batch, "certify_one", fail_on_label)
+    monkeypatch.setattr(certify_batch, "certify", fail_on_label)
     rows = certify_samples(network, data, range(5), PLAN)
     assert len(rows) == 5
     assert rows.loc[2, "verdict"] == "MAYBE"

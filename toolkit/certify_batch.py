@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import LADDER, TOLERANCE, Certification, certify
-from toolkit.data import Dataset
-from toolkit.executors import ProcessExecutor, SerialExecutor
+from toolkit.certify import LADDER, TOLERANCE, certify
+from toolkit.data import Dataset, LabelArray
+from toolkit.executors import run_calls
 from toolkit.network import Network
 from toolkit.problem import Settings, Verdict
 from toolkit.rungs import get_rung
+
+LARGEST_CHUNK = 16  # samples a process is handed at a time
 
 
 @dataclass(frozen=True)
@@ -54,44 +56,45 @@ def certify_samples(
         raise ValueError(
             f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
         )
-    executor: Executor = SerialExecutor() if workers == 1 else ProcessExecutor(workers)
-    rows = []
-    with executor:
-        futures = {}
-        for sample in samples:
-            label = int(data.labels[sample])
-            future = executor.submit(certify_one, network, data.features[sample], label, plan)
-            futures[future] = (sample, label)
-            if workers > 1:
-                continue
-            rows.append(_row(sample, label, _outcome(future.result)))
+    size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
+    chunks = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
+    calls = [(network, data.features[chunk], data.labels[chunk], chunk, plan) for chunk in chunks]
+    rows: list[dict[str, object]] = []
+    for call, future in run_calls(certify_rows, calls, workers):
+        for row in _rows(call[3], data, future):
+            rows.append(row)
             if progress is not None:
-                progress(rows[-1])
-        for future in as_completed(futures) if workers > 1 else ():
-            rows.append(_row(*futures[future], _outcome(future.result)))
-            if progress is not None:
-                progress(rows[-1])
+                progress(row)
     return pd.DataFrame(rows).sort_values("sample", ignore_index=True) if rows else pd.DataFrame()
 
 
-def certify_one(network: Network, image: FloatArray, label: int, plan: BatchPlan) -> Certification:
-    """The certification of one sample of a batch; a module-level function, so that it can run in another process."""
-    ball = LinfBall(image, plan.eps, plan.domain)
-    return certify(
-        network, ball, label, plan.ladder, plan.bounds, plan.tighten, plan.settings, plan.time_limit, plan.tolerance
-    )
+def certify_rows(
+    network: Network, images: FloatArray, labels: LabelArray, samples: Sequence[int], plan: BatchPlan
+) -> list[dict[str, object]]:
+    """The rows of some samples; a module-level function, so that it can run in another process."""
+    return [_row(*of, network, plan) for of in zip(samples, labels.tolist(), images, strict=True)]
 
 
-def _outcome(result: Callable[[], Certification]) -> Certification | str:
+def _rows(samples: list[int], data: Dataset, done: Future[list[dict[str, object]]]) -> list[dict[str, object]]:
     try:
-        return result()
+        return done.result()
+    except BrokenExecutor as error:  # the process died; the others go on
+        return [_failed(sample, int(data.labels[sample]), error) for sample in samples]
+
+
+def _failed(sample: int, label: int, error: Exception) -> dict[str, object]:
+    message = f"{type(error).__name__}: {error}"
+    return {"sample": sample, "label": label, "verdict": Verdict.MAYBE.value, "rung": "", "message": message}
+
+
+def _row(sample: int, label: int, image: FloatArray, network: Network, plan: BatchPlan) -> dict[str, object]:
+    ball = LinfBall(image, plan.eps, plan.domain)
+    try:
+        outcome = certify(
+            network, ball, label, plan.ladder, plan.bounds, plan.tighten, plan.settings, plan.time_limit, plan.tolerance
+        )
     except Exception as error:  # one sample's failure must not lose the others
-        return f"{type(error).__name__}: {error}"
-
-
-def _row(sample: int, label: int, outcome: Certification | str) -> dict[str, object]:
-    if isinstance(outcome, str):
-        return {"sample": sample, "label": label, "verdict": Verdict.MAYBE.value, "rung": "", "message": outcome}
+        return _failed(sample, label, error)
     counts = outcome.relu_bounds.counts() if outcome.relu_bounds is not None else None
     row: dict[str, object] = {
         "sample": sample,

@@ -15,8 +15,8 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -224,3 +224,23 @@ def one_thread_environment() -> Iterator[None]:
 def usable_cpus() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_calls(
+    function: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[tuple[tuple[Any, ...], Future[T]]]:
+    """Every call with its finished future, as they finish; those not begun are dropped when the iteration is left.
+
+    function: at module level if workers > 1, so that it can run in another process.
+    """
+    executor: Executor = SerialExecutor() if workers == 1 else ProcessExecutor(workers)
+    try:
+        if workers == 1:
+            for call in calls:
+                yield call, executor.submit(function, *call)
+        else:
+            futures = {executor.submit(function, *call): call for call in calls}
+            for future in as_completed(futures):
+                yield futures.pop(future), future
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from toolkit.downloads import Download, data_folder, fetch
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,6 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(tuple(int(n) for n in shape))
 
 
-def data_folder() -> Path:
-    """$RELUGAP_DATA, or the user's cache."""
-    import pooch
-
-    given = os.environ.get("RELUGAP_DATA")
-    return Path(given).expanduser() if given else Path(pooch.os_cache("relugap"))
-
-
 def _candidates(name: str, file: IdxFile) -> list[Path]:
     """Every place where a file may be, in order. mnist and fashion-mnist share file names, so a folder counts."""
     system = IDX_SOURCES[name].system
@@ -139,7 +132,8 @@ def idx_content(name: str, file: IdxFile) -> bytes:
             f"{wrong[0]} is not {name}'s {file.name} (the SHA-256 of its content must be {file.content}); "
             f"replace it by {IDX_SOURCES[name].origin}{file.name}.gz or remove it"
         )
-    return gzip.decompress(_fetch(name, file).read_bytes())
+    url = f"{IDX_SOURCES[name].origin}{file.name}.gz"
+    return gzip.decompress(fetch(Download(f"{name}/{file.name}.gz", url, file.download)).read_bytes())
 
 
 def _read_file(path: Path) -> bytes | None:
@@ -149,18 +143,3 @@ def _read_file(path: Path) -> bytes | None:
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error):
         return None
-
-
-def _fetch(name: str, file: IdxFile) -> Path:
-    import pooch
-
-    url = f"{IDX_SOURCES[name].origin}{file.name}.gz"
-    folder = data_folder() / name
-    try:
-        fetched = pooch.retrieve(url, f"sha256:{file.download}", f"{file.name}.gz", folder, progressbar=False)
-    except (OSError, ValueError) as error:  # requests' errors are OSError; ValueError is a wrong hash
-        raise FileNotFoundError(
-            f"{name}: cannot fetch {file.name}.gz ({type(error).__name__}); download {url} and put it into {folder}, "
-            "or set RELUGAP_DATA to the folder that holds it"
-        ) from error
-    return Path(fetched)

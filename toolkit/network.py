@@ -182,17 +182,25 @@ class Network:
 
     @classmethod
     def load(cls, source: str | Path, architecture: str | None = None) -> Network:
-        """Read "zoo:NAME", a .npz written by `save`, an .onnx model, or a .pth state dict with an `architecture`.
+        """Read "zoo:NAME", "published:NAME", a .npz written by `save`, an .onnx model, or a .pth state dict.
 
-        Raises FileNotFoundError for a missing file, ValueError (naming the file) for one that cannot be read.
+        architecture: of a .pth state dict, see importers.from_state_dict_file; refused for everything else. Raises
+        FileNotFoundError for a missing file, ValueError (naming the file) for one that cannot be read.
         """
         text = str(source)
+        if architecture is not None and Path(text).suffix not in (".pth", ".pt"):
+            raise ValueError(f"{text} holds its architecture; only .pth and .pt files take one, got {architecture!r}")
         if text.startswith("zoo:"):
             return _load_npz(_zoo_path(text.removeprefix("zoo:")))
+        if text.startswith("published:"):
+            from toolkit.published import load_published
+
+            return load_published(text)
         path = Path(source).expanduser()
         if not path.is_file():
             raise FileNotFoundError(
-                f"no network file at {path}; zoo networks are named zoo:NAME ({', '.join(zoo_names())})"
+                f"no network file at {path}; networks shipped are named zoo:NAME ({', '.join(zoo_names())}), "
+                "published ones published:NAME (see relugap doctor)"
             )
         if path.suffix == ".npz":
             return _load_npz(path)

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from toolkit.data import dataset_names
 from toolkit.network import zoo_names
 from toolkit.problem import Settings, Side
+from toolkit.published import PREFIX, published_network
 from toolkit.rungs import get_rung
 from toolkit.solvers import check_solver_name
 
@@ -60,8 +61,8 @@ def _without_repeats(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
 class NetworkSpec(_Strict):
     """One network with the data set whose test images it is asked about.
 
-    source: "zoo:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name: shown in tables
-    instead of the network's own.
+    source: "zoo:NAME", "published:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name:
+    shown in tables instead of the network's own.
     """
 
     source: str
@@ -76,6 +77,8 @@ class NetworkSpec(_Strict):
         if source.startswith("zoo:") and source.removeprefix("zoo:") not in zoo_names():
             allowed = ", ".join(f"zoo:{name}" for name in zoo_names())
             raise ValueError(f"unknown zoo network {source!r}; allowed: {allowed}")
+        if source.startswith(PREFIX):
+            published_network(source)
         return source
 
     @field_validator("dataset")
@@ -213,7 +216,7 @@ def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepS
 
 
 def _resolved(source: str, folder: Path) -> str:
-    return source if source.startswith("zoo:") else str(folder / Path(source).expanduser())
+    return source if source.startswith(("zoo:", PREFIX)) else str(folder / Path(source).expanduser())
 
 
 def _one_line(error: ValidationError) -> str:

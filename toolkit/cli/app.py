@@ -242,6 +242,31 @@ def report(
     run_report(folder, out, [name.strip() for name in formats.split(",")], tolerance, html)
 
 
+@app.command("reproduce")
+def reproduce_command(
+    name: Annotated[str | None, typer.Argument(help="An experiment, or all. Left out: which there are.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="At most so many images a row: a smaller size.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what a stopped run left in the folder.")] = False,
+    debug: Debug = False,
+) -> None:
+    """A paper's table or one of the project's experiments, ours beside the published.
+
+    Stopped half-way, the same command continues. Published weights and data are taken from $RELUGAP_DATA, else fetched.
+
+    Example: relugap reproduce salman-2019-table2
+
+    Example: relugap reproduce wong-kolter-2018-table1 --count 100 --out results/try
+    """
+    from toolkit.cli.reproduce import list_experiments, run_named
+
+    if name is None:
+        list_experiments()
+    else:
+        run_named(name, out, count, workers, fresh)
+
+
 @app.command()
 def train(
     spec: Annotated[Path, typer.Argument(help="Networks to train, as a TOML file; see experiments/zoo.toml.")],

@@ -1,0 +1,101 @@
+"""`reproduce`: which experiments there are, one of them or all, with progress and the table at the end."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from toolkit.reproduce import Catalogue, Experiment, read_catalogue, reproduce
+from toolkit.reproduce.tables import terminal
+
+LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+def list_experiments() -> None:
+    """Print the catalogue."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("experiment", "minutes", "shows"):
+        grid.add_column(name, overflow="fold")
+    for experiment in read_catalogue().experiments.values():
+        grid.add_row(experiment.name, f"{experiment.minutes:g}", experiment.shows)
+    Console().print(grid)
+
+
+def run_named(name: str, out: Path | None, count: int | None, workers: int | None, fresh: bool) -> None:
+    """One experiment, or `all`."""
+    catalogue = read_catalogue()
+    chosen = list(catalogue.experiments.values()) if name == "all" else [catalogue[name]]
+    if name == "all" and out is not None:
+        raise ValueError("--out is for one experiment; all write into results/NAME")
+    console = Console()
+    for experiment in chosen:
+        if count is not None and name == "all" and experiment.count is None and experiment.file.endswith(".py"):
+            console.print(f"{experiment.name}: has one size only, left out with --count", highlight=False)
+            continue
+        _run(console, catalogue, experiment, out or Path("results") / experiment.name, count, workers, fresh)
+
+
+def _run(
+    console: Console,
+    catalogue: Catalogue,
+    experiment: Experiment,
+    out: Path,
+    count: int | None,
+    workers: int | None,
+    fresh: bool,
+) -> None:
+    started = time.perf_counter()
+    console.print(f"[bold]{experiment.name}[/]: {experiment.shows}", highlight=False)
+    with _Stages(console) as stages:
+        found = reproduce(catalogue, experiment, out, count, workers or os.cpu_count() or 1, fresh, stages.advance)
+    if found is not None:
+        console.print(terminal(*found))
+    spent = time.perf_counter() - started
+    console.print(f"{spent:.0f} s; written to {out}", highlight=False)
+
+
+class _Stages:
+    """One bar per stage on a terminal, else a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._console, self._said = console, 0.0
+        self._bars = Progress(*columns, console=console, transient=False, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def advance(self, title: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if title not in self._tasks:
+            self._bars.start()
+            self._tasks[title] = self._bars.add_task(title, total=total)
+        self._bars.update(self._tasks[title], completed=done)
+        now = time.monotonic()
+        if not self._console.is_terminal and (done == total or now - self._said > LINE_EVERY):
+            self._console.print(f"{title}: {done}/{total}", highlight=False)
+            self._said = now

@@ -1,0 +1,108 @@
+"""One experiment from its name to its results folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toolkit.data import load_dataset
+from toolkit.provenance import environment
+from toolkit.report import write_report
+from toolkit.reproduce.catalogue import Catalogue, Experiment
+from toolkit.reproduce.cells import FOLDER
+from toolkit.reproduce.entries import Entry, ErrorsEntry, load_entry
+from toolkit.reproduce.errors import run_errors
+from toolkit.reproduce.radii import run_radii
+from toolkit.reproduce.tables import errors_table, markdown, radii_table
+from toolkit.spec import load_spec
+from toolkit.store import replace_file
+from toolkit.sweep import run_sweep
+
+Advance = Callable[[str, int, int], None]
+
+
+def reproduce(
+    catalogue: Catalogue,
+    experiment: Experiment,
+    out: Path,
+    count: int | None = None,
+    workers: int = 1,
+    fresh: bool = False,
+    advance: Advance | None = None,
+) -> tuple[Entry, pd.DataFrame] | None:
+    """Run an experiment into `out`; what is there already from a stopped run is kept, unless `fresh`.
+
+    count: a smaller size: at most so many images a row (entries), samples (sweeps), or the script's own option.
+    advance: called with a title, how many are done and of how many. Entries write table.csv, table.md, images.parquet
+    and provenance.json and return the entry with its table; others return None. Raises ValueError,
+    FileNotFoundError, or RuntimeError where a script fails.
+    """
+    file = catalogue.folder / experiment.file
+    if file.suffix == ".py":
+        _run_script(file, experiment, out, count)
+        return None
+    if "kind" in tomllib.loads(file.read_text(encoding="utf-8")):
+        return run_entry(file, out, count, workers, fresh, advance or (lambda *_: None))
+    spec = load_spec(file)
+    if count is not None:
+        smaller = count if isinstance(spec.samples, int) else spec.samples[:count]
+        spec = spec.model_copy(update={"samples": min(smaller, spec.samples) if isinstance(smaller, int) else smaller})
+    write_report(run_sweep(spec, out, workers=workers, rerun="all" if fresh else None), out)
+    return None
+
+
+def run_entry(
+    file: Path, out: Path, count: int | None, workers: int, fresh: bool, advance: Advance
+) -> tuple[Entry, pd.DataFrame]:
+    """A table of errors or radii; see `reproduce`."""
+    entry = load_entry(file)
+    if fresh:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+    started = _now()
+    if isinstance(entry, ErrorsEntry):
+        cells, images = run_errors(entry, out, count, workers, advance)
+        table = errors_table(cells, min(len(load_dataset(row.dataset)) for row in entry.rows))
+    else:
+        radii, images = run_radii(entry, out, count, workers, advance)
+        table = radii_table(radii)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "table.csv", index=False, float_format="%.6g")
+    images.to_parquet(out / "images.parquet", index=False)
+    replace_file(out / "table.md", markdown(entry, table).encode())
+    record = {"started": started, "ended": _now(), "count": count, "workers": workers, "entry": file.name}
+    networks = dict(table.groupby("row", sort=False)["digest"].first())
+    _record(out, record | {"networks": networks, **environment()})
+    return entry, table
+
+
+def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None) -> None:
+    """A script in a process of its own, which says itself how far it is."""
+    arguments = [sys.executable, str(file), "--out", str(out), *experiment.arguments]
+    if count is not None:
+        if experiment.count is None:
+            raise ValueError(f"{experiment.name} has one size only; leave out --count")
+        arguments += [experiment.count, str(count)]
+    code = subprocess.run(arguments, check=False).returncode
+    if code:
+        raise RuntimeError(f"{experiment.name}: {file.name} ended with exit code {code}")
+
+
+def _record(out: Path, run: dict[str, Any]) -> None:
+    """Add a run to the folder's provenance, which keeps those that its results may still come from."""
+    file = out / "provenance.json"
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    text = json.dumps({"runs": [*runs, run]}, indent=1, ensure_ascii=False)
+    replace_file(file, f"{text}\n".encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
