@@ -35,6 +35,8 @@ def swept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_list_and_summary(swept: Path) -> None:
     (swept.parent / "else").mkdir(exist_ok=True)
     (swept.parent / "else" / "provenance.json").write_text('{"runs": []}')
+    (swept.parent / "experiment").mkdir(exist_ok=True)
+    (swept.parent / "experiment" / "provenance.json").write_text('{"command": "python experiments/toy2d.py"}')
     listed = list_results(swept.parent)
     assert listed["folder"].tolist() == [str(swept)]
     line = listed.iloc[0]

@@ -190,6 +190,15 @@ def test_cached_layer_bounds_are_used_by_a_rung_added_later(folder: Path, tmp_pa
     assert files[0].stat().st_size > 100
 
 
+def test_cached_layer_bounds_are_as_certified_as_they_were(folder: Path, tmp_path: Path) -> None:
+    chains = {"layer_bounds": [["interval", "lipschitz"], ["interval", "dual"]], "cache_bounds": True, "samples": 1}
+    run(make_spec(folder, rungs=["dual"], **chains), tmp_path)
+    rows = run(make_spec(folder, rungs=["dual", "interval"], **chains), tmp_path)
+    certified = np.isfinite(rows["certified_lower"])
+    assert len(rows["run_id"].unique()) == 2
+    assert (certified == (rows["layer_bounds"] == "interval+dual")).all()
+
+
 def test_provenance_tells_what_matters_and_no_more(folder: Path, tmp_path: Path) -> None:
     path = write_toml(tmp_path / "spec.toml", folder, ["dual"], 1)
     rows = run(path, tmp_path / "out")

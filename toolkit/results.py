@@ -50,7 +50,7 @@ class ResultsSummary:
 def list_results(root: str | Path) -> pd.DataFrame:
     """One line per results folder at or below `root`: name, rows of rows planned, failures, last run, owner."""
     lines = []
-    for path in sorted(Path(root).rglob(PROVENANCE)):
+    for path in filter(_has_runs, sorted(Path(root).rglob(PROVENANCE))):
         folder, runs = path.parent, read_provenance(path.parent)
         if not runs or not isinstance(runs[-1], dict) or "run_id" not in runs[-1]:
             continue  # a provenance.json of something else
@@ -71,6 +71,15 @@ def list_results(root: str | Path) -> pd.DataFrame:
         )
     columns = ["folder", "name", "rows", "planned", "failed", "time_limit", "runs", "started", "outcome", "owner"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def _has_runs(provenance: Path) -> bool:
+    """Whether a provenance.json is a sweep's; a damaged one may be, and reading it says what is wrong with it."""
+    try:
+        content = json.loads(provenance.read_text(encoding="utf-8"))
+    except ValueError:
+        return True
+    return isinstance(content, dict) and "runs" in content
 
 
 def summarize(out: str | Path) -> ResultsSummary:
