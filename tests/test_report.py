@@ -268,7 +268,9 @@ def test_rows_of_real_rungs_pass_and_tighten_in_order(real_rows: pd.DataFrame) -
 def test_report_writes_tables_and_figures(real_rows: pd.DataFrame, tmp_path: Path) -> None:
     written = write_report(real_rows, tmp_path / "report")
     names = {path.name for path in written}
-    figures = {"tightness.png", "certified.png", "gap_unstable.png", "time.png"}
+    figures = {
+        f"{name}.png" for name in ("tightness", "certified", "gap_unstable", "time", "ratio", "gap_distribution")
+    }
     assert names == {"table.csv", "table.md", "table.tex", "margins.csv"} | figures
     for path in written:
         content = path.read_bytes()

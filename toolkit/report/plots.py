@@ -43,32 +43,33 @@ def time_per_rung(rows: pd.DataFrame) -> Figure:
 
 def draw_certified(gaps: pd.DataFrame) -> Figure:
     """`certified_curve` from `margin_gaps`."""
-    return _draw(gaps, _certified_panel, EPS_LABEL, "certified share of samples", share_y=True)
+    return draw_panels(gaps, _certified_panel, EPS_LABEL, "certified share of samples", share_y=True)
 
 
 def draw_gap_unstable(gaps: pd.DataFrame) -> Figure:
     """`gap_against_unstable` from `margin_gaps`."""
-    return _draw(gaps, _gap_panel, "unstable neurons", "mean gap m* − bound (logits)")
+    return draw_panels(gaps, _gap_panel, "unstable neurons", "mean gap m* − bound (logits)")
 
 
 def draw_times(gaps: pd.DataFrame) -> Figure:
     """`time_per_rung` from `margin_gaps`."""
-    return _draw(gaps, _time_panel, "", "time per margin (s)", share_y=True)
+    return draw_panels(gaps, _time_panel, "", "time per margin (s)", share_y=True)
 
 
-def _draw(
+def draw_panels(
     gaps: pd.DataFrame,
     draw_panel: Callable[[Axes, pd.DataFrame], None],
     x_label: str,
     y_label: str,
     share_y: bool = False,
 ) -> Figure:
+    """A figure of `draw_panel` on every part of the gaps, titles, labels and one legend included."""
     parts = list(panel_parts(gaps))
     with paper_style():
         figure, panels = panel_grid(len(parts), share_y)
         for k, (panel, (title, part)) in enumerate(zip(panels, parts, strict=True)):
-            draw_panel(panel, part)
             panel.set_title(title)
+            draw_panel(panel, part)
             panel.set_xlabel(x_label)
             if not (share_y and k % 2):
                 panel.set_ylabel(y_label)

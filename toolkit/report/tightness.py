@@ -1,4 +1,4 @@
-"""The tightness curve: how far each rung's margin bound falls with ε, and its distance from m*."""
+"""The tightness curves: how far each rung's margin bound falls with ε, its distance from m*, and the ratio of both."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.report.order import EXACT_RUNGS
-from toolkit.report.plots import EPS_LABEL, panel_parts, present_rungs, say_no_exact
+from toolkit.report.plots import EPS_LABEL, draw_panels, panel_parts, present_rungs, say_no_exact
 from toolkit.report.styles import TEXT_GREY, YES_GREEN, label_of, look_of, paper_style, shared_legend, stacked_grid
 from toolkit.report.tables import margin_gaps
 
 Curves = dict[str, "pd.Series[float]"]
 OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best lower rung's runs off the panel
-
+COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider
 CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
 
 
@@ -44,6 +44,43 @@ def draw_tightness(gaps: pd.DataFrame) -> Figure:
                 lower.set_ylabel("m* − bound (logits)")
         shared_legend(figure, [upper for upper, _ in panels], {label_of(name): "off scale" for name in off})
     return figure
+
+
+def ratio_curve(rows: pd.DataFrame) -> Figure:
+    """Mean tightness (clean − m*)/(clean − bound) of every lower rung against ε, one panel per network.
+
+    It is the share of a bound's fall from the clean margin that is real: 1 = exact, whatever the scale of the logits.
+    Thin bars are quartiles over samples and targets.
+    """
+    return draw_ratio(margin_gaps(rows))
+
+
+def draw_ratio(gaps: pd.DataFrame) -> Figure:
+    """`ratio_curve` from `margin_gaps`."""
+    return draw_panels(gaps, _ratio_panel, EPS_LABEL, "tightness\n(clean − m*)/(clean − bound)", share_y=True)
+
+
+def _ratio_panel(panel: Axes, gaps: pd.DataFrame) -> None:
+    rungs = present_rungs(gaps)
+    lower = gaps[gaps["side"] == "lower"]
+    curves, low, high = _statistics(lower, lower["tightness"])
+    if not curves:
+        say_no_exact(panel)
+        return
+    exact = look_of("exact", rungs)
+    panel.axhline(1, color=exact.color, linewidth=1.0, label="exact = 1", zorder=2)
+    step = _smallest_step(gaps["eps"])
+    for k, (name, curve) in enumerate(curves.items()):
+        shift = 0.05 * step * (k - (len(curves) - 1) / 2)
+        if _spread_shown(name, curves):
+            color = look_of(name, rungs).color
+            panel.vlines(curve.index + shift, low[name], high[name], color=color, linewidth=0.7, alpha=0.45)
+        over = list(curves.values())[k + 1 :]
+        hidden = any(float((curve - other).abs().max()) < COINCIDE for other in over)
+        _plot(panel, name, curve, rungs, 3 + 0.1 * k, hidden)
+    panel.plot([], [], color=TEXT_GREY, linewidth=0.7, label="quartiles")
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    panel.set_ylim(0, 1.04)
 
 
 def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
@@ -145,9 +182,11 @@ def _shade(panel: Axes, upper: pd.Series[float] | None, lower: pd.Series[float] 
     )
 
 
-def _plot(panel: Axes, name: str, curve: pd.Series[float], rungs: list[str], zorder: float) -> None:
-    look = look_of(name, rungs)
+def _plot(
+    panel: Axes, name: str, curve: pd.Series[float], rungs: list[str], zorder: float, hidden: bool = False
+) -> None:
+    look, wider = look_of(name, rungs), 2.4 if hidden else 0.0
     panel.plot(
         curve.index, curve, color=look.color, marker=look.marker, linestyle=look.linestyle,
-        markersize=look.marker_size, linewidth=1.3, label=label_of(name), zorder=zorder,
+        markersize=look.marker_size + wider, linewidth=1.3 + wider, label=label_of(name), zorder=zorder,
     )  # fmt: skip

@@ -8,18 +8,23 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toolkit.report.distribution import draw_distribution
 from toolkit.report.formats import latex_table, markdown_table
 from toolkit.report.order import check_order
 from toolkit.report.plots import draw_certified, draw_gap_unstable, draw_times
 from toolkit.report.styles import paper_style
 from toolkit.report.tables import margin_gaps, side_by_side, summarise
-from toolkit.report.tightness import draw_tightness
+from toolkit.report.tightness import draw_ratio, draw_tightness
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "tightness": draw_tightness,
     "certified": draw_certified,
     "gap_unstable": draw_gap_unstable,
     "time": draw_times,
+}
+GAP_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "ratio": draw_ratio,
+    "gap_distribution": draw_distribution,
 }
 FORMATS = ("png", "svg", "pdf")
 
@@ -29,6 +34,7 @@ def write_report(
 ) -> list[Path]:
     """Write table.csv, table.md, table.tex, margins.csv and the figures into `out_dir`; returns the paths.
 
+    Figures: tightness, certified, gap_unstable, time and, where an exact rung ran, ratio and gap_distribution.
     formats: "png", "svg", "pdf". Raises ValueError, before anything is written, for an empty frame, missing columns,
     an unknown format, or rows that break the order lower ≤ exact ≤ upper beyond `tolerance` (named).
     """
@@ -45,7 +51,7 @@ def write_report(
     (out / "table.tex").write_text(latex_table(table), encoding="utf-8")
     side_by_side(gaps).to_csv(out / "margins.csv", index=False)
     written = [out / name for name in ("table.csv", "table.md", "table.tex", "margins.csv")]
-    for name, draw in FIGURES.items():
+    for name, draw in (FIGURES | (GAP_FIGURES if gaps["exact_ran"].any() else {})).items():
         written += save_figure(draw(gaps), out / name, formats)
     return written
 
