@@ -254,3 +254,33 @@ def compile_model_rows(model):  # type: ignore[no-untyped-def]
     from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 
     return LinearStandardFormCompiler().write(model, mixed_form=True)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_the_full_formulation_has_the_same_optima(kind: str) -> None:
+    for seed in range(3):
+        own = np.random.default_rng(seed)
+        network = random_dense_network(own, (5, 9, 7, 3)) if kind == "dense" else random_conv_network(own)
+        ball = LinfBall(own.uniform(0.2, 0.8, network.input_size), 0.05, (0, 1))
+        bounds = layer_bounds(network, ball)
+        rows = np.array([[1.0, -1.0, 0.0], [-0.5, 0.2, 1.0]])
+        counts = np.array(bounds.counts()).sum(axis=0)
+        assert counts[1:].min() > 0 < counts[0]  # unstable, active and inactive neurons are all there
+        optima = {}
+        for formulation in ("compact", "full"):
+            for indicators in ("relaxed", "binary"):
+                model = build_template(network, ball, bounds, indicators, formulation)
+                session = open_session(compile_model(model), HIGHS)
+                costs, offsets = model.layout.objective(rows)
+                found = [session.minimize(cost, offset) for cost, offset in zip(costs, offsets.tolist(), strict=True)]
+                optima[formulation, indicators] = np.array([[report.bound, report.incumbent] for report in found])
+            assert model.layout.count == (counts[0] if formulation == "compact" else sum(network.relu_sizes))
+        for indicators in ("relaxed", "binary"):
+            np.testing.assert_allclose(optima["compact", indicators], optima["full", indicators], atol=1e-6)
+        assert (optima["full", "relaxed"][:, 0] <= optima["full", "binary"][:, 1] + 1e-6).all()
+
+
+def test_an_unknown_formulation_is_refused(rng: np.random.Generator) -> None:
+    network, ball = random_dense_network(rng, (3, 4, 2)), LinfBall(np.zeros(3), 0.1)
+    with pytest.raises(ValueError, match="formulation must be 'compact' or 'full', got 'big'"):
+        build_template(network, ball, layer_bounds(network, ball), formulation="big")  # type: ignore[arg-type]

@@ -8,7 +8,9 @@ positive part y and negative part s:
 
 Binary is exact (Tjeng, Xiao & Tedrake 2019, eq. 6); relaxed is the triangle relaxation (Ehlers 2017; Wong & Kolter
 2018, §3.1): eliminating a leaves y ≥ 0, y ≥ x̂, y ≤ u(x̂ − l)/(u − l), which also imply l ≤ x̂ ≤ u. Stable neurons are
-substituted numerically, so x̂ is linear in x̃ and the unstable y of earlier layers, and stands in one dense row.
+substituted numerically, so x̂ is linear in x̃ and the unstable y of earlier layers, and stands in one dense row. That is
+the "compact" formulation, which every rung uses. The "full" one keeps every neuron's y and s, the stable ones with s or
+y and their a fixed and without their last two rows: what a layer-by-layer modeller writes, for comparison.
 
 Checked: shapes. Trusted: that l ≤ x̂ ≤ u holds on the ball, and float64 products in the substitution.
 """
@@ -31,6 +33,7 @@ from toolkit.network import Network
 from toolkit.problem import BoolArray, ReluBounds
 
 Indicators = Literal["binary", "relaxed"]
+Formulation = Literal["compact", "full"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class TemplateLayout:
     """Where things are in a template: columns are x̃ (inputs), then y, s and a (one each per unstable neuron).
 
     last: the last affine map over alive neurons. lower, upper: l and u of the unstable neurons. neurons: (layer, index
-    in the network) of each.
+    in the network) of each. In the full formulation every neuron counts as alive and unstable here, with 0 in [l, u].
     """
 
     inputs: int
@@ -102,15 +105,19 @@ class TemplateLayout:
 
 
 def build_template(
-    network: Network, ball: LinfBall, relu_bounds: ReluBounds, indicators: Indicators = "relaxed"
+    network: Network,
+    ball: LinfBall,
+    relu_bounds: ReluBounds,
+    indicators: Indicators = "relaxed",
+    formulation: Formulation = "compact",
 ) -> pyo.ConcreteModel:
     """The Pyomo model of min cᵀF over the ball; `indicators` is the only difference between MILP and LP.
 
     Variables x, y, s, a; constraints split (x̂ = y − s), on (y ≤ u·a), off (s ≤ −l(1 − a)); objective 0 until
-    `set_objective`. `model.layout` says where things are. All variables have finite bounds. Raises ValueError for
-    another value of `indicators`.
+    `set_objective`. `model.layout` says where things are. All variables have finite bounds. formulation: same optima,
+    other sizes. Raises ValueError for another value of `indicators` or `formulation`.
     """
-    layout = _layout(network, ball, relu_bounds)
+    layout = _layout(network, ball, relu_bounds, formulation)
     with PauseGC():
         model = pyo.ConcreteModel(name=f"relugap {network.name}".strip())
         model.layout = layout
@@ -143,9 +150,12 @@ def set_objective(model: pyo.ConcreteModel, row: Any) -> None:
     model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
 
 
-def _layout(network: Network, ball: LinfBall, relu_bounds: ReluBounds) -> TemplateLayout:
-    alive = restrict_to_alive(network, relu_bounds)
-    unstable = tuple(alive.unstable(k) for k in range(len(alive.layers)))
+def _layout(network: Network, ball: LinfBall, relu_bounds: ReluBounds, formulation: Formulation) -> TemplateLayout:
+    if formulation not in ("compact", "full"):
+        raise ValueError(f"formulation must be 'compact' or 'full', got {formulation!r}")
+    full = formulation == "full"
+    alive = _all_neurons(network, relu_bounds) if full else restrict_to_alive(network, relu_bounds)
+    unstable = tuple(alive.unstable(k) | full for k in range(len(alive.layers)))
     lower = [alive.lower[k][mask] for k, mask in enumerate(unstable)]
     upper = [alive.upper[k][mask] for k, mask in enumerate(unstable)]
     neurons = [(k, int(i)) for k, mask in enumerate(unstable) for i in alive.alive[k][mask]]
@@ -157,6 +167,16 @@ def _layout(network: Network, ball: LinfBall, relu_bounds: ReluBounds) -> Templa
         np.concatenate([np.zeros(0), *lower]),
         np.concatenate([np.zeros(0), *upper]),
         tuple(neurons),
+    )
+
+
+def _all_neurons(network: Network, bounds: ReluBounds) -> AliveNetwork:
+    """Every neuron as if it were alive, its l and u widened to hold 0, so that y ∈ [0, u] and s ∈ [0, −l] hold."""
+    return AliveNetwork(
+        network.layers[:-1],
+        tuple(np.arange(low.size) for low in bounds.lower),
+        tuple(np.minimum(low, 0.0) for low in bounds.lower),
+        tuple(np.maximum(high, 0.0) for high in bounds.upper),
     )
 
 
@@ -187,6 +207,10 @@ def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
             split[layout.inputs + i] += 1.0
             split[layout.inputs + layout.count + i] = -1.0
             model.split[i] = (shift, _linear(split, variables), shift)
-            model.on[i] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
-            model.off[i] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])
+            if lower[i] < 0 < upper[i]:
+                model.on[i] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
+                model.off[i] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])
+            else:  # of the full formulation: y ≤ u = 0 or s ≤ −l = 0 says it all
+                a.setlb(float(upper[i] > 0))
+                a.setub(float(upper[i] > 0))
             i += 1
