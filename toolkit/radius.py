@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from toolkit.balls import LinfBall
 from toolkit.certify import LADDER, Certification, certify
 from toolkit.network import Network
-from toolkit.problem import Settings, Verdict
+from toolkit.problem import Settings, Side, Verdict
+from toolkit.rungs import get_rung
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,19 @@ def certified_radius(
     tighten: Sequence[str] = ("lp",),
     settings: Settings | None = None,
     time_limit: float | None = None,
+    known: tuple[float, float] = (0.0, float("inf")),
 ) -> Radius:
     """Bisect ε in [0, largest] to `tolerance` from both sides.
 
-    Claim: certified ≤ the exact radius ≤ refuted. First the largest YES, then the smallest NO between it and the least
-    ε that was not a YES. time_limit: seconds per verdict. Raises ValueError unless 0 < tolerance < largest, or as
-    certify.
+    Claim: certified ≤ the exact radius ≤ refuted. First the largest YES (a ladder of attacks alone has none), then the
+    smallest NO between it and the least ε that was not a YES. time_limit: seconds per verdict. known: (certified,
+    refuted), between which the radius is known to lie; not asked again. Raises ValueError unless 0 < tolerance <
+    largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
+    if not 0 <= known[0] <= known[1]:
+        raise ValueError(f"known must be (certified, refuted) with 0 ≤ certified ≤ refuted, got {known}")
     tried: list[tuple[float, Verdict]] = []
 
     def ask(eps: float) -> Verdict:
@@ -63,24 +68,27 @@ def certified_radius(
         tried.append((eps, answer.verdict))
         return answer.verdict
 
-    yes, other = 0.0, largest
-    if ask(largest) is Verdict.YES:
-        yes = largest
-    while other - yes > tolerance and yes < largest:
-        middle = 0.5 * (yes + other)
-        if ask(middle) is Verdict.YES:
-            yes = middle
-        else:
-            other = middle
-    refuted = min((eps for eps, verdict in tried if verdict is Verdict.NO), default=float("inf"))
-    open_to = yes
-    while refuted - max(open_to, yes) > tolerance and refuted < float("inf"):
-        open_to = max([open_to, *(eps for eps, verdict in tried if verdict is Verdict.MAYBE and eps < refuted)])
+    certified, refuted = known
+    if refuted > largest and certified < largest:
+        first = ask(largest)
+        certified = largest if first is Verdict.YES else certified
+        refuted = largest if first is Verdict.NO else refuted
+    not_yes = min(refuted, largest)
+    if any(get_rung(name).side is not Side.UPPER for name in ladder):
+        while not_yes - certified > tolerance:
+            middle = 0.5 * (certified + not_yes)
+            verdict = ask(middle)
+            if verdict is Verdict.YES:
+                certified = middle
+                continue
+            not_yes = middle
+            if verdict is Verdict.NO:
+                refuted = middle
+    while refuted < float("inf"):
+        open_to = max([certified, *(eps for eps, verdict in tried if verdict is Verdict.MAYBE and eps < refuted)])
         if refuted - open_to <= tolerance:
             break
         middle = 0.5 * (open_to + refuted)
         if ask(middle) is Verdict.NO:
             refuted = middle
-        else:
-            open_to = middle
-    return Radius(yes, refuted, tuple(tried))
+    return Radius(certified, refuted, tuple(tried))

@@ -1,20 +1,22 @@
 """Mean radii: for every test image the largest ε a ladder certifies and the smallest at which it finds a witness.
 
 Column of a method that certifies: the mean of the largest ε certified, a lower bound of the mean robustness radius; of
-an attack: the mean of the smallest ε at which it succeeded, an upper bound. Both by bisection (radius.py).
+an attack: the mean of the smallest ε at which it succeeded, an upper bound. Both by bisection (radius.py), every
+method starting from the interval that those before it left: list attacks first, then certificates from weak to strong.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from toolkit.balls import FloatArray
 from toolkit.data import load_dataset
 from toolkit.executors import run_calls
 from toolkit.network import Network
@@ -53,63 +55,72 @@ def run_radii(
     cells: list[RadiusCell] = []
     found: list[pd.DataFrame] = []
     for row in entry.rows:
-        network = Network.load(row.network, row.architecture)
+        network, samples = Network.load(row.network, row.architecture), list(row.samples[:count])
+        known = pd.DataFrame({"certified": 0.0, "refuted": np.inf}, index=samples)
+        earlier: list[Method] = []
         for method in entry.methods_of(row):
-            radii = _measure(row, method, network, row.samples[:count], out, workers, advance)
+            earlier.append(method)
+            radii = _measure(row, earlier, network, known, out, workers, advance)
             cells.append(_cell(row, method, network, radii))
             found.append(radii.reset_index().assign(row=row.name, column=method.name))
+            known["certified"] = known["certified"].clip(lower=radii["certified"])
+            known["refuted"] = known["refuted"].clip(upper=radii["refuted"])
     return cells, pd.concat(found, ignore_index=True)[["row", "column", "sample", *CELL_COLUMNS]]
 
 
 def _measure(
     row: RadiiRow,
-    method: Method,
+    methods: Sequence[Method],
     network: Network,
-    samples: tuple[int, ...],
+    known: pd.DataFrame,
     out: Path,
     workers: int,
     advance: Advance,
 ) -> pd.DataFrame:
-    """Stored radii of the samples, computing those that are missing. Indexed by sample."""
-    data = load_dataset(row.dataset)
+    """Stored radii by the last of the methods, computing those that are missing. Indexed by sample."""
+    data, method = load_dataset(row.dataset), methods[-1]
+    samples = [int(sample) for sample in known.index]
     outside = [sample for sample in samples if sample >= len(data)]
     if outside:
         raise ValueError(f"row {row.name!r}: samples must be in 0 … {len(data) - 1}, got {outside[0]}")
-    question = {
-        "network": network.digest,
-        "dataset": row.dataset,
-        "largest": row.largest,
-        "tolerance": method.tolerance,
-        "plan": asdict(method.plan(row.largest, row.domain)),
-    }
-    cell = Cell(out, row.name, method.name, question, CELL_COLUMNS)
-    known = cell.read()
-    missing = [sample for sample in samples if sample not in known.index]
+    asked = [one.model_dump() for one in methods]  # all of them: each starts from what those before it found
+    question = {"network": network.digest, "row": row.model_dump(include={"dataset", "largest", "domain"})}
+    cell = Cell(out, row.name, method.name, question | {"methods": asked}, CELL_COLUMNS)
+    stored = cell.read()
+    missing = [sample for sample in samples if sample not in stored.index]
     title, done = f"{row.name} · {method.name}", len(samples) - len(missing)
     advance(title, done, len(samples))
-    calls = [(network, data.features[i], int(data.labels[i]), i, row, method) for i in missing]
+    before = {i: (float(known.at[i, "certified"]), float(known.at[i, "refuted"])) for i in samples}
+    calls = [(network, data.features[i], int(data.labels[i]), i, row, method, before[i]) for i in missing]
     for _, finished in run_calls(measure_one, calls, workers if len(missing) > 1 else 1):
         cell.append(finished.result())
         done += 1
         advance(title, done, len(samples))
-    return cell.read().loc[list(samples)]
+    return cell.read().loc[samples]
 
 
-def measure_one(network: Network, image: Any, label: int, sample: int, row: RadiiRow, method: Method) -> dict[str, Any]:
+def measure_one(
+    network: Network,
+    image: FloatArray,
+    label: int,
+    sample: int,
+    row: RadiiRow,
+    method: Method,
+    known: tuple[float, float],
+) -> dict[str, Any]:
     """One sample's radius as a line of its cell; a module-level function, so that it can run in another process."""
     started = time.perf_counter()
     plan = method.plan(row.largest, row.domain)
     radius = certified_radius(
         network, image, label, plan.ladder, row.largest, method.tolerance, row.domain, plan.bounds, plan.tighten,
-        plan.settings, plan.time_limit,
+        plan.settings, plan.time_limit, known,
     )  # fmt: skip
-    spent = time.perf_counter() - started
     return {
         "sample": sample,
         "certified": radius.certified,
         "refuted": radius.refuted,
         "verdicts": len(radius.tried),
-        "seconds": spent,
+        "seconds": time.perf_counter() - started,
     }
 
 
