@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ from toolkit.cli import main
 from toolkit.cli.app import app
 from toolkit.problem import Side, Status
 from toolkit.report.tables import gap_table
-from toolkit.report.write import FIGURES
+from toolkit.report.write import FIGURES, GAP_FIGURES
+from toolkit.reproduce.errors import ErrorCell
+from toolkit.reproduce.radii import RadiusCell
 from toolkit.rungs import RUNGS
 from toolkit.spec import NetworkSpec, SweepSpec
 from toolkit.store import ROW_COLUMNS
@@ -309,10 +311,15 @@ def test_results_page_explains_everything_a_report_shows() -> None:
     assert set(ROW_COLUMNS) <= named
     assert {str(status) for status in Status if status is not Status.INFEASIBLE} <= named
     assert set(SweepSpec.model_fields) <= named
-    assert {f"{name}.png" for name in FIGURES} <= inline_code(ROOT / "docs" / "results.md")
+    assert {f"{name}.png" for name in FIGURES | GAP_FIGURES} <= inline_code(ROOT / "docs" / "results.md")
     assert set(NetworkSpec.model_fields) <= inline_code(ROOT / "docs" / "results.md")
     rows = pd.DataFrame([dict.fromkeys(ROW_COLUMNS, 0) | {"rung": "lp", "network": "net", "layer_bounds": "interval"}])
     assert set(gap_table(rows).columns) <= named
+
+
+def test_tables_page_explains_every_column_of_a_reproduced_table() -> None:
+    named = first_cells(ROOT / "docs" / "tables.md")
+    assert {field.name for kind in (ErrorCell, RadiusCell) for field in fields(kind)} <= named
 
 
 def test_method_page_lists_every_rung_and_loss() -> None:
