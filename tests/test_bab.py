@@ -18,8 +18,10 @@ from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem, margins
 from toolkit.network import Network
 from toolkit.problem import Settings, Status
+from toolkit.pseudo_costs import PseudoCosts
 from toolkit.rungs import get_rung
-from toolkit.solvers import SOLVERS, Licence
+from toolkit.session import SolveReport
+from toolkit.solvers import SOLVERS, HighsSession, Licence
 
 TIGHT = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-7)
 
@@ -128,6 +130,39 @@ def test_a_time_limit_still_certifies_what_was_reached() -> None:
     problem = margin_problem(network, ball, 0, targets=[1], settings=replace(TIGHT, time_limit=0.5))
     (bound,) = get_rung("bab")(problem)
     assert bound.certified_lower == pytest.approx(bound.lower, abs=1e-6 * (1 + abs(bound.lower)))
+
+
+def test_a_leaf_whose_lp_failed_leaves_the_margin_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that gives up at a node: the interval stays right, and is not called optimal."""
+    network, ball = _hard()
+    problem = margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT)
+    (truth,) = get_rung("bab")(problem)
+    assert truth.nodes > 1
+    solve = HighsSession._solve
+
+    def give_up(self: HighsSession, cost: np.ndarray, offset: float, given: Settings) -> SolveReport:
+        if self.cutoff is None or self.iteration_limit is not None:  # the root, and trials
+            return solve(self, cost, offset, given)
+        return SolveReport(Status.FAILED, -np.inf, message="lost")
+
+    monkeypatch.setattr(HighsSession, "_solve", give_up)
+    (bound,) = get_rung("bab")(margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT))
+    assert bound.status is Status.TIME_LIMIT
+    assert "lost" in bound.message
+    assert bound.certified_lower <= bound.lower + 1e-9
+    assert bound.lower < truth.lower - 1e-3
+    assert bound.upper >= truth.lower - 1e-7
+
+
+def test_pseudo_costs_prefer_the_neuron_that_gained_most_per_distance() -> None:
+    costs = PseudoCosts(3)
+    y = s = np.ones(3)
+    assert np.ptp(costs.estimate(y, s)) == 0.0  # nothing seen, nothing preferred
+    for neuron, gain in enumerate((0.1, 0.4)):
+        for phase in (0, 1):
+            costs.learn(neuron, phase, gain, 2.0)
+            costs.learn(neuron, phase, 3 * gain, 2.0)
+    np.testing.assert_allclose(costs.estimate(y, s), [0.1**2, 0.4**2, 0.25**2])  # the unseen: the average
 
 
 def test_published_network_without_a_milp_solver(data_dir: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import highspy
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,10 +15,11 @@ from toolkit import solvers
 from toolkit.balls import LinfBall
 from toolkit.compiled import CompiledModel
 from toolkit.margins import margin_problem
+from toolkit.minimize import shared_template
 from toolkit.problem import Settings, Status
 from toolkit.rungs import get_rung
 from toolkit.session import Session, SolveReport, SolverUnavailableError
-from toolkit.solvers import SOLVERS, Licence, open_session
+from toolkit.solvers import SOLVERS, HighsSession, Licence, open_session
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,107 @@ def test_a_raising_solver_is_a_failed_report_not_an_exception() -> None:
     assert report.status is Status.FAILED
     assert report.bound == -np.inf
     assert "FloatingPointError: no" in report.message
+
+
+@pytest.mark.parametrize("solver", AVAILABLE)
+@pytest.mark.parametrize("known", KNOWN[:2], ids=lambda known: known.name)
+def test_a_cutoff_may_end_an_lp_early_with_a_proven_bound(solver: str, known: Known) -> None:
+    session = open_session(known.model, Settings(solver=solver))
+    for distance in (-2.0, -0.25, 0.5):
+        cutoff = known.optimum + distance
+        report = session.minimize(np.array(known.cost, dtype=float), cutoff=cutoff)
+        assert report.bound <= known.optimum + 1e-6
+        assert report.bound >= min(cutoff, known.optimum) - 1e-6
+        if distance > 0:
+            assert report.status is Status.OPTIMAL
+    assert session.minimize(np.array(known.cost, dtype=float)).bound == pytest.approx(known.optimum, abs=1e-6)
+
+
+def test_highs_stops_at_the_cutoff() -> None:
+    """On an LP with many steps the bound passes the cutoff before the optimum, and in fewer iterations."""
+    rng = np.random.default_rng(0)
+    ball = LinfBall(rng.normal(size=20), eps=0.3)
+    problem = margin_problem(random_dense_network(rng, (20, 40, 40, 3)), ball, 0, targets=[1])
+    compiled = shared_template(problem)[1]
+    cost, offset = shared_template(problem)[0].layout.objective(problem.rows)
+    full = open_session(compiled, Settings()).minimize(cost[0], float(offset[0]))
+    session = open_session(compiled, Settings())
+    cutoff = full.bound - 0.3 * abs(full.bound)
+    early = session.minimize(cost[0], float(offset[0]), cutoff=cutoff)
+    assert early.status is Status.DECIDED
+    assert cutoff <= early.bound <= full.bound + 1e-9
+    assert early.iterations < full.iterations
+    assert session.minimize(cost[0], float(offset[0])).bound == pytest.approx(full.bound, abs=1e-7)
+
+
+def test_a_cutoff_that_the_duals_do_not_prove_is_not_believed() -> None:
+    """A solver says it reached the cutoff: the LP is solved once more, without one."""
+    known = KNOWN[0]
+    asked: list[float | None] = []
+
+    class Hasty(Session):
+        name = "hasty"
+
+        def _solve(self, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
+            asked.append(self.cutoff)
+            if self.cutoff is not None:
+                return SolveReport(Status.DECIDED, 1e9, 1e9, np.zeros(2), np.zeros(2))
+            return SolveReport(Status.OPTIMAL, -np.inf, -7.0, np.array([1.0, 3.0]), np.array([-1.5, 0.5]))
+
+    report = Hasty(known.model, Settings()).minimize(np.array(known.cost, dtype=float), cutoff=-8.0)
+    assert asked == [-8.0, None]
+    assert report.status is Status.OPTIMAL
+    assert report.bound == pytest.approx(known.optimum)
+
+
+class _Refusing:
+    """HiGHS, but for named calls that do nothing and return an error."""
+
+    def __init__(self, highs: Any, *refused: str) -> None:
+        self._highs, self.refused, self.calls = highs, set(refused), []
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.refused:
+            return getattr(self._highs, name)
+
+        def refuse(*_: Any) -> Any:
+            self.calls.append(name)
+            return highspy.HighsStatus.kError
+
+        return refuse
+
+
+CHANGES = {
+    "addRows": lambda s: s.add_rows(sp.csr_array([[1.0, 0.0]]), np.array([-inf]), np.array([0.5])),  # x ≤ 1/2
+    "deleteRows": lambda s: s.keep_rows(np.array([True, False])),
+    "changeColsBounds": lambda s: s.set_bounds(np.array([1]), np.array([0.0]), np.array([2.0])),  # y ≤ 2
+}
+OPTIMA = {"addRows": -0.5 - 2 * 2.5, "deleteRows": -8.0, "changeColsBounds": -2.0 - 4.0}
+
+
+@pytest.mark.parametrize("call", CHANGES)
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_change_that_highs_refuses_is_not_lost(call: str, refused: bool) -> None:
+    known = KNOWN[0]
+    session = HighsSession(known.model, Settings())
+    cost = np.array(known.cost, dtype=float)
+    session.minimize(cost)
+    if refused:
+        session._highs = _Refusing(session._highs, call)
+    CHANGES[call](session)
+    report = session.minimize(cost)
+    assert not refused or session._highs.calls == [call]
+    assert report.status is Status.OPTIMAL
+    assert report.bound == pytest.approx(OPTIMA[call])
+    assert report.incumbent == pytest.approx(OPTIMA[call])
+
+
+@pytest.mark.parametrize("call", CHANGES)
+def test_a_change_that_highs_refuses_twice_is_an_error(call: str) -> None:
+    session = HighsSession(KNOWN[0].model, Settings())
+    session._highs = _Refusing(session._highs, call, "passModel")
+    with pytest.raises(SolverUnavailableError, match="refused a change of the model"):
+        CHANGES[call](session)
 
 
 def _big_mip() -> CompiledModel:

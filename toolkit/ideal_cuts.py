@@ -58,13 +58,15 @@ class CutFinder:
         taken = inside < outside
         fixed: FloatArray = np.bincount(self._row, np.where(taken, self._low, 0.0), minlength=count).astype(np.float64)
         free = np.bincount(self._row, np.where(taken, 0.0, self._high), minlength=count)
-        chosen = sp.csr_array(
-            (np.where(taken, -self._weight.data, 0.0), self._weight.indices, self._weight.indptr), self._weight.shape
-        )[found]
-        chosen.eliminate_zeros()
-        place, size = np.arange(found.size), (found.size, self.layout.columns)
-        ones = sp.csr_array((np.ones(found.size), (place, inputs + found)), shape=size)
-        slope = -(fixed + free + self._bias)[found]
-        indicator = sp.csr_array((slope, (place, inputs + 2 * count + found)), shape=size)
-        chosen.resize(size)
-        return chosen + ones + indicator, -fixed[found]
+        place = np.full(count, -1)
+        place[found] = np.arange(found.size)
+        chosen = np.flatnonzero(taken & (place[self._row] >= 0))
+        own = place[self._row[chosen]]  # ascending, so a row's entries are its subset, then y, then a
+        ends = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=found.size) + 2)])
+        data, columns = np.empty(ends[-1]), np.empty(ends[-1], dtype=np.int32)
+        spot = np.arange(chosen.size) + 2 * own
+        data[spot], columns[spot] = -self._weight.data[chosen], self._weight.indices[chosen]
+        data[ends[1:] - 2], columns[ends[1:] - 2] = 1.0, inputs + found
+        data[ends[1:] - 1], columns[ends[1:] - 1] = -(fixed + free + self._bias)[found], inputs + 2 * count + found
+        rows = sp.csr_array((data, columns, ends), shape=(found.size, self.layout.columns))
+        return rows, -fixed[found]

@@ -21,8 +21,9 @@ from toolkit.balls import FloatArray, LinfBall
 from toolkit.leaves import CutStore, Evidence, Leaves
 from toolkit.network import Network
 from toolkit.problem import Problem, ReluBounds, Settings, margin_rows, selection_rows
+from toolkit.pseudo_costs import PseudoCosts
 from toolkit.rounding import region_of
-from toolkit.rungs.bab import PseudoCosts, TreeSearch
+from toolkit.rungs.bab import TreeSearch
 from toolkit.rungs.dual import RUNG as DUAL
 from toolkit.rungs.ideal import CuttingPlanes
 from toolkit.rungs.lp import RUNG as LP

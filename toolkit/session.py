@@ -57,32 +57,45 @@ class Session(ABC):
         self.settings = settings
         self.note = note
         self.iteration_limit: int | None = None
+        self.cutoff: float | None = None
         self.version = version
 
     def minimize(
-        self, cost: FloatArray, offset: float = 0.0, settings: Settings | None = None, iterations: int | None = None
+        self,
+        cost: FloatArray,
+        offset: float = 0.0,
+        settings: Settings | None = None,
+        iterations: int | None = None,
+        cutoff: float | None = None,
     ) -> SolveReport:
         """Minimise cost·z + offset over the model. cost: shape (columns,) or shorter, the rest 0.
 
-        iterations: stop an LP after so many simplex iterations; its duals then prove what they prove.
+        iterations: stop an LP after so many simplex iterations; its duals then prove what they prove. cutoff: an LP may
+        stop (status DECIDED) once its duals prove a bound of at least this; where the solver says so and they do not,
+        it is solved again without.
 
         settings.time_limit: seconds for this call. settings.stop_at: a MILP may stop once its bound exceeds it or its
         incumbent is at or below it (status DECIDED). A solver that raises gives status FAILED and its text.
         """
         full = np.zeros(self.model.lower.size)
         full[: cost.size] = cost
-        self.iteration_limit = iterations
+        self.iteration_limit, self.cutoff = iterations, cutoff
         started = time.perf_counter()
-        try:
-            report = self._solve(full, offset, settings or self.settings)
-        except SolverUnavailableError:
-            raise
-        except Exception as error:  # a solver's own failure must not take the caller's other rows with it
-            report = SolveReport(Status.FAILED, -np.inf, message=f"{self.name}: {type(error).__name__}: {error}")
-        report = self._sound(report, full, offset)
+        report = self._sound(self._attempt(full, offset, settings or self.settings), full, offset)
+        if cutoff is not None and report.status is Status.DECIDED and not report.bound >= cutoff:
+            self.cutoff = None
+            report = self._sound(self._attempt(full, offset, settings or self.settings), full, offset)
         message = "; ".join(text for text in (self.note, report.message) if text)
         seconds = time.perf_counter() - started
         return replace(report, seconds=seconds, solver=self.name, version=self.version, message=message)
+
+    def _attempt(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        try:
+            return self._solve(cost, offset, settings)
+        except SolverUnavailableError:
+            raise
+        except Exception as error:  # a solver's own failure must not take the caller's other rows with it
+            return SolveReport(Status.FAILED, -np.inf, message=f"{self.name}: {type(error).__name__}: {error}")
 
     def add_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
         """Add constraints lower ≤ rows·z ≤ upper; the basis stays warm. rows: scipy.sparse, (k, columns)."""

@@ -37,6 +37,7 @@ class HighsSession(Session):
 
         self._highspy = highspy
         self._highs = highspy.Highs()
+        self._cost: FloatArray | None = None  # as HiGHS has it
         self._set("output_flag", False)
         self._set("threads", settings.threads)
         self._set("random_seed", settings.seed)
@@ -57,9 +58,9 @@ class HighsSession(Session):
         lp.col_cost_ = np.zeros(lp.num_col_)
         lp.col_lower_, lp.col_upper_ = model.lower, model.upper
         lp.row_lower_, lp.row_upper_ = model.row_lower, model.row_upper
+        matrix = model.matrix.tocsc()
         lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_, lp.a_matrix_.index_ = model.matrix.indptr, model.matrix.indices
-        lp.a_matrix_.value_ = model.matrix.data
+        lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = matrix.indptr, matrix.indices, matrix.data
         if model.is_mip:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
@@ -68,21 +69,32 @@ class HighsSession(Session):
     def add_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
         matrix = rows.tocsr()
         count = int(matrix.shape[0])
-        self._highs.addRows(count, lower, upper, int(matrix.nnz), matrix.indptr[:-1], matrix.indices, matrix.data)
         self.model = self.model.with_rows(matrix, lower, upper)
+        ends = matrix.indptr[:-1]
+        self._made(self._highs.addRows(count, lower, upper, int(matrix.nnz), ends, matrix.indices, matrix.data))
 
     def keep_rows(self, keep: BoolArray) -> None:
         gone = np.flatnonzero(~keep).astype(np.int32)
-        self._highs.deleteRows(gone.size, gone)
         self.model = self.model.without_rows(keep)
+        self._made(self._highs.deleteRows(gone.size, gone))
 
     def set_bounds(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> None:
-        self._highs.changeColsBounds(columns.size, columns.astype(np.int32), lower, upper)
         self.model = self.model.with_bounds(columns, lower, upper)
+        self._made(self._highs.changeColsBounds(columns.size, columns.astype(np.int32), lower, upper))
+
+    def _made(self, status: Any) -> None:
+        """After a change of the model that HiGHS refused, hand the changed model over anew: both must be the same."""
+        if status != self._highspy.HighsStatus.kError:
+            return
+        self._cost = None
+        if self._highs.passModel(self._lp()) == self._highspy.HighsStatus.kError:
+            raise SolverUnavailableError(f"highs {self.version} refused a change of the model, and the changed model")
 
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         highs, kinds = self._highs, self._highspy.HighsModelStatus
-        highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
+        if self._cost is None or not np.array_equal(self._cost, cost):
+            highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
+            self._cost = cost
         highs.changeObjectiveOffset(offset)
         # an LP's limit is compared with the run time summed over all calls, a MILP's with that of its own call
         spent = 0.0 if self.model.is_mip else highs.getRunTime()
@@ -96,7 +108,11 @@ class HighsSession(Session):
             highs.clearSolver()  # a MILP starts afresh; a kept incumbent belongs to another objective
             decided = self._run_until(settings.stop_at)
         else:
+            self._set("objective_bound", float("inf") if self.cutoff is None else self.cutoff)
             highs.run()
+            if highs.getModelStatus() == kinds.kNotset:  # it lost its way from the last basis: once more, from none
+                highs.clearSolver()
+                highs.run()
         status, info, solution = highs.getModelStatus(), highs.getInfo(), highs.getSolution()
         x = np.array(solution.col_value) if solution.value_valid else None
         duals = np.array(solution.row_dual) if solution.dual_valid else None
@@ -110,6 +126,7 @@ class HighsSession(Session):
             kinds.kInfeasible: Status.FAILED if self.model.is_mip else Status.INFEASIBLE,
             kinds.kInterrupt: Status.DECIDED if decided else Status.TIME_LIMIT,
             kinds.kObjectiveTarget: Status.DECIDED,
+            kinds.kObjectiveBound: Status.DECIDED,
         }.get(status, Status.FAILED)
         return SolveReport(
             found,

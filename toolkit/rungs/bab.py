@@ -6,8 +6,9 @@ the value of a replayed point. At a time limit the interval reached so far is re
 
 Search: root tightened by the ideal rung's cuts, which hold in the whole region and so serve every node and every later
 row; best-first with plunging into the child that agrees with the relaxation's point; branching by pseudo-costs on the
-product of both children's gains, started by strong branching; incumbents from every LP's minimiser, replayed. One
-persistent warm LP: after a split only column bounds change, so every basis met on the way is dual feasible.
+product of both children's gains, started by strong branching and kept up by every node; incumbents from every LP's
+minimiser, replayed, and a descent from the root's best. One persistent warm LP: after a split only column bounds
+change, so every basis met on the way is dual feasible, and a node's LP stops once its duals reach the cutoff.
 
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Achterberg, Koch &
 Martin 2005, "Branching rules revisited". Checked: leaf bounds, witnesses; certified_lower is the least
@@ -26,15 +27,19 @@ from toolkit.balls import FloatArray
 from toolkit.leaves import Evidence, Leaves, PhaseArray
 from toolkit.minimize import bound_from_report
 from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.pseudo_costs import LEAST_GAIN, PseudoCosts
 from toolkit.rounding import region_of
+from toolkit.rungs.attack import polish
 from toolkit.rungs.ideal import VIOLATION, CuttingPlanes
 from toolkit.session import SolveReport
 
 SLACK = 1e-7
-TRIALS, RELIABLE, TRIAL_ITERATIONS = 4, 1, 60
+TRIALS, RELIABLE, TRIAL_ITERATIONS = 2, 1, 60
 CUT_DEPTH = 6
-LEAST_GAIN = 1e-6
+POLISH_STEP = 0.3  # of the descent from the root's best point, in units of ε
+ROOT_GAIN = 0.2  # share of the open gap that a round of cuts at the root must close for another to follow
 STOP_MARGIN = 1e-8  # a bound must pass stop_at by this much, so that rounding cannot take it back
+Split = tuple[int, int, float]  # neuron, phase, and how far the parent's point was from it
 Known = tuple[float, Evidence | None]  # a proven bound and what proves it
 
 
@@ -42,7 +47,7 @@ Known = tuple[float, Evidence | None]  # a proven bound and what proves it
 class Node:
     """A part of the region: phases[i] is 1 (active), 0 (inactive) or −1 (free) for unstable neuron i.
 
-    evidence: what proves its bound.
+    evidence: what proves its bound. split: what made it of its parent, whose bound was `origin`.
     """
 
     bound: float
@@ -50,24 +55,8 @@ class Node:
     phases: PhaseArray = field(compare=False)
     depth: int = field(compare=False)
     evidence: Evidence | None = field(compare=False, repr=False)
-
-
-class PseudoCosts:
-    """Average gain of the bound per unit of y (when fixed inactive) or s (when fixed active), per neuron."""
-
-    def __init__(self, count: int) -> None:
-        self.total = np.zeros((2, count))
-        self.seen = np.zeros((2, count))
-
-    def learn(self, neuron: int, phase: int, gain: float, distance: float) -> None:
-        self.total[phase, neuron] += min(gain, 1e3) / max(distance, SLACK)
-        self.seen[phase, neuron] += 1
-
-    def estimate(self, y: FloatArray, s: FloatArray) -> FloatArray:
-        """Product of both children's expected gains, per neuron."""
-        mean = self.total.sum(axis=1) / np.maximum(1, self.seen.sum(axis=1))
-        cost = np.where(self.seen > 0, self.total / np.maximum(1, self.seen), mean[:, None])
-        return np.asarray(np.maximum(cost[0] * y, LEAST_GAIN) * np.maximum(cost[1] * s, LEAST_GAIN))
+    split: Split | None = field(compare=False, default=None)
+    origin: float = field(compare=False, default=-np.inf)
 
 
 class TreeSearch:
@@ -85,8 +74,10 @@ class TreeSearch:
         self.started = time.perf_counter()
         self.upper = np.inf
         self.witness: FloatArray | None = None
+        self.root_bound = -np.inf
         self.closed = np.inf  # least bound of the leaves done with
         self.open: list[Node] = []
+        self.unfinished = ""  # why a leaf was closed under the cutoff
         self.nodes = self.iterations = self.made = 0
         model = self.session.model
         spans = [self.layout.block(name) for name in ("y", "s", "a")]
@@ -94,10 +85,11 @@ class TreeSearch:
         self.free_lower, self.free_upper = model.lower[self.columns], model.upper[self.columns]
 
     def run(self) -> Bound:
-        root = self.planes.minimize(self.cost, self.offset, self._clocked())
+        root = self.planes.minimize(self.cost, self.offset, self._clocked(), self._root_is_done)
         self.iterations += root.iterations
-        self._try_point(root)
         base = bound_from_report(self.problem, 0, root)
+        if root.bound < self._cutoff() and not self._refuted():
+            self._polish()
         if root.status is not Status.FAILED and root.x is not None:
             self._search(root)
         else:
@@ -117,9 +109,22 @@ class TreeSearch:
             nodes=self.nodes,
             iterations=self.iterations,
             solver=f"bab/{base.solver}",
+            message="; ".join(text for text in (base.message, self.unfinished) if text),
             certified_lower=self.leaves.certified,
             multipliers=None,
         )
+
+    def _stop(self) -> float | None:
+        """Where a node's LP may stop: past the cutoff by what certifying may take off."""
+        cutoff = self._cutoff()
+        return cutoff + STOP_MARGIN * (1.0 + abs(cutoff)) if np.isfinite(cutoff) else None
+
+    def _root_is_done(self, report: SolveReport) -> bool:
+        """Whether the root's cuts have done their work: at the cutoff, or the last round closed little of the gap."""
+        self._try_point(report)
+        gained, self.root_bound = report.bound - self.root_bound, max(self.root_bound, report.bound)
+        left = self._cutoff() - self.root_bound
+        return bool(left <= 0 or gained < ROOT_GAIN * left)
 
     def _all_free(self) -> PhaseArray:
         return np.full(self.layout.count, -1, dtype=np.int8)
@@ -157,7 +162,7 @@ class TreeSearch:
             self._refuted() or (not self.open and self.closed > self.settings.stop_at)
         ):
             return Status.DECIDED
-        return Status.TIME_LIMIT if self.open else Status.OPTIMAL
+        return Status.TIME_LIMIT if self.open or self.unfinished else Status.OPTIMAL
 
     def _search(self, root: SolveReport) -> None:
         """Best-first with plunging, until nothing open is under the cutoff or the clock strikes."""
@@ -190,6 +195,8 @@ class TreeSearch:
         self._fix(node.phases)
         self.nodes += 1
         report = self._minimize(node)
+        if node.split is not None and report.status in (Status.OPTIMAL, Status.DECIDED):
+            self._learn(node.split, node.origin, node.bound)
         rounds = 2 if node.depth <= CUT_DEPTH else 0
         while rounds and report.x is not None and report.status is Status.OPTIMAL and report.bound < self._cutoff():
             rows, upper = self.planes.finder.violated(report.x, VIOLATION)
@@ -204,7 +211,7 @@ class TreeSearch:
 
     def _minimize(self, node: Node) -> SolveReport:
         """The node's LP; the node takes its bound if that is better than what it had."""
-        report = self.session.minimize(self.cost, self.offset, self._clocked())
+        report = self.session.minimize(self.cost, self.offset, self._clocked(), cutoff=self._stop())
         self.iterations += report.iterations
         if report.bound > node.bound:
             node.bound, node.evidence = report.bound, self.planes.evidence(report)
@@ -219,11 +226,22 @@ class TreeSearch:
         if value < self.upper:
             self.upper, self.witness = value, point
 
+    def _polish(self) -> None:
+        """Descend from the best point so far: a first incumbent that is good makes the tree small."""
+        if self.witness is None:
+            return
+        (found,) = polish(self.problem.with_settings(self._clocked()), self.witness, POLISH_STEP)
+        if found.upper < self.upper:
+            self.upper, self.witness = found.upper, found.witness
+
     def _expand(self, node: Node, report: SolveReport) -> Node | None:
         """Close a node or split it: one child goes to the heap, the other is returned to be plunged into."""
         bound = max(node.bound, report.bound)
-        # without a point the solver gave up, and the bound known so far is what is proven
-        if bound >= self._cutoff() or report.x is None or report.status is Status.FAILED:
+        if bound >= self._cutoff():
+            self._close(node, bound)
+            return None
+        if report.x is None:  # the solver gave up, and the bound known so far is what is proven
+            self.unfinished = report.message or f"a node's LP ended as {report.status}"
             self._close(node, bound)
             return None
         y, s = report.x[self.layout.block("y")], report.x[self.layout.block("s")]
@@ -238,7 +256,8 @@ class TreeSearch:
             phases[neuron] = phase
             self.made += 1
             known, evidence = children_known[phase]
-            children.append(Node(known, self.made, phases, node.depth + 1, evidence))
+            split = neuron, phase, float((y, s)[phase][neuron])
+            children.append(Node(known, self.made, phases, node.depth + 1, evidence, split, bound))
         first = 1 if y[neuron] > s[neuron] else 0
         heapq.heappush(self.open, children[1 - first])
         return children[first]
@@ -263,6 +282,12 @@ class TreeSearch:
                 best, best_score, best_known = neuron, value, known
         return best, best_known
 
+    def _learn(self, split: Split, origin: float, bound: float) -> None:
+        """A split raised the bound from `origin` to `bound`; more than what closes a node is of no use to anybody."""
+        neuron, phase, distance = split
+        useful = min(bound, self._cutoff() + LEAST_GAIN) if np.isfinite(self.upper) else bound
+        self.costs.learn(neuron, phase, max(0.0, useful - origin), distance)
+
     def _try_children(self, node: Node, neuron: int, bound: float, y: float, s: float) -> tuple[Known, Known]:
         """Strong branching: both children's LPs for a few iterations; their duals prove bounds all the same."""
         found: list[Known] = []
@@ -270,11 +295,10 @@ class TreeSearch:
             phases = node.phases.copy()
             phases[neuron] = phase
             self._fix(phases)
-            report = self.session.minimize(self.cost, self.offset, self._clocked(), TRIAL_ITERATIONS)
+            report = self.session.minimize(self.cost, self.offset, self._clocked(), TRIAL_ITERATIONS, self._stop())
             self.iterations += report.iterations
             child = max(bound, report.bound)
-            gain = min(child, self._cutoff() + LEAST_GAIN) - bound if np.isfinite(self.upper) else child - bound
-            self.costs.learn(neuron, phase, max(0.0, gain), distance)
+            self._learn((neuron, phase, distance), bound, child)
             better = report.bound > bound
             found.append((child, self.planes.evidence(report) if better else node.evidence))
         return found[0], found[1]

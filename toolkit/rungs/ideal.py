@@ -11,6 +11,7 @@ Source: Anderson et al. 2020; Tjandraatmadja et al. 2020. Checked and trusted: a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +48,16 @@ class CuttingPlanes:
         self.best: Evidence | None = None  # of the bound that `minimize` returned last
         self.idle = np.zeros(0, dtype=np.int64)  # rounds since each cut last had a multiplier
 
-    def minimize(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
-        """Rounds of solve and cut for one objective; the report of the best bound, its times and iterations summed."""
+    def minimize(
+        self,
+        cost: FloatArray,
+        offset: float,
+        settings: Settings,
+        enough: Callable[[SolveReport], bool] | None = None,
+    ) -> SolveReport:
+        """Rounds of solve and cut for one objective; the report of the best bound, its times and iterations summed.
+
+        enough: asked after each round, in place of the rule by PROGRESS, whether to stop."""
         started = time.perf_counter()
         history: list[float] = []
         best: SolveReport | None = None
@@ -66,7 +75,8 @@ class CuttingPlanes:
             history.append(best.bound)
             if settings.stop_at is not None and best.bound > settings.stop_at + 1e-6:
                 break
-            if report.status is not Status.OPTIMAL or report.x is None or self._stalled(history):
+            done = self._stalled(history) if enough is None else enough(report)
+            if report.status is not Status.OPTIMAL or report.x is None or done:
                 best = best if report.status is Status.OPTIMAL else replace(best, status=report.status)
                 break
             rows, upper = self.finder.violated(report.x, VIOLATION)
