@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.downloads import Download, obtain, place
+from toolkit.downloads import Download, obtain
 
 if TYPE_CHECKING:
     from toolkit.network import Network
@@ -95,8 +94,3 @@ def load_published(name: str) -> Network:
 
     known = published_network(name)
     return from_state_dict_file(obtain(known.file), known.architecture, known.name)
-
-
-def missing_files() -> list[Path]:
-    """Where the files lie that would have to be fetched; nothing is fetched."""
-    return [place(known.file) for known in PUBLISHED.values() if not place(known.file).is_file()]

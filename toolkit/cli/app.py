@@ -109,7 +109,9 @@ def demo(
 
 @app.command()
 def certify(
-    network: Annotated[str, typer.Argument(help="zoo:NAME, or a file: .npz, .onnx, .pth (with --architecture).")],
+    network: Annotated[
+        str, typer.Argument(help="zoo:NAME, published:NAME, or a file: .npz, .onnx, .pth (with --architecture).")
+    ],
     eps: Annotated[float, typer.Option(help="Radius ε of the ℓ∞ ball, in input units.")],
     data: Annotated[str | None, typer.Option(help="Data set whose test image is the centre, as in mnist5k.")] = None,
     index: Annotated[int | None, typer.Option(help="Index of that image, from 0.")] = None,
@@ -173,7 +175,7 @@ def certify(
 @app.command()
 def check(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
-    network: Annotated[str, typer.Option(help="The network it is about: zoo:NAME, .npz, .onnx or .pth.")],
+    network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
     architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,

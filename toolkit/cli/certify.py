@@ -114,9 +114,18 @@ def judge(problem: Problem, found: Found) -> tuple[Verdict, str]:
                         Verdict.NO,
                         f"a point of the ball, found by {name}, has margin {value:.4f} to class {bound.target}",
                     )
-    best = [max(bounds[k].lower for bounds in found.values()) for k in range(len(problem.targets))]
+    targets = range(len(problem.targets))
+    certified = [max(bounds[k].certified_lower for bounds in found.values()) for k in targets]
+    if min(certified, default=-math.inf) > TOLERANCE:
+        return Verdict.YES, f"every margin has a certified lower bound > 0, the smallest is {min(certified):.4f}"
+    best = [max(bounds[k].lower for bounds in found.values()) for k in targets]
     if min(best, default=-math.inf) > TOLERANCE:
-        return Verdict.YES, f"every margin has a lower bound > 0, the smallest is {min(best):.4f}"
+        trusted = [str(problem.targets[k]) for k in targets if not certified[k] > TOLERANCE]
+        return (
+            Verdict.YES,
+            f"every margin has a lower bound > 0, the smallest is {min(best):.4f}; for class {', '.join(trusted)} that "
+            "is the MILP solver's word (--rung bab certifies it)",
+        )
     open_targets = [str(target) for target, lower in zip(problem.targets, best, strict=True) if not lower > TOLERANCE]
     return Verdict.MAYBE, f"neither proven nor refuted for class {', '.join(open_targets)}"
 

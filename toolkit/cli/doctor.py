@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from toolkit.doctor import data_found, machine, packages, solvers_found
+from toolkit.downloads import place
+from toolkit.published import PUBLISHED
 
 
 def print_diagnosis() -> bool:
@@ -27,6 +29,12 @@ def print_diagnosis() -> bool:
     grid = _table("data set", "split", "found", "where")
     for data in data_found():
         grid.add_row(data.name, data.split, "[green]yes[/]" if data.available else "[yellow]no[/]", data.where)
+    console.print(grid)
+    grid = _table("published network", "found", "paper")
+    for network in PUBLISHED.values():
+        here = place(network.file).is_file()
+        mark = "[green]yes[/]" if here else "[yellow]no, fetched when asked for[/]"
+        grid.add_row(f"published:{network.name}", mark, network.paper.split(",")[0])
     console.print(grid)
     return any(solver.passed for solver in solvers)
 

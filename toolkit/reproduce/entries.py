@@ -91,6 +91,11 @@ class Stage(_Strict):
         """Whether the column says which images are not certified; else which are attacked."""
         return any(get_rung(name).side is not Side.UPPER for name in self.ladder)
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """Of the rungs, so that answers of an older one are not taken for a newer one's."""
+        return {name: get_rung(name).version for name in (*self.bounds, *self.tighten, *self.ladder)}
+
     def plan(self, eps: float, domain: tuple[float, float] | None) -> BatchPlan:
         """The question as certify_batch takes it."""
         settings = Settings(solver=self.solver, attack_steps=self.attack_steps, attack_restarts=self.attack_restarts)
@@ -239,6 +244,15 @@ def load_entry(path: str | Path) -> Entry:
     try:
         return kinds[content["kind"]].model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{file}: {where + ': ' if where else ''}{first['msg']}") from error
+        raise ValueError(f"{file}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line for the first thing wrong; an unknown key says more than the missing one it may stand for."""
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -93,7 +93,7 @@ def _ask(
 ) -> pd.DataFrame:
     """The stored answers to these samples, computing those that are missing. Indexed by sample."""
     plan = stage.plan(row.eps, row.domain)
-    question = {"network": network.digest, "dataset": row.dataset, "plan": asdict(plan)}
+    question = {"network": network.digest, "dataset": row.dataset, "plan": asdict(plan), "rungs": stage.versions}
     cell = Cell(out, row.name, stage.name, question, CELL_COLUMNS)
     known = cell.read()
     missing = [sample for sample in samples if sample not in known.index]

@@ -7,8 +7,9 @@ method starting from the interval that those before it left: list attacks first,
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,15 @@ def run_radii(
     found: list[pd.DataFrame] = []
     for row in entry.rows:
         network, samples = Network.load(row.network, row.architecture), list(row.samples[:count])
-        known = pd.DataFrame({"certified": 0.0, "refuted": np.inf}, index=samples)
+        known = dict.fromkeys(samples, (0.0, math.inf))
         earlier: list[Method] = []
         for method in entry.methods_of(row):
             earlier.append(method)
             radii = _measure(row, earlier, network, known, out, workers, advance)
             cells.append(_cell(row, method, network, radii))
             found.append(radii.reset_index().assign(row=row.name, column=method.name))
-            known["certified"] = known["certified"].clip(lower=radii["certified"])
-            known["refuted"] = known["refuted"].clip(upper=radii["refuted"])
+            sides = zip(radii.index, radii["certified"], radii["refuted"], strict=True)
+            known = {int(i): (max(low, known[int(i)][0]), min(high, known[int(i)][1])) for i, low, high in sides}
     return cells, pd.concat(found, ignore_index=True)[["row", "column", "sample", *CELL_COLUMNS]]
 
 
@@ -72,26 +73,27 @@ def _measure(
     row: RadiiRow,
     methods: Sequence[Method],
     network: Network,
-    known: pd.DataFrame,
+    known: Mapping[int, tuple[float, float]],
     out: Path,
     workers: int,
     advance: Advance,
 ) -> pd.DataFrame:
     """Stored radii by the last of the methods, computing those that are missing. Indexed by sample."""
     data, method = load_dataset(row.dataset), methods[-1]
-    samples = [int(sample) for sample in known.index]
+    samples = list(known)
     outside = [sample for sample in samples if sample >= len(data)]
     if outside:
         raise ValueError(f"row {row.name!r}: samples must be in 0 … {len(data) - 1}, got {outside[0]}")
-    asked = [one.model_dump() for one in methods]  # all of them: each starts from what those before it found
+    asked = [
+        one.model_dump() | {"rungs": one.versions} for one in methods
+    ]  # all of them: each starts from what those before it found
     question = {"network": network.digest, "row": row.model_dump(include={"dataset", "largest", "domain"})}
     cell = Cell(out, row.name, method.name, question | {"methods": asked}, CELL_COLUMNS)
     stored = cell.read()
     missing = [sample for sample in samples if sample not in stored.index]
     title, done = f"{row.name} · {method.name}", len(samples) - len(missing)
     advance(title, done, len(samples))
-    before = {i: (float(known.at[i, "certified"]), float(known.at[i, "refuted"])) for i in samples}
-    calls = [(network, data.features[i], int(data.labels[i]), i, row, method, before[i]) for i in missing]
+    calls = [(network, data.features[i], int(data.labels[i]), i, row, method, known[i]) for i in missing]
     for _, finished in run_calls(measure_one, calls, workers if len(missing) > 1 else 1):
         cell.append(finished.result())
         done += 1

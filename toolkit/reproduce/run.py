@@ -44,7 +44,7 @@ def reproduce(
     count: a smaller size: at most so many images a row (entries), samples (sweeps), or the script's own option.
     advance: called with a title, how many are done and of how many. Entries write table.csv, table.md, images.parquet
     and provenance.json and return the entry with its table; others return None. Raises ValueError,
-    FileNotFoundError, or RuntimeError where a script fails.
+    FileNotFoundError, or ChildProcessError where a script fails.
     """
     file = catalogue.folder / experiment.file
     if file.suffix == ".py":
@@ -93,7 +93,7 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
         arguments += [experiment.count, str(count)]
     code = subprocess.run(arguments, check=False).returncode
     if code:
-        raise RuntimeError(f"{experiment.name}: {file.name} ended with exit code {code}")
+        raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")
 
 
 def _record(out: Path, run: dict[str, Any]) -> None:
