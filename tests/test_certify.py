@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolkit import rungs as rung_registry
 from toolkit.balls import LinfBall
-from toolkit.certify import LADDER, certify
+from toolkit.certify import IDEAL_SHARE, LADDER, certify
 from toolkit.data import load_dataset
 from toolkit.explain import explain_equality
 from toolkit.layers import Dense
@@ -55,6 +55,34 @@ def test_the_verdict_agrees_with_the_exact_margins(seed: int, ladder: tuple[str,
         assert known.target == exact.target
         assert known.lower <= exact.upper + 1e-6
         assert known.upper >= exact.lower - 1e-6
+
+
+@pytest.mark.parametrize("last", ["exact", "bab", "ideal"])
+def test_ideal_gets_a_share_of_the_time_where_an_exact_rung_follows(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    """By the limits that the rungs are given: all targets of `ideal` together a quarter, `exact` all that is left."""
+    network, ball, label = _case(3)
+    given: dict[str, list[float | None]] = {}
+
+    def silent(rung: Rung) -> Rung:
+        def run(problem: Problem) -> list[Bound]:
+            given.setdefault(rung.name, []).append(problem.settings.time_limit)
+            return [Bound(-np.inf) for _ in range(problem.rows.shape[0])]
+
+        return Rung(rung.name, rung.side, rung.claim, rung.source, run, certifies=rung.certifies)
+
+    for name in ("ideal", "exact", "bab"):
+        monkeypatch.setitem(rung_registry.RUNGS, name, silent(rung_registry.RUNGS[name]))
+    ladder = ("ideal", last) if last != "ideal" else ("ideal",)
+    answer = certify(network, ball, label, ladder, tighten=(), settings=HIGHS, time_limit=1e6)
+    assert answer.verdict is Verdict.MAYBE
+    if last == "ideal":
+        assert given["ideal"] == pytest.approx([1e6, 1e6], rel=0.01)
+    else:  # two targets: the first gets half of the share, the second all that the first left of it
+        assert given["ideal"] == pytest.approx([IDEAL_SHARE * 0.5e6, IDEAL_SHARE * 1e6], rel=0.01)
+        assert given[last] == pytest.approx([1e6, 1e6], rel=0.01)
+    given.clear()
+    certify(network, ball, label, ladder, tighten=(), settings=HIGHS)
+    assert given["ideal"] == [None, None]
 
 
 def test_a_misclassified_centre_is_no_at_once() -> None:

@@ -23,6 +23,7 @@ from toolkit.rungs import get_rung
 
 LADDER = ("dual", "pgd", "lp", "ideal", "exact")
 TOLERANCE = 1e-6  # a margin counts as positive above this: more than a solver's rounding, less than any real margin
+IDEAL_SHARE = 0.25  # of the time left, all targets together, is all `ideal` gets where an exact rung follows
 TIGHTEN_BEFORE = ("ideal", "exact", "bab")
 
 
@@ -72,7 +73,8 @@ def certify(
 
     ladder: rungs in order. bounds: chain for l,u; tighten: rungs added to it, on neurons still unstable, before the
     first of ideal, exact or bab (empty: never). time_limit: seconds for the whole answer; what was proven before it
-    stays. tolerance: a target counts as certified when its lower bound exceeds it.
+    stays; `ideal` gets IDEAL_SHARE of what is left where an exact rung follows. tolerance: a target counts as certified
+    when its lower bound exceeds it.
 
     Checked: every witness, by replay through `network` and containment in the ball; lower bounds, by their multipliers.
     Trusted: a MILP solver asked for by name, without settings.rigorous. Raises ValueError for an unknown rung, a label
@@ -123,12 +125,12 @@ class _Climb:
         if not rungs:
             raise ValueError("ladder must name at least one rung, got none")
         self._replay(self.ball.center, "clean")
-        for rung in rungs:
+        for place, rung in enumerate(rungs):
             if self.witness is not None or not self._open() or self._left() == 0.0:
                 break
             if rung.name in TIGHTEN_BEFORE:
                 self._tighten()
-            self._climb(rung)
+            self._climb(rung, self._share(rung, rungs[place + 1 :]))
         return self._answer()
 
     def _open(self) -> list[int]:
@@ -144,24 +146,34 @@ class _Climb:
     def _spend(self, name: str, started: float) -> None:
         self.rung_seconds[name] = self.rung_seconds.get(name, 0.0) + time.perf_counter() - started
 
-    def _climb(self, rung: Rung) -> None:
+    def _share(self, rung: Rung, later: Sequence[Rung]) -> float | None:
+        """Seconds that the rung may take for all its targets, None: what is left. Only `ideal` before an exact rung is
+        held back: that rung starts from the same cuts and can close what they leave open."""
+        left = self._left()
+        if left is None or rung.name != "ideal" or not any(other.side is Side.EXACT for other in later):
+            return None
+        return IDEAL_SHARE * left
+
+    def _climb(self, rung: Rung, share: float | None) -> None:
         if rung.uses_relu_bounds and self.relu_bounds is None:
             self._bound_layers(self.chain)
         started = time.perf_counter()
         undecided = self._open()
         # a rung that solves row by row is asked row by row, so that a witness or the clock can end it in between
         groups = [undecided] if rung.run is None or rung.side is Side.UPPER else [[i] for i in undecided]
-        for group in groups:
-            if self.witness is not None or self._left() == 0.0:
+        for place, group in enumerate(groups):
+            remaining = None if share is None else share - (time.perf_counter() - started)
+            if self.witness is not None or self._left() == 0.0 or (remaining is not None and remaining <= 0):
                 break
+            each = None if remaining is None else remaining / (len(groups) - place)
             problem = self.problem.with_rows(self.rows[group], [self.targets[i] for i in group])
-            for i, bound in zip(group, rung(problem.with_settings(self._clocked())), strict=True):
+            for i, bound in zip(group, rung(problem.with_settings(self._clocked(each))), strict=True):
                 self._merge(i, bound, rung)
         self._spend(rung.name, started)
 
-    def _clocked(self) -> Settings:
-        left = self._left()
-        limits = [limit for limit in (left, self.settings.time_limit) if limit is not None]
+    def _clocked(self, each: float | None = None) -> Settings:
+        """The settings for one call of a rung; each: seconds per objective row, None: what is left."""
+        limits = [limit for limit in (each, self._left(), self.settings.time_limit) if limit is not None]
         stop = self.tolerance if self.settings.stop_at is None else self.settings.stop_at
         return replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop)
 
