@@ -15,7 +15,8 @@ from toolkit.report.tables import margin_gaps
 
 Curves = dict[str, "pd.Series[float]"]
 OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best lower rung's runs off the panel
-COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider
+COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider, behind all
+ROUNDING = 1e-9  # a gap panel does not zoom in further
 CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
 
 
@@ -77,7 +78,7 @@ def _ratio_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             panel.vlines(curve.index + shift, low[name], high[name], color=color, linewidth=0.7, alpha=0.45)
         over = list(curves.values())[k + 1 :]
         hidden = any(float((curve - other).abs().max()) < COINCIDE for other in over)
-        _plot(panel, name, curve, rungs, 3 + 0.1 * k, hidden)
+        _plot(panel, name, curve, rungs, 2.5 if hidden else 3 + 0.1 * k, hidden)
     panel.plot([], [], color=TEXT_GREY, linewidth=0.7, label="quartiles")
     panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     panel.set_ylim(0, 1.04)
@@ -111,14 +112,15 @@ def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
 
 
 def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
-    """Mean gap of the lower rungs with quartile bands, from 0 (exact) up to what the tightest few need."""
+    """Mean gap of the lower rungs with quartile bands, from 0 (exact) up to what LP and those near it need."""
     rungs = present_rungs(gaps)
     lower = gaps[gaps["side"] == "lower"]
     curves, low, high = _statistics(lower, lower["gap"])
     if not curves:
         say_no_exact(panel)
         return
-    least = min(float(curve.max()) for curve in curves.values())
+    # an ideal gap of nothing would leave the others off the panel
+    least = float(curves["lp"].max()) if "lp" in curves else min(float(curve.max()) for curve in curves.values())
     near = [name for name, curve in curves.items() if float(curve.max()) <= 4 * least + 1e-9]
     top = max(float(high[name].max()) for name in near)
     if "lp" in curves:
@@ -130,7 +132,7 @@ def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             for edge in (low[name], high[name]):
                 panel.plot(edge.index, edge, color=color, linewidth=0.7, alpha=0.6)
         _plot(panel, name, curve, rungs, 3 + 0.1 * k)
-    panel.set_ylim(0, 1.08 * top if top > 0 else 1)
+    panel.set_ylim(0, 1.08 * top if top > ROUNDING else 1)
 
 
 def _statistics(gaps: pd.DataFrame, values: pd.Series[float]) -> tuple[Curves, Curves, Curves]:
