@@ -13,7 +13,7 @@ where half the margins or more met the time limit (wall-clock) are shown as lowe
 
 The cost of a table of 10,000 images is the measured mean per image times their number: on C cores at least
 max(total/C, slowest image) and, by list scheduling, at most total/C + slowest (Graham 1969). --verdicts adds the
-networks measured by verdicts.py.
+networks measured by `relugap reproduce verdicts`.
 
 Context: the exact problem is NP-hard (Katz et al. 2017, "Reluplex", appendix); Tjeng, Xiao & Tedrake 2019 relate the
 MILP's time to the number of unstable neurons. No published values: the networks are the experiment's own. Takes under
@@ -132,13 +132,9 @@ def ladder_rows(file: Path, count: int) -> pd.DataFrame:
 
 
 def verdict_rows(folder: Path) -> dict[str, pd.DataFrame]:
-    """Per-image rows that verdicts.py left in a folder, by a title that names part, network and ε."""
-    found = {}
-    for part in pd.read_csv(folder / "table.csv").to_dict("records"):
-        limit = "" if pd.isna(part["limit"]) else f", {part['limit']:g} s an image"
-        title = f"{part['part']}: {part['network']}, ε = {part['eps']:g}{limit}"
-        found[title] = pd.read_csv(folder / f"{part['part']}.csv")
-    return found
+    """Per-image rows of experiment verdicts by its row's name; misclassified images, which cost nothing, are absent."""
+    images = pd.read_parquet(folder / "images.parquet")
+    return {str(name): rows.reset_index(drop=True) for name, rows in images.groupby("row", sort=False)}
 
 
 def write_provenance(out: Path, shown: Sequence[str], rows: pd.DataFrame) -> None:
@@ -158,7 +154,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, help="samples a network and ε (default: as in the specs)")
     parser.add_argument("--images", type=int, default=200, help="images whose verdicts are measured")
-    parser.add_argument("--verdicts", type=Path, help="folder of verdicts.py's results, for the cost estimate")
+    parser.add_argument("--verdicts", type=Path, help="folder of experiment verdicts' results, for the cost estimate")
     parser.add_argument("--smoke", action="store_true", help="three networks, two radii, one sample")
     parser.add_argument("--out", type=Path, default=Path("results/scaling"))
     return parser.parse_args(arguments)

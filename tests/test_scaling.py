@@ -95,31 +95,3 @@ def test_scaling_at_smoke_size(tmp_path: Path) -> None:
     record = (tmp_path / "provenance.json").read_text(encoding="utf-8")
     assert len(json.loads(record)["sweeps"]) == 2
     assert str(tmp_path) not in record
-
-
-def test_verdicts_go_on_where_they_stopped(tmp_path: Path) -> None:
-    import verdicts
-
-    own = ["--network", "zoo:digits-standard", "--dataset", "digits", "--eps", "0.05", "--out", str(tmp_path)]
-    verdicts.main([*own, "--count", "4"])
-    first = (tmp_path / "custom.csv").read_text(encoding="utf-8")
-    (row,) = verdicts.main([*own, "--count", "8"]).itertuples()
-    assert (tmp_path / "custom.csv").read_text(encoding="utf-8").startswith(first)
-    assert row.YES + row.NO + row.MAYBE == row.images == 8
-    images = verdicts.read_rows(tmp_path / "custom.csv")
-    assert images.loc[images["verdict"] == "YES", "lower"].gt(0).all()
-    assert images.loc[images["verdict"] == "NO", "upper"].le(0).all()
-    assert images["sample"].tolist() == list(range(8))
-    assert images["cpu_seconds"].gt(0).all()
-    with pytest.raises(ValueError, match="other settings"):
-        verdicts.main([*own, "--count", "8", "--ladder", "dual,lp"])
-    (row,) = verdicts.main([*own, "--count", "2", "--ladder", "dual,lp", "--fresh"]).itertuples()
-    assert row.images == 2
-
-
-def test_verdicts_without_the_published_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import verdicts
-
-    monkeypatch.delenv("RELUGAP_DATA", raising=False)
-    with pytest.raises(ValueError, match=r"set RELUGAP_DATA to the folder that holds convex_adversarial/mnist\.pth"):
-        verdicts.main(["--only", "wk-highs", "--out", str(tmp_path)])

@@ -23,7 +23,7 @@ from toolkit.problem import Verdict
 from toolkit.reproduce.cells import Cell
 from toolkit.reproduce.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
 
-CELL_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds")
+CELL_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
 Advance = Callable[[str, int, int], None]  # title, done, total
 
 
@@ -31,7 +31,8 @@ Advance = Callable[[str, int, int], None]  # title, done, total
 class ErrorCell:
     """One number of the table, in % of `images`: error, and below it attacked where the two may differ.
 
-    asked: images that reached the stage; yes, no, maybe: their verdicts; seconds: of all of them, slowest: of one.
+    asked: images that reached the stage; yes, no, maybe: their verdicts; settled: how many each rung settled; seconds:
+    of all of them, slowest: of one.
     published: as in the entry. digest: of the network.
     """
 
@@ -44,6 +45,7 @@ class ErrorCell:
     yes: int
     no: int
     maybe: int
+    settled: str
     seconds: float
     slowest: float
     published: float | tuple[float, float] | None
@@ -53,9 +55,10 @@ class ErrorCell:
 def run_errors(
     entry: ErrorsEntry, out: Path, count: int | None, workers: int, advance: Advance
 ) -> tuple[list[ErrorCell], pd.DataFrame]:
-    """The table's cells, and one line per (row, stage, image) asked. count: at most so many images, None = all.
+    """The table's cells, and one line per (row, stage, image) asked, with the seconds of l,u and of each rung.
 
-    Raises FileNotFoundError for weights or data that are neither here nor reachable, ValueError for what does not fit.
+    count: at most so many images, None = all. Raises FileNotFoundError for weights or data that are neither here nor
+    reachable, ValueError for what does not fit.
     """
     cells: list[ErrorCell] = []
     asked: list[pd.DataFrame] = []
@@ -71,7 +74,9 @@ def run_errors(
                 verdicts[int(str(sample))] = str(verdict)
             cells.append(_cell(row, stage, network, verdicts[:images], found))
             asked.append(found.reset_index().assign(row=row.name, column=stage.name))
-    return cells, pd.concat(asked, ignore_index=True)[["row", "column", "sample", *CELL_COLUMNS]]
+    lines = pd.concat(asked, ignore_index=True)
+    first = ["row", "column", "sample", *CELL_COLUMNS]
+    return cells, lines[[*first, *(name for name in lines.columns if name not in first)]]
 
 
 def _clean_verdicts(network: Network, data: Dataset, count: int | None) -> list[str]:
@@ -94,7 +99,8 @@ def _ask(
     """The stored answers to these samples, computing those that are missing. Indexed by sample."""
     plan = stage.plan(row.eps, row.domain)
     question = {"network": network.digest, "dataset": row.dataset, "plan": asdict(plan), "rungs": stage.versions}
-    cell = Cell(out, row.name, stage.name, question, CELL_COLUMNS)
+    times = [f"seconds_{name}" for name in ("bounds", *stage.ladder)]
+    cell = Cell(out, row.name, stage.name, question, [*CELL_COLUMNS[:-2], *times, *CELL_COLUMNS[-2:]])
     known = cell.read()
     missing = [sample for sample in samples if sample not in known.index]
     title = f"{row.name} · {stage.name}"
@@ -121,12 +127,13 @@ def _clean_cell(row: ErrorsRow, network: Network, verdicts: list[str]) -> ErrorC
     wrong = _percent(verdicts, Verdict.NO)
     published = row.published.get(CLEAN)
     return ErrorCell(
-        row.name, CLEAN, len(verdicts), wrong, wrong, len(verdicts), 0, 0, 0, 0.0, 0.0, published, network.digest
+        row.name, CLEAN, len(verdicts), wrong, wrong, len(verdicts), 0, 0, 0, "", 0.0, 0.0, published, network.digest
     )
 
 
 def _cell(row: ErrorsRow, stage: Stage, network: Network, verdicts: list[str], found: pd.DataFrame) -> ErrorCell:
     attacked = _percent(verdicts, Verdict.NO)
+    settled = found["rung"].dropna().value_counts()
     counts = {verdict: int((found["verdict"] == str(verdict)).sum()) for verdict in Verdict}
     return ErrorCell(
         row=row.name,
@@ -138,6 +145,7 @@ def _cell(row: ErrorsRow, stage: Stage, network: Network, verdicts: list[str], f
         yes=counts[Verdict.YES],
         no=counts[Verdict.NO],
         maybe=counts[Verdict.MAYBE],
+        settled=", ".join(f"{name} {settled[name]}" for name in stage.ladder if name in settled),
         seconds=float(found["seconds"].sum()),
         slowest=float(found["seconds"].max()) if len(found) else 0.0,
         published=row.published.get(stage.name),

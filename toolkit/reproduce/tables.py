@@ -113,9 +113,9 @@ def radius_texts(table: pd.DataFrame) -> list[str]:
 
 
 def stages_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What each stage was asked and took: images of the column, images asked, verdicts, seconds."""
+    """What each stage was asked and took: images of the column, images asked, verdicts, rungs that settled, seconds."""
     shown = table[table["column"] != "clean"]
-    names = ["row", "column", "images", "asked", "yes", "no", "maybe", "seconds", "slowest"]
+    names = ["row", "column", "images", "asked", "yes", "no", "maybe", "settled", "seconds", "slowest"]
     shown = shown[names].rename(columns={"yes": "YES", "no": "NO", "maybe": "MAYBE", "slowest": "slowest, s"})
     return shown.assign(seconds=shown["seconds"].map("{:.3g}".format)).assign(
         **{"slowest, s": shown["slowest, s"].map("{:.2g}".format)}
