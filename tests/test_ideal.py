@@ -18,7 +18,7 @@ from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import Dense
 from toolkit.margins import margin_problem, margins
 from toolkit.network import Network
-from toolkit.problem import Settings, Status
+from toolkit.problem import Bound, Settings, Status
 from toolkit.rungs import get_rung
 from toolkit.template import build_template
 
@@ -104,6 +104,24 @@ def test_time_limit_keeps_what_was_proven(rng: np.random.Generator) -> None:
     assert ideal.status is Status.TIME_LIMIT
     (complete,) = margins(network, ball, 0, "ideal", full.relu_bounds, [1], HIGHS)
     assert ideal.lower <= complete.lower + 1e-6
+
+
+def test_a_threshold_out_of_reach_is_given_up_and_one_in_reach_is_not(rng: np.random.Generator) -> None:
+    """stop_at between the first and the last round's bound is reached; far above it, the rounds end early."""
+    network = random_dense_network(rng, (20, 40, 40, 3))
+    problem = margin_problem(network, LinfBall(rng.normal(size=20), eps=0.3), 0, targets=[1])
+    (lp,), (full,) = get_rung("lp")(problem), get_rung("ideal")(problem)
+    assert full.lower > lp.lower + 0.1
+
+    def asked(stop_at: float) -> Bound:
+        fresh = margin_problem(network, problem.ball, 0, problem.relu_bounds, [1], Settings(stop_at=stop_at))
+        return get_rung("ideal")(fresh)[0]
+
+    near, far = asked(lp.lower + 0.9 * (full.lower - lp.lower)), asked(full.lower + 10 * (full.lower - lp.lower))
+    assert near.lower > lp.lower + 0.9 * (full.lower - lp.lower)
+    assert far.iterations < 0.7 * full.iterations
+    assert lp.lower - 1e-6 <= far.lower <= full.lower + 1e-6
+    assert far.certified_lower == pytest.approx(far.lower, abs=1e-6)
 
 
 def test_published_network_passes_the_barrier(data_dir: Path) -> None:

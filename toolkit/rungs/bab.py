@@ -37,7 +37,7 @@ SLACK = 1e-7
 TRIALS, RELIABLE, TRIAL_ITERATIONS = 2, 1, 60
 CUT_DEPTH = 6
 POLISH_STEP = 0.3  # of the descent from the root's best point, in units of ε
-ROOT_GAIN = 0.2  # share of the open gap that a round of cuts at the root must close for another to follow
+CUT_GAIN = 0.2  # share of the open gap that a round of cuts must close for another to follow
 STOP_MARGIN = 1e-8  # a bound must pass stop_at by this much, so that rounding cannot take it back
 Split = tuple[int, int, float]  # neuron, phase, and how far the parent's point was from it
 Known = tuple[float, Evidence | None]  # a proven bound and what proves it
@@ -124,7 +124,7 @@ class TreeSearch:
         self._try_point(report)
         gained, self.root_bound = report.bound - self.root_bound, max(self.root_bound, report.bound)
         left = self._cutoff() - self.root_bound
-        return bool(left <= 0 or gained < ROOT_GAIN * left)
+        return bool(left <= 0 or gained < CUT_GAIN * left)
 
     def _all_free(self) -> PhaseArray:
         return np.full(self.layout.count, -1, dtype=np.int8)
@@ -204,7 +204,8 @@ class TreeSearch:
                 break
             self.planes.add(report, rows, upper)
             tighter = self._minimize(node)
-            rounds = rounds - 1 if tighter.bound > report.bound + 1e-3 * abs(report.bound) else 0
+            worth = tighter.bound > report.bound + CUT_GAIN * (self._cutoff() - report.bound)
+            rounds = rounds - 1 if worth else 0
             report = tighter
         self._try_point(report)
         return report

@@ -1,9 +1,10 @@
 """The ideal bound: the LP plus cutting planes of every neuron's ideal formulation, added where they are violated.
 
 Claim: m̲ ≤ ideal ≤ m*. Rounds of (solve, add each neuron's most violated cut) on one persistent LP until nothing is
-violated, or the bound moves by less than PROGRESS of itself over PATIENCE rounds, or the time limit strikes; cuts whose
-multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows start from earlier rows'
-cuts. The bound of every round is proven by its row duals and the best one is kept.
+violated, or the bound moves by less than PROGRESS of itself over PATIENCE rounds, or at that pace would not reach
+settings.stop_at in ROUNDS rounds, or the time limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to
+the region, not to the objective, so later rows start from earlier rows' cuts. The bound of every round is proven by its
+row duals and the best one is kept.
 
 Source: Anderson et al. 2020; Tjandraatmadja et al. 2020. Checked and trusted: as in lp and ideal_cuts.
 """
@@ -75,7 +76,7 @@ class CuttingPlanes:
             history.append(best.bound)
             if settings.stop_at is not None and best.bound > settings.stop_at + 1e-6:
                 break
-            done = self._stalled(history) if enough is None else enough(report)
+            done = self._stalled(history, settings.stop_at) if enough is None else enough(report)
             if report.status is not Status.OPTIMAL or report.x is None or done:
                 best = best if report.status is Status.OPTIMAL else replace(best, status=report.status)
                 break
@@ -110,11 +111,13 @@ class CuttingPlanes:
         return Evidence(multipliers.copy(), self.ids[used], weights[used], empty)
 
     @staticmethod
-    def _stalled(history: list[float]) -> bool:
+    def _stalled(history: list[float], stop_at: float | None) -> bool:
+        """Whether the bound moves too little, be it for stop_at: the rounds to come gain no more than the last ones."""
         if len(history) <= PATIENCE:
             return False
-        before, now = history[-1 - PATIENCE], history[-1]
-        return now - before < PROGRESS * max(1e-3, abs(now))
+        gained, now = history[-1] - history[-1 - PATIENCE], history[-1]
+        hopeless = stop_at is not None and now + gained * (ROUNDS - len(history)) / PATIENCE < stop_at
+        return hopeless or gained < PROGRESS * max(1e-3, abs(now))
 
     def _shed(self, report: SolveReport) -> None:
         """Drop cuts that had no multiplier for IDLE_ROUNDS rounds."""
