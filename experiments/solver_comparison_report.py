@@ -132,7 +132,7 @@ def draw_profiles(rows: pd.DataFrame) -> Figure:
             _profile_panel(panel, profile(seconds))
             panel.set_title(f"{model} ({len(seconds)} margins)")
             panel.set_xlabel("τ: CPU time, multiples of the fastest's")
-        panels[0].set_ylabel("solved within τ")
+        panels[0].set_ylabel("share of margins solved within τ")
         entries = {label: line for panel in panels for line, label in _entries(panel)}
         labels = sorted(entries)
         handles = [entries[label] for label in labels]
@@ -173,9 +173,10 @@ def markdown(table: pd.DataFrame, rows: pd.DataFrame, gap: float, skipped: Mappi
     reading = (
         f"CPU seconds a margin (shifted geometric mean, shift {SHIFT:g} s; a margin stopped by a limit counts with the "
         f"time it got), and as a multiple of HiGHS compact on the same margins. Nodes: mean of the solved. Difference: "
-        f"largest distance of a solved bound from the reference (LP: HiGHS compact; MILP: bab), and beyond m*: largest "
-        f"excess of a bound over the least margin at any replayed point, both in units of the gap {gap:g}. Bound: "
-        f"certified in real arithmetic, checked by row duals, or the solver's word.\n"
+        f"largest distance of a solved bound from the reference (LP: HiGHS compact; MILP: bab); beyond m*: largest "
+        f"excess of a bound over the least margin at any replayed point (≤ 0: none), both in units of the gap {gap:g}. "
+        f"Time limits are wall-clock: on a busy machine they strike earlier in CPU time. "
+        "Bound: certified in real arithmetic, checked by row duals, or the solver's word.\n"
     )
     left_out = "".join(f"\nNot run: {name} ({reason}).\n" for name, reason in skipped.items())
     title = "# Solvers and formulations on the same templates\n\n![Performance profiles](profile.png)\n\n"
@@ -191,20 +192,21 @@ def findings(table: pd.DataFrame, rows: pd.DataFrame) -> str:
             continue
         worst = part.loc[part["difference"].fillna(0).idxmax()]
         said.append(
-            f"{model} values of all solvers and formulations agree within {worst['difference']:.2g} gaps "
-            f"(difference, {worst['group']}, {worst['solver']} {worst['formulation']})"
+            f"solved {model}s differ from the reference by at most {worst['difference']:.2g} gaps "
+            f"(difference: {worst['group']}, {worst['solver']} {worst['formulation']})"
         )
         for group, own in part.groupby("group", sort=False):
             best = own.sort_values(["solved", "seconds"], ascending=[False, True]).iloc[0]
             said.append(
-                f"on {group} {model}s {best['solver']} {best['formulation']} solves {best['solved']} of "
-                f"{best['margins']} in the least time, {best['ratio']:.2g} × HiGHS compact (× HiGHS)"
+                f"on {group} {model}s the least time is that of {best['solver']} {best['formulation']}: "
+                f"{best['seconds']:.2g} s a margin, × HiGHS {best['ratio']:.2g}, {best['solved']} of "
+                f"{best['margins']} solved"
             )
     milps = table[table["model"] == "MILP"]
     if milps["beyond"].max() > 0:
         worst = milps.loc[milps["beyond"].idxmax()]
         said.append(
-            f"the largest excess of a MILP bound over a point's margin is {worst['beyond']:.2g} gaps (beyond m*, "
+            f"the largest excess of a MILP bound over a point's margin is {worst['beyond']:.2g} gaps (beyond m*: "
             f"{worst['group']}, {worst['solver']} {worst['formulation']})"
         )
     said += _costs_of_full(table)

@@ -91,6 +91,22 @@ def test_a_stopped_comparison_goes_on(folder: Path, tmp_path: Path, rows: pd.Dat
     assert set(again.iloc[len(kept) :]["solver"]) == {"bab"}
 
 
+def test_only_margins_stopped_early_are_measured_again(tmp_path: Path, rows: pd.DataFrame) -> None:
+    import solver_comparison
+
+    file = tmp_path / "rows.csv"
+    session = (rows["solver"] == "highs") & (rows["model"] == "MILP") & (rows["formulation"] == "full")
+    early, late = rows[session].index[0], rows[rows["solver"] == "bab"].index[0]
+    rows.loc[early, ["status", "cpu_seconds"]] = ["time_limit", 4.0]
+    rows.loc[late, ["status", "cpu_seconds"]] = ["time_limit", 19.0]
+    rows.to_csv(file, index=False)
+    solver_comparison.forget_stopped(file, 15.0)
+    kept = solver_comparison.read_rows(file)
+    gone = session & (rows["eps"] == rows.loc[early, "eps"])
+    assert len(kept) == len(rows) - int(gone.sum())
+    assert (kept["status"] == "time_limit").sum() == 1
+
+
 def test_a_refused_model_is_a_licence_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     import solver_comparison as comparison
     from solver_comparison_report import profile, solved_seconds
