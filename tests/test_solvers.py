@@ -267,6 +267,36 @@ def test_a_change_that_highs_refuses_twice_is_an_error(call: str) -> None:
         CHANGES[call](session)
 
 
+def test_highs_losing_its_way_is_started_again_from_no_basis() -> None:
+    """Seen on long searches: a warm LP ends with status Not Set, and the same LP from scratch is optimal."""
+
+    class Lost:
+        def __init__(self, highs: Any) -> None:
+            self._highs, self.lost, self.runs = highs, True, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._highs, name)
+
+        def run(self) -> Any:
+            self.runs += 1
+            return self._highs.run()
+
+        def clearSolver(self) -> Any:
+            self.lost = False
+            return self._highs.clearSolver()
+
+        def getModelStatus(self) -> Any:
+            return highspy.HighsModelStatus.kNotset if self.lost else self._highs.getModelStatus()
+
+    known = KNOWN[0]
+    session = HighsSession(known.model, Settings())
+    session._highs = Lost(session._highs)
+    report = session.minimize(np.array(known.cost, dtype=float))
+    assert session._highs.runs == 2
+    assert report.status is Status.OPTIMAL
+    assert report.bound == pytest.approx(known.optimum)
+
+
 def _big_mip() -> CompiledModel:
     count = solvers.GUROBI_SIZE_LIMIT + 1
     zeros, ones = np.zeros(count), np.ones(count)
