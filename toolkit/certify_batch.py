@@ -43,7 +43,7 @@ def certify_samples(
     progress: Callable[[dict[str, object]], None] | None = None,
 ) -> pd.DataFrame:
     """One row per sample: sample, label, verdict, rung (the last one needed), seconds, cpu_seconds (of the process),
-    lower and upper (of the least margin), unstable (neurons, −1 when l,u were not needed), message, seconds_NAME per rung.
+    lower and upper (of the least margin), unstable (neurons, −1: l,u not needed), message, seconds_NAME per rung.
 
     progress: called with each row as it is finished. A sample that raises gets verdict MAYBE and the error as message.
     Raises ValueError for an unknown rung, a sample outside the data set or a network that does not take its images.
