@@ -1,6 +1,6 @@
 """Strong duality shown: the dual bound g(α) climbs to the LP optimum on the same l,u, iteration by iteration.
 
-    python experiments/strong_duality.py --weights FOLDER --out results/strong_duality
+    python experiments/strong_duality.py --out results/strong_duality
 
 Wong & Kolter 2018, Thm 1: any dual feasible point g(α) ≤ LP; Salman et al. 2019, "A convex relaxation barrier", §4: the
 best one equals it. l,u come from the dual recursion (first layer exact). For every case and target the table has the
@@ -9,8 +9,8 @@ figure follows the smallest LP margin of each case, with the ascent's own LP fea
 
 Lines that leave the lower panel have come within 1e-7.
 
-FOLDER holds NOR_MLP_B.pth, ADV_MLP_B_0.1.pth and LPD_MLP_B_0.1.pth of github.com/Hadisalman/robust-verify-benchmark
-(weights/experiment_1, commit fce1c27); without it only the shipped network is shown. Published: none; an independent
+The published networks are those of github.com/Hadisalman/robust-verify-benchmark (weights/experiment_1, commit
+fce1c27), fetched by name; --shipped leaves them out. Published: none; an independent
 prototype has, for image 0 (label 7) and image 7 (label 9), dual, crown, LP: NOR 0, t = 3: 4.4427, 4.8246, 5.1765;
 ADV 0, t = 9: −1.1070, −1.1363, −0.4653; LPD 7, t = 3: −0.6903, −0.7749, −0.5709. Seconds are of one core, alpha and lp
 for all targets of a case, model building included.
@@ -51,19 +51,18 @@ RUNGS = ("dual", "crown", "alpha", "lp", "pgd")
 
 @dataclass(frozen=True)
 class Case:
-    """One image before one network; file: under --weights, None for a network of the package's zoo."""
+    """One image before one network, named as Network.load takes it."""
 
     source: str
     dataset: str
     sample: int
     eps: float
-    published: bool = False
 
 
 CASES = (
-    Case("NOR_MLP_B.pth", "mnist", 0, 0.02, published=True),
-    Case("ADV_MLP_B_0.1.pth", "mnist", 0, 0.1, published=True),
-    Case("LPD_MLP_B_0.1.pth", "mnist", 7, 0.1, published=True),
+    Case("published:salman-2019/NOR_MLP_B", "mnist", 0, 0.02),
+    Case("published:salman-2019/ADV_MLP_B_0.1", "mnist", 0, 0.1),
+    Case("published:salman-2019/LPD_MLP_B_0.1", "mnist", 7, 0.1),
     Case("zoo:digits-standard", "digits", 0, 0.07),
 )
 
@@ -78,9 +77,9 @@ class Measured:
     relaxed: FloatArray
 
 
-def case_problem(case: Case, weights: Path | None) -> tuple[Problem, int]:
+def case_problem(case: Case) -> tuple[Problem, int]:
     """The margin problem of a case and its label."""
-    network = Network.load(weights / case.source if case.published and weights else case.source)
+    network = Network.load(case.source)
     dataset = load_dataset(case.dataset)
     label = int(dataset.labels[case.sample])
     ball = LinfBall(dataset.images[case.sample], case.eps, domain=(0, 1))
@@ -101,9 +100,9 @@ def follow(problem: Problem, iterations: int) -> tuple[FloatArray, FloatArray]:
     return np.array(lower), np.array(relaxed)
 
 
-def measure(case: Case, weights: Path | None, iterations: int) -> Measured:
+def measure(case: Case, iterations: int) -> Measured:
     """Every rung on one case, and the ascent step by step."""
-    problem, label = case_problem(case, weights)
+    problem, label = case_problem(case)
     bounds, seconds = {}, {}
     for name in RUNGS:
         started = time.perf_counter()
@@ -175,17 +174,17 @@ def provenance(cases: Sequence[Measured], arguments: Sequence[str]) -> dict[str,
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Measure, draw and write table.csv, alpha_vs_lp.png and provenance.json; returns the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, help="folder with the published networks")
+    parser.add_argument("--shipped", action="store_true", help="only networks that come with the package")
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--out", type=Path, default=Path("results/strong_duality"))
     options = parser.parse_args(arguments)
-    chosen = [case for case in CASES if options.weights is not None or not case.published]
-    cases = [measure(case, options.weights, options.iterations) for case in chosen]
+    chosen = [case for case in CASES if case.source.startswith("zoo:") or not options.shipped]
+    cases = [measure(case, options.iterations) for case in chosen]
     table = pd.concat([case.rows for case in cases], ignore_index=True)
     options.out.mkdir(parents=True, exist_ok=True)
     table.drop(columns="digest").to_csv(options.out / "table.csv", index=False, float_format="%.6g")
     save_figure(draw(cases), options.out / "alpha_vs_lp")
-    shown = ["--weights FOLDER"] if options.weights is not None else []
+    shown = ["--shipped"] if options.shipped else []
     record = provenance(cases, [*shown, "--iterations", str(options.iterations)])
     (options.out / "provenance.json").write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
     return table

@@ -222,7 +222,7 @@ def test_strong_duality_on_published_networks(case: Case, chain: tuple[str, ...]
 
 def test_strong_duality_experiment_runs(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "experiments" / "strong_duality.py"
-    table = runpy.run_path(str(script))["main"](["--iterations", "20", "--out", str(tmp_path)])
+    table = runpy.run_path(str(script))["main"](["--shipped", "--iterations", "20", "--out", str(tmp_path)])
     assert np.all(table["relative"].abs() <= 1e-3)
     assert np.all(table[["dual", "crown"]].max(axis=1) <= table["alpha"] + 1e-9)
     assert np.all(table["lp"] <= table["pgd"] + 1e-7)

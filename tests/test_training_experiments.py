@@ -65,3 +65,15 @@ def test_training_table_is_ordered_and_written(tmp_path: Path) -> None:
     assert np.allclose(joined["gap_lp_low"], table["gap_lp_low"], rtol=1e-5, atol=1e-9)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"{100 * table.set_index('training').loc['interval', 'dual']:.0f} % by dual" in text
+
+
+def test_training_speed_measures_each_case_in_a_process_of_its_own(tmp_path: Path) -> None:
+    import training_speed
+
+    table = training_speed.main(["--networks", "784-100-100-10", "--repeats", "1", "--out", str(tmp_path)])
+    assert table["method"].tolist() == ["exact", "projections"]
+    assert (table["seconds_step"] > 0).all()
+    assert (table["peak_mb"] > 50).all()
+    exact, estimated = table["loss"]
+    assert estimated == pytest.approx(exact, rel=0.2)  # a median of 11 draws, on the same weights and batch
+    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", "table.md", "provenance.json"}

@@ -146,7 +146,7 @@ def _train(
     network = trainable_network(spec.hidden_layers, training.shape, training.classes, spec.seed, device=device)
     x, y = _tensors(training, _chosen_images(spec, training), device)
     watched = _tensors(test, slice(None), device)
-    optimizer = _optimizer(spec, network)
+    optimizer = make_optimizer(spec, network)
     history = [Epoch(**done) for done in load_checkpoint(checkpoint, spec.digest, parameters(network), optimizer)]
     for number in range(len(history) + 1, spec.epochs + 1):
         started = time.perf_counter()
@@ -207,7 +207,7 @@ def _tensors(data: Dataset, chosen: Any, device: torch.device) -> tuple[Tensor, 
     )
 
 
-def _optimizer(spec: NetworkSpec, network: Network) -> torch.optim.Optimizer:
+def make_optimizer(spec: NetworkSpec, network: Network) -> torch.optim.Optimizer:
     weights = parameters(network)
     if spec.optimizer == "adam":
         return torch.optim.Adam(weights, spec.lr, weight_decay=spec.weight_decay)
@@ -226,7 +226,7 @@ def _run_epoch(
     for step, batch in enumerate(batches):
         eps = radius(spec, number - 1 + step / len(batches))
         region = Region(eps, spec.domain, generator, spec.attack_steps, spec.projections)
-        loss = _backward(spec, network, optimizer, x[batch], y[batch], region)
+        loss = backward(spec, network, optimizer, x[batch], y[batch], region)
         if not math.isfinite(loss):
             raise ValueError(
                 f"{spec.name}: the loss became {loss} in epoch {number}, batch {step}, at eps {eps:g}; "
@@ -237,10 +237,13 @@ def _run_epoch(
     return total / len(y)
 
 
-def _backward(
+def backward(
     spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Region
 ) -> float:
-    """Gradient of the batch's mean of kappa·clean + (1 − kappa)·robust loss, chunk by chunk; the mean loss."""
+    """Leave the gradient of the mean of kappa·clean + (1 − kappa)·robust loss in the weights; returns that mean.
+
+    Chunk by chunk, which bounds memory: spec.chunk images, or as many as keep a dual loss's arrays small.
+    """
     optimizer.zero_grad()
     chunk = spec.chunk or _chunk(spec, network)
     total = 0.0
