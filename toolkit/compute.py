@@ -11,9 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from threadpoolctl import threadpool_limits
 
 from toolkit.balls import LinfBall
 from toolkit.bounds_cache import bounds_path, load_bounds, save_bounds
@@ -67,12 +64,6 @@ def _verdict(rows: Sequence[Row]) -> Verdict:
             return Verdict.NO
         best[row.target] = max(best.get(row.target, -math.inf), row.lower)
     return Verdict.YES if best and all(lower > 0 for lower in best.values()) else Verdict.MAYBE
-
-
-@functools.cache
-def limit_blas_threads() -> Any:
-    """One BLAS thread in this process, for good: sweeps are parallel over tasks."""
-    return threadpool_limits(1)
 
 
 @functools.lru_cache(maxsize=32)

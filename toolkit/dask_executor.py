@@ -13,8 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from toolkit.compute import limit_blas_threads
-from toolkit.executors import ONE_THREAD, WorkerDiedError, one_thread_environment, usable_cpus
+from toolkit.executors import ONE_THREAD, WorkerDiedError, limit_blas_threads, one_thread_environment, usable_cpus
 
 P = ParamSpec("P")
 T = TypeVar("T")

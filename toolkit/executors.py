@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -22,12 +23,18 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, ParamSpec, TypeVar
 
-from toolkit.compute import limit_blas_threads
+from threadpoolctl import threadpool_limits
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@functools.cache
+def limit_blas_threads() -> Any:
+    """One BLAS thread in this process, for good: work is parallel over processes."""
+    return threadpool_limits(1)
 
 
 class WorkerDiedError(BrokenExecutor):
