@@ -1,6 +1,6 @@
 """bab against MILP solvers on the same templates in the same run: total time of the margins of each case.
 
-    python experiments/branch_and_bound.py --folder FOLDER --out results/branch_and_bound
+    python experiments/branch_and_bound.py --folder FOLDER --out results/branch-and-bound
 
 FOLDER holds convex_adversarial/mnist.pth (github.com/locuslab/convex_adversarial) and robust-verify-benchmark/
 (github.com/Hadisalman/robust-verify-benchmark); the data set mnist is found as load_dataset finds it. l,u by dual + lp.
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the cases asked for and write table.csv, table.md and provenance.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--out", type=Path, default=Path("results/branch_and_bound"))
+    parser.add_argument("--out", type=Path, default=Path("results/branch-and-bound"))
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--solvers", nargs="*", default=["bab", *(n for n, s in SOLVERS.items() if s.status().usable)])
     parser.add_argument("--time-limit", type=float, default=60.0)

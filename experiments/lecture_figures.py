@@ -1,6 +1,6 @@
 """Five figures that explain certification by convex relaxation, each computed, none drawn by hand.
 
-    python experiments/lecture_figures.py                     # all, about two minutes, into results/lecture_figures
+    python experiments/lecture_figures.py                     # all, about two minutes, into results/lecture-figures
     python experiments/lecture_figures.py --only margins
 
 relu_hull: one hidden neuron's ReLU and its convex hull on [l, u], for l,u by interval, dual and the exact rung: the
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Draw the figures, write them and provenance.json; returns the numbers in every figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES))
-    parser.add_argument("--out", type=Path, default=Path("results/lecture_figures"))
+    parser.add_argument("--out", type=Path, default=Path("results/lecture-figures"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "provenance.json"

@@ -48,10 +48,10 @@ from toolkit.network import Network
 from toolkit.problem import Settings
 from toolkit.provenance import environment, read_provenance
 from toolkit.report import check_order, save_figure
-from toolkit.spec import SweepSpec, load_spec
 from toolkit.store import replace_file
-from toolkit.sweep import run_sweep
-from toolkit.training_spec import NetworkSpec, load_train_spec
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import SweepSpec, load_spec
+from toolkit.training.spec import NetworkSpec, load_train_spec
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = HERE / "scaling-networks.toml"
@@ -72,7 +72,7 @@ def trained_networks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     specs = {spec.name: spec for spec in load_train_spec(NETWORKS).networks}
     lacking = [name for name, file in files.items() if not _made_by(file, specs[name])]
     if lacking:
-        from toolkit.training import train_spec
+        from toolkit.training.loop import train_spec
 
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as work:

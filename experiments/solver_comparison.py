@@ -1,6 +1,6 @@
 """Solvers and formulations on the same templates: Gurobi, HiGHS, SCIP and the toolkit's own branch and bound.
 
-    python experiments/solver_comparison.py --out results/solver_comparison            # about 10 minutes, one core
+    python experiments/solver_comparison.py --out results/solver-comparison            # about 10 minutes, one core
     RELUGAP_DATA=FOLDER python experiments/solver_comparison.py                        # with published networks, 20
     RELUGAP_DATA=FOLDER python experiments/solver_comparison.py --retry 15             # what a busy machine stopped
 
@@ -261,7 +261,7 @@ def available(case: Case) -> str:
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the comparison and write its tables and figure; returns the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/solver_comparison"))
+    parser.add_argument("--out", type=Path, default=Path("results/solver-comparison"))
     parser.add_argument("--count", type=int, default=2, help="samples per network and ε")
     parser.add_argument("--networks", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--solvers", nargs="*", default=["bab", *SOLVERS])

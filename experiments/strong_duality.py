@@ -1,6 +1,6 @@
 """Strong duality shown: the dual bound g(α) climbs to the LP optimum on the same l,u, iteration by iteration.
 
-    python experiments/strong_duality.py --out results/strong_duality
+    python experiments/strong_duality.py --out results/strong-duality
 
 Wong & Kolter 2018, Thm 1: any dual feasible point g(α) ≤ LP; Salman et al. 2019, "A convex relaxation barrier", §4: the
 best one equals it. l,u come from the dual recursion (first layer exact). For every case and target the table has the
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shipped", action="store_true", help="only networks that come with the package")
     parser.add_argument("--iterations", type=int, default=400)
-    parser.add_argument("--out", type=Path, default=Path("results/strong_duality"))
+    parser.add_argument("--out", type=Path, default=Path("results/strong-duality"))
     options = parser.parse_args(arguments)
     chosen = [case for case in CASES if case.source.startswith("zoo:") or not options.shipped]
     cases = [measure(case, options.iterations) for case in chosen]

@@ -61,9 +61,9 @@ def toy_data(count: int, radius: float, seed: int) -> Dataset:
 
 def train_toy(data: Dataset, loss: str, radius: float, hidden: Sequence[int], epochs: int, seed: int) -> Network:
     """The project's own training loop on the points, one batch an epoch."""
-    from toolkit.trainable import frozen
-    from toolkit.training import train
-    from toolkit.training_spec import NetworkSpec
+    from toolkit.training.loop import train
+    from toolkit.training.spec import NetworkSpec
+    from toolkit.training.trainable import frozen
 
     spec = NetworkSpec(
         name=f"toy2d-{loss}", dataset="digits", hidden=tuple(hidden), loss=loss, eps=radius, epochs=epochs, ramp=0.5,

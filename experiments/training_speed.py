@@ -30,12 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data import load_dataset
-from toolkit.losses import Region
 from toolkit.network import Network
 from toolkit.provenance import environment
-from toolkit.trainable import parameters, trainable_network
-from toolkit.training import backward, make_optimizer
-from toolkit.training_spec import NetworkSpec
+from toolkit.training.loop import backward, make_optimizer
+from toolkit.training.losses import Region
+from toolkit.training.spec import NetworkSpec
+from toolkit.training.trainable import parameters, trainable_network
 
 EPS = 0.1
 EPOCH = 60_000  # images

@@ -17,8 +17,8 @@ from conftest import random_dense_network
 
 from toolkit.problem import Bound, Problem, Rung, Side
 from toolkit.rungs import RUNGS
-from toolkit.spec import SweepSpec, parse_spec
-from toolkit.sweep import run_sweep
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import SweepSpec, parse_spec
 
 VOLATILE = ["seconds", "build_seconds", "bounds_seconds", "run_id"]
 

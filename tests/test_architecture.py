@@ -19,7 +19,8 @@ ORDER = (
     ("problem",),
     ("template", "compiled", "session", "solvers", "rungs"),
     ("layer_bounds", "margins", "certify"),
-    ("spec", "store", "sweep", "report"),
+    ("store", "sweep", "training", "report"),
+    ("reproduce",),
     ("cli",),
 )
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}

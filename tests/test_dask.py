@@ -18,8 +18,8 @@ from sweep_specimens import folder as folder
 
 pytest.importorskip("distributed", reason="Dask is not installed; pip install 'relugap[cluster]'")
 
-from toolkit.dask_executor import DaskExecutor
 from toolkit.provenance import read_provenance
+from toolkit.sweep.dask_executor import DaskExecutor
 
 pytestmark = pytest.mark.slow  # a cluster takes its time to start
 

@@ -36,9 +36,9 @@ from toolkit.report.write import FIGURES, GAP_FIGURES
 from toolkit.reproduce.errors import ErrorCell
 from toolkit.reproduce.radii import RadiusCell
 from toolkit.rungs import RUNGS
-from toolkit.spec import NetworkSpec, SweepSpec
 from toolkit.store import ROW_COLUMNS
-from toolkit.training_spec import LOSS_NAMES
+from toolkit.sweep.spec import NetworkSpec, SweepSpec
+from toolkit.training.spec import LOSS_NAMES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

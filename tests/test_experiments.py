@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.spec import load_spec
+from toolkit.sweep.spec import load_spec
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))
@@ -19,7 +19,7 @@ def test_every_spec_is_valid(path: Path) -> None:
     """Sweep specs by the sweep's reader; training specs, which name losses, by the trainer's."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     if any("loss" in network for network in content["networks"]) or "defaults" in content:
-        from toolkit.training_spec import load_train_spec
+        from toolkit.training.spec import load_train_spec
 
         assert load_train_spec(path).networks
     elif path.stem.startswith("scaling-"):

@@ -29,8 +29,8 @@ from toolkit.report.html_curves import SYMBOLS, curve_panels
 from toolkit.report.html_samples import sample_verdicts, verdict_reason
 from toolkit.report.styles import LOOKS, OTHER_LOOKS
 from toolkit.report.tables import margin_gaps
-from toolkit.spec import parse_spec
-from toolkit.sweep import run_sweep
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import parse_spec
 
 pytest.importorskip("plotly", reason="the HTML report needs the extra html")
 VOID = {"meta", "link", "input", "br", "img"}

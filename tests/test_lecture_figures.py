@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from toolkit.balls import LinfBall
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "lecture_figures"
+RESULTS = ROOT / "results" / "lecture-figures"
 NAMES = ("relu_hull", "adversarial_polytope", "margins", "adversarial_example", "margin_against_eps")
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from toolkit import progress as module
 from toolkit.problem import Settings, Verdict
-from toolkit.progress import SweepProgress, describe, read_snapshot
-from toolkit.tasks import NetworkRef, Task, TaskReport, Work
+from toolkit.sweep import progress as module
+from toolkit.sweep.progress import SweepProgress, describe, read_snapshot
+from toolkit.sweep.tasks import NetworkRef, Task, TaskReport, Work
 
 
 def tasks_of(count: int, eps: float) -> list[Task]:

@@ -17,11 +17,11 @@ from sweep_specimens import folder as folder
 from sweep_specimens import make_spec, run
 from test_store import ROW, numbered
 
-from toolkit.lock import FolderInUseError, folder_lock
-from toolkit.progress import Snapshot, write_snapshot
 from toolkit.provenance import read_provenance
-from toolkit.results import compact_results, export_rows, list_results, mixed, summarize, verify, watch
 from toolkit.store import append_rows, prepare_folder, read_rows, shard_paths
+from toolkit.sweep.lock import FolderInUseError, folder_lock
+from toolkit.sweep.progress import Snapshot, write_snapshot
+from toolkit.sweep.results import compact_results, export_rows, list_results, mixed, summarize, verify, watch
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from conftest import random_dense_network
 
 from toolkit.network import Network
-from toolkit.plan import make_plan
-from toolkit.spec import SweepSpec, load_spec, parse_spec
-from toolkit.sweep import run_sweep
+from toolkit.sweep.plan import make_plan
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import SweepSpec, load_spec, parse_spec
 
 VALID: dict[str, Any] = {
     "name": "t",

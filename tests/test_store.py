@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.lock import FolderInUseError, folder_lock, lock_owner
 from toolkit.store import (
     ROW_COLUMNS,
     ROWS,
@@ -30,6 +29,7 @@ from toolkit.store import (
     shard_paths,
     write_plan,
 )
+from toolkit.sweep.lock import FolderInUseError, folder_lock, lock_owner
 
 ROW = Row(
     network="net",
@@ -224,7 +224,7 @@ def test_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
     program = """
 import sys, time
 from pathlib import Path
-from toolkit.lock import folder_lock
+from toolkit.sweep.lock import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

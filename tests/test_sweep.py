@@ -20,15 +20,15 @@ from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margins
 from toolkit.network import Network
-from toolkit.plan import make_plan
 from toolkit.problem import Settings
-from toolkit.progress import read_snapshot
 from toolkit.provenance import read_provenance
 from toolkit.rungs import RUNGS
-from toolkit.spec import SweepSpec
 from toolkit.store import ROW_COLUMNS, Row, append_rows, read_rows
-from toolkit.sweep import run_sweep
-from toolkit.tasks import Work, row_keys
+from toolkit.sweep.plan import make_plan
+from toolkit.sweep.progress import read_snapshot
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import SweepSpec
+from toolkit.sweep.tasks import Work, row_keys
 
 
 @pytest.fixture

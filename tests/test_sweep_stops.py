@@ -17,9 +17,9 @@ from sweep_specimens import assert_same_table, make_spec, run, write_toml
 from sweep_specimens import faults as faults
 from sweep_specimens import folder as folder
 
-from toolkit.lock import FolderInUseError, folder_lock
 from toolkit.provenance import read_provenance
 from toolkit.store import read_rows, shard_paths
+from toolkit.sweep.lock import FolderInUseError, folder_lock
 
 SWEEP = """
 import sys
@@ -27,7 +27,7 @@ from functools import partial
 sys.path.insert(0, {tests!r})
 from sweep_specimens import register_faults
 from toolkit.executors import ProcessExecutor, SerialExecutor
-from toolkit.sweep import run_sweep
+from toolkit.sweep.run import run_sweep
 if __name__ == "__main__":
     register = partial(register_faults, {marks!r})
     register()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from toolkit.report import check_order, gap_distribution, ratio_curve, write_report
 from toolkit.report.distribution import gap_steps
 from toolkit.report.tables import margin_gaps
-from toolkit.spec import SweepSpec
-from toolkit.sweep import run_sweep
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import SweepSpec
 
 SPEC = Path(__file__).parents[1] / "experiments" / "tightness.toml"
 LOWER = ["interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal"]

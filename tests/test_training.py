@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 
 from toolkit.data import load_dataset  # noqa: E402
 from toolkit.network import Network  # noqa: E402
-from toolkit.trainable import frozen, parameters  # noqa: E402
-from toolkit.training import learning_rate, radius, train, train_spec  # noqa: E402
-from toolkit.training_spec import NetworkSpec, load_train_spec  # noqa: E402
+from toolkit.training.loop import learning_rate, radius, train, train_spec  # noqa: E402
+from toolkit.training.spec import NetworkSpec, load_train_spec  # noqa: E402
+from toolkit.training.trainable import frozen, parameters  # noqa: E402
 
 DIGITS = {
     "name": "net",
@@ -100,8 +100,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from toolkit.data import load_dataset
-from toolkit.training import train
-from toolkit.training_spec import NetworkSpec
+from toolkit.training.loop import train
+from toolkit.training.spec import NetworkSpec
 
 def kill(epoch):
     if epoch.epoch == 2:

@@ -8,7 +8,10 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 from toolkit.balls import LinfBall  # noqa: E402
 from toolkit.layer_bounds import layer_bounds  # noqa: E402
 from toolkit.layers import Conv2d, Dense  # noqa: E402
-from toolkit.losses import (  # noqa: E402
+from toolkit.margins import margins  # noqa: E402
+from toolkit.network import Network  # noqa: E402
+from toolkit.training.bounds import batch_bounds, input_balls  # noqa: E402
+from toolkit.training.losses import (  # noqa: E402
     LOSSES,
     Region,
     dual,
@@ -19,12 +22,9 @@ from toolkit.losses import (  # noqa: E402
     robust_margins,
     standard,
 )
-from toolkit.margins import margins  # noqa: E402
-from toolkit.network import Network  # noqa: E402
-from toolkit.projections import estimated_bounds  # noqa: E402
-from toolkit.trainable import as_torch, frozen, parameters, trainable_network  # noqa: E402
-from toolkit.training_bounds import batch_bounds, input_balls  # noqa: E402
-from toolkit.training_spec import LOSS_NAMES, LayerSpec  # noqa: E402
+from toolkit.training.projections import estimated_bounds  # noqa: E402
+from toolkit.training.spec import LOSS_NAMES, LayerSpec  # noqa: E402
+from toolkit.training.trainable import as_torch, frozen, parameters, trainable_network  # noqa: E402
 
 DENSE = tuple(LayerSpec(dense=width) for width in (9, 8, 7))
 CONV = (  # two convolutions whose patches overlap the padding, one that reads a part of its image, then dense layers

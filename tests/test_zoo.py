@@ -10,7 +10,7 @@ import pytest
 import toolkit
 from toolkit.data import load_dataset
 from toolkit.network import Network, zoo_names
-from toolkit.training_spec import load_train_spec
+from toolkit.training.spec import load_train_spec
 
 ZOO = Path(toolkit.__file__).parent / "zoo"
 SPEC = Path(__file__).parent.parent / "experiments" / "zoo.toml"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from toolkit.problem import Bound, ReluBounds, Settings, Status, Verdict
     from toolkit.radius import certified_radius
     from toolkit.report import check_order, gap_table, margin_table, write_report
-    from toolkit.spec import SweepSpec, load_spec
     from toolkit.store import read_rows
-    from toolkit.sweep import run_sweep
+    from toolkit.sweep.run import run_sweep
+    from toolkit.sweep.spec import SweepSpec, load_spec
 
 PUBLIC = {
     "LinfBall": "toolkit.balls",
@@ -48,10 +48,10 @@ PUBLIC = {
     "gap_table": "toolkit.report",
     "margin_table": "toolkit.report",
     "write_report": "toolkit.report",
-    "SweepSpec": "toolkit.spec",
-    "load_spec": "toolkit.spec",
+    "SweepSpec": "toolkit.sweep.spec",
+    "load_spec": "toolkit.sweep.spec",
     "read_rows": "toolkit.store",
-    "run_sweep": "toolkit.sweep",
+    "run_sweep": "toolkit.sweep.run",
 }
 __all__ = [
     "Bound",

@@ -180,7 +180,7 @@ def _start_context() -> BaseContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.compute"])
+    context.set_forkserver_preload(["toolkit.sweep.compute"])
     return context
 
 

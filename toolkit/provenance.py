@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolkit.plan import Plan
 from toolkit.solvers import SOLVERS
-from toolkit.spec import SweepSpec
 from toolkit.store import replace_file
+from toolkit.sweep.plan import Plan
+from toolkit.sweep.spec import SweepSpec
 
 PROVENANCE = "provenance.json"
 FORMAT = 1

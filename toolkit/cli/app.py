@@ -281,7 +281,7 @@ def train(
 
     Example: relugap train experiments/zoo.toml --out networks --only digits-standard
     """
-    from toolkit.training import train_spec
+    from toolkit.training.loop import train_spec
 
     written = train_spec(spec, out, only=only or None, force=force)
     Console().print(f"trained: {', '.join(str(path) for path in written)}", highlight=False)

@@ -18,7 +18,7 @@ def list_folders(
 
     Example: relugap results ls results
     """
-    from toolkit.results import list_results
+    from toolkit.sweep.results import list_results
 
     frame = list_results(root)
     typer.echo(f"no results folders in {root}" if frame.empty else frame.to_string(index=False))
@@ -30,7 +30,7 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> N
 
     Example: relugap results show results/demo
     """
-    from toolkit.results import summarize
+    from toolkit.sweep.results import summarize
 
     summary = summarize(folder)
     typer.echo(summary.statuses.to_string())
@@ -50,7 +50,7 @@ def export(
 
     Example: relugap results export results/demo rows.csv
     """
-    from toolkit.results import export_rows
+    from toolkit.sweep.results import export_rows
 
     typer.echo(f"wrote {export_rows(folder, target, everything)}")
 
@@ -61,8 +61,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A results folder.")]) ->
 
     Example: relugap results verify results/demo
     """
-    from toolkit.results import findings_text
-    from toolkit.results import verify as verify_folder
+    from toolkit.sweep.results import findings_text
+    from toolkit.sweep.results import verify as verify_folder
 
     findings = verify_folder(folder)
     typer.echo(findings_text(findings) or f"{folder} is whole")
@@ -76,7 +76,7 @@ def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -
 
     Example: relugap results compact results/demo
     """
-    from toolkit.results import compact_results
+    from toolkit.sweep.results import compact_results
 
     typer.echo(f"{compact_results(folder)} rows in {folder / 'rows.parquet'}")
 
@@ -90,6 +90,6 @@ def watch(
 
     Example: relugap results watch results/demo
     """
-    from toolkit.results import watch as watch_folder
+    from toolkit.sweep.results import watch as watch_folder
 
     watch_folder(folder, every)

@@ -12,10 +12,10 @@ import toolkit
 from toolkit.provenance import read_provenance
 from toolkit.report import gap_table, terminal_table, write_report
 from toolkit.report.html import plotly_script, write_html
-from toolkit.results import mixed
-from toolkit.spec import load_spec
 from toolkit.store import read_rows
-from toolkit.sweep import run_sweep
+from toolkit.sweep.results import mixed
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import load_spec
 
 DEMO = Path("experiments", "demo.toml")
 HOW_TO_READ = (

@@ -23,9 +23,9 @@ from toolkit.reproduce.entries import Entry, ErrorsEntry, load_entry
 from toolkit.reproduce.errors import run_errors
 from toolkit.reproduce.radii import run_radii
 from toolkit.reproduce.tables import errors_table, markdown, radii_table
-from toolkit.spec import load_spec
 from toolkit.store import replace_file
-from toolkit.sweep import run_sweep
+from toolkit.sweep.run import run_sweep
+from toolkit.sweep.spec import load_spec
 
 Advance = Callable[[str, int, int], None]
 

@@ -22,8 +22,6 @@ from types import FrameType
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from toolkit.compute import explain, failed_rows, run_task, task_report
-from toolkit.dask_executor import DaskExecutor
 from toolkit.executors import (
     ProcessExecutor,
     SerialExecutor,
@@ -32,14 +30,16 @@ from toolkit.executors import (
     one_thread_environment,
     usable_cpus,
 )
-from toolkit.lock import folder_lock
-from toolkit.plan import Plan, make_plan
 from toolkit.problem import Status
-from toolkit.progress import SweepProgress
 from toolkit.provenance import begin_run, end_run
-from toolkit.spec import SweepSpec, load_spec
 from toolkit.store import StoreError, append_rows, compact, prepare_folder, read_rows, write_plan
-from toolkit.tasks import Task, TaskReport, Work
+from toolkit.sweep.compute import explain, failed_rows, run_task, task_report
+from toolkit.sweep.dask_executor import DaskExecutor
+from toolkit.sweep.lock import folder_lock
+from toolkit.sweep.plan import Plan, make_plan
+from toolkit.sweep.progress import SweepProgress
+from toolkit.sweep.spec import SweepSpec, load_spec
+from toolkit.sweep.tasks import Task, TaskReport, Work
 
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
 RETRIES = 2  # how often a task whose worker died is tried again

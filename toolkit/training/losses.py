@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from toolkit.network import Network
-from toolkit.projections import estimated_bounds
-from toolkit.training_bounds import Method, batch_bounds, input_balls, margin_bounds
+from toolkit.training.bounds import Method, batch_bounds, input_balls, margin_bounds
+from toolkit.training.projections import estimated_bounds
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.balls import LinfBall
-from toolkit.bounds_cache import bounds_path, load_bounds, save_bounds
 from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
@@ -21,7 +20,8 @@ from toolkit.network import Network
 from toolkit.problem import Bound, Problem, ReluBounds, Status, Verdict
 from toolkit.rungs import get_rung
 from toolkit.store import Row, StoreError, append_rows
-from toolkit.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
+from toolkit.sweep.bounds_cache import bounds_path, load_bounds, save_bounds
+from toolkit.sweep.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
 
 FLUSH_EVERY = 30.0  # seconds of a task's work that a killed worker may cost, if its rungs are as short
 NONSENSE = 1e-4  # relative excess over the margin at a point of the ball that no solver tolerance explains

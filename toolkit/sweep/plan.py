@@ -14,8 +14,8 @@ import numpy as np
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import Dataset, load_dataset
 from toolkit.network import Network
-from toolkit.spec import NetworkSpec, SweepSpec
-from toolkit.tasks import NetworkRef, Task, Work, row_keys
+from toolkit.sweep.spec import NetworkSpec, SweepSpec
+from toolkit.sweep.tasks import NetworkRef, Task, Work, row_keys
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.tasks import Task, TaskReport
+from toolkit.sweep.tasks import Task, TaskReport
 
 LOG, SNAPSHOT = "sweep.log", "progress.json"
 SNAPSHOT_EVERY = 2.0  # seconds

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from toolkit.network import Network
 from toolkit.rungs.dual import upper_slope
-from toolkit.training_bounds import BatchBounds, box_image
+from toolkit.training.bounds import BatchBounds, box_image
 
 
 def estimated_bounds(

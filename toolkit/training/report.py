@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.network import Network
 
 if TYPE_CHECKING:
-    from toolkit.training import Epoch
-    from toolkit.training_spec import NetworkSpec
+    from toolkit.training.loop import Epoch
+    from toolkit.training.spec import NetworkSpec
 
 
 ERRORS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "dual": "dual", "interval": "interval"}

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.problem import ReluBounds
 from toolkit.store import replace_file
-from toolkit.tasks import Chain, Task, described, question
+from toolkit.sweep.tasks import Chain, Task, described, question
 
 BOUNDS = "bounds"
 

@@ -10,11 +10,11 @@ import torch
 from toolkit.balls import LinfBall
 from toolkit.data import Dataset
 from toolkit.layer_bounds import layer_bounds
-from toolkit.losses import Region, fgsm_points, pgd_points
 from toolkit.margins import margins
 from toolkit.network import Network
-from toolkit.trainable import as_torch
-from toolkit.training_spec import NetworkSpec
+from toolkit.training.losses import Region, fgsm_points, pgd_points
+from toolkit.training.spec import NetworkSpec
+from toolkit.training.trainable import as_torch
 
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 

@@ -23,14 +23,14 @@ from torch import Tensor
 from toolkit.balls import FloatArray
 from toolkit.data import Dataset, load_dataset
 from toolkit.layers import Dense
-from toolkit.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
 from toolkit.network import Network
-from toolkit.trainable import frozen, parameters, trainable_network
-from toolkit.training_bounds import Method
-from toolkit.training_checkpoint import load_checkpoint, save_checkpoint
-from toolkit.training_evaluation import evaluate
-from toolkit.training_report import epoch_display, write_history, write_table
-from toolkit.training_spec import NetworkSpec, load_train_spec
+from toolkit.training.bounds import Method
+from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
+from toolkit.training.evaluation import evaluate
+from toolkit.training.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
+from toolkit.training.report import epoch_display, write_history, write_table
+from toolkit.training.spec import NetworkSpec, load_train_spec
+from toolkit.training.trainable import frozen, parameters, trainable_network
 
 FIRST_RADIUS = 0.01  # where the ramp of ε starts, as published
 CHUNK_ENTRIES = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory

@@ -14,11 +14,11 @@ import pandas as pd
 from rich.console import Console
 from rich.live import Live
 
-from toolkit.lock import folder_lock, lock_owner
 from toolkit.problem import Status
-from toolkit.progress import Snapshot, describe, read_snapshot, render
 from toolkit.provenance import PROVENANCE, read_provenance
 from toolkit.store import compact, read_plan, read_rows, shard_paths, valid_lines
+from toolkit.sweep.lock import folder_lock, lock_owner
+from toolkit.sweep.progress import Snapshot, describe, read_snapshot, render
 
 EXPORTS = (".csv", ".parquet", ".jsonl")
 TOLERANCE = 1e-6  # relative and absolute, as in the report's order check

@@ -115,7 +115,7 @@ def _local_cluster(workers: int) -> Any:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            preload=["toolkit.dask_executor"],
+            preload=["toolkit.sweep.dask_executor"],
             env=ONE_THREAD,
             silence_logs=logging.ERROR,
         )

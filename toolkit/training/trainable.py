@@ -15,7 +15,7 @@ import torch
 
 from toolkit.layers import AffineMap, Conv2d, Dense
 from toolkit.network import Network
-from toolkit.training_spec import LayerSpec
+from toolkit.training.spec import LayerSpec
 
 
 def trainable_network(
