@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.reproduce import load_entry, read_catalogue
 from toolkit.sweep.spec import load_spec
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -16,9 +17,13 @@ sys.path.insert(0, str(EXPERIMENTS))
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_spec_is_valid(path: Path) -> None:
-    """Sweep specs by the sweep's reader; training specs, which name losses, by the trainer's."""
+    """Sweep specs by the sweep's reader; training specs, which name losses, by the trainer's; tables by reproduce's."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
-    if any("loss" in network for network in content["networks"]) or "defaults" in content:
+    if path.stem == "catalogue":
+        assert read_catalogue().experiments
+    elif "kind" in content:
+        assert load_entry(path).rows
+    elif any("loss" in network for network in content["networks"]) or "defaults" in content:
         from toolkit.training.spec import load_train_spec
 
         assert load_train_spec(path).networks

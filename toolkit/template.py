@@ -150,7 +150,9 @@ def set_objective(model: pyo.ConcreteModel, row: Any) -> None:
     model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
 
 
-def _layout(network: Network, ball: LinfBall, relu_bounds: ReluBounds, formulation: Formulation) -> TemplateLayout:
+def _layout(
+    network: Network, ball: LinfBall, relu_bounds: ReluBounds, formulation: Formulation = "compact"
+) -> TemplateLayout:
     if formulation not in ("compact", "full"):
         raise ValueError(f"formulation must be 'compact' or 'full', got {formulation!r}")
     full = formulation == "full"
