@@ -1,9 +1,9 @@
 """bab against MILP solvers on the same templates in the same run: total time of the margins of each case.
 
-    python experiments/branch_and_bound.py --folder FOLDER --out results/branch-and-bound
+    python experiments/branch_and_bound.py --out results/branch-and-bound
 
-FOLDER holds convex_adversarial/mnist.pth (github.com/locuslab/convex_adversarial) and robust-verify-benchmark/
-(github.com/Hadisalman/robust-verify-benchmark); the data set mnist is found as load_dataset finds it. l,u by dual + lp.
+The published networks (github.com/locuslab/convex_adversarial, github.com/Hadisalman/robust-verify-benchmark) are fetched
+by name. l,u by dual + lp.
 Every margin to an absolute gap of 1e-4, one thread, with a time limit per margin. Solvers take turns, --repeats times;
 the table has the least wall and process (CPU) seconds of the turns, the second being the one to compare on a busy
 machine, the most CPU seconds of any turn, and CPU seconds over bab's. bab's time includes certifying its leaves.
@@ -43,22 +43,20 @@ class Case:
     data: str
     eps: float
     samples: tuple[int, ...]
-    architecture: str | None = None
     runner_up: bool = True
 
 
 CASES = (
-    Case("wong-kolter-conv", "convex_adversarial/mnist.pth", "mnist", 0.1, (8,), "wong-kolter-small", runner_up=False),
-    Case("LPD_MLP_B_0.1", "robust-verify-benchmark/LPD_MLP_B_0.1.pth", "mnist", 0.1, tuple(range(10)), "mlp"),
+    Case("wong-kolter-conv", "published:wong-kolter-2018/mnist", "mnist", 0.1, (8,), runner_up=False),
+    Case("LPD_MLP_B_0.1", "published:salman-2019/LPD_MLP_B_0.1", "mnist", 0.1, tuple(range(10))),
     Case("digits-standard", "zoo:digits-standard", "digits", 0.03, tuple(range(10))),
     Case("mnist5k-standard", "zoo:mnist5k-standard", "mnist5k", 0.02, tuple(range(10))),
 )
 
 
-def problems(case: Case, folder: Path, settings: Settings, limit: int | None) -> list[Problem]:
+def problems(case: Case, settings: Settings, limit: int | None) -> list[Problem]:
     """One problem per sample that the network classifies correctly."""
-    source = case.source if case.source.startswith("zoo:") else str(folder / case.source)
-    network, data = Network.load(source, case.architecture), load_dataset(case.data)
+    network, data = Network.load(case.source), load_dataset(case.data)
     found = []
     for sample in case.samples[:limit]:
         label, x = int(data.labels[sample]), data.features[sample]
@@ -100,13 +98,13 @@ def solve_case(case: Case, given: Sequence[Problem], solver: str, settings: Sett
 
 
 def run(
-    cases: Sequence[Case], solvers: Sequence[str], folder: Path, time_limit: float, limit: int | None, repeats: int
+    cases: Sequence[Case], solvers: Sequence[str], time_limit: float, limit: int | None, repeats: int
 ) -> pd.DataFrame:
     """One row per case and solver, solvers in turns on the same l,u."""
     rows = []
     for case in cases:
         settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=GAP, time_limit=time_limit)
-        given = problems(case, folder, settings, limit)
+        given = problems(case, settings, limit)
         turns: dict[str, list[dict[str, Any]]] = {solver: [] for solver in solvers}
         for _ in range(repeats):
             for solver in solvers:
@@ -136,7 +134,6 @@ def markdown(table: pd.DataFrame) -> str:
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the cases asked for and write table.csv, table.md and provenance.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--out", type=Path, default=Path("results/branch-and-bound"))
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--solvers", nargs="*", default=["bab", *(n for n, s in SOLVERS.items() if s.status().usable)])
@@ -145,11 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--repeats", type=int, default=1, help="turns of every solver")
     options = parser.parse_args(arguments)
     chosen = [case for case in CASES if case.name in options.cases]
-    table = run(chosen, options.solvers, options.folder, options.time_limit, options.limit, options.repeats)
+    table = run(chosen, options.solvers, options.time_limit, options.limit, options.repeats)
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "table.csv", index=False)
     (options.out / "table.md").write_text(markdown(table), encoding="utf-8")
-    record = environment() | {"time_limit": options.time_limit, "gap": GAP}
+    record = {"command": "python experiments/branch_and_bound.py", "solvers": options.solvers, "turns": options.repeats}
+    record |= environment() | {"time_limit": options.time_limit, "gap": GAP}
     (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return table
 
