@@ -2,11 +2,11 @@
 
     python experiments/branch_and_bound.py --out results/branch-and-bound
 
-The published networks (github.com/locuslab/convex_adversarial, github.com/Hadisalman/robust-verify-benchmark) are fetched
-by name. l,u by dual + lp.
-Every margin to an absolute gap of 1e-4, one thread, with a time limit per margin. Solvers take turns, --repeats times;
-the table has the least wall and process (CPU) seconds of the turns, the second being the one to compare on a busy
-machine, the most CPU seconds of any turn, and CPU seconds over bab's. bab's time includes certifying its leaves.
+The published networks (github.com/locuslab/convex_adversarial, github.com/Hadisalman/robust-verify-benchmark) are
+fetched by name. l,u by dual + lp. Every margin to an absolute gap of 1e-4, one thread, with a time limit per margin.
+Solvers take turns, --repeats times; the table has the least wall and process (CPU) seconds of the turns, the second
+being the one to compare on a busy machine, the most CPU seconds of any turn, and CPU seconds over bab's. bab's time
+includes certifying its leaves.
 """
 
 from __future__ import annotations

@@ -76,7 +76,8 @@ def _draw_curves(history: Sequence[Epoch], path: Path) -> None:
     loss = errors.twinx()
     loss.plot(numbers, [epoch.loss for epoch in history], color="0.6", linestyle="--", label="training loss")
     loss.set_ylabel("training loss")
-    errors.legend(handles=[*errors.get_lines(), *loss.get_lines()], frameon=False)
+    lines = [*errors.get_lines(), *loss.get_lines()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -90,8 +91,8 @@ def write_table(folder: Path, source: str) -> Path:
         [
             "# Trained networks",
             "",
-            f"Written by `relugap train {source}`; do not edit. Each file holds its weights (float32, exact in",
-            "float64) and, as metadata, the full spec, seed, versions and errors: `Network.load(…).metadata`. Errors",
+            f"Written by `relugap train`, last for {source}; do not edit. Each file holds its weights (float32,",
+            "exact in float64) and, as metadata, the full spec, seed, versions and errors: `Network.load(…).metadata`. Errors",
             "are those of the float64 network, in per cent: clean of the whole test split, the others at radius ε (in",
             "units of the pixel range [0, 1]) of its first images, as many as the spec's `evaluate` says: wrong at an",
             "attack's point, or not certified by a rung.",
