@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.data import load_dataset
+from toolkit.data import find_data, load_dataset
 from toolkit.network import Network, zoo_names
 from toolkit.training.spec import load_train_spec
 
 ZOO = Path(toolkit.__file__).parent / "zoo"
-SPEC = Path(__file__).parent.parent / "experiments" / "zoo.toml"
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+SPECS = {
+    spec.name: spec for name in ("zoo.toml", "zoo-conv.toml") for spec in load_train_spec(EXPERIMENTS / name).networks
+}
 
 
-def test_the_zoo_holds_what_its_spec_names():
-    assert {spec.name for spec in load_train_spec(SPEC).networks} == set(zoo_names())
+def test_the_zoo_holds_what_its_specs_name():
+    assert set(SPECS) == set(zoo_names())
     assert {"digits-standard", "mnist5k-standard"} <= set(zoo_names())
 
 
@@ -25,21 +28,24 @@ def test_the_zoo_holds_what_its_spec_names():
 def test_a_zoo_network_is_as_good_as_recorded(name):
     network = Network.load(f"zoo:{name}")
     spec = network.metadata["spec"]
+    if not next(one for one in find_data() if (one.name, one.split) == (spec["dataset"], "test")).available:
+        pytest.skip(f"needs the test set of {spec['dataset']} (Debian package dataset-fashion-mnist, or RELUGAP_DATA)")
     test = load_dataset(spec["dataset"])
     assert network.name == name == spec["name"]
     assert network.input_shape == test.shape
     error = np.mean(network.predict(test.images) != test.labels)
     assert error == pytest.approx(network.metadata["errors"]["clean"], abs=1e-9)
-    assert error < 0.25
+    assert error < 0.3
 
 
 @pytest.mark.parametrize("name", zoo_names())
 def test_a_zoo_network_was_made_by_the_spec_in_experiments(name):
-    spec = next(spec for spec in load_train_spec(SPEC).networks if spec.name == name)
+    spec = SPECS[name]
     network = Network.load(f"zoo:{name}")
     assert network.metadata["spec"] == spec.record
-    widths = tuple(layer.dense for layer in spec.hidden_layers)
-    assert network.relu_sizes == widths
+    assert len(network.relu_sizes) == len(spec.hidden_layers)
+    for size, layer in zip(network.relu_sizes, spec.hidden_layers, strict=True):
+        assert layer.dense in (size, None)  # a convolution's size follows from the image's
     assert f"| {name} |" in (ZOO / "README.md").read_text(encoding="utf-8")
 
 
@@ -58,7 +64,7 @@ def test_the_zoo_loads_without_torch():
         "        if name.split('.')[0] == 'torch': raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, NoTorch())\n"
         "from toolkit.network import Network\n"
-        "from toolkit.data import load_dataset\n"
+        "from toolkit.data import find_data, load_dataset\n"
         "net = Network.load('zoo:digits-standard')\n"
         "print(net.predict(load_dataset('digits').images[:1]).shape)"
     )
