@@ -133,8 +133,12 @@ class ErrorsRow(_Row):
 
 
 class RadiiRow(_Row):
-    """One row of mean radii over the given test images. published: by column, in units of 10⁻³."""
+    """One row of mean radii over the given test images. published: by column, in units of 10⁻³.
 
+    predicted: ask about the class that the network says at the image, right or wrong, instead of the image's label.
+    """
+
+    predicted: bool = False
     samples: Annotated[tuple[Index, ...], Field(min_length=1)]
     largest: Annotated[float, Field(gt=0)] = 0.5
     methods: Names | None = None

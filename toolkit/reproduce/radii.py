@@ -87,13 +87,17 @@ def _measure(
     asked = [
         one.model_dump() | {"rungs": one.versions} for one in methods
     ]  # all of them: each starts from what those before it found
-    question = {"network": network.digest, "row": row.model_dump(include={"dataset", "largest", "domain"})}
+    question = {"network": network.digest, "row": row.model_dump(include={"dataset", "largest", "domain", "predicted"})}
     cell = Cell(out, row.name, method.name, question | {"methods": asked}, CELL_COLUMNS)
     stored = cell.read()
     missing = [sample for sample in samples if sample not in stored.index]
     title, done = f"{row.name} · {method.name}", len(samples) - len(missing)
     advance(title, done, len(samples))
-    calls = [(network, data.features[i], int(data.labels[i]), i, row, method, known[i]) for i in missing]
+    labels = network.predict(data.features[missing]) if row.predicted and missing else data.labels[missing]
+    calls = [
+        (network, data.features[i], int(label), i, row, method, known[i])
+        for i, label in zip(missing, labels, strict=True)
+    ]
     for _, finished in run_calls(measure_one, calls, workers if len(missing) > 1 else 1):
         cell.append(finished.result())
         done += 1
