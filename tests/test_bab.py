@@ -132,6 +132,17 @@ def test_a_time_limit_still_certifies_what_was_reached() -> None:
     assert bound.certified_lower == pytest.approx(bound.lower, abs=1e-6 * (1 + abs(bound.lower)))
 
 
+def test_a_root_stopped_at_once_is_not_called_optimal() -> None:
+    """The first point HiGHS holds may lie on every ReLU, with nothing to split; it is not the LP's least."""
+    network, data = Network.load("zoo:mnist5k-standard"), load_dataset("mnist5k")
+    ball = LinfBall(data.features[3], 0.03, (0.0, 1.0))
+    label = int(data.labels[3])
+    problem = margin_problem(network, ball, label, targets=[(label + 1) % 10], settings=replace(TIGHT, time_limit=1e-9))
+    (bound,) = get_rung("bab")(problem)
+    assert bound.upper - bound.lower > 0.1
+    assert bound.status is Status.TIME_LIMIT
+
+
 def test_a_leaf_whose_lp_failed_leaves_the_margin_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """A solver that gives up at a node: the interval stays right, and is not called optimal."""
     network, ball = _hard()

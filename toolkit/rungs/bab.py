@@ -93,7 +93,7 @@ class TreeSearch:
         if root.status is not Status.FAILED and root.x is not None:
             self._search(root)
         else:
-            self._close(Node(root.bound, 0, self._all_free(), 0, self.planes.best), root.bound)
+            self._give_up(Node(root.bound, 0, self._all_free(), 0, self.planes.best), root)
         for node in self.open:
             self.leaves.add(node.phases, node.evidence)
         status = self._status()
@@ -109,7 +109,7 @@ class TreeSearch:
             nodes=self.nodes,
             iterations=self.iterations,
             solver=f"bab/{base.solver}",
-            message="; ".join(text for text in (base.message, self.unfinished) if text),
+            message="; ".join(dict.fromkeys(text for text in (base.message, self.unfinished) if text)),
             certified_lower=self.leaves.certified,
             multipliers=None,
         )
@@ -133,6 +133,11 @@ class TreeSearch:
         """A leaf is done with at this bound."""
         self.closed = min(self.closed, bound)
         self.leaves.add(node.phases, node.evidence)
+
+    def _give_up(self, node: Node, report: SolveReport) -> None:
+        """The solver left a leaf's LP unfinished and shows nothing to split: what is proven so far has to do."""
+        self.unfinished = report.message or f"a node's LP ended as {report.status}"
+        self._close(node, max(node.bound, report.bound))
 
     def _cutoff(self) -> float:
         """A node whose bound reaches this is done with."""
@@ -241,14 +246,16 @@ class TreeSearch:
         if bound >= self._cutoff():
             self._close(node, bound)
             return None
-        if report.x is None:  # the solver gave up, and the bound known so far is what is proven
-            self.unfinished = report.message or f"a node's LP ended as {report.status}"
-            self._close(node, bound)
+        if report.x is None:
+            self._give_up(node, report)
             return None
         y, s = report.x[self.layout.block("y")], report.x[self.layout.block("s")]
         slack = np.where(node.phases < 0, np.minimum(y, s), 0.0)
         if slack.max(initial=0.0) <= SLACK:
-            self._close(node, bound)  # feasible for the MILP: nothing better in here
+            if report.status is not Status.OPTIMAL:  # a point on every ReLU, but not the LP's least
+                self._give_up(node, report)
+            else:
+                self._close(node, bound)  # feasible for the MILP: nothing better in here
             return None
         neuron, children_known = self._branch(node, bound, y, s, slack)
         children = []
