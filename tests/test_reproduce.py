@@ -26,7 +26,7 @@ from toolkit.reproduce.entries import ErrorsEntry, RadiiEntry
 from toolkit.reproduce.errors import run_errors
 from toolkit.reproduce.radii import run_radii
 from toolkit.reproduce.run import run_entry
-from toolkit.reproduce.tables import error_texts, errors_table, radii_table
+from toolkit.reproduce.tables import error_texts, errors_table, radii_table, radius_texts
 
 ROOT = Path(__file__).parents[1]
 ERRORS = """
@@ -234,6 +234,9 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
     table = radii_table(cells).set_index("column")
     assert table.loc["PGD", "value"] == pytest.approx(1e3 * refuted["PGD"].mean(), rel=1e-6)  # ∞ if one is
     assert table.loc["WK", "difference"] == pytest.approx(1e3 * radii["WK"].mean() - 40.0, rel=1e-6)
+    texts = dict(zip(table.index, radius_texts(radii_table(cells)), strict=True))
+    assert "…" not in texts["WK"]  # PGD's witnesses are PGD's
+    assert ("…" in texts["exact"]) == (table.loc["exact", "refuted"] < table.loc["LP", "refuted"])
     network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
     for sample, low in radii["exact"].items():
         ball = LinfBall(data.features[sample], float(low), (0.0, 1.0))

@@ -148,7 +148,7 @@ class _Climb:
 
     def _share(self, rung: Rung, later: Sequence[Rung]) -> float | None:
         """Seconds that the rung may take for all its targets, None: what is left. Only `ideal` before an exact rung is
-        held back: that rung starts from the same cuts and can close what they leave open."""
+        held back: that rung can close what cuts leave open (bab starts from these very cuts)."""
         left = self._left()
         if left is None or rung.name != "ideal" or not any(other.side is Side.EXACT for other in later):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from toolkit.executors import usable_cpus
 from toolkit.reproduce import Catalogue, Experiment, read_catalogue, reproduce
 from toolkit.reproduce.tables import terminal
 
@@ -61,7 +61,7 @@ def _run(
     started = time.perf_counter()
     console.print(f"[bold]{experiment.name}[/]: {experiment.shows}", highlight=False)
     with _Stages(console) as stages:
-        found = reproduce(catalogue, experiment, out, count, workers or os.cpu_count() or 1, fresh, stages.advance)
+        found = reproduce(catalogue, experiment, out, count, workers or usable_cpus(), fresh, stages.advance)
     if found is not None:
         console.print(terminal(*found))
     spent = time.perf_counter() - started

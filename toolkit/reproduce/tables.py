@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 
 def errors_table(cells: Sequence[ErrorCell], full: int) -> pd.DataFrame:
-    """One line per cell. difference = ours − published, its distance to the published interval where there is one.
+    """One line per cell. difference = ours − published; where either is an interval, the distance between them.
 
     ci_low, ci_high: the Clopper-Pearson 95 % interval of the whole test set's error for cells measured on fewer than
     `full` images (taken as a random draw); [attacked, error] there, NaN where nothing was left open.
@@ -102,11 +102,15 @@ def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def radius_texts(table: pd.DataFrame) -> list[str]:
-    """ours (published), as in `68.24 (68.25)`; a method that bounds the radius from both sides as `74.90 … 75.00`."""
+    """ours (published), as in `68.24 (68.25)`; a method that bounds the radius from both sides as `74.90 … 75.00`.
+
+    That is one which certifies and finds witnesses closer than those of the columns before it.
+    """
+    before = table.groupby("row")["refuted"].shift().fillna(math.inf)
     texts = []
-    for cell in _cells(table):
+    for cell, found in zip(_cells(table), table["refuted"] < before, strict=True):
         text = f"{cell['value']:.2f}"
-        if cell["certified"] > 0 and not math.isnan(cell["refuted"]):
+        if cell["certified"] > 0 and found:
             text = f"{cell['certified']:.2f} … {cell['refuted']:.2f}"
         texts.append(text if math.isnan(cell["published"]) else f"{text} ({cell['published']:.2f})")
     return texts

@@ -112,7 +112,8 @@ class CuttingPlanes:
 
     @staticmethod
     def _stalled(history: list[float], stop_at: float | None) -> bool:
-        """Whether the bound moves too little, be it for stop_at: the rounds to come gain no more than the last ones."""
+        """Whether the last PATIENCE rounds gained too little, or so little that at their pace the rounds left would not
+        reach stop_at."""
         if len(history) <= PATIENCE:
             return False
         gained, now = history[-1] - history[-1 - PATIENCE], history[-1]
