@@ -18,7 +18,8 @@ published values it is compared to.
     published = { clean = 4.09, LP = 17.24 }       # % of the test set, by column
 
 Rows may replace `stages`, and give another `samples` (how many of the first test images) or `time_limit` to a stage by
-its name: `samples = { exact = 1000 }`. Everything is checked here, before any work starts.
+its name: `samples = { exact = 1000 }`. Names, keys and ranges are checked here, before any work starts; whether weights
+and images are at hand, and fit each other, when their row begins.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from toolkit.certify_batch import BatchPlan
 from toolkit.data import dataset_names
+from toolkit.network import zoo_names
 from toolkit.problem import Settings, Side
+from toolkit.published import PREFIX, published_network
 from toolkit.rungs import get_rung
 from toolkit.solvers import check_solver_name
 
@@ -114,6 +117,22 @@ class _Row(_Strict):
     domain: tuple[float, float] | None = None
     note: str = ""
 
+    @field_validator("network")
+    @classmethod
+    def _network_known(cls, name: str) -> str:
+        if name.startswith(PREFIX):
+            published_network(name)
+        elif name.startswith("zoo:") and name.removeprefix("zoo:") not in zoo_names():
+            raise ValueError(f"no zoo network {name!r}; allowed: {', '.join(zoo_names())}")
+        return name
+
+    @field_validator("domain")
+    @classmethod
+    def _domain_ordered(cls, domain: tuple[float, float] | None) -> tuple[float, float] | None:
+        if domain is not None and not domain[0] < domain[1]:
+            raise ValueError(f"need low < high, got {list(domain)}")
+        return domain
+
     @field_validator("dataset")
     @classmethod
     def _dataset_known(cls, name: str) -> str:
@@ -190,9 +209,13 @@ class ErrorsEntry(_Strict):
 
 
 class Method(Stage):
-    """One column of a table of radii: the ladder whose verdict is bisected until the radius is known to `tolerance`."""
+    """One column of a table of radii: the ladder whose verdict is bisected until the radius is known to `tolerance`.
+
+    time_limit: seconds a verdict, of which a radius takes about ten. samples: of the rows alone, refused here.
+    """
 
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    samples: None = None
 
 
 class RadiiEntry(_Strict):

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from toolkit.data import load_dataset
-from toolkit.provenance import environment
+from toolkit.provenance import PROVENANCE, environment
 from toolkit.report import write_report
 from toolkit.reproduce.catalogue import Catalogue, Experiment
 from toolkit.reproduce.cells import FOLDER
@@ -67,6 +67,7 @@ def run_entry(
     entry = load_entry(file)
     if fresh:
         shutil.rmtree(out / FOLDER, ignore_errors=True)
+        (out / PROVENANCE).unlink(missing_ok=True)
     started = _now()
     if isinstance(entry, ErrorsEntry):
         cells, images = run_errors(entry, out, count, workers, advance)
@@ -98,7 +99,7 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
 
 def _record(out: Path, run: dict[str, Any]) -> None:
     """Add a run to the folder's provenance, which keeps those that its results may still come from."""
-    file = out / "provenance.json"
+    file = out / PROVENANCE
     runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
     text = json.dumps({"runs": [*runs, run]}, indent=1, ensure_ascii=False)
     replace_file(file, f"{text}\n".encode())
