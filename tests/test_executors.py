@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from toolkit.executors import ProcessExecutor, SerialExecutor, TaskTimeoutError, WorkerDiedError
+from toolkit.executors import ProcessExecutor, SerialExecutor, TaskTimeoutError, WorkerDiedError, run_calls
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +157,14 @@ def test_workers_end_with_their_driver(tmp_path: Path, how: str) -> None:
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < until, f"workers {pids} outlive their driver"
         time.sleep(0.02)
+
+
+def test_leaving_run_calls_ends_what_still_runs() -> None:
+    """Results nobody will see are not waited for, whether they were begun or not."""
+    running = run_calls(time.sleep, [(0,), (300,), (300,), (300,)], 2)
+    call, future = next(running)
+    assert call == (0,)
+    assert future.result() is None
+    began = time.monotonic()
+    running.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 60

@@ -236,18 +236,23 @@ def usable_cpus() -> int:
 def run_calls(
     function: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int
 ) -> Iterator[tuple[tuple[Any, ...], Future[T]]]:
-    """Every call with its finished future, as they finish; those not begun are dropped when the iteration is left.
+    """Every call with its finished future, as they finish.
 
-    function: at module level if workers > 1, so that it can run in another process.
+    When the iteration is left (Ctrl-C, an error), calls not begun are dropped and those in other processes ended, since
+    nobody would see their results. function: at module level if workers > 1, so that it can run in another process.
     """
-    executor: Executor = SerialExecutor() if workers == 1 else ProcessExecutor(workers)
+    if workers == 1:
+        serial = SerialExecutor()
+        for call in calls:
+            yield call, serial.submit(function, *call)
+        return
+    executor = ProcessExecutor(workers)
     try:
-        if workers == 1:
-            for call in calls:
-                yield call, executor.submit(function, *call)
-        else:
-            futures = {executor.submit(function, *call): call for call in calls}
-            for future in as_completed(futures):
-                yield futures.pop(future), future
+        futures = {executor.submit(function, *call): call for call in calls}
+        for future in as_completed(futures):
+            yield futures.pop(future), future
+    except BaseException:
+        executor.kill()
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
