@@ -51,8 +51,8 @@ def certified_radius(
 ) -> Radius:
     """Bisect ε in [0, largest] to `tolerance` from both sides.
 
-    Claim: certified ≤ the exact radius ≤ refuted. First the largest YES (a ladder of attacks alone has none), then the
-    smallest NO between it and the least ε that was not a YES. time_limit: seconds per verdict. known: (certified,
+    Claim: certified ≤ the exact radius ≤ refuted. First the largest YES (a ladder of attacks alone has none), then, if
+    the ladder has an attack or an exact rung, the smallest NO between it and the least ε that was not a YES. time_limit: seconds per verdict. known: (certified,
     refuted), between which the radius is known to lie; not asked again. Raises ValueError unless 0 < tolerance <
     largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
@@ -74,7 +74,8 @@ def certified_radius(
         certified = largest if first is Verdict.YES else certified
         refuted = largest if first is Verdict.NO else refuted
     not_yes = min(refuted, largest)
-    if any(get_rung(name).side is not Side.UPPER for name in ladder):
+    sides = {get_rung(name).side for name in ladder}
+    if sides != {Side.UPPER}:
         while not_yes - certified > tolerance:
             middle = 0.5 * (certified + not_yes)
             verdict = ask(middle)
@@ -84,7 +85,7 @@ def certified_radius(
             not_yes = middle
             if verdict is Verdict.NO:
                 refuted = middle
-    while refuted < float("inf"):
+    while refuted < float("inf") and sides != {Side.LOWER}:
         open_to = max([certified, *(eps for eps, verdict in tried if verdict is Verdict.MAYBE and eps < refuted)])
         if refuted - open_to <= tolerance:
             break
