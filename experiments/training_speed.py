@@ -152,7 +152,7 @@ def in_own_process(setting: Setting, method: str, options: argparse.Namespace) -
         command += ["--against", str(options.against)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ChildProcessError(f"{setting.name}, {method}: {done.stderr.strip().splitlines()[-1:]}")
+        raise ChildProcessError(f"{setting.name}, {method}: {done.stderr.strip().splitlines()[-1]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -56,8 +56,9 @@ def fetch(download: Download) -> Path:
     try:
         pooch.retrieve(download.url, f"sha256:{download.sha256}", path.name, path.parent, progressbar=False)
     except (OSError, ValueError) as error:  # requests' errors are OSError; ValueError is a wrong hash
+        reason = "its SHA-256 is another" if isinstance(error, ValueError) else type(error).__name__
         raise FileNotFoundError(
-            f"cannot fetch {path.name} ({type(error).__name__}); download {download.url} and put it into "
+            f"cannot fetch {path.name} ({reason}); download {download.url} and put it into "
             f"{path.parent}, or set RELUGAP_DATA to the folder that holds it as {download.path}"
         ) from error
     return path

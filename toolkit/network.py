@@ -189,7 +189,7 @@ class Network:
         """
         text = str(source)
         if architecture is not None and Path(text).suffix not in (".pth", ".pt"):
-            raise ValueError(f"{text} holds its architecture; only .pth and .pt files take one, got {architecture!r}")
+            raise ValueError(f"only .pth and .pt files take an architecture, got {architecture!r} with {text}")
         if text.startswith("zoo:"):
             return _load_npz(_zoo_path(text.removeprefix("zoo:")))
         if text.startswith("published:"):

@@ -52,9 +52,9 @@ def certified_radius(
     """Bisect ε in [0, largest] to `tolerance` from both sides.
 
     Claim: certified ≤ the exact radius ≤ refuted. First the largest YES (a ladder of attacks alone has none), then, if
-    the ladder has an attack or an exact rung, the smallest NO between it and the least ε that was not a YES. time_limit: seconds per verdict. known: (certified,
-    refuted), between which the radius is known to lie; not asked again. Raises ValueError unless 0 < tolerance <
-    largest and 0 ≤ known[0] ≤ known[1], or as certify.
+    the ladder has an attack or an exact rung, the smallest NO between it and the least ε that was not a YES.
+    time_limit: seconds per verdict. known: (certified, refuted), between which the radius is known to lie; not asked
+    again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")

@@ -247,10 +247,16 @@ def report(
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str | None, typer.Argument(help="An experiment, or all. Left out: which there are.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME, with --count NAME-COUNT")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="At most so many images a row: a smaller size.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what a stopped run left in the folder.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one per core. Scripts have one.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what a stopped run left in the folder (not for scripts).")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """A paper's table or one of the project's experiments, ours beside the published.

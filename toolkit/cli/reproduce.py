@@ -41,12 +41,13 @@ def run_named(name: str, out: Path | None, count: int | None, workers: int | Non
     chosen = list(catalogue.experiments.values()) if name == "all" else [catalogue[name]]
     if name == "all" and out is not None:
         raise ValueError("--out is for one experiment; all write into results/NAME")
+    size = "" if count is None else f"-{count}"  # a smaller size does not replace the results at full size
     console = Console()
     for experiment in chosen:
         if count is not None and name == "all" and experiment.count is None and experiment.file.endswith(".py"):
             console.print(f"{experiment.name}: has one size only, left out with --count", highlight=False)
             continue
-        _run(console, catalogue, experiment, out or Path("results") / experiment.name, count, workers, fresh)
+        _run(console, catalogue, experiment, out or Path("results") / f"{experiment.name}{size}", count, workers, fresh)
 
 
 def _run(

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import toolkit
+from toolkit.reproduce.entries import first_problem
 
 CATALOGUE = Path("experiments", "catalogue.toml")
 
@@ -59,8 +60,10 @@ def read_catalogue() -> Catalogue:
         raise FileNotFoundError(f"no {CATALOGUE} here nor in {checkout}; run this in a checkout of the project")
     try:
         content = _Catalogue.model_validate(tomllib.loads(found.read_text(encoding="utf-8")))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{found}: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"{found}: {first_problem(error)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{found} is not a TOML file: {error}") from error
     missing = [one.file for one in content.experiments if not (found.parent / one.file).is_file()]
     if missing:
         raise ValueError(f"{found}: there is no {missing[0]} beside it")

@@ -19,6 +19,10 @@ import pandas as pd
 FOLDER = "cells"
 
 
+class CellError(ValueError):
+    """Some samples of a cell failed; the others are stored."""
+
+
 class Cell:
     """The stored samples of one (row, column). columns: of its file, `sample` first."""
 

@@ -271,10 +271,10 @@ def load_entry(path: str | Path) -> Entry:
     try:
         return kinds[content["kind"]].model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{file}: {_first_problem(error)}") from error
+        raise ValueError(f"{file}: {first_problem(error)}") from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """One line for the first thing wrong; an unknown key says more than the missing one it may stand for."""
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])

@@ -20,7 +20,7 @@ from toolkit.certify_batch import certify_samples
 from toolkit.data import Dataset, load_dataset
 from toolkit.network import Network
 from toolkit.problem import Verdict
-from toolkit.reproduce.cells import Cell
+from toolkit.reproduce.cells import Cell, CellError
 from toolkit.reproduce.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
 
 CELL_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
@@ -58,7 +58,7 @@ def run_errors(
     """The table's cells, and one line per (row, stage, image) asked, with the seconds of l,u and of each rung.
 
     count: at most so many images, None = all. Raises FileNotFoundError for weights or data that are neither here nor
-    reachable, ValueError for what does not fit.
+    reachable, ValueError for what does not fit, CellError where an image fails.
     """
     cells: list[ErrorCell] = []
     asked: list[pd.DataFrame] = []
@@ -119,7 +119,7 @@ def _ask(
 
     certify_samples(network, data, missing, plan, workers if len(missing) > 1 else 1, keep)
     if failed:
-        raise RuntimeError(f"{title}: {len(failed)} of {len(missing)} images failed, first {failed[0]}")
+        raise CellError(f"{title}: {len(failed)} of {len(missing)} images failed, first {failed[0]}")
     return cell.read().loc[samples]
 
 

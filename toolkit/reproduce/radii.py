@@ -22,7 +22,7 @@ from toolkit.data import load_dataset
 from toolkit.executors import run_calls
 from toolkit.network import Network
 from toolkit.radius import certified_radius
-from toolkit.reproduce.cells import Cell
+from toolkit.reproduce.cells import Cell, CellError
 from toolkit.reproduce.entries import Method, RadiiEntry, RadiiRow
 
 CELL_COLUMNS = ("certified", "refuted", "verdicts", "seconds")
@@ -98,10 +98,17 @@ def _measure(
         (network, data.features[i], int(label), i, row, method, known[i])
         for i, label in zip(missing, labels, strict=True)
     ]
-    for _, finished in run_calls(measure_one, calls, workers if len(missing) > 1 else 1):
-        cell.append(finished.result())
+    failed: list[str] = []
+    for call, finished in run_calls(measure_one, calls, workers if len(missing) > 1 else 1):
+        error = finished.exception()
+        if error is None:
+            cell.append(finished.result())
+        else:
+            failed.append(f"image {call[3]}: {type(error).__name__}: {error}")
         done += 1
         advance(title, done, len(samples))
+    if failed:
+        raise CellError(f"{title}: {len(failed)} of {len(missing)} images failed, first {failed[0]}")
     return cell.read().loc[samples]
 
 

@@ -48,6 +48,8 @@ def reproduce(
     """
     file = catalogue.folder / experiment.file
     if file.suffix == ".py":
+        if fresh:
+            raise ValueError(f"{experiment.name} is a script, which knows itself what to keep; leave out --fresh")
         _run_script(file, experiment, out, count)
         return None
     if "kind" in tomllib.loads(file.read_text(encoding="utf-8")):
