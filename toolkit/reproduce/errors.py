@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from toolkit.certify_batch import certify_samples
@@ -139,7 +138,7 @@ def _cell(row: ErrorsRow, stage: Stage, network: Network, verdicts: list[str], f
         row=row.name,
         column=stage.name,
         images=len(verdicts),
-        error=100.0 - _percent(verdicts, Verdict.YES) if stage.certifies else attacked,
+        error=_percent(verdicts, Verdict.NO, Verdict.MAYBE) if stage.certifies else attacked,
         attacked=attacked,
         asked=len(found),
         yes=counts[Verdict.YES],
@@ -153,5 +152,6 @@ def _cell(row: ErrorsRow, stage: Stage, network: Network, verdicts: list[str], f
     )
 
 
-def _percent(verdicts: list[str], verdict: Verdict) -> float:
-    return 100.0 * float(np.mean([found == str(verdict) for found in verdicts]))
+def _percent(found: list[str], *verdicts: Verdict) -> float:
+    """Share of the images with one of the verdicts: from counts, so that equal counts are equal numbers."""
+    return 100.0 * sum(found.count(str(verdict)) for verdict in verdicts) / len(found)
