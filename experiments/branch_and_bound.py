@@ -28,6 +28,7 @@ from toolkit.margins import margin_problem
 from toolkit.network import Network
 from toolkit.problem import Problem, Settings, Status
 from toolkit.provenance import environment
+from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
 from toolkit.solvers import SOLVERS
 
@@ -124,13 +125,6 @@ def best_turn(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found[-1] | times | most | worst
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """The table as Markdown, numbers to four digits."""
-    cells = [list(table.columns), ["---"] * len(table.columns)]
-    cells += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
-
-
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the cases asked for and write table.csv, table.md and provenance.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     table = run(chosen, options.solvers, options.time_limit, options.limit, options.repeats)
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "table.csv", index=False)
-    (options.out / "table.md").write_text(markdown(table), encoding="utf-8")
+    (options.out / "table.md").write_text(pipe_table(table, digits=4), encoding="utf-8")
     record = {"command": "python experiments/branch_and_bound.py", "solvers": options.solvers, "turns": options.repeats}
     record |= environment() | {"time_limit": options.time_limit, "gap": GAP}
     (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scaling_costs import CORES, IMAGES
 
 from toolkit.problem import Status
+from toolkit.report import pipe_table
 from toolkit.report.tables import margin_gaps
 
 CELL = ["network", "width", "depth", "eps"]
@@ -165,12 +166,6 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.2g} {unit}"
     return f"{seconds:.2g} s"
-
-
-def pipe_table(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown pipe table."""
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.to_numpy().tolist()]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
 def _three(value: object) -> str:

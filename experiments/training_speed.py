@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from toolkit.data import load_dataset
 from toolkit.network import Network
 from toolkit.provenance import environment
+from toolkit.report import pipe_table
 from toolkit.training.loop import backward, make_optimizer
 from toolkit.training.losses import Region
 from toolkit.training.spec import NetworkSpec
@@ -158,13 +159,10 @@ def in_own_process(setting: Setting, method: str, options: argparse.Namespace) -
 
 def markdown(table: pd.DataFrame) -> str:
     """The table as a page."""
-    shown = table.assign(**{name: table[name].map("{:.3g}".format) for name in table.columns if name not in KEYS})
-    lines = [list(shown.columns), ["---"] * shown.shape[1], *shown.astype(str).to_numpy().tolist()]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"Dual training, one step: processor seconds, one thread; an epoch is {EPOCH:,} images.\n\n{body}\n"
-
-
-KEYS = ("network", "batch", "method")
+    return (
+        f"Dual training, one step: processor seconds, one thread; an epoch is {EPOCH:,} images.\n\n"
+        f"{pipe_table(table, digits=3)}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:

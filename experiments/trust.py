@@ -30,6 +30,7 @@ from toolkit.minimize import shared_template
 from toolkit.network import Network
 from toolkit.problem import Problem, Settings
 from toolkit.provenance import environment
+from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
 from toolkit.session import SolveReport
 from toolkit.solvers import SOLVERS, open_session
@@ -125,13 +126,6 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """The table as Markdown, numbers to three digits."""
-    cells = [list(table.columns), ["---"] * len(table.columns)]
-    cells += [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
-
-
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run, and write table.csv, table.md and provenance.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,10 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     table = summarize(pd.DataFrame(rows))
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "table.csv", index=False)
-    (options.out / "table.md").write_text(markdown(table), encoding="utf-8")
+    (options.out / "table.md").write_text(pipe_table(table, digits=3), encoding="utf-8")
     record = environment() | {"count": options.count, "samples": options.samples, "seed": options.seed}
     (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(markdown(table))
+    print(pipe_table(table, digits=3))
     return table
 
 

@@ -7,17 +7,10 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table
 
+from toolkit.cli.verdicts import counting_bars
 from toolkit.executors import usable_cpus
 from toolkit.reproduce import Catalogue, Experiment, read_catalogue, reproduce
 from toolkit.reproduce.tables import terminal
@@ -73,15 +66,8 @@ class _Stages:
     """One bar per stage on a terminal, else a line now and then."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
         self._console, self._said = console, 0.0
-        self._bars = Progress(*columns, console=console, transient=False, disable=not console.is_terminal)
+        self._bars = counting_bars(console, disable=not console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> _Stages:

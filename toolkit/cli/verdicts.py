@@ -56,8 +56,8 @@ def answer_batch(question: BatchQuestion) -> None:
         console.print(f"one row per image in {question.out}", highlight=False)
 
 
-def _with_progress(console: Console, network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
-    seen: Counter[str] = Counter()
+def counting_bars(console: Console, transient: bool = False, disable: bool = False) -> Progress:
+    """Bars that count samples and tell the time spent and to go."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,7 +65,12 @@ def _with_progress(console: Console, network: Network, data: Dataset, question: 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    return Progress(*columns, console=console, transient=transient, disable=disable)
+
+
+def _with_progress(console: Console, network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
+    seen: Counter[str] = Counter()
+    with counting_bars(console, transient=True) as bar:
         task = bar.add_task("certifying", total=question.count)
 
         def step(row: dict[str, object]) -> None:

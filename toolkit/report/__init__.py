@@ -1,7 +1,7 @@
 """Frames in, files out: tables and figures of margins. Imports neither Pyomo nor torch nor any rung."""
 
 from toolkit.report.distribution import gap_distribution
-from toolkit.report.formats import latex_table, markdown_table, terminal_table
+from toolkit.report.formats import latex_table, markdown_table, pipe_table, terminal_table
 from toolkit.report.order import check_order
 from toolkit.report.plots import certified_curve, gap_against_unstable, time_per_rung
 from toolkit.report.tables import gap_table, margin_table
@@ -17,6 +17,7 @@ __all__ = [
     "latex_table",
     "margin_table",
     "markdown_table",
+    "pipe_table",
     "ratio_curve",
     "save_figure",
     "terminal_table",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
@@ -107,8 +108,17 @@ def markdown_table(table: pd.DataFrame) -> str:
     """The gap table as a Markdown pipe table."""
     shown = readable(table)
     rules = ["---" if name in KEY_LABELS.values() or name == "rung" else "---:" for name in shown.columns]
-    lines = [list(shown.columns), rules, *shown.to_numpy().tolist()]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return pipe_table(shown, rules=rules)
+
+
+def pipe_table(frame: pd.DataFrame, digits: int | None = None, rules: Sequence[str] | None = None) -> str:
+    """Any frame as a Markdown pipe table. digits: significant ones of floats, None = as str shows them."""
+
+    def text(cell: object) -> str:
+        return f"{cell:.{digits}g}" if digits is not None and isinstance(cell, float) else str(cell).replace("|", "\\|")
+
+    lines = [list(frame.columns), rules or ["---"] * frame.shape[1], *frame.itertuples(index=False)]
+    return "".join("| " + " | ".join(text(cell) for cell in line) + " |\n" for line in lines)
 
 
 def latex_table(table: pd.DataFrame) -> str:

@@ -10,13 +10,14 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 FOLDER = "cells"
+Advance = Callable[[str, int, int], None]  # title, done, total
 
 
 class CellError(ValueError):

@@ -32,17 +32,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolkit.certify_batch import BatchPlan
-from toolkit.data import dataset_names
-from toolkit.network import zoo_names
+from toolkit.fields import Count, DatasetName, Domain, Index, NetworkSource, RungName, Seconds
 from toolkit.problem import Settings, Side
-from toolkit.published import PREFIX, published_network
 from toolkit.rungs import get_rung
-from toolkit.solvers import check_solver_name
 
 Names = tuple[str, ...]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Rungs = tuple[RungName, ...]
 Percent = Annotated[float, Field(ge=0, le=100)]
 CLEAN = "clean"
 
@@ -51,42 +46,27 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _rungs_known(names: Names) -> Names:
-    for name in names:
-        get_rung(name)
-    return names
-
-
 class Stage(_Strict):
     """One column: what images that no earlier stage of the row decided are asked.
 
     bounds, ladder, tighten, time_limit (seconds an image): as in `certify`. samples: how many of the row's images, None
-    = all. solver, attack_steps, attack_restarts: as in Settings.
+    = all. attack_steps, attack_restarts: as in Settings.
     """
 
     name: Annotated[str, Field(min_length=1)]
-    ladder: Annotated[Names, Field(min_length=1)]
-    bounds: Names = ("interval", "dual")
-    tighten: Names = ()
+    ladder: Annotated[Rungs, Field(min_length=1)]
+    bounds: Rungs = ("interval", "dual")
+    tighten: Rungs = ()
     samples: Count | None = None
     time_limit: Seconds | None = None
-    solver: str = "auto"
     attack_steps: Count = Settings.attack_steps
     attack_restarts: Count = Settings.attack_restarts
-
-    _known = field_validator("ladder", "bounds", "tighten")(_rungs_known)
 
     @field_validator("name")
     @classmethod
     def _not_clean(cls, name: str) -> str:
         if name == CLEAN:
             raise ValueError(f"a stage cannot be called {CLEAN!r}, which is the column of misclassified images")
-        return name
-
-    @field_validator("solver")
-    @classmethod
-    def _solver_known(cls, name: str) -> str:
-        check_solver_name(name)
         return name
 
     @property
@@ -101,7 +81,7 @@ class Stage(_Strict):
 
     def plan(self, eps: float, domain: tuple[float, float] | None) -> BatchPlan:
         """The question as certify_batch takes it."""
-        settings = Settings(solver=self.solver, attack_steps=self.attack_steps, attack_restarts=self.attack_restarts)
+        settings = Settings(attack_steps=self.attack_steps, attack_restarts=self.attack_restarts)
         return BatchPlan(
             eps, domain, self.ladder, self.bounds, self.tighten, settings=settings, time_limit=self.time_limit
         )
@@ -111,34 +91,11 @@ class _Row(_Strict):
     """A network and the data set it is asked about. architecture: of a .pth file of one's own. note: shown below."""
 
     name: Annotated[str, Field(min_length=1)]
-    network: str
-    dataset: str
+    network: NetworkSource
+    dataset: DatasetName
     architecture: str | None = None
-    domain: tuple[float, float] | None = None
+    domain: Domain | None = None
     note: str = ""
-
-    @field_validator("network")
-    @classmethod
-    def _network_known(cls, name: str) -> str:
-        if name.startswith(PREFIX):
-            published_network(name)
-        elif name.startswith("zoo:") and name.removeprefix("zoo:") not in zoo_names():
-            raise ValueError(f"no zoo network {name!r}; allowed: {', '.join(zoo_names())}")
-        return name
-
-    @field_validator("domain")
-    @classmethod
-    def _domain_ordered(cls, domain: tuple[float, float] | None) -> tuple[float, float] | None:
-        if domain is not None and not domain[0] < domain[1]:
-            raise ValueError(f"need low < high, got {list(domain)}")
-        return domain
-
-    @field_validator("dataset")
-    @classmethod
-    def _dataset_known(cls, name: str) -> str:
-        if name not in dataset_names():
-            raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(dataset_names())}")
-        return name
 
 
 class ErrorsRow(_Row):

@@ -8,7 +8,6 @@ that some stage up to it showed to be misclassified somewhere in the ball, by a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from toolkit.certify_batch import certify_samples
 from toolkit.data import Dataset, load_dataset
 from toolkit.network import Network
 from toolkit.problem import Verdict
-from toolkit.reproduce.cells import Cell, CellError
+from toolkit.reproduce.cells import Advance, Cell, CellError
 from toolkit.reproduce.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
 
 CELL_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
-Advance = Callable[[str, int, int], None]  # title, done, total
 
 
 @dataclass(frozen=True)

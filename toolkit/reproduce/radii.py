@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ from toolkit.data import load_dataset
 from toolkit.executors import run_calls
 from toolkit.network import Network
 from toolkit.radius import certified_radius
-from toolkit.reproduce.cells import Cell, CellError
+from toolkit.reproduce.cells import Advance, Cell, CellError
 from toolkit.reproduce.entries import Method, RadiiEntry, RadiiRow
 
 CELL_COLUMNS = ("certified", "refuted", "verdicts", "seconds")
-Advance = Callable[[str, int, int], None]
 UNIT = 1e-3  # of the table's numbers
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from toolkit.data import load_dataset
 from toolkit.provenance import PROVENANCE, environment
 from toolkit.report import write_report
 from toolkit.reproduce.catalogue import Catalogue, Experiment
-from toolkit.reproduce.cells import FOLDER
+from toolkit.reproduce.cells import FOLDER, Advance
 from toolkit.reproduce.entries import Entry, ErrorsEntry, load_entry
 from toolkit.reproduce.errors import run_errors
 from toolkit.reproduce.radii import run_radii
@@ -26,8 +25,6 @@ from toolkit.reproduce.tables import errors_table, markdown, radii_table
 from toolkit.store import replace_file
 from toolkit.sweep.run import run_sweep
 from toolkit.sweep.spec import load_spec
-
-Advance = Callable[[str, int, int], None]
 
 
 def reproduce(
@@ -56,8 +53,8 @@ def reproduce(
         return run_entry(file, out, count, workers, fresh, advance or (lambda *_: None))
     spec = load_spec(file)
     if count is not None:
-        smaller = count if isinstance(spec.samples, int) else spec.samples[:count]
-        spec = spec.model_copy(update={"samples": min(smaller, spec.samples) if isinstance(smaller, int) else smaller})
+        own = spec.samples
+        spec = spec.model_copy(update={"samples": min(count, own) if isinstance(own, int) else own[:count]})
     write_report(run_sweep(spec, out, workers=workers, rerun="all" if fresh else None), out)
     return None
 
@@ -79,7 +76,10 @@ def run_entry(
         table = radii_table(radii)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "table.csv", index=False, float_format="%.6g")
-    images.to_parquet(out / "images.parquet", index=False)
+    numbers = dict.fromkeys(
+        images.select_dtypes("float64").columns, "float32"
+    )  # seven digits to look at; table.csv is made of the cells
+    images.astype(numbers).to_parquet(out / "images.parquet", index=False, compression="zstd")
     replace_file(out / "table.md", markdown(entry, table).encode())
     record = {"started": started, "ended": _now(), "count": count, "workers": workers, "entry": file.name}
     networks = dict(table.groupby("row", sort=False)["digest"].first())

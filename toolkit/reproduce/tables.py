@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from scipy.stats import binomtest
 
+from toolkit.report import pipe_table
 from toolkit.reproduce.entries import Absent, Entry, ErrorsEntry
 from toolkit.reproduce.errors import ErrorCell
 from toolkit.reproduce.radii import RadiusCell
@@ -131,17 +132,17 @@ def markdown(entry: Entry, table: pd.DataFrame) -> str:
     errors = isinstance(entry, ErrorsEntry)
     texts = error_texts(table) if errors else radius_texts(table)
     how = ERRORS_READING if errors else RADII_READING
-    parts = [f"# {entry.title}", f"{entry.source}. {how}", pipe_table(wide(table, texts))]
+    parts = [f"# {entry.title}", f"{entry.source}. {how}", pipe_table(wide(table, texts)).rstrip()]
     notes = [f"- {row.name}: {row.note}" for row in entry.rows if row.note]
     if notes:
         parts.append("\n".join(notes))
     if entry.absent:
         parts += ["Not reproduced:", "\n".join(_absent(row) for row in entry.absent)]
     if errors:
-        parts += ["Per stage (seconds of all its images, slowest of one):", pipe_table(stages_table(table))]
+        parts += ["Per stage (seconds of all its images, slowest of one):", pipe_table(stages_table(table)).rstrip()]
     else:
         times = table[["row", "column", "images", "seconds"]].assign(seconds=table["seconds"].map("{:.3g}".format))
-        parts += ["Times:", pipe_table(times)]
+        parts += ["Times:", pipe_table(times).rstrip()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,12 +159,6 @@ RADII_READING = (
 def _absent(row: Absent) -> str:
     values = ", ".join(f"{name} {_published(value)}" for name, value in row.published.items())
     return f"- {row.name}: {row.reason}" + (f" Published: {values}." if values else "")
-
-
-def pipe_table(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown pipe table."""
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def terminal(entry: Entry, table: pd.DataFrame) -> Table:

@@ -25,17 +25,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from toolkit.data import dataset_names
-from toolkit.network import zoo_names
+from toolkit.fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
 from toolkit.problem import Settings, Side
-from toolkit.published import PREFIX, published_network
+from toolkit.published import PREFIX
 from toolkit.rungs import get_rung
 from toolkit.solvers import check_solver_name
 
 Names = tuple[str, ...]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Strict(BaseModel):
@@ -65,28 +61,11 @@ class NetworkSpec(_Strict):
     shown in tables instead of the network's own.
     """
 
-    source: str
-    dataset: str
+    source: NetworkSource
+    dataset: DatasetName
     eps: tuple[float, ...] | None = None
     architecture: str | None = None
     name: str | None = None
-
-    @field_validator("source")
-    @classmethod
-    def _zoo_name_known(cls, source: str) -> str:
-        if source.startswith("zoo:") and source.removeprefix("zoo:") not in zoo_names():
-            allowed = ", ".join(f"zoo:{name}" for name in zoo_names())
-            raise ValueError(f"unknown zoo network {source!r}; allowed: {allowed}")
-        if source.startswith(PREFIX):
-            published_network(source)
-        return source
-
-    @field_validator("dataset")
-    @classmethod
-    def _dataset_known(cls, name: str) -> str:
-        if name not in dataset_names():
-            raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(dataset_names())}")
-        return name
 
     @field_validator("eps")
     @classmethod
@@ -111,7 +90,7 @@ class SweepSpec(_Strict):
     eps: tuple[float, ...]
     rungs: Annotated[Names, Field(min_length=1)]
     layer_bounds: Annotated[tuple[Names, ...], Field(min_length=1)] = (("interval", "dual"),)
-    domain: tuple[float, float] | None = None
+    domain: Domain | None = None
     seed: Index = 0
     solver: str = "auto"
     time_limit: Seconds | None = None
@@ -151,13 +130,6 @@ class SweepSpec(_Strict):
                 if get_rung(name).side is Side.UPPER:
                     raise ValueError(f"rung {name!r} gives upper bounds only and cannot bound layers")
         return _without_repeats("layer_bounds", chains)
-
-    @field_validator("domain")
-    @classmethod
-    def _domain_ordered(cls, domain: tuple[float, float] | None) -> tuple[float, float] | None:
-        if domain is not None and not domain[0] < domain[1]:
-            raise ValueError(f"domain must be [low, high] with low < high, got {list(domain)}")
-        return domain
 
     @field_validator("solver")
     @classmethod

@@ -208,6 +208,7 @@ def _tensors(data: Dataset, chosen: Any, device: torch.device) -> tuple[Tensor, 
 
 
 def make_optimizer(spec: NetworkSpec, network: Network) -> torch.optim.Optimizer:
+    """The spec's optimizer of the network's weights, at the learning rate it starts with."""
     weights = parameters(network)
     if spec.optimizer == "adam":
         return torch.optim.Adam(weights, spec.lr, weight_decay=spec.weight_decay)
