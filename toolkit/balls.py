@@ -3,12 +3,16 @@
 A ball answers four questions about itself: the minimum of a linear functional over it (all the dual bound needs of
 the input), whether a point lies in it (all the replay of a witness needs), the nearest point in it, and random
 points of it. Only the ℓ∞ ball exists so far; another norm supplies the same members.
+
+The ball is a set of real points; its ends x ± ε are seldom floats. Bounds take the float box around it (`lower`,
+`upper`: ends rounded outward), points and witnesses the float box inside it (`inner_lower`, `inner_upper`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,23 @@ def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
     """min ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) over the box, for every row ν; see `box_range_linear`."""
     middle, half_width = box_range_linear(rows, lower, upper)
     return middle - half_width
+
+
+def rounded_sum(values: FloatArray, step: float, towards: float) -> FloatArray:
+    """values + step, rounded to the float next to the real sum on the side of `towards` (±inf); exact sums stay.
+
+    The rounding error of fl(a + b) is itself a float, found by Knuth's TwoSum; no overflow may occur.
+    """
+    total = values + step
+    virtual = total - values
+    error = (values - (total - virtual)) + (step - virtual)
+    wrong = error > 0 if towards > 0 else error < 0
+    return np.asarray(np.where(wrong, np.nextafter(total, towards), total), dtype=np.float64)
+
+
+def _frozen(values: FloatArray) -> FloatArray:
+    values.setflags(write=False)
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +82,11 @@ class LinfBall:
         object.__setattr__(self, "center", flat)
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "domain", None if domain is None else self._checked_domain(domain, flat))
+        with np.errstate(over="ignore"):
+            ends = np.stack([flat - eps, flat + eps])
+        if not np.all(np.isfinite(ends)):
+            where = int(np.flatnonzero(~np.isfinite(ends).all(axis=0))[0])
+            raise ValueError(f"center ± eps must be finite, got {flat[where]} ± {eps} at index {where}")
 
     @staticmethod
     def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
@@ -83,17 +109,29 @@ class LinfBall:
         """Number of input coordinates n."""
         return int(self.center.size)
 
-    @property
+    @cached_property
     def lower(self) -> FloatArray:
-        """Smallest value of each coordinate over the ball and domain, shape (n,)."""
-        low = self.center - self.eps
-        return low if self.domain is None else np.maximum(low, self.domain[0])
+        """The largest float not above any point's coordinate, over the ball and domain, shape (n,)."""
+        low = rounded_sum(self.center, -self.eps, -np.inf)
+        return _frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
 
-    @property
+    @cached_property
     def upper(self) -> FloatArray:
-        """Largest value of each coordinate over the ball and domain, shape (n,)."""
-        high = self.center + self.eps
-        return high if self.domain is None else np.minimum(high, self.domain[1])
+        """The smallest float not below any point's coordinate, over the ball and domain, shape (n,)."""
+        high = rounded_sum(self.center, self.eps, np.inf)
+        return _frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
+
+    @cached_property
+    def inner_lower(self) -> FloatArray:
+        """The smallest float each coordinate takes in the ball and domain, shape (n,); at most the centre."""
+        low = rounded_sum(self.center, -self.eps, np.inf)
+        return _frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
+
+    @cached_property
+    def inner_upper(self) -> FloatArray:
+        """The largest float each coordinate takes in the ball and domain, shape (n,); at least the centre."""
+        high = rounded_sum(self.center, self.eps, -np.inf)
+        return _frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
 
     def min_linear(self, rows: ArrayLike) -> FloatArray:
         """min ν·x̃ over the ball for every row ν. Shapes: (m, n) → (m,)."""
@@ -101,9 +139,12 @@ class LinfBall:
         return np.asarray(box_min_linear(checked, self.lower, self.upper), dtype=np.float64)
 
     def argmin_linear(self, rows: ArrayLike) -> FloatArray:
-        """A minimiser of ν·x̃ over the ball for every row ν (a corner; the centre where ν_j = 0). (m, n) → (m, n)."""
+        """A minimiser of ν·x̃ over the floats of the ball for every row ν (a corner; the centre where ν_j = 0).
+
+        Shapes: (m, n) → (m, n).
+        """
         checked = self._checked_rows(rows)
-        return np.where(checked > 0, self.lower, np.where(checked < 0, self.upper, self.center))
+        return np.where(checked > 0, self.inner_lower, np.where(checked < 0, self.inner_upper, self.center))
 
     def _checked_rows(self, rows: ArrayLike) -> FloatArray:
         checked = np.atleast_2d(np.asarray(rows, dtype=np.float64))
@@ -112,22 +153,22 @@ class LinfBall:
         return checked
 
     def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
-        """Whether the point lies in the ball and the domain, each coordinate to within `tolerance`."""
+        """Whether the point lies in the ball and the domain, in exact arithmetic, or within `tolerance` of its floats."""
         flat = np.asarray(point, dtype=np.float64).ravel()
         if flat.size != self.size:
             raise ValueError(f"point must have {self.size} entries, got {flat.size}")
-        return bool(np.all(flat >= self.lower - tolerance) and np.all(flat <= self.upper + tolerance))
+        return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))
 
     def project(self, points: ArrayLike) -> FloatArray:
-        """The nearest point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
+        """The nearest float point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
         given = np.asarray(points, dtype=np.float64)
         if given.shape[-1:] != (self.size,):
             raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
-        return np.clip(given, self.lower, self.upper)
+        return np.clip(given, self.inner_lower, self.inner_upper)
 
     def sample(self, count: int, seed: int = 0) -> FloatArray:
         """`count` points drawn uniformly from the ball and domain, shape (count, n)."""
-        draws = np.random.default_rng(seed).uniform(self.lower, self.upper, (count, self.size))
+        draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
         return self.project(draws)  # uniform rounds, and may leave the ball by one unit in the last place
 
     def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
@@ -138,4 +179,4 @@ class LinfBall:
             bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1
         else:
             raise ValueError(f"all corners are listed for n ≤ 16 only, got n = {self.size}; give count")
-        return np.where(bits == 1, self.upper, self.lower)
+        return np.where(bits == 1, self.inner_upper, self.inner_lower)

@@ -52,8 +52,8 @@ class Settings:
     objective row, None = none. threads: per solver. mip_gap, mip_gap_abs: relative and absolute gap at which a MILP
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
     lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
-    seed: for every random choice. rigorous: only certified bounds count, a MILP solver's word does not: `exact` under
-    "auto" is then the bab rung, and `certify` says YES from certified bounds alone.
+    seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the bab
+    rung, whose bounds are certified. False: a MILP solver's word counts as well, and `exact` under "auto" may be Gurobi.
     """
 
     solver: str = "auto"
@@ -65,7 +65,7 @@ class Settings:
     seed: int = 0
     attack_steps: int = 40
     attack_restarts: int = 5
-    rigorous: bool = False
+    rigorous: bool = True
 
     def __post_init__(self) -> None:
         if self.time_limit is not None and not self.time_limit > 0:
@@ -93,8 +93,8 @@ class Bound:
     iterations; nodes: of a search tree. slack: y − max(x̂, 0) of every unstable neuron at a relaxation's optimum, None
     where there is no such point; 0 everywhere means that the relaxation's optimum is the exact one.
     certified_lower: a lower bound in real arithmetic, rounding included, that trusts no solver (−inf: none; see
-    certificate.py); it rests on l,u as `lower` does. multipliers: λ of the unstable neurons that prove it, where an
-    LP gave them.
+    certificate.py); it rests on l,u as `lower` does. certified_upper: an upper bound of cᵀF at the witness in real
+    arithmetic (+inf: none). multipliers: λ of the unstable neurons that prove certified_lower, where an LP gave them.
     """
 
     lower: float
@@ -111,6 +111,7 @@ class Bound:
     iterations: int = 0
     message: str = ""
     certified_lower: float = -float("inf")
+    certified_upper: float = float("inf")
     multipliers: FloatArray | None = field(default=None, repr=False)
 
     def with_build(self, seconds: float) -> Bound:

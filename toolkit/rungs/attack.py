@@ -101,7 +101,7 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
     limit = np.inf if problem.settings.time_limit is None else rows * problem.settings.time_limit
     value_and_gradient = MarginGradient(problem)
     row = np.repeat(np.arange(rows), tries)
-    low, high = problem.ball.lower[:, None], problem.ball.upper[:, None]
+    low, high = problem.ball.inner_lower[:, None], problem.ball.inner_upper[:, None]
     lengths = problem.ball.eps * np.geomspace(first_step, min(LAST_STEP, first_step), steps)
     points = np.tile(starts.T, (1, rows))
     velocity = np.zeros_like(points)

@@ -98,7 +98,7 @@ class SweepSpec(_Strict):
     threads: Count = 1
     mip_gap: Annotated[float, Field(ge=0, lt=1)] = Settings.mip_gap
     mip_gap_abs: Annotated[float, Field(ge=0)] = Settings.mip_gap_abs
-    rigorous: bool = False
+    rigorous: bool = True
     attack_steps: Count = Settings.attack_steps
     attack_restarts: Count = Settings.attack_restarts
     cache_bounds: bool = False
