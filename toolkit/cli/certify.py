@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import TOLERANCE
+from toolkit.certify import Certification, certify
 from toolkit.data import load_dataset, load_image
 from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
@@ -30,7 +30,8 @@ STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bol
 
 @dataclass(frozen=True)
 class Question:
-    """What `certify` was asked: a network, a centre (data set and index, or an image file), ε, and which bounds."""
+    """What `certify` was asked: a network, a centre (data set and index, or an image file), ε, which bounds to
+    show (rungs), and which to climb for what they leave open (ladder)."""
 
     network: str
     architecture: str | None
@@ -43,11 +44,13 @@ class Question:
     rungs: Sequence[str]
     chain: Sequence[str]
     targets: Sequence[int] | None
+    ladder: Sequence[str]
+    trust_solver: bool = False
 
 
 def answer(question: Question, solver: str, time_limit: float | None) -> None:
     """Compute and print; names and files are checked before any work."""
-    settings = Settings(solver=check_solver_name(solver), time_limit=time_limit)
+    settings = Settings(check_solver_name(solver), time_limit=time_limit, rigorous=not question.trust_solver)
     chosen = sorted({get_rung(name).name: get_rung(name) for name in question.rungs}.values(), key=_place)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
@@ -65,8 +68,11 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     _print_whole(console, margin_columns(problem, chosen, found))
     if note := equality_note(found):
         console.print(note, highlight=False, markup=False)
-    verdict, reason = judge(problem, found)
-    console.print(f"[{STYLES[verdict]}]{verdict}[/]: {reason}", highlight=False)
+    answer = certify(
+        network, ball, label, question.ladder, question.chain, settings=settings, time_limit=time_limit,
+        targets=question.targets, known=found,
+    )  # fmt: skip
+    _print_verdict(console, answer)
     for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
         console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -97,37 +103,16 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int]:
     return f"{data.name} test image {question.index}", features, label
 
 
-def judge(problem: Problem, found: Found) -> tuple[Verdict, str]:
-    """YES, NO or MAYBE from the bounds, and why in words. A NO's point is replayed and looked for in the ball again."""
-    clean = problem.replay(problem.ball.center)[0]
-    if clean.min() <= 0:
-        return (
-            Verdict.NO,
-            f"the image itself has margin {clean.min():.4f} to class {problem.targets[int(clean.argmin())]}",
-        )
-    for name, bounds in found.items():
-        for k, bound in enumerate(bounds):
-            if bound.witness is not None and bound.upper <= 0 and problem.ball.contains(bound.witness):
-                value = float(problem.replay(bound.witness)[0, k])
-                if value <= 0:
-                    return (
-                        Verdict.NO,
-                        f"a point of the ball, found by {name}, has margin {value:.4f} to class {bound.target}",
-                    )
-    targets = range(len(problem.targets))
-    certified = [max(bounds[k].certified_lower for bounds in found.values()) for k in targets]
-    if min(certified, default=-math.inf) > TOLERANCE:
-        return Verdict.YES, f"every margin has a certified lower bound > 0, the smallest is {min(certified):.4f}"
-    best = [max(bounds[k].lower for bounds in found.values()) for k in targets]
-    if min(best, default=-math.inf) > TOLERANCE:
-        trusted = [str(problem.targets[k]) for k in targets if not certified[k] > TOLERANCE]
-        return (
-            Verdict.YES,
-            f"every margin has a lower bound > 0, the smallest is {min(best):.4f}; for class {', '.join(trusted)} that "
-            "is the MILP solver's word (--rung bab certifies it)",
-        )
-    open_targets = [str(target) for target, lower in zip(problem.targets, best, strict=True) if not lower > TOLERANCE]
-    return Verdict.MAYBE, f"neither proven nor refuted for class {', '.join(open_targets)}"
+def _print_verdict(console: Console, answer: Certification) -> None:
+    """The verdict, why, and which rung settled it; a YES about some classes, or on trust, is printed as such."""
+    word = f"[{STYLES[answer.verdict]}]{answer.verdict}[/]"
+    if answer.verdict is Verdict.YES and not answer.covers_all:
+        word += " for class " + ", ".join(str(bound.target) for bound in answer.margins)
+    if answer.trusts_solver:
+        word += " on the solver's word"
+    by = f" (by {answer.rung})" if answer.verdict is not Verdict.MAYBE and answer.rung else ""
+    console.print(f"{word}: ", end="", highlight=False)
+    console.print(f"{answer.reason}{by}", highlight=False, markup=False)
 
 
 def neuron_table(relu_bounds: ReluBounds, seconds: float) -> Table:
