@@ -66,8 +66,9 @@ class Certification:
         """The verdict in one sentence: what was proven, of which classes, or what is missing."""
         least = min(self.margins, key=lambda bound: bound.certified_lower)
         if self.verdict is Verdict.NO:
-            worst = min(self.margins, key=lambda bound: bound.certified_upper)
-            return f"a point of the ball has margin {worst.upper:.6g} to class {worst.target}"
+            worst, by = min(zip(self.margins, self.decided_by, strict=True), key=lambda pair: pair[0].certified_upper)
+            who = "the centre itself" if by == "clean" else f"a point of the ball, found by {by},"
+            return f"{who} has margin {worst.upper:.6g} to class {worst.target}"
         if self.verdict is Verdict.YES and self.certified:
             floor = f"> {self.tolerance:g}, the least {least.certified_lower:.6g}"
             return f"every margin{self._scope()} has a certified lower bound {floor}"
@@ -187,6 +188,8 @@ class _Climb:
                 break
             if rung.name in TIGHTEN_BEFORE:
                 self._tighten()
+            elif rung.name in known:
+                continue
             self._climb(rung, self._open(), self._share(rung, rungs[place + 1 :]))
         if self.settings.rigorous and not self._done():
             self._certify_words()

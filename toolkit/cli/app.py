@@ -73,6 +73,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+LADDER = "dual,pgd,lp,ideal,exact"  # as certify.LADDER, which would take a second to import for --help
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
 
 
@@ -128,8 +129,8 @@ def certify(
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
     ladder: Annotated[
-        str, typer.Option(help="Rungs to climb for a verdict, for one image where --rungs leave it open.")
-    ] = "dual,pgd,lp,ideal,exact",
+        str | None, typer.Option(help="Rungs to climb for the verdict; --rungs where given.", show_default=LADDER)
+    ] = None,
     trust_solver: Annotated[
         bool, typer.Option("--trust-solver", help="Count a MILP solver's own bound; the answer says so.")
     ] = False,
@@ -148,7 +149,8 @@ def certify(
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
     chain = [name.strip() for name in bounds.split(",")]
-    climb = tuple(name.strip() for name in ladder.split(","))
+    given = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
+    climb = tuple(name.strip() for name in ladder.split(",")) if ladder else tuple(given or LADDER.split(","))
     if count is not None:
         if data is None or index is not None or image is not None:
             raise ValueError("--count needs --data and neither --index nor --image")
@@ -166,10 +168,9 @@ def certify(
         return
     from toolkit.cli.certify import Question, answer
 
-    chosen = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)
-    shown = chosen or ["dual", "lp", "exact"]
+    shown = given or ["dual", "lp", "exact"]
     question = Question(network, architecture, eps, box, *centre, shown, chain, target, climb, trust_solver)
     answer(question, solver, time_limit)
     if proof is not None:

@@ -23,7 +23,7 @@ from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Ve
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.solvers import check_solver_name
 
-CLOSED = 1e-3  # an interval narrower than this share of max(1, |margin|) is shown as one number
+CLOSED = 1e-3  # an interval narrower than this share of the margin or of the clean margin is shown as one number
 Found = Mapping[str, Sequence[Bound]]
 STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bold yellow"}
 
@@ -110,7 +110,7 @@ def _print_verdict(console: Console, answer: Certification) -> None:
         word += " for class " + ", ".join(str(bound.target) for bound in answer.margins)
     if answer.trusts_solver:
         word += " on the solver's word"
-    by = f" (by {answer.rung})" if answer.verdict is not Verdict.MAYBE and answer.rung else ""
+    by = f" (by {answer.rung})" if answer.verdict is Verdict.YES else ""
     console.print(f"{word}: ", end="", highlight=False)
     console.print(f"{answer.reason}{by}", highlight=False, markup=False)
 
