@@ -143,11 +143,12 @@ def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Tab
     for name in relaxed:
         grid.add_column(f"relaxed\nby {name}", justify="right")
     for k, target in enumerate(problem.targets):
-        cells = [_shown(found[rung.name][k], rung.side) for rung in rungs]
+        size = abs(float(clean[k]))
+        cells = [_shown(found[rung.name][k], rung.side, size) for rung in rungs]
         if exact:
-            cells += [_gap(found[exact][k], found[name][k]) for name in lower]
+            cells += [_gap(found[exact][k], found[name][k], size) for name in lower]
         cells += [_relaxed(found[name][k]) for name in relaxed]
-        grid.add_row(str(target), f"{clean[k]:.4f}", *cells)
+        grid.add_row(str(target), _number(float(clean[k])), *cells)
     return grid
 
 
@@ -183,22 +184,25 @@ def _print_whole(console: Console, grid: Table) -> None:
     Console(width=max(width, console.width)).print(grid)
 
 
-def _shown(bound: Bound, side: Side) -> str:
+def _shown(bound: Bound, side: Side, size: float) -> str:
     if side is Side.UPPER:
         return _number(bound.upper)
-    if side is Side.LOWER or _closed(bound):
+    if side is Side.LOWER or _closed(bound, size):
         return _number(bound.upper if side is Side.EXACT else bound.lower)
     return f"[{_number(bound.lower)}, {_number(bound.upper)}]"
 
 
-def _closed(bound: Bound) -> bool:
-    return bound.upper - bound.lower <= CLOSED * max(1.0, abs(bound.upper))
+def _closed(bound: Bound, size: float) -> bool:
+    return bound.upper - bound.lower <= CLOSED * max(size, abs(bound.upper))
 
 
-def _gap(exact: Bound, lower: Bound) -> str:
+def _gap(exact: Bound, lower: Bound, size: float) -> str:
     largest = exact.upper - lower.lower
-    return _number(largest) if _closed(exact) else f"≤ {_number(largest)}"
+    return _number(largest) if _closed(exact, size) else f"≤ {_number(largest)}"
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "–"
+    """Four decimals; significant digits where these would show nothing, or too much."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
