@@ -180,8 +180,8 @@ class FlatNormalize(Normalize):
         (lambda: Sequential(nn.AvgPool2d(3, ceil_mode=True)), IMAGE, "ceil_mode=False"),
         (lambda: Sequential(Normalize([0.1, 0.2], [1.0, 1.0]), nn.Flatten()), IMAGE, "must have 1 or 3 values"),
         (lambda: Sequential(Normalize([0.1] * 3, [1.0, 0.0, 1.0])), IMAGE, "must have std ≠ 0"),
-        (lambda: Sequential(Doubled(3, 2)), None, "do not add up to its own output"),
-        (lambda: Backwards(Linear(3, 2)), None, "do not add up to its own output"),
+        (lambda: Sequential(Doubled(3, 2)), None, "cannot import Doubled, a Linear with a forward of its own"),
+        (lambda: Backwards(Linear(3, 2)), None, "cannot import Backwards, a Sequential with a forward of its own"),
         (lambda: Sequential(FlatNormalize([0.1, 5.0, 0.3], [1.0] * 3)), (3, 8, 3), "do not add up to its own output"),
     ],
 )
