@@ -79,8 +79,9 @@ def _load(path: Path) -> Any:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"not a valid ONNX model: {reason}") from None
     versions = {item.version for item in model.opset_import if item.domain in DOMAINS}
-    if len(versions) != 1 or min(versions) < 7:  # earlier Add and Gemm broadcast differently
-        raise ValueError(f"the ONNX operator set must be ≥ 7, got {sorted(versions)}")
+    newest = onnx.defs.onnx_opset_version()  # what later sets mean is not known
+    if len(versions) != 1 or not 7 <= min(versions) <= newest:  # Add and Gemm broadcast differently before 7
+        raise ValueError(f"the ONNX operator set must be one of 7 … {newest}, got {sorted(versions)}")
     if model.functions:
         raise ValueError(f"functions of the file's own are not supported, got {model.functions[0].name!r}")
     return model.graph
