@@ -201,9 +201,9 @@ def test_own_images_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not a png")
     (tmp_path / "photo.jpg").write_bytes(b"")
     cases = {
-        "large.npy": r"must hold numbers in \[0, 1\], got 7.0",
-        "nan.npy": "must hold numbers in",
-        "words.npy": "not an array of numbers",
+        "large.npy": r"large.npy: must hold numbers in \[0, 1\], got 7 … 7; save whole numbers 0 … 255 as uint8",
+        "nan.npy": r"every number must be finite, got nan at \(0, 0, 0\), 64 such in all",
+        "words.npy": "must hold uint8 .* got <U1",
         "broken.png": "not a readable .png",
         "photo.jpg": "read from .npy or .png",
     }
@@ -211,7 +211,7 @@ def test_own_images_that_do_not_fit_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_image(tmp_path / name, (1, 8, 8))
     np.save(tmp_path / "small.npy", np.zeros((4, 4)))
-    with pytest.raises(ValueError, match=r"16 numbers \(4, 4\), the network takes \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"has shape \(4, 4\), the network takes \(1, 8, 8\); allowed are .* flat \(64,\)"):
         load_image(tmp_path / "small.npy", (1, 8, 8))
     with pytest.raises(FileNotFoundError, match="no image file"):
         load_image(tmp_path / "absent.npy", (1, 8, 8))
