@@ -101,7 +101,7 @@ LARGEST = 64 * 2**20  # bytes of content; the largest of these files has 47,040,
 
 
 def parse_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
-    """The array of an idx file of unsigned bytes: 00 00 08 AXES, big-endian sizes, data; ValueError says what is not."""
+    """The array of an idx file of unsigned bytes: 00 00 08 AXES, big-endian sizes, data; ValueError otherwise."""
     head = 4 + 4 * axes
     if content[:2] != b"\0\0" or len(content) < head:
         raise ValueError(f"{name} is not an idx file: it has {len(content)} bytes and begins with {content[:4].hex()}")

@@ -121,7 +121,8 @@ def _laid_out(array: NDArray[np.generic], shape: tuple[int, ...]) -> tuple[NDArr
         return array.reshape(shape), "flat"
     grey = _without_leading_ones(array.shape[:-1]) if array.ndim >= 3 and array.shape[-1] == 1 else given
     square = (math.isqrt(math.prod(shape)),) * 2
-    if grey == wanted or (len(wanted) == 1 and grey == square and math.prod(grey) == math.prod(shape)):
+    fills = len(wanted) == 1 and grey == square and math.prod(square) == math.prod(shape)
+    if len(grey) == 2 and (grey == wanted or fills):
         return array.reshape(shape), "height×width"
     hint = ""
     if len(shape) == 3 and given[-3:] == (*shape[1:], shape[0]):
