@@ -216,7 +216,28 @@ def _points(shape: Sequence[int]) -> list[FloatArray]:
 def _refresh(module: Any, shape: Sequence[int]) -> None:
     """Run the module once: pruning and weight normalisation renew `weight` in a hook before each forward."""
     if any(part._forward_pre_hooks for part in module.modules()):
-        _output(module, np.zeros((1, *shape)))
+        _output(module, np.zeros((1, *shape)), *_home(module))
+
+
+def _in_double(module: Any) -> Any:
+    """A copy in double precision, with the weights that pruning and normalisation give now, to the last bit."""
+    torch = import_torch()
+    from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+
+    own = copy.deepcopy(module).cpu()
+    for part in list(own.modules()):
+        made: dict[str, Any] = {}
+        if is_parametrized(part):
+            made = {name: getattr(part, name) for name in part.parametrizations}
+            part.__class__ = type_before_parametrizations(part)  # torch's own remover would change the original's class
+            del part.parametrizations
+        elif part._forward_pre_hooks:
+            made = {key: value for key, value in vars(part).items() if isinstance(value, torch.Tensor)}
+            part._forward_pre_hooks.clear()
+        for name, values in made.items():
+            vars(part).pop(name, None)
+            part.register_parameter(name, torch.nn.Parameter(values.detach().clone()))
+    return own.double()
 
 
 def _check_replay(module: Any, network: Network) -> None:
@@ -227,18 +248,20 @@ def _check_replay(module: Any, network: Network) -> None:
     cannot be copied to double runs in its own precision, with both terms in that precision's ulps.
     """
     torch = import_torch()
+    dtype, device = torch.float64, "cpu"
     try:
-        run, eps = copy.deepcopy(module).cpu().double(), float(np.finfo(np.float64).eps)
+        run = _in_double(module)
     except (RuntimeError, TypeError, NotImplementedError):
-        run, eps = module, float(torch.finfo(_home(module)[0]).eps)
-    relative = max(AGREEMENT, 16 * eps)
+        run, (dtype, device) = module, _home(module)
+    eps = float(torch.finfo(dtype).eps)
     for points in _points(network.input_shape):
-        expected = _output(run, points)
-        given = as_array(torch.as_tensor(points, dtype=_home(run)[0]))  # as the module sees them
+        expected = _output(run, points, dtype, device)
+        given = as_array(torch.as_tensor(points, dtype=dtype))  # as the module sees them
         found = network.forward(given)
         if expected.shape != found.shape:
             raise ValueError(f"{type(module).__name__} has outputs {expected.shape}, its layers give {found.shape}")
-        allowed = relative * np.max(np.abs(expected), axis=0) + ROUNDING * eps * _magnitude(network, given)
+        own_size = np.max(np.abs(expected), axis=0)
+        allowed = max(AGREEMENT, 16 * eps) * own_size + ROUNDING * eps * _magnitude(network, given)
         if not np.all(np.abs(found - expected) <= allowed):
             where = int(np.argmax(np.max(np.abs(found - expected) - allowed, axis=0)))
             raise ValueError(
@@ -256,10 +279,9 @@ def _magnitude(network: Network, points: FloatArray) -> FloatArray:
     return size
 
 
-def _output(module: Any, points: FloatArray) -> FloatArray:
+def _output(module: Any, points: FloatArray, dtype: Any, device: Any) -> FloatArray:
     """The module's output at points, shape (points, outputs)."""
     torch = import_torch()
-    dtype, device = _home(module)
     try:
         values = module(torch.as_tensor(points, dtype=dtype, device=device))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
