@@ -47,7 +47,7 @@ def written(content: bytes, folder: Path, name: str = "image.png") -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize(("bits", "interlaced"), itertools.product((1, 2, 4, 8, 16), (False, True)))
+@pytest.mark.parametrize(("bits", "interlaced"), [*itertools.product((1, 2, 4, 8, 16), (False, True))])
 def test_grey_pngs_of_every_depth(bits: int, interlaced: bool, tmp_path: Path) -> None:
     """The value of a pixel is its number over the largest of its depth: exactly, no depth is cut to another."""
     samples = RNG.integers(0, 2**bits, (5, 7, 1))
