@@ -253,3 +253,33 @@ def test_data_sets_fit_networks_by_shape() -> None:
     for images, inputs in (((1, 8, 8), (4, 4, 4)), ((1, 8, 8), (1, 4, 16)), ((3, 4, 4), (4, 4, 3)), ((1, 8, 8), (63,))):
         with pytest.raises(ValueError, match=r"images have shape .*, the network takes "):
             check_fits(images, inputs)
+
+
+def test_every_way_to_certify_asks_whether_the_images_fit(tmp_path: Path) -> None:
+    """64 inputs of shape (4, 4, 4) are not an 8×8 digit; and the title says how an image was read."""
+    from toolkit.certify_batch import BatchPlan, certify_samples
+    from toolkit.cli.certify import Question, centre
+    from toolkit.data import load_dataset
+    from toolkit.layers import Dense
+    from toolkit.network import Network
+    from toolkit.sweep.plan import make_plan
+    from toolkit.sweep.spec import NetworkSpec, SweepSpec
+
+    other = Network([Dense(np.ones((10, 64)))], "other", input_shape=(4, 4, 4))
+    path = str(other.save(tmp_path / "other.npz"))
+    asked = Question(path, None, 0.1, (0.0, 1.0), "digits", 0, None, None, ["dual"], ["interval"], None)
+    spec = SweepSpec(
+        name="s", networks=(NetworkSpec(source=path, dataset="digits"),), samples=1, eps=(0.1,), rungs=("dual",)
+    )
+    for call in (
+        lambda: centre(asked, other),
+        lambda: certify_samples(other, load_dataset("digits"), [0], BatchPlan(0.1)),
+        lambda: make_plan(spec),
+    ):
+        with pytest.raises(ValueError, match=r"images have shape \(1, 8, 8\), the network takes \(4, 4, 4\)"):
+            call()
+    image = stored(np.full((4, 4, 4), 51, np.uint8), tmp_path)
+    own = Question(path, None, 0.1, (0.0, 1.0), None, None, image, 3, ["dual"], ["interval"], None)
+    title, pixels, label = centre(own, other)
+    assert (title, label) == ("image.npy (uint8 divided by 255, of the network's shape)", 3)
+    np.testing.assert_array_equal(pixels, np.full(64, 0.2))
