@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import Certification, certify
+from toolkit.certify import LADDER, Certification, certify
 from toolkit.data import load_dataset
 from toolkit.explain import explain_equality
 from toolkit.images import check_fits, read_image
@@ -45,7 +45,7 @@ class Question:
     rungs: Sequence[str]
     chain: Sequence[str]
     targets: Sequence[int] | None
-    ladder: Sequence[str]
+    ladder: Sequence[str] = LADDER
     trust_solver: bool = False
 
 
