@@ -80,9 +80,10 @@ class Leaves:
 
     @property
     def certified(self) -> float:
-        """A lower bound, in real arithmetic, of the row over all leaves (+inf if all are empty or there are none)."""
+        """A lower bound, in real arithmetic, of the row over all leaves; −inf without any, and if all are proven empty:
+        no region is, so l,u must be false."""
         self._evaluate()
-        return self._least
+        return self._least if self._least < np.inf else -np.inf
 
     def _evaluate(self) -> None:
         if self._waiting:
