@@ -78,6 +78,8 @@ def _canonical(matrix: Any) -> Any:
     """A CSR copy with sorted, single entries, read-only; ValueError where the same entry is given twice."""
     if not sp.issparse(matrix):
         matrix = sp.csr_array(exact_float64("Sparse matrix", matrix))
+    if matrix.format in ("csr", "csc", "bsr"):
+        matrix.check_format(full_check=True)  # indices outside the shape would be read as memory
     entries = matrix.tocoo()
     data = _checked("Sparse matrix", entries.data, 1)
     whole = sp.csr_array((data, entries.coords), shape=matrix.shape)

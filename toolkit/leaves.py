@@ -64,8 +64,9 @@ class Leaves:
     keep: hold every leaf for a proof; otherwise they are evaluated in batches and let go.
     """
 
-    def __init__(self, region: Region, row: FloatArray, store: CutStore, keep: bool = False) -> None:
-        self.region, self.row, self.store, self.keep = region, row, store, keep
+    def __init__(self, region: Region, row: Any, store: CutStore, keep: bool = False) -> None:
+        dense = row.toarray() if sp.issparse(row) else row
+        self.region, self.row, self.store, self.keep = region, np.ravel(dense), store, keep
         self.kept: list[tuple[PhaseArray, Evidence | None]] = []
         self._waiting: list[tuple[PhaseArray, Evidence | None]] = []
         self._least = np.inf

@@ -6,8 +6,8 @@ weights, D₂, D₁ their own errors and M = fl(W₂W₁), the real product is (
     |ΔW| ≤ γ_n |W₂||W₁| + |W₂D₁| + |D₂W₁| + |D₂D₁|,
 
 column by column in the Euclidean norm: ‖ΔW_:j‖₂ ≤ γ_n ‖(|W₂||W₁|)_:j‖₂ + (σ(W₂) + ‖c₂‖₂)·c₁ⱼ + Σ_i c₂ᵢ|W₁ᵢⱼ|, where
-c are the bounds of D's columns and σ ≥ ‖W‖₂. The bias b = fl(W₂b₁ + b₂) likewise. Products that are exact in float64 are
-charged nothing: one term per sum and a power of two in it, or integers below 2⁵³.
+c are the bounds of D's columns and σ ≥ ‖W‖₂. The bias b = fl(W₂b₁ + b₂) likewise. Products that are exact in float64
+are charged nothing: one term per sum and a power of two in it, or integers below 2⁵³.
 
 Source: Higham 2002, §3.5 (products); Dekker 1971 and Knuth (the error of a float sum is a float). Checked: tests hold
 every term against rational arithmetic.

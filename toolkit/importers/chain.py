@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from toolkit.float_error import norm
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Shape
 from toolkit.network import Network, ReLU
 
@@ -78,26 +79,35 @@ class OperationChain:
     ) -> None:
         """The sum over each window (zeros outside the image) / divisor (None: the window's size), per channel."""
         channels = self._image_shape("average pooling")[0]
-        weight = np.full((channels, 1, *kernel), 1.0 / (divisor or math.prod(kernel)))
-        self.conv(weight, None, stride, padding, padding, (1, 1), channels)
+        self.conv(np.ones((channels, 1, *kernel)), None, stride, padding, padding, (1, 1), channels)
+        self.normalize(0.0, float(divisor or math.prod(kernel)))  # 1/9 is rounded, which the merged map then knows
 
     def batch_norm(self, gamma: ArrayLike, beta: ArrayLike, mean: ArrayLike, variance: ArrayLike, eps: float) -> None:
         """(x − mean)/√(variance + eps)·gamma + beta per entry of the first axis."""
         self._operations.append(ChannelAffine.batch_norm(gamma, beta, mean, variance, eps, self._channel_shape()))
 
-    def elementwise(self, scale: ArrayLike, shift: ArrayLike) -> None:
-        """scale·x + shift, both broadcast to the current shape."""
+    def elementwise(self, scale: ArrayLike, shift: ArrayLike, shift_error: ArrayLike = 0.0) -> None:
+        """scale·x + shift, both broadcast to the current shape; shift_error: by how much shift is rounded."""
+        scales, shifts, shape = self._per_channel(scale, shift)
+        error = norm(np.broadcast_to(shift_error, self.shape))
+        self._operations.append(ChannelAffine(scales, shifts, shape).with_error(None, error))
+
+    def normalize(self, mean: ArrayLike, std: ArrayLike) -> None:
+        """(x − mean)/std, both broadcast to the current shape."""
+        self._operations.append(ChannelAffine.normalize(*self._per_channel(mean, std)))
+
+    def _per_channel(self, first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray, Shape]:
+        """Two constants broadcast to the current shape, one number per channel where that is enough."""
         try:
-            scales, shifts = (np.broadcast_to(np.asarray(v, np.float64), self.shape) for v in (scale, shift))
+            both = [np.broadcast_to(np.asarray(v, np.float64), self.shape) for v in (first, second)]
         except ValueError:
-            given = f"{np.shape(scale)} and {np.shape(shift)}"
+            given = f"{np.shape(first)} and {np.shape(second)}"
             raise ValueError(f"constants of shape {given} do not broadcast to features of shape {self.shape}") from None
         channels = self._channel_shape()
-        per_place = [np.reshape(v, (channels[0], -1)) for v in (scales, shifts)]
+        per_place = [np.reshape(v, (channels[0], -1)) for v in both]
         if all(np.all(v == v[:, :1]) for v in per_place):
-            self._operations.append(ChannelAffine(per_place[0][:, 0], per_place[1][:, 0], channels))
-        else:
-            self._operations.append(ChannelAffine(scales.ravel(), shifts.ravel(), (self.size, 1, 1)))
+            return per_place[0][:, 0], per_place[1][:, 0], channels
+        return both[0].ravel(), both[1].ravel(), (self.size, 1, 1)
 
     def reshape(self, shape: Sequence[int]) -> None:
         """Another shape for the same features in C order: nothing to compute."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from toolkit.importers.chain import FloatArray, OperationChain
 from toolkit.network import Network
+from toolkit.weight_error import product_error
 
 Values = NDArray[Any]
 Arrays = list[Values | None]  # a node's inputs: None for the features and for inputs left out
@@ -150,9 +151,13 @@ def _gemm(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None
         raise ValueError("transA must be 0: it would mix the batch axis into the features, got 1")
     weight = weight if attributes.get("transB", 0) else weight.T
     bias = _optional(arrays, 2)
-    chain.dense(attributes.get("alpha", 1.0) * weight, None)
+    alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
+    chain.dense(weight, None)
+    if alpha != 1.0:
+        chain.elementwise(alpha, 0.0)  # a map of its own, so that merging charges the rounding of alpha·B
     if bias is not None:
-        chain.elementwise(1.0, _without_batch(chain, attributes.get("beta", 1.0) * bias))
+        shift, error = (_without_batch(chain, v) for v in (beta * bias, product_error(beta, bias)))
+        chain.elementwise(1.0, shift, error)
 
 
 def _matmul(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
@@ -179,7 +184,7 @@ def _arithmetic(operator: str) -> Callable[[OperationChain, Arrays, Attributes],
         elif np.any(constant == 0):
             raise ValueError("the divisor must not be 0")
         else:
-            chain.elementwise(1.0 / constant, 0.0)
+            chain.normalize(0.0, constant)
 
     return handler
 

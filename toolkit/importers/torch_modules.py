@@ -143,7 +143,7 @@ def _normalize(chain: OperationChain, leaf: Any) -> None:
 
     if np.any(std == 0):
         raise ValueError(f"{type(leaf).__name__} must have std ≠ 0, got {std.tolist()}")
-    chain.elementwise(1 / per_channel(std), -per_channel(mean) / per_channel(std))
+    chain.normalize(per_channel(mean), per_channel(std))
 
 
 def _check_replay(module: Any, network: Network) -> None:
