@@ -55,6 +55,30 @@ def compose(
     return weight, bias
 
 
+def sequential_certificate(region: Region, row: Any, multipliers: Any) -> float:
+    """The same right-hand side in floats, every sum taken one term after the other: a legitimate evaluation of it."""
+    active, end, value = [float(v) for v in row], region.count, 0.0
+    for k in range(len(region.maps) - 1, -1, -1):
+        weight, bias = region.maps[k].to_sparse().toarray(), region.maps[k].bias_vector
+        value += sequential([a * float(b) for a, b in zip(active, bias, strict=True)])
+        nu = [sequential([a * float(w) for a, w in zip(active, column, strict=True)]) for column in weight.T]
+        if k == 0:
+            break
+        chosen = region.unstable[k - 1].tolist()
+        start = end - len(chosen)
+        corners = []
+        for place, i in enumerate(chosen, start=start):
+            low, high = (float(side[k - 1][i]) for side in (region.lower, region.upper))
+            taken = float(multipliers[place])
+            corners.append(min(0.0, (nu[i] - taken) * high, -taken * low))
+            nu[i] = taken
+        value += sequential(corners)
+        active, end = nu, start
+    middle, radius = 0.5 * (region.ball_lower + region.ball_upper), 0.5 * (region.ball_upper - region.ball_lower)
+    value += sequential([n * float(m) for n, m in zip(nu, middle, strict=True)])
+    return value - sequential([abs(n) * float(r) for n, r in zip(nu, radius, strict=True)])
+
+
 def exact_certificate(
     region: Region, row: Any, multipliers: Any, phases: Any = None, cuts: Any = None, weights: Any = None
 ) -> Fraction:

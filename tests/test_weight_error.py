@@ -18,10 +18,12 @@ from rational import compose, exact_map, fractions
 from toolkit.balls import LinfBall
 from toolkit.certify import certify
 from toolkit.importers.chain import OperationChain
+from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 from toolkit.margins import margins
 from toolkit.network import Network, ReLU
-from toolkit.problem import Verdict
+from toolkit.problem import Problem, Verdict
+from toolkit.rungs import get_rung
 
 SHAPE = (2, 3, 3)
 SIZE = math.prod(SHAPE)
@@ -99,6 +101,24 @@ def test_errors_of_both_factors_go_on(made: tuple[float, float]) -> None:
         assert_within(merge(known[0], known[1]), compose(*true))
 
 
+def test_errors_of_both_factors_multiply() -> None:
+    """(1 ± ½)(1 ± ½) reaches 2¼; biases likewise."""
+    half = Dense([[1.0]], [1.0]).with_error([0.5], 0.5)
+    merged = merge(half, half)
+    assert merged.column_error is not None
+    assert merged.column_error[0] >= 1.25
+    assert merged.bias_error >= 1.5 * 1.5 + 1.5 - 2
+
+
+@pytest.mark.parametrize("rung", ["interval", "dual", "crown", "alpha"])
+def test_each_error_is_taken_off_the_bound(rung: str) -> None:
+    ball = LinfBall([2.0], 0.0)
+    for error, least in ((([0.5], 0.0), -0.75), ((None, 0.5), -0.25), (([0.25], 0.25), -0.5)):
+        network = Network([Dense([[0.0]], [0.25]).with_error(*error)])
+        (bound,) = get_rung(rung)(Problem(network, ball, np.eye(1), layer_bounds(network, ball)))
+        assert least - 1e-5 <= bound.certified_lower <= least
+
+
 EXACT: list[tuple[AffineMap, AffineMap]] = [
     (Dense(np.array([[0.1, 0.3], [0.7, -0.2]]), [0.3, 0.0]), Dense(np.eye(2)[::-1])),
     (Dense(np.array([[0.1, 0.3], [0.7, -0.2]]), [0.3, 0.1]), ChannelAffine([1.0, 1.0], [0.0, 0.0], (2, 1, 1))),
@@ -122,7 +142,9 @@ def high_precision(make: Callable[[], Decimal]) -> Fraction:
         return Fraction(make())
 
 
-@given(values=st.tuples(*[st.floats(-1e6, 1e6)] * 3), variance=st.floats(0, 1e6), eps=st.sampled_from([1e-5, 1e-3, 1.0]))
+@given(
+    values=st.tuples(*[st.floats(-1e6, 1e6)] * 3), variance=st.floats(0, 1e6), eps=st.sampled_from([1e-5, 1e-3, 1.0])
+)
 def test_batch_normalisation_is_within_its_error(
     values: tuple[float, float, float], variance: float, eps: float
 ) -> None:

@@ -44,7 +44,7 @@ def exact_float64(name: str, values: Any) -> FloatArray:
         rounded = (array.astype(given.dtype) != given) & ~np.isnan(given)
     elif given.dtype.kind in "iu" and given.dtype.itemsize == 8:
         rounded = np.zeros(given.shape, dtype=np.bool_)
-        for index in np.argwhere((array > 2.0**53) | (array < -(2.0**53))):
+        for index in np.argwhere(np.abs(array) >= 2.0**53):
             rounded[tuple(index)] = int(array[tuple(index)]) != int(given[tuple(index)])
     else:
         return array
