@@ -1,4 +1,4 @@
-"""Bounds belong to the ball and weights they were computed for, and never outlive them; crossed bounds are no bounds."""
+"""Bounds belong to the ball and weights they were computed for and never outlive them; crossed bounds are none."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_layers_and_bounds_are_copies_that_nobody_can_write() -> None:
         arrays = [dense.weight, dense.bias, sparse.matrix.data, sparse.matrix.indices, sparse.matrix.indptr,
                   conv.weight, conv.to_sparse().data, channel.scale, channel.shift]  # fmt: skip
         assert not any(array.flags.writeable for array in arrays)
-    with pytest.raises(AttributeError, match="Dense.weight is set once"):
+    with pytest.raises(AttributeError, match=r"Dense\.weight is set once"):
         layers[0].weight = weight
     low, high = np.array([-1.0]), np.array([1.0])
     bounds = ReluBounds((low,), (high,))
@@ -266,11 +266,11 @@ def crossed(low: float, high: float, scale: float, names: tuple[str, ...]) -> _B
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_crossed_bounds_are_never_repaired_into_less_than_they_claim(scale: float) -> None:
     low, high = np.nextafter(scale, np.inf), scale
-    with pytest.raises(ValueError, match="gives certified bounds l = .* > u = "):
+    with pytest.raises(ValueError, match=r"gives certified bounds l = .* > u = "):
         crossed(low, high, scale, ("interval", "dual"))
     box = crossed(low, high, scale, ("interval", "exact"))
     assert (box.low[0], box.high[0]) == (high, low)
-    with pytest.raises(ValueError, match="gives bounds l = .* > u = "):
+    with pytest.raises(ValueError, match=r"gives bounds l = .* > u = "):
         crossed(scale * (1 + 1e-5), scale, scale, ("interval", "exact"))
 
 
@@ -280,7 +280,7 @@ def test_a_rung_that_lies_about_a_layer_is_found_out(
     """Certified bounds of which one must be false stop the run, by however little they cross."""
 
     def lying(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-        low, high = get_rung("interval").ranges(problem)  # type: ignore[misc]
+        _, high = get_rung("interval").ranges(problem)  # type: ignore[misc]
         return high + 1e-9 * np.abs(high), high
 
     monkeypatch.setitem(RUNGS, "liar", Rung("liar", Side.LOWER, "", "", ranges=lying, certifies=True))

@@ -240,7 +240,7 @@ def many_unstable(count: int, rng: np.random.Generator) -> Region:
 
 @pytest.mark.parametrize("made_error", [0.0, 1e-3])
 def test_derived_cuts_hold_in_rational_arithmetic(made_error: float) -> None:
-    """fixed ≤ Σ_I min w v, and slope ≥ fixed + Σ_{∉I} max w v + b + δ, exactly; δ dominates where weights are rounded."""
+    """fixed ≤ Σ_I min w v, slope ≥ fixed + Σ_{∉I} max w v + b + δ, exactly; δ is large where weights are rounded."""
     rng = np.random.default_rng(1)
     for trial in range(12):
         layers = [Dense(rng.normal(size=(60, 2))), Dense(rng.normal(size=(4, 60)) * 10.0 ** (trial - 6))]

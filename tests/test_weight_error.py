@@ -1,4 +1,4 @@
-"""Errors of merged and normalised weights: never below the exact difference, 0 where arithmetic is exact, and charged."""
+"""Errors of merged and normalised weights: never below the exact difference, 0 where that is 0, and charged."""
 
 from __future__ import annotations
 

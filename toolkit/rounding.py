@@ -12,7 +12,8 @@ and so an error of at most γ_{n+OPERATIONS} times that; the box's middle and ha
 are covered by it too. W and b may themselves be rounded (AffineMap.column_error, bias_error): the map the user gave
 differs by at most λ·(ΔW y + Δb) ≤ ‖λ‖₂(Σ_j ‖ΔW_:j‖₂ r_j + ‖Δb‖₂), added to the map's number. The constants are
 themselves rounded, by much less than SAFETY. Underflow adds less than TINY per unit of r, and less than
-γ‖ν‖₂·LEAST_SIZE in a product with ν. What overflows makes a norm, an error or the value infinite or NaN, and the bound −∞ (`outward`).
+γ‖ν‖₂·LEAST_SIZE in a product with ν. What overflows makes a norm, an error or the value infinite or NaN, and the bound
+−∞ (`outward`).
 
 Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", §3.1, §3.5. Trusted: IEEE 754 binary64 with
 rounding to nearest, and matrix products that only add products of entries (no Strassen). Checked: tests hold every term
@@ -145,8 +146,8 @@ def float32_error(layers: Sequence[AffineMap], ball: LinfBall, relu_bounds: Relu
     e ← |W|e + γ_{n+3}(|W|(r + e) + |b|) + (n+3)·2⁻¹²⁶(1 + Σ(r + e)), in u = 2⁻²⁴, from e = u·|x| + 2⁻¹²⁶ for the
     rounded input; r bounds |y| by |W|r + |b|, and by u where relu_bounds are given; the last term is underflow, flushed
     to zero or not. Covers weights rounded to float32, and the error that the maps carry themselves. +inf where a sum
-    may overflow float32. Shape (outputs,). The margin of a row c loses at most |c|·error: a margin proven above that holds
-    for float32 inference too. Trusted: float32 sums of products in any order, no reduced-precision units (TF32,
+    may overflow float32. Shape (outputs,). The margin of a row c loses at most |c|·error: a margin proven above that
+    holds for float32 inference too. Trusted: float32 sums of products in any order, no reduced-precision units (TF32,
     Winograd).
     """
     size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
