@@ -62,7 +62,7 @@ class Checked:
 def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool:
     """Whether there is a claim > 0 for every class but the label, and at least one."""
     others = set(range(classes)) - {label}
-    return bool(others) and set(claims) == others and min(claims.values()) > 0
+    return bool(others) and set(claims) == others and all(claim > 0 for claim in claims.values())
 
 
 def check_proof(path: str | Path, network: Network) -> Checked:
