@@ -10,6 +10,8 @@ The ball is a set of real points; its ends x ± ε are seldom floats. Bounds tak
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,6 +114,13 @@ class LinfBall:
     def size(self) -> int:
         """Number of input coordinates n."""
         return int(self.center.size)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over centre, ε and domain: equal digests are the same set."""
+        state = hashlib.sha256(self.center.tobytes())
+        state.update(json.dumps([self.eps, self.domain]).encode())
+        return state.hexdigest()
 
     @cached_property
     def lower(self) -> FloatArray:

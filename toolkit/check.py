@@ -11,6 +11,7 @@ Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,33 @@ class RejectedProofError(ValueError):
 
 @dataclass(frozen=True)
 class Checked:
-    """What a verified proof states: F_label − F_t ≥ claims[t] on the ball."""
+    """What a verified proof states: F_label − F_t ≥ claims[t] on the ball, of a network with this many classes."""
 
     ball: LinfBall
     label: int
     claims: dict[int, float]
     leaves: int
+    classes: int
 
     @property
     def positive(self) -> bool:
         """Whether all classes but the label were shown to lose: no adversarial example in the ball."""
-        return min(self.claims.values(), default=-1.0) > 0
+        return no_class_wins(self.label, self.classes, self.claims)
+
+    def require(self, center: Any = None, eps: float | None = None, label: int | None = None) -> None:
+        """Raise RejectedProofError unless the proof is about this centre, ε and class (None: not asked)."""
+        if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
+            raise RejectedProofError("the ball's centre is not the image")
+        if eps is not None and float(eps) != self.ball.eps:
+            raise RejectedProofError(f"the proof is about ε = {self.ball.eps}, not {float(eps)}")
+        if label is not None and label != self.label:
+            raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
+
+
+def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool:
+    """Whether there is a claim > 0 for every class but the label, and at least one."""
+    others = set(range(classes)) - {label}
+    return bool(others) and set(claims) == others and all(claim > 0 for claim in claims.values())
 
 
 def check_proof(path: str | Path, network: Network) -> Checked:
@@ -72,10 +89,11 @@ class _Check:
         _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
         _require(header["network"] == network.digest, "the network has another digest than the proof's")
         self.ball = LinfBall(self._floats("center", (network.input_size,)), header["eps"], header["domain"])
-        _require(header["ball"] == _digest(self.ball), "the ball has another digest than the proof's")
+        _require(header["ball"] == self.ball.digest, "the ball has another digest than the proof's")
         self.label, self.targets = int(header["label"]), [int(t) for t in header["targets"]]
         classes = range(network.output_size)
         _require(self.label in classes and set(self.targets) <= set(classes) - {self.label}, "no such class")
+        _require(bool(self.targets), "it names no target, so it states nothing")
         _require(len(header["claims"]) == len(self.targets) == len(set(self.targets)), "one claim per target needed")
 
     def run(self) -> Checked:
@@ -90,7 +108,7 @@ class _Check:
         for target, claim in zip(self.targets, self.header["claims"], strict=True):
             leaves += self._check_target(region, target, float(claim))
         claims = dict(zip(self.targets, map(float, self.header["claims"]), strict=True))
-        return Checked(self.ball, self.label, claims, leaves)
+        return Checked(self.ball, self.label, claims, leaves, self.network.output_size)
 
     def _floats(self, name: str, shape: tuple[int, ...], kind: str = "f") -> Any:
         array = self.content.get(name)
@@ -150,6 +168,7 @@ class _Check:
         _require(bool(np.all(np.diff(ends) >= 0)), f"{name}.ends must not fall")
         _require(bool(np.all((cuts >= 0) & (cuts < self.cut_neurons.size))), f"{name}.cuts out of range")
         _require(bool(np.all(np.isin(phases, (-1, 0, 1)))), f"{name}.phases must be −1, 0 or 1")
+        _require(not empty.all(), f"every leaf of target {target} is said to be empty, but the ball is not")
         _require(_covers(phases), f"the leaves of target {target} do not cover every case")
         row = np.zeros((1, self.network.output_size))
         row[0, self.label], row[0, target] = 1.0, -1.0
@@ -201,11 +220,3 @@ def _covers(phases: Any) -> bool:
             chosen = phases[leaves, neuron] == phase
             waiting.append((leaves[chosen], rest[chosen]))
     return True
-
-
-def _digest(ball: LinfBall) -> str:
-    import hashlib
-
-    state = hashlib.sha256(np.ascontiguousarray(ball.center).tobytes())
-    state.update(json.dumps([ball.eps, ball.domain]).encode())
-    return state.hexdigest()

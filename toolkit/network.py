@@ -148,7 +148,15 @@ class Network:
             raise ValueError(f"layer must be in -1 … {count - 1}, got {layer}")
         if layer in (-1, count - 1):
             return self
-        return Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
+        part = Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
+        if "prefix_digests" in self.__dict__:  # hashing is done once for all cuts
+            part.__dict__["prefix_digests"] = self.prefix_digests[: layer + 1]
+        return part
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over kinds, shapes, float64 weights and their errors: equal digests compute the same function."""
+        return self.prefix_digests[-1]
 
     @cached_property
     def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
@@ -162,14 +170,16 @@ class Network:
         return tuple(found)
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 over kinds, shapes and float64 weights: equal digests compute the same function."""
+    def prefix_digests(self) -> tuple[str, ...]:
+        """The digest of `cut(k)` for every map k, in one pass."""
         state = hashlib.sha256()
+        found = []
         for k, layer in enumerate(self.layers):
             for key, array in _pack(layer, k).items():
                 state.update(f"{key}{array.shape}{array.dtype.str}".encode())
                 state.update(np.ascontiguousarray(array).tobytes())
-        return state.hexdigest()
+            found.append(state.copy().hexdigest())
+        return tuple(found)
 
     def save(self, path: str | Path) -> Path:
         """Write a .npz (no pickle): weights float32 where that is exact, else float64, and the metadata."""
@@ -268,7 +278,16 @@ def _shortest(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _pack(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
-    """The arrays that define one layer, under keys `layerK.kind.part`."""
+    """The arrays that define one layer, under keys `layerK.kind.part`, and `layerK.error.part` where it has errors."""
+    arrays = _pack_weights(layer, k)
+    if layer.column_error is not None:
+        arrays[f"layer{k}.error.columns"] = layer.column_error
+    if layer.bias_error:
+        arrays[f"layer{k}.error.bias"] = np.array(layer.bias_error)
+    return arrays
+
+
+def _pack_weights(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
     if isinstance(layer, Dense):
         return {f"layer{k}.dense.weight": layer.weight, f"layer{k}.dense.bias": layer.bias}
     if isinstance(layer, Conv2d):
@@ -295,6 +314,14 @@ def _pack(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
 
 
 def _unpack(parts: Mapping[str, NDArray[Any]], k: int) -> AffineMap:
+    errors = f"layer{k}.error.columns", f"layer{k}.error.bias"
+    layer = _unpack_weights({key: value for key, value in parts.items() if key not in errors}, k)
+    if not set(errors) & set(parts):
+        return layer
+    return layer.with_error(parts.get(errors[0]), float(parts.get(errors[1], 0.0)))
+
+
+def _unpack_weights(parts: Mapping[str, NDArray[Any]], k: int) -> AffineMap:
     own = {key.split(".", 2)[2]: value for key, value in parts.items() if key.startswith(f"layer{k}.")}
     kinds = {key.split(".", 2)[1] for key in parts if key.startswith(f"layer{k}.")}
     match kinds:

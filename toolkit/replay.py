@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from toolkit.balls import FloatArray
-from toolkit.floats import SAFETY, gamma
+from toolkit.float_error import SAFETY, gamma
 from toolkit.layers import AffineMap
 from toolkit.network import Network
 

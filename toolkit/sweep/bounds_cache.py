@@ -30,7 +30,8 @@ def load_bounds(path: Path, chain: Chain) -> tuple[ReluBounds, float] | None:
             count = int(archive["layers"])
             lower = tuple(archive[f"lower{k}"] for k in range(count))
             upper = tuple(archive[f"upper{k}"] for k in range(count))
-            return ReluBounds(lower, upper, chain, bool(archive["certified"])), float(archive["seconds"])
+            certified, region = bool(archive["certified"]), str(archive["region"])
+            return ReluBounds(lower, upper, chain, certified, region), float(archive["seconds"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
@@ -40,6 +41,7 @@ def save_bounds(path: Path, bounds: ReluBounds, seconds: float) -> None:
     arrays = {f"lower{k}": low for k, low in enumerate(bounds.lower)}
     arrays |= {f"upper{k}": high for k, high in enumerate(bounds.upper)}
     arrays["certified"] = np.array(bounds.certified)
+    arrays["region"] = np.array(bounds.region)
     data = io.BytesIO()
     np.savez(data, layers=np.int64(len(bounds)), seconds=np.float64(seconds), **arrays)  # type: ignore[arg-type]
     replace_file(path, data.getvalue())
