@@ -1,0 +1,81 @@
+"""Files that are whole or absent: a reader, or a writer killed at any moment, sees the old content or the new one.
+
+The new content goes to a draft in the same folder, is synced to the disk and takes the file's name in one step
+(os.replace); then the folder is synced. Checked: nothing but the draft is touched before the content is complete.
+Trusted: that the file system renames atomically.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def write_atomically(path: str | Path, mode: str = "wb", newline: str | None = None) -> Iterator[IO[Any]]:
+    """A file to write to, which becomes `path` when the block ends, and vanishes if the block raises.
+
+    mode: "wb", or "w" for UTF-8 text. Missing folders are made. An existing file's permissions are kept. A symbolic
+    link is replaced, not followed, so that a planted one cannot direct the writing elsewhere; a device or pipe, such as
+    /dev/stdout, is written to as it is. Raises IsADirectoryError for a folder, OSError as writing does.
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode must be wb or w, got {mode!r}")
+    target = Path(path)
+    encoding = None if mode == "wb" else "utf-8"
+    permissions = _permissions(target)
+    if permissions is None:
+        with target.open(mode, encoding=encoding, newline=newline) as file:
+            yield file
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex[:8]}")
+    try:
+        with draft.open(mode, encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if permissions:
+            draft.chmod(permissions)
+        os.replace(draft, target)
+    except BaseException:  # Ctrl-C included: no drafts are left behind
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def _permissions(target: Path) -> int | None:
+    """Those of the regular file there, 0 where there is none, None for a device or pipe."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{target} is a folder, and a file is to be written there")
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return 0 if target.is_symlink() else stat.S_IMODE(found.st_mode)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text in one step and return the path; lone surrogates, which no UTF-8 has, become ?."""
+    with write_atomically(path) as file:
+        file.write(text.encode("utf-8", "replace"))
+    return Path(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new and renamed names in a folder survive a power cut, where the system can."""
+    if os.name == "posix":
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems refuse to sync a folder
+                os.fsync(file)
+        finally:
+            os.close(file)
