@@ -90,5 +90,5 @@ def _mapped(frame: pd.DataFrame, change: Callable[[object], str]) -> pd.DataFram
     for k, dtype in enumerate(frame.dtypes):
         if getattr(dtype, "kind", "O") == "O":  # texts and categories
             values = frame.iloc[:, k].astype(object)
-            shown.isetitem(k, values.map(lambda value: change(value) if isinstance(value, str) else value))
+            shown.isetitem(k, [change(value) if isinstance(value, str) else value for value in values])
     return shown
