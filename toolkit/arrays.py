@@ -217,7 +217,7 @@ def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
 def checked_range(
     name: str, values: NDArray[Any], low: float | None = None, high: float | None = None, finite: bool = False
 ) -> NDArray[Any]:
-    """The values, once all are in [low, high] and, if asked for, finite. Raises ArchiveError with the first that is not."""
+    """The values, once all are in [low, high] and, if asked for, finite. Raises ArchiveError with the first."""
     wrong = ~np.isfinite(values) if finite else np.zeros(values.shape, dtype=np.bool_)
     if low is not None:
         wrong |= ~(values >= low)

@@ -13,7 +13,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from toolkit.names import csv_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -67,6 +73,27 @@ def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text in one step and return the path; lone surrogates, which no UTF-8 has, become ?."""
     with write_atomically(path) as file:
         file.write(text.encode("utf-8", "replace"))
+    return Path(path)
+
+
+def write_csv(path: str | Path, frame: pd.DataFrame, float_format: str | None = None) -> Path:
+    """Write a frame without its index as CSV, in one step, and return the path; texts as `names.csv_text` gives them."""
+    with write_atomically(path, "w", newline="") as file:
+        csv_frame(frame).to_csv(file, index=False, float_format=float_format, lineterminator="\n")
+    return Path(path)
+
+
+def write_parquet(path: str | Path, frame: pd.DataFrame, **options: Any) -> Path:
+    """Write a frame without its index as Parquet, in one step, and return the path."""
+    with write_atomically(path) as file:
+        frame.to_parquet(file, index=False, **options)
+    return Path(path)
+
+
+def write_figure(path: str | Path, figure: Figure, **options: Any) -> Path:
+    """Save a figure in the format of the path's ending, in one step, and return the path. options: of savefig."""
+    with write_atomically(path) as file:
+        figure.savefig(file, format=Path(path).suffix.removeprefix("."), **options)
     return Path(path)
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LONGEST_NAME = 100  # of a name that becomes a path
-LONGEST_SHOWN = 60  # of a name in a figure, whose size grows with its titles
-_PATH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]*")
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+LONGEST_SHOWN = 100  # of a name in a figure, whose size grows with its titles
+_SEPARATORS = frozenset('<>:"/\\|?*')  # of paths, drives and streams, or forbidden by Windows
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])( *\..*)?", re.IGNORECASE)
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (as text direction), surrogates, separators
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -25,17 +25,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def path_name(name: str, what: str) -> str:
     """The name, fit to be one part of a path on every system; what: how messages call it.
 
-    Raises ValueError for a name that is empty, too long, not of the characters allowed, or a device of Windows.
+    Raises ValueError for a name that is empty, too long, holds a separator or a control character, begins with a dot or
+    dash, or is a device of Windows.
     """
     if not name:
         raise ValueError(f"{what} must not be empty")
-    if len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_NAME or len(name.encode("utf-8", "replace")) > 2 * LONGEST_NAME:
         raise ValueError(f"{what} must have at most {LONGEST_NAME} characters, got {len(name)}")
-    if not _PATH_NAME.fullmatch(name) or name.endswith("."):
+    if printable(name) != name or _SEPARATORS.intersection(name):
         raise ValueError(
-            f"{what} must be made of letters and digits of ASCII and . _ - + = , @, begin with a letter or digit "
-            f"and not end with a dot, got {name!r}"
+            f"{what} must have no control characters and none of {' '.join(sorted(_SEPARATORS))}, got {name!r}"
         )
+    if not name[0].isalnum() or name[-1] in ". ":
+        raise ValueError(f"{what} must begin with a letter or digit and not end with a dot or space, got {name!r}")
     if _RESERVED.fullmatch(name):
         raise ValueError(f"{what} must not be a device name of Windows, got {name!r}")
     return name
@@ -61,6 +63,11 @@ def markup_text(text: object) -> str:
 def plot_text(text: object) -> str:
     """Text for a figure: $ stays a dollar sign instead of starting mathtext."""
     return shortened(printable(text)).replace("$", r"\$")
+
+
+def plotly_text(text: object) -> str:
+    """Text for Plotly, which reads a few HTML tags and %{…} in labels."""
+    return shortened(printable(text)).replace("&", "&amp;").replace("<", "&lt;").replace("%{", "% {")
 
 
 def markdown_text(text: object) -> str:

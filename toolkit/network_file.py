@@ -1,8 +1,10 @@
 """Reading a network's .npz: every key known, every shape and index checked before a map is built from it.
 
     header                                 JSON: format, name, layers, input_shape, metadata
-    layerK.dense.weight, .bias             layerK.conv2d.weight, .bias, .geometry (shape, stride, padding, dilation, groups)
-    layerK.channel.scale, .shift, .shape   layerK.sparse.data, .indices, .indptr, .shape, .bias   (CSR)
+    layerK.dense.weight, .bias
+    layerK.conv2d.weight, .bias, .geometry (shape, stride, padding, dilation, groups)
+    layerK.channel.scale, .shift, .shape
+    layerK.sparse.data, .indices, .indptr, .shape, .bias   (CSR)
     layerK.error.columns, .bias            optional, both or none: what merging maps into this one may have rounded
 
 Checked: what arrays.py checks; indices inside the matrix; sizes that multiply to what can be computed with. Not

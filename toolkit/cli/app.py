@@ -14,6 +14,7 @@ from rich.text import Text
 
 from toolkit.cli.errors import expected_message
 from toolkit.cli.results import results_app
+from toolkit.names import printable
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
@@ -290,7 +291,7 @@ def train(
     from toolkit.training.loop import train_spec
 
     written = train_spec(spec, out, only=only or None, force=force)
-    Console().print(f"trained: {', '.join(str(path) for path in written)}", highlight=False)
+    Console().print(f"trained: {', '.join(map(printable, written))}", highlight=False, markup=False)
 
 
 @app.command()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from toolkit.names import printable, shortened
+
+LONGEST = 2000  # characters of a message: a file can make one as long as itself
 EXTRAS = {
     "torch": "train",
     "onnx": "onnx",
@@ -42,4 +45,4 @@ def expected_message(error: Exception) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shortened(" ".join(printable(text).split()), LONGEST)

@@ -15,8 +15,8 @@ import pandas as pd
 from rich.console import Console
 from rich.live import Live
 
-from toolkit.atomic import write_atomically
-from toolkit.names import csv_frame, markup_text, printable
+from toolkit.atomic import write_atomically, write_csv, write_parquet
+from toolkit.names import markup_text, printable
 from toolkit.problem import Status
 from toolkit.provenance import PROVENANCE, read_provenance, read_runs, run_name
 from toolkit.store import (
@@ -168,11 +168,9 @@ def export_rows(out: str | Path, target: str | Path, everything: bool = False) -
         raise ValueError(f"rows are exported to {', '.join(EXPORTS)}, got {path.name!r}")
     rows = read_rows(out, everything)
     if path.suffix == ".parquet":
-        with write_atomically(path) as file:
-            rows.to_parquet(file, index=False)
+        write_parquet(path, rows)
     elif path.suffix == ".csv":
-        with write_atomically(path, "w", newline="") as file:
-            csv_frame(rows).to_csv(file, index=False)
+        write_csv(path, rows)
     else:
         with write_atomically(path, "w") as file:
             file.writelines(f"{json.dumps(record)}\n" for record in rows.to_dict("records"))
@@ -182,9 +180,9 @@ def export_rows(out: str | Path, target: str | Path, everything: bool = False) -
 def verify(out: str | Path) -> list[Finding]:
     """Whether a results folder is whole: lines, keys, runs, and rows that contradict themselves.
 
-    Checked: every file can be read, every line is a row; every planned row is there; every row's run is recorded; statuses are known; no NaN
-    bound; lower ≤ upper and ≤ clean_margin to 1e-6 relative; failed rows say why. Not checked: rows against each
-    other (the report does) and against a new computation.
+    Checked: every file can be read, every line is a row; every planned row is there; every row's run is recorded;
+    statuses are known; no NaN bound; lower ≤ upper and ≤ clean_margin to 1e-6 relative; failed rows say why. Not
+    checked: rows against each other (the report does) and against a new computation.
     """
     folder = Path(out)
     with warnings.catch_warnings():

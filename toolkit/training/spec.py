@@ -69,7 +69,7 @@ class NetworkSpec(StrictModel):
     are recorded with the network. device: cpu, cuda, or auto (cuda where there is one). threads: of torch.
     """
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     dataset: str
     hidden: tuple[int, ...] | None = None
     layers: tuple[LayerSpec, ...] | None = None
