@@ -60,6 +60,9 @@ class Archive:
         """Names of the members, in the file's order."""
         return tuple(self._members)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._members
+
     def require(self, allowed: Collection[str]) -> None:
         """Raise ArchiveError unless the members are exactly those: none is missing, none would be ignored."""
         require_keys("member", self._members, allowed, allowed)

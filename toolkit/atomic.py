@@ -77,7 +77,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_csv(path: str | Path, frame: pd.DataFrame, float_format: str | None = None) -> Path:
-    """Write a frame without its index as CSV, in one step, and return the path; texts as `names.csv_text` gives them."""
+    """Write a frame without its index as CSV in one step and return the path; see `names.csv_text`."""
     with write_atomically(path, "w", newline="") as file:
         csv_frame(frame).to_csv(file, index=False, float_format=float_format, lineterminator="\n")
     return Path(path)

@@ -80,14 +80,16 @@ def _content(archive: Archive) -> NetworkContent:
         raise ArchiveError(f"input_shape must be sizes ≥ 1 of at most {FEATURES} inputs, got {str(sizes)[:80]}")
     if not isinstance(header["metadata"], dict):
         raise ArchiveError(f"metadata must be a JSON object, got {type(header['metadata']).__name__}")
-    kinds = [_kind(archive, k) for k in range(count)]
+    known: dict[str, list[str]] = {}  # layer → its kinds
+    for place, kind in dict.fromkeys(tuple(key.split(".")[:2]) for key in archive.keys if key.count(".") == 2):
+        known.setdefault(place, []).extend([kind] if kind in PARTS else [])
+    kinds = [_kind(known.get(f"layer{k}", []), k) for k in range(count)]
     archive.require(["header", *(key for k, kind in enumerate(kinds) for key in _layer_keys(archive, k, kind))])
     layers = [_layer(archive, k, kind) for k, kind in enumerate(kinds)]
     return NetworkContent(layers, checked_text(header, "name"), header["metadata"], tuple(sizes))
 
 
-def _kind(archive: Archive, k: int) -> str:
-    found = [kind for kind, parts in PARTS.items() if f"layer{k}.{kind}.{parts[0]}" in archive.keys]
+def _kind(found: list[str], k: int) -> str:
     if len(found) != 1:
         raise ArchiveError(f"layer {k} must be one of {', '.join(PARTS)}, got {' and '.join(found) or 'none'}")
     return found[0]
@@ -95,13 +97,13 @@ def _kind(archive: Archive, k: int) -> str:
 
 def _layer_keys(archive: Archive, k: int, kind: str) -> Iterator[str]:
     yield from (f"layer{k}.{kind}.{part}" for part in PARTS[kind])
-    if any(f"layer{k}.error.{part}" in archive.keys for part in ERROR_PARTS):
+    if any(f"layer{k}.error.{part}" in archive for part in ERROR_PARTS):
         yield from (f"layer{k}.error.{part}" for part in ERROR_PARTS)
 
 
 def _layer(archive: Archive, k: int, kind: str) -> AffineMap:
     layer = _READERS[kind](archive, f"layer{k}.{kind}.")
-    if f"layer{k}.error.columns" not in archive.keys:
+    if f"layer{k}.error.columns" not in archive:
         return layer
     columns = archive.array(f"layer{k}.error.columns", (layer.input_size,), low=0.0, finite=True)
     bias = archive.array(f"layer{k}.error.bias", (), low=0.0, finite=True)

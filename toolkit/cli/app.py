@@ -12,7 +12,7 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
-from toolkit.cli.errors import expected_message
+from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.results import results_app
 from toolkit.names import printable
 
@@ -41,6 +41,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+@plain_warnings()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for an error told in one line, 130 after Ctrl-C.
 

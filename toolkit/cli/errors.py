@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 
 from toolkit.names import printable, shortened
@@ -42,6 +47,22 @@ def expected_message(error: Exception) -> str | None:
     if isinstance(error, ValueError | OSError):
         return _one_line(str(error)) or type(error).__name__
     return None
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings of the block as lines on stderr, "note: …", each text once, instead of Python's two with source code."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        text = _one_line(str(message))
+        if text not in seen:
+            seen.add(text)
+            print(f"note: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _one_line(text: str) -> str:
