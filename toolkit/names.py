@@ -48,6 +48,11 @@ def printable(text: object) -> str:
     return "".join(" " if unicodedata.category(char) in _HIDDEN else char for char in str(text))
 
 
+def printable_lines(text: str) -> str:
+    """`printable`, line by line."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
     """The text, cut with an ellipsis where it is longer."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

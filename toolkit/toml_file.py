@@ -41,6 +41,9 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         return tomllib.loads(text), text
+    except tomllib.TOMLDecodeError as error:
+        last = text.rstrip("\n").count("\n") + 1
+        raise ValueError(str(error).replace("end of document", f"end of document, line {last}")) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

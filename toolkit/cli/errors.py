@@ -61,7 +61,7 @@ def plain_warnings() -> Iterator[None]:
             print(f"note: {text}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from toolkit.atomic import write_text
-from toolkit.names import printable, printable_frame
+from toolkit.names import printable, printable_frame, printable_lines
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
@@ -172,9 +172,10 @@ def _run(run: Run) -> dict[str, Any]:
         "machine": ", ".join(str(value) for value in (machine.get("system"), machine.get("machine")) if value),
         "networks": ", ".join(f"{net['name']} ({net['digest'][:12]})" for net in run.get("networks", [])),
     }
+    other = {key: value for key, value in run.items() if key != "spec_text"}
     return {
-        "id": run.get("run_id", "run"),
-        "facts": {key: value for key, value in facts.items() if value not in (None, "")},
-        "spec": run.get("spec_text", ""),
-        "record": json.dumps({key: run[key] for key in run if key != "spec_text"}, indent=1, ensure_ascii=False),
+        "id": printable(run.get("run_id", "run")),
+        "facts": {key: printable(value) for key, value in facts.items() if value not in (None, "")},
+        "spec": printable_lines(run.get("spec_text", "")),
+        "record": printable_lines(json.dumps(other, indent=1, ensure_ascii=False)),
     }

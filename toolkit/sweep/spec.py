@@ -198,8 +198,9 @@ def _resolved(source: str, folder: Path) -> str:
 
 
 def _first(error: ValidationError) -> ErrorDetails:
-    """The problem to tell: of the first key's; of a union's complaints the one that got furthest."""
-    found = error.errors(include_url=False)
+    """The problem to tell: an unknown key, which says more than the missing one it may stand for, else the first key's;
+    of a union's complaints the one that got furthest."""
+    found = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
     same_key = [entry for entry in found if entry["loc"][:1] == found[0]["loc"][:1]]
     return max(same_key, key=lambda entry: len(entry["loc"]))
 
