@@ -483,3 +483,38 @@ def test_folders_and_missing_files_are_errors_in_one_line(
     assert shown.startswith("error: ")
     assert shown.count("\n") == 1
     assert "\x1b" not in shown
+
+
+# checkpoints of training
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weights", lambda old: [old[0][:1], *old[1:]], "weight 0 is"),
+        ("weights", lambda old: [old[0] * float("nan"), *old[1:]], "weight 0 must be finite"),
+        ("weights", lambda old: [old[0].double(), *old[1:]], "weight 0 is .*float64"),
+        ("weights", lambda old: old[:-1], "it has 3 weights, the network 4"),
+        ("history", lambda old: [old[0] | {"loss": "low"}], "history must hold epoch 1 as numbers"),
+        ("history", lambda old: [old[0] | {"epoch": 7}], "history must hold epoch 1 as numbers"),
+        ("extra", lambda _: 1, "unknown key 'extra'"),
+    ],
+)
+def test_checkpoints_are_checked_before_a_weight_is_set(
+    key: str, value: Callable[[Any], Any], message: str, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
+
+    weights = [torch.ones(3, 2), torch.ones(3), torch.ones(2, 3), torch.ones(2)]
+    optimizer = torch.optim.SGD([weight.requires_grad_() for weight in weights], 0.1)
+    path = tmp_path / "n.pt"
+    save_checkpoint(path, "d", [2 * weight for weight in weights], optimizer, [{"epoch": 1, "loss": 0.5}])
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {key: value(state.get(key))}, path)
+    with pytest.raises(ValueError, match=rf"n\.pt is not a checkpoint .*{message}"):
+        load_checkpoint(path, "d", weights, optimizer)
+    assert all(bool((weight == 1).all()) for weight in weights)
+    torch.save(state, path)
+    assert load_checkpoint(path, "d", weights, optimizer) == [{"epoch": 1, "loss": 0.5}]
+    assert all(bool((weight == 2).all()) for weight in weights)

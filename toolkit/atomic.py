@@ -40,7 +40,7 @@ def write_atomically(path: str | Path, mode: str = "wb", newline: str | None = N
             yield file
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex[:8]}")
+    draft = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}")
     try:
         with draft.open(mode, encoding=encoding, newline=newline) as file:
             yield file
@@ -49,9 +49,11 @@ def write_atomically(path: str | Path, mode: str = "wb", newline: str | None = N
         if permissions:
             draft.chmod(permissions)
         os.replace(draft, target)
-    except BaseException:  # Ctrl-C included: no drafts are left behind
+    except BaseException as error:  # Ctrl-C included: no drafts are left behind
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(draft):
+            error.filename = str(target)
         raise
     sync_folder(target.parent)
 

@@ -203,7 +203,7 @@ def _solvers() -> dict[str, dict[str, Any]]:
 
 def _write(out: Path, runs: list[dict[str, Any]]) -> None:
     text = json.dumps({"format": FORMAT, "runs": runs}, indent=1, ensure_ascii=False)
-    replace_file(out / PROVENANCE, f"{text}\n".encode())
+    replace_file(out / PROVENANCE, f"{text}\n".encode("utf-8", "replace"))
 
 
 def _now() -> str:
