@@ -3,14 +3,14 @@
 1. Network and ball have the digests in the file. 2. l,u hold, layer by layer: by the certified bound of certificate.py
 at the dual rung's multipliers, or at stored ones. 3. Every target's leaves cover all activation patterns: they form a
 binary tree. 4. Every leaf's bound reaches the claim, or proves the leaf empty; cuts are derived again from the
-network, never read. Shares with the search only certificate.py, rounding.py and what removes inactive neurons.
+network, never read. Shares with the search only certificate.py, rounding.py and what removes inactive neurons. A key
+that is not used, or an array of another kind, rejects the file (proof_file.py).
 
 Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py states it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.alive import restrict_to_alive
+from toolkit.arrays import ArchiveError, open_archive
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certificate import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.network import Network
 from toolkit.problem import ReluBounds
+from toolkit.proof_file import LIMIT, RATIO, read_arrays, read_header
 from toolkit.rounding import Region, make_region
 
 FORMAT = 1
@@ -68,14 +70,19 @@ def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            content = {name: archive[name] for name in archive.files}
-        header = json.loads(str(content["header"]))
+        with open_archive(path, LIMIT, RATIO) as archive:
+            header = read_header(archive)
+            _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
+            _require(header["network"] == network.digest, "the network has another digest than the proof's")
+            content = read_arrays(archive, network.input_size, network.relu_sizes, header["targets"])
         return _Check(network, header, content).run()
-    except (RejectedProofError, FileNotFoundError):
+    except ArchiveError as error:
+        raise RejectedProofError(f"malformed: {error}") from None
+    except (RejectedProofError, OSError):
         raise
-    except Exception as error:  # a damaged file surfaces as anything from zlib.error to IndexError
-        raise RejectedProofError(f"malformed: {type(error).__name__}: {str(error).splitlines()[:1]}") from None
+    except Exception as error:  # numbers that fit each other as little as IndexError and OverflowError say
+        reason = (str(error).splitlines() or ["no message"])[0][:200]
+        raise RejectedProofError(f"malformed: {type(error).__name__}: {reason}") from None
 
 
 def _require(condition: bool, reason: str) -> None:

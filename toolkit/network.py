@@ -20,10 +20,11 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.atomic import write_atomically
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
+from toolkit.network_file import FORMAT_VERSION, read_network_file
 
 FloatArray = NDArray[np.float64]
-FORMAT_VERSION = 1
 
 
 class Flatten:
@@ -182,7 +183,7 @@ class Network:
         return tuple(found)
 
     def save(self, path: str | Path) -> Path:
-        """Write a .npz (no pickle): weights float32 where that is exact, else float64, and the metadata."""
+        """Write a .npz (no pickle) in one step: weights float32 where that is exact, else float64, and the metadata."""
         target = Path(path)
         if target.suffix != ".npz":
             raise ValueError(f"networks are saved as .npz, got {target.name!r}")
@@ -196,8 +197,7 @@ class Network:
             "input_shape": self.input_shape,
             "metadata": self.metadata,
         }
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
+        with write_atomically(target) as file:
             np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
         return target
 
@@ -280,10 +280,9 @@ def _shortest(array: NDArray[Any]) -> NDArray[Any]:
 def _pack(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
     """The arrays that define one layer, under keys `layerK.kind.part`, and `layerK.error.part` where it has errors."""
     arrays = _pack_weights(layer, k)
-    if layer.column_error is not None:
-        arrays[f"layer{k}.error.columns"] = layer.column_error
-    if layer.bias_error:
-        arrays[f"layer{k}.error.bias"] = np.array(layer.bias_error)
+    if layer.column_error is not None or layer.bias_error:
+        columns = np.zeros(layer.input_size) if layer.column_error is None else layer.column_error
+        arrays |= {f"layer{k}.error.columns": columns, f"layer{k}.error.bias": np.array(layer.bias_error)}
     return arrays
 
 
@@ -313,41 +312,9 @@ def _pack_weights(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _unpack(parts: Mapping[str, NDArray[Any]], k: int) -> AffineMap:
-    errors = f"layer{k}.error.columns", f"layer{k}.error.bias"
-    layer = _unpack_weights({key: value for key, value in parts.items() if key not in errors}, k)
-    if not set(errors) & set(parts):
-        return layer
-    return layer.with_error(parts.get(errors[0]), float(parts.get(errors[1], 0.0)))
-
-
-def _unpack_weights(parts: Mapping[str, NDArray[Any]], k: int) -> AffineMap:
-    own = {key.split(".", 2)[2]: value for key, value in parts.items() if key.startswith(f"layer{k}.")}
-    kinds = {key.split(".", 2)[1] for key in parts if key.startswith(f"layer{k}.")}
-    match kinds:
-        case _ if kinds == {"dense"}:
-            return Dense(own["weight"], own["bias"])
-        case _ if kinds == {"conv2d"}:
-            g = [int(v) for v in own["geometry"]]
-            return Conv2d(own["weight"], own["bias"], (g[0], g[1], g[2]), g[3:5], g[5:7], g[7:9], g[9])
-        case _ if kinds == {"channel"}:
-            s = [int(v) for v in own["shape"]]
-            return ChannelAffine(own["scale"], own["shift"], (s[0], s[1], s[2]))
-        case _ if kinds == {"sparse"}:
-            shape = tuple(int(v) for v in own["shape"])
-            return Sparse(sp.csr_array((own["data"], own["indices"], own["indptr"]), shape=shape), own["bias"])
-    raise ValueError(f"layer {k} must be dense, conv2d, channel or sparse, got {sorted(kinds)}")
-
-
 def _load_npz(path: Path) -> Network:
+    content = read_network_file(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            parts = {key: archive[key] for key in archive.files}
-        header = json.loads(str(parts.pop("header")))
-        if header["format"] != FORMAT_VERSION:
-            raise ValueError(f"its format must be {FORMAT_VERSION}, got {header['format']!r}")
-        layers = [_unpack(parts, k) for k in range(int(header["layers"]))]
-        return Network(layers, header["name"] or path.stem, header["metadata"], header["input_shape"])
-    except Exception as error:  # a damaged archive surfaces as anything from zlib.error to NotImplementedError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not a relugap network: {reason}") from None
+        return Network(content.layers, content.name or path.stem, content.metadata, content.input_shape)
+    except ValueError as error:  # sizes that do not chain
+        raise ValueError(f"{path} is not a relugap network: {error}") from None

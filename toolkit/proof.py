@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.atomic import write_atomically
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.check import no_class_wins
 from toolkit.leaves import CutStore, Evidence, Leaves
@@ -105,8 +106,7 @@ def write_proof(
         "cut.ends": np.cumsum([subset.size for subset in store.subsets], dtype=np.int64),
         "cut.columns": columns.astype(np.int32),
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("wb") as file:
+    with write_atomically(path) as file:
         np.savez_compressed(file, **content)
     return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
 

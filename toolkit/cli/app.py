@@ -12,8 +12,9 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
-from toolkit.cli.errors import expected_message
+from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.results import results_app
+from toolkit.names import printable
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+@plain_warnings()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for an error told in one line, 130 after Ctrl-C.
 
@@ -301,7 +303,7 @@ def train(
     from toolkit.training.loop import train_spec
 
     written = train_spec(spec, out, only=only or None, force=force)
-    Console().print(f"trained: {', '.join(str(path) for path in written)}", highlight=False)
+    Console().print(f"trained: {', '.join(map(printable, written))}", highlight=False, markup=False)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from toolkit.balls import LinfBall
 from toolkit.check import Checked, RejectedProofError, check_proof
 from toolkit.cli.certify import Question, centre
 from toolkit.data import load_dataset
+from toolkit.names import markup_text, printable
 from toolkit.network import Network
 from toolkit.problem import Settings
 
@@ -27,7 +28,7 @@ def prove(question: Question, path: Path, time_limit: float | None) -> None:
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
-    Console().print(f"proof {path}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
+    Console().print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
 
 
 def answer_check(path: Path, source: str, architecture: str | None, data: str | None, index: int | None) -> bool:
@@ -45,7 +46,7 @@ def answer_check(path: Path, source: str, architecture: str | None, data: str | 
         if data is not None and index is not None:
             _compare(checked, data, index)
     except RejectedProofError as error:
-        console.print(f"[bold red]REJECTED[/]: {error}", highlight=False)
+        console.print(f"[bold red]REJECTED[/]: {markup_text(error)}", highlight=False)
         return False
     where = f"domain [{checked.ball.domain[0]:g}, {checked.ball.domain[1]:g}]" if checked.ball.domain else "no domain"
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",

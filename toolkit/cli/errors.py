@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 
+from toolkit.names import printable, shortened
+
+LONGEST = 2000  # characters of a message: a file can make one as long as itself
 EXTRAS = {
     "torch": "train",
     "onnx": "onnx",
@@ -41,5 +49,21 @@ def expected_message(error: Exception) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings of the block as lines on stderr, "note: …", each text once, instead of Python's two with source code."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        text = _one_line(str(message))
+        if text not in seen:
+            seen.add(text)
+            print(f"note: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shortened(" ".join(printable(text).split()), LONGEST)

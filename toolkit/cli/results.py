@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from toolkit.names import printable, printable_frame
+
 results_app = typer.Typer(no_args_is_help=True, help="Look at, check, export, compact and watch results folders.")
 
 
@@ -20,8 +22,8 @@ def list_folders(
     """
     from toolkit.sweep.results import list_results
 
-    frame = list_results(root)
-    typer.echo(f"no results folders in {root}" if frame.empty else frame.to_string(index=False))
+    frame = printable_frame(list_results(root))
+    typer.echo(printable(f"no results folders in {root}") if frame.empty else frame.to_string(index=False))
 
 
 @results_app.command()
@@ -33,11 +35,11 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> N
     from toolkit.sweep.results import summarize
 
     summary = summarize(folder)
-    typer.echo(summary.statuses.to_string())
+    typer.echo(summary.statuses.rename(index=printable, columns=printable).to_string())
     typer.echo("\nseconds per rung")
-    typer.echo(summary.seconds.to_string(float_format=lambda value: f"{value:.2f}"))
+    typer.echo(summary.seconds.rename(index=printable).to_string(float_format=lambda value: f"{value:.2f}"))
     for line in summary.mixes:
-        typer.echo(f"mixed: {line}")
+        typer.echo(printable(f"mixed: {line}"))
 
 
 @results_app.command()
@@ -52,7 +54,7 @@ def export(
     """
     from toolkit.sweep.results import export_rows
 
-    typer.echo(f"wrote {export_rows(folder, target, everything)}")
+    typer.echo(printable(f"wrote {export_rows(folder, target, everything)}"))
 
 
 @results_app.command()
@@ -65,7 +67,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A results folder.")]) ->
     from toolkit.sweep.results import verify as verify_folder
 
     findings = verify_folder(folder)
-    typer.echo(findings_text(findings) or f"{folder} is whole")
+    typer.echo(findings_text(findings) or printable(f"{folder} is whole"))
     if any(finding.error for finding in findings):
         raise typer.Exit(1)
 
@@ -78,7 +80,7 @@ def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -
     """
     from toolkit.sweep.results import compact_results
 
-    typer.echo(f"{compact_results(folder)} rows in {folder / 'rows.parquet'}")
+    typer.echo(printable(f"{compact_results(folder)} rows in {folder / 'rows.parquet'}"))
 
 
 @results_app.command()

@@ -147,7 +147,7 @@ class _TaskRun:
         """The margin problem on l,u by the chain, and the seconds these l,u took when they were computed."""
         task, settings = self.task, self.task.work.settings
         path = bounds_path(task, chain) if task.work.cache_bounds else None
-        found = None if path is None else load_bounds(path, chain)
+        found = None if path is None else load_bounds(path, chain, self.network.relu_sizes)
         if found is None:
             started = time.perf_counter()
             bounds = layer_bounds(self.network, self.ball, chain, settings)

@@ -172,7 +172,9 @@ def write_snapshot(out: Path, snapshot: Snapshot) -> None:
 def read_snapshot(out: Path) -> Snapshot | None:
     """What the latest run last said about itself; None if there is nothing to read."""
     try:
-        return Snapshot(**json.loads((out / SNAPSHOT).read_text(encoding="utf-8")))
+        found = Snapshot(**json.loads((out / SNAPSHOT).read_text(encoding="utf-8")))
+        describe(found)  # raises for values of other types
+        return found
     except (OSError, ValueError, TypeError):
         return None
 
