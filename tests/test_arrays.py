@@ -92,7 +92,7 @@ def make_proof(path: Path) -> None:
 
 def make_cache(path: Path) -> None:
     sides = [np.array([-1.0, 0.5, -2.0]), np.array([0.0, 1.0])]
-    bounds = ReluBounds(tuple(sides), tuple(side + 1.0 for side in sides), CHAIN, True)
+    bounds = ReluBounds(tuple(sides), tuple(side + 1.0 for side in sides), CHAIN, True, "d" * 64)
     save_bounds(path, bounds, 0.5)
 
 
@@ -451,6 +451,8 @@ def test_every_bit_of_a_cache_counts(good: dict[str, Path], tmp_path: Path) -> N
     [
         ({"certified": 1}, "certified must be true or false"),
         ({"certified": False}, "another SHA-256"),
+        ({"region": "e" * 64}, "another SHA-256"),
+        ({"region": None}, "region must be a text"),
         ({"question": "b" * 40}, "its question is"),
         ({"code": "0" * 64}, "its code is"),
         ({"chain": ["interval"]}, "its chain is"),
