@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from toolkit.arguments import EPS_HINT, number_array, real_number, shown
+
 FloatArray = NDArray[np.float64]
 
 
@@ -69,13 +71,13 @@ class LinfBall:
     domain: tuple[float, float] | None = None
 
     def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
-        flat = np.array(center, dtype=np.float64).ravel()
+        flat = number_array("center", center).ravel()
         if flat.size == 0:
             raise ValueError("center must have at least one entry, got none")
         if not np.all(np.isfinite(flat)):
             where = int(np.flatnonzero(~np.isfinite(flat))[0])
             raise ValueError(f"center must be finite, got {flat[where]} at index {where}")
-        eps = float(eps)
+        eps = float(real_number("eps", eps, hint=EPS_HINT))
         if not (np.isfinite(eps) and eps >= 0):
             raise ValueError(f"eps must be finite and ≥ 0, got {eps}")
         flat.setflags(write=False)
@@ -90,9 +92,9 @@ class LinfBall:
 
     @staticmethod
     def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
-        if np.shape(domain) != (2,):
-            raise ValueError(f"domain must be (low, high), got {domain!r}")
-        low, high = float(domain[0]), float(domain[1])
+        if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2:
+            raise ValueError(f"domain must be (low, high), got {shown(domain)}")
+        low, high = (float(real_number("domain", end)) for end in domain)
         if not low < high:
             raise ValueError(f"domain must have low < high, got ({low}, {high})")
         outside = np.flatnonzero((center < low) | (center > high))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from toolkit.arguments import class_label, instance, names, optional_number, real_number
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layer_bounds import layer_bounds
 from toolkit.network import Network
@@ -80,7 +81,12 @@ def certify(
     Trusted: a MILP solver asked for by name, without settings.rigorous. Raises ValueError for an unknown rung, a label
     out of range, or shapes that do not fit.
     """
-    return _Climb(network, ball, label, bounds, tighten, settings or Settings(), time_limit, tolerance).run(ladder)
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    label, ladder = class_label("label", label, network.output_size), names("ladder", ladder, empty=False)
+    bounds, tighten = names("bounds", bounds, empty=False), names("tighten", tighten)
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    time_limit, tolerance = optional_number("time_limit", time_limit), real_number("tolerance", tolerance)
+    return _Climb(network, ball, label, bounds, tighten, settings, time_limit, tolerance).run(ladder)
 
 
 class _Climb:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from toolkit.arguments import check_labels, instance, names, whole_numbers
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certify import LADDER, TOLERANCE, certify
 from toolkit.data import Dataset, LabelArray
-from toolkit.executors import run_calls
+from toolkit.executors import check_workers, run_calls
 from toolkit.network import Network
 from toolkit.problem import Settings, Verdict
 from toolkit.rungs import get_rung
@@ -48,6 +49,10 @@ def certify_samples(
     progress: called with each row as it is finished. A sample that raises gets verdict MAYBE and the error as message.
     Raises ValueError for an unknown rung, a sample outside the data set or a network that does not take its images.
     """
+    workers = check_workers(workers)
+    instance("network", network, Network), instance("data", data, Dataset), instance("plan", plan, BatchPlan)
+    samples = whole_numbers("samples", samples)
+    names("ladder", plan.ladder, empty=False), names("bounds", plan.bounds, empty=False), names("tighten", plan.tighten)
     for name in (*plan.ladder, *plan.bounds, *plan.tighten):
         get_rung(name)
     for sample in samples:
@@ -57,6 +62,9 @@ def certify_samples(
         raise ValueError(
             f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
         )
+    check_labels(data.labels[list(samples)], network.output_size, data.name)
+    for sample in samples:
+        LinfBall(data.features[sample], plan.eps, plan.domain)  # raises before any work for what cannot be asked
     size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
     chunks = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
     calls = [(network, data.features[chunk], data.labels[chunk], chunk, plan) for chunk in chunks]

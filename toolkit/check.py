@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.alive import restrict_to_alive
+from toolkit.arguments import instance
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certificate import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.network import Network
@@ -50,6 +51,7 @@ class Checked:
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
+    instance("network", network, Network)
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}

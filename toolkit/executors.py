@@ -25,9 +25,18 @@ from typing import Any, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from toolkit.arguments import whole_number
+from toolkit.interrupts import block_signals
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+WORKER_NAME = "relugap-worker"
+NO_GUARD = 97  # exit code of a worker that found itself running the caller's script anew
+GUARD_HINT = (
+    'worker processes import the script that starts them: put what it does below `if __name__ == "__main__":`, or ask '
+    "for one worker"
+)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -39,6 +48,14 @@ def limit_blas_threads() -> Any:
 
 class WorkerDiedError(BrokenExecutor):
     """The process that ran a task ended before the task did."""
+
+
+class WorkerStartError(WorkerDiedError):
+    """A worker process ended before it was ready for a task: the task has nothing to do with it."""
+
+
+class MissingGuardError(WorkerStartError, ValueError):
+    """The script that asks for workers starts its work anew in each of them."""
 
 
 class TaskTimeoutError(TimeoutError):
@@ -62,15 +79,17 @@ class ProcessExecutor(Executor):
     """Local worker processes, each with its own queue thread here, one BLAS thread each.
 
     workers: how many. task_limit: seconds after which a task's process is killed and its future raises
-    TaskTimeoutError. initializer: called once in every new process. Workers ignore SIGINT and SIGTERM, which are the
-    driver's to answer, and end when the driver's process does.
+    TaskTimeoutError. initializer: called once in every new process. SIGINT, SIGTERM and SIGHUP do not reach workers,
+    nor the solvers in them: they are the driver's to answer. Workers end when the driver's process does.
+
+    Raises MissingGuardError in a script without an `if __name__ == "__main__":` guard.
     """
 
     def __init__(
         self, workers: int, task_limit: float | None = None, initializer: Callable[[], object] | None = None
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be ≥ 1, got {workers}")
+        workers = check_workers(workers)
+        check_main_guard()
         self.workers, self.task_limit, self._initializer = workers, task_limit, initializer
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._context = _start_context()
@@ -141,15 +160,16 @@ class ProcessExecutor(Executor):
             if self._killed:
                 raise WorkerDiedError("workers were told to end at once")
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_work, args=(theirs, self._initializer))  # type: ignore[attr-defined]
-            process.start()
+            work = (theirs, self._initializer)
+            process = self._context.Process(target=_work, args=work, name=WORKER_NAME)  # type: ignore[attr-defined]
+            _start_shielded(process)
             theirs.close()
             self._processes[place] = process
         try:
             ours.recv()  # imports are over: what follows is the task's own time
         except (EOFError, ConnectionError):
             process.join()
-            raise WorkerDiedError(f"worker process {_ending(process.exitcode)} before its first task") from None
+            raise _start_error(process.exitcode) from None
         return process, ours
 
     def _call(self, process: BaseProcess, connection: Connection, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -166,6 +186,36 @@ class ProcessExecutor(Executor):
         if not done:
             raise value
         return value  # type: ignore[no-any-return]
+
+
+def check_main_guard() -> None:
+    """Refuse to begin in a process that is still importing the script that started it.
+
+    A worker of ours ends here, with an exit code by which its driver tells the reason once; in anybody else's it raises
+    MissingGuardError.
+    """
+    process = multiprocessing.current_process()
+    if getattr(process, "_inheriting", False):
+        if process.name == WORKER_NAME:
+            os._exit(NO_GUARD)
+        raise MissingGuardError(GUARD_HINT)
+
+
+def _start_error(exitcode: int | None) -> WorkerStartError:
+    if exitcode == NO_GUARD:
+        return MissingGuardError(GUARD_HINT)
+    hint = "" if exitcode is not None and exitcode < 0 else f" ({GUARD_HINT}, if that is why)"
+    return WorkerStartError(f"worker process {_ending(exitcode)} before its first task{hint}")
+
+
+def _start_shielded(process: BaseProcess) -> None:
+    """Start it with the ending signals blocked from its first instruction on: a mask is inherited, a handler is not."""
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # its own start would lift the mask again
+    block_signals()  # for good: this thread, of the executor's own, has no use for them
+    process.start()
 
 
 def _ending(exitcode: int | None) -> str:
@@ -186,24 +236,30 @@ def _start_context() -> BaseContext:
 
 def _work(connection: Connection, initializer: Callable[[], object] | None) -> None:
     """A worker's life: calls come in, results go out, until the driver closes the pipe or dies."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
+    leave_signals_to_driver()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_blas_threads()
     if initializer is not None:
         initializer()
-    connection.send("ready")
     with contextlib.suppress(EOFError, ConnectionError):
+        connection.send("ready")
         while True:
             fn, args = connection.recv()
             try:
-                answer = (True, fn(*args))
-            except Exception as error:
+                answer: tuple[bool, object] = (True, fn(*args))
+            except (Exception, KeyboardInterrupt) as error:  # an interrupt is the driver's to answer as well
                 answer = (False, error)
             try:
                 connection.send(answer)
             except (TypeError, AttributeError, pickle.PicklingError) as error:
                 connection.send((False, RuntimeError(f"the task's answer cannot be sent back: {error}")))
+
+
+def leave_signals_to_driver() -> None:
+    """Ignore the ending signals in this process and block them from solvers that would answer them themselves."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    block_signals()
 
 
 def _end_with_parent() -> None:
@@ -228,6 +284,15 @@ def one_thread_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def check_workers(workers: object) -> int:
+    """The number of processes asked for. Raises ValueError for anything but a whole number ≥ 1, and MissingGuardError
+    in a script whose work would begin anew in every worker, so that it begins in none."""
+    count = whole_number("workers", workers, 1)
+    if count > 1:
+        check_main_guard()
+    return count
+
+
 def usable_cpus() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -240,8 +305,12 @@ def run_calls(
 
     When the iteration is left (Ctrl-C, an error), calls not begun are dropped and those in other processes ended, since
     nobody would see their results. function: at module level if workers > 1, so that it can run in another process.
+    Raises KeyboardInterrupt where a call was interrupted, wherever it ran; WorkerStartError where workers cannot start,
+    MissingGuardError for want of an `if __name__ == "__main__":` guard.
     """
-    if workers == 1:
+    check_workers(workers)
+    workers = min(workers, len(calls))
+    if workers <= 1:
         serial = SerialExecutor()
         for call in calls:
             yield call, serial.submit(function, *call)
@@ -250,6 +319,8 @@ def run_calls(
     try:
         futures = {executor.submit(function, *call): call for call in calls}
         for future in as_completed(futures):
+            if isinstance(error := future.exception(), KeyboardInterrupt | WorkerStartError):
+                raise error
             yield futures.pop(future), future
     except BaseException:
         executor.kill()

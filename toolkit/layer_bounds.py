@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.arguments import instance, names
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray
 from toolkit.network import Network
@@ -39,7 +40,8 @@ def layer_bounds(
     which rungs that solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises ValueError for
     an unknown rung, an empty chain, or an attack in the chain (it bounds from the other side).
     """
-    chain = [get_rung(name) for name in rungs]
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    chain = [get_rung(name) for name in names("rungs", rungs)]
     if not chain:
         raise ValueError("rungs must name at least one rung, got none")
     for rung in chain:

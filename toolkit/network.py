@@ -20,10 +20,14 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.arguments import instance, number_array, whole_number
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 
 FloatArray = NDArray[np.float64]
 FORMAT_VERSION = 1
+
+
+_LAYERS_HINT = "torch modules are converted by Network.from_torch, files read by Network.load"
 
 
 class Flatten:
@@ -48,10 +52,12 @@ class Network:
         metadata: Mapping[str, Any] | None = None,
         input_shape: Sequence[int] | None = None,
     ) -> None:
+        if not isinstance(layers, Sequence):
+            instance("layers", layers, list, _LAYERS_HINT)
         self.layers = tuple(layer for layer in layers if isinstance(layer, AffineMap))
         unknown = [type(layer).__name__ for layer in layers if not isinstance(layer, AffineMap | Flatten)]
         if unknown:
-            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}")
+            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}; {_LAYERS_HINT}")
         if not self.layers:
             raise ValueError("a network needs at least one affine map, got none")
         for k, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
@@ -121,11 +127,12 @@ class Network:
 
     def preactivations(self, x: Any) -> list[Any]:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every affine map's output, the logits last. x: (…, n) or (…, *input_shape)."""
-        values = x if is_torch_array(x) else np.asarray(x, dtype=np.float64)
+        known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
+        values = x if known else number_array("x", x)
         axes = len(self.input_shape)
         if tuple(values.shape[-axes:]) == self.input_shape:
             values = values.reshape(*values.shape[:-axes], self.input_size)
-        if values.shape[-1] != self.input_size:
+        if tuple(values.shape[-1:]) != (self.input_size,):
             raise ValueError(f"x must end in {self.input_size} or {self.input_shape}, got shape {tuple(values.shape)}")
         outputs = [self.layers[0].forward(values)]
         xp = array_namespace(outputs[0])
@@ -144,6 +151,7 @@ class Network:
     def cut(self, layer: int) -> Network:
         """The network whose output is the input x̂ of ReLU layer `layer` (0-based; −1 cuts nothing off)."""
         count = len(self.layers)
+        layer = whole_number("layer", layer)
         if not -1 <= layer < count:
             raise ValueError(f"layer must be in -1 … {count - 1}, got {layer}")
         if layer in (-1, count - 1):
@@ -187,6 +195,8 @@ class Network:
         architecture: of a .pth state dict, see importers.from_state_dict_file; refused for everything else. Raises
         FileNotFoundError for a missing file, ValueError (naming the file) for one that cannot be read.
         """
+        if not isinstance(source, str | Path):
+            instance("source", source, Path, "a file's path, zoo:NAME or published:NAME")
         text = str(source)
         if architecture is not None and Path(text).suffix not in (".pth", ".pt"):
             raise ValueError(f"only .pth and .pt files take an architecture, got {architecture!r} with {text}")

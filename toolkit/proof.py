@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arguments import class_label, class_targets, instance
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.leaves import CutStore, Evidence, Leaves
 from toolkit.network import Network
@@ -69,6 +70,9 @@ def write_proof(
     """
     if Path(path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    label = class_label("label", label, network.output_size)
+    targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
     given = replace(settings or Settings(), solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
     bounds, content = provable_bounds(network, ball, settings, tighten)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from toolkit.arguments import class_label, instance, names, real_number
 from toolkit.balls import LinfBall
 from toolkit.certify import LADDER, Certification, certify
 from toolkit.network import Network
@@ -56,6 +57,9 @@ def certified_radius(
     time_limit: seconds per verdict. known: (certified, refuted), between which the radius is known to lie; not asked
     again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
+    label = class_label("label", label, instance("network", network, Network).output_size)
+    ladder = names("ladder", ladder, empty=False)
+    largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
     if not 0 <= known[0] <= known[1]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from toolkit.cli.errors import expected_message
 from toolkit.cli.results import results_app
+from toolkit.interrupts import ENDED
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
@@ -21,8 +24,23 @@ Exact, relaxed (LP) and dual margins of a network over an ℓ∞ ball, on the sa
 Start with: relugap demo"""
 
 
+PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
+# What an interrupted command leaves, where it does not say so itself, and how to go on.
+LEFT = {
+    "demo": "finished rows are kept; the same command continues",
+    "certify": "nothing is kept",
+    "check": "nothing was verified",
+    "sweep": "finished rows are kept; the same command continues",
+    "report": "tables and figures may be incomplete; run it again",
+    "reproduce": "what was finished is kept; the same command continues",
+    "train": "networks that are finished, and finished epochs of the next, are kept; the same command continues",
+    "doctor": "nothing is kept",
+    "results": "no row is lost",
+}
+
+
 class InterruptedCommandError(Exception):
-    """Ctrl-C during a command, with what the command says about it; typer would drop the text."""
+    """An interrupt during a command, with what the command says about it; typer would drop the text."""
 
 
 class _Commands(typer.core.TyperGroup):
@@ -30,7 +48,8 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            raise InterruptedCommandError(str(interrupt)) from interrupt
+            left = LEFT.get(ctx.invoked_subcommand or "", "nothing is kept")
+            raise InterruptedCommandError(str(interrupt) or f"interrupted; {left}") from interrupt
 
 
 app = typer.Typer(
@@ -40,8 +59,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for an error told in one line, 130 after Ctrl-C.
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
+    reader of the output went away.
 
     arguments: None = those of the process. With --debug anywhere, errors are raised with their traceback.
     """
@@ -49,19 +69,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         code = app(args=given, standalone_mode=False, prog_name="relugap")
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except InterruptedCommandError as stop:
-        return _complain(str(stop) or "interrupted; what was finished is kept", 130)
+        return _complain(str(stop), ENDED)
+    except (SystemExit, BrokenPipeError):  # rich and typer leave by SystemExit where a pipe is closed
+        return _closed_pipe()
     except Exception as error:
         message = expected_message(error)
         if message is None or debug:
             raise
         return _complain(message, 2)
+    if code == ENDED:  # typer's answer to an interrupt before the command began
+        return _complain("interrupted; nothing was begun", ENDED)
     return code if isinstance(code, int) else 0
+
+
+def _closed_pipe() -> int:
+    """Leave without a word, and without one at exit, when what is still buffered has no reader."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
 
 
 def _complain(message: str, code: int) -> int:
     text = Text(f"error: {message}", style="red") if code == 2 else Text(message)
-    Console(stderr=True, soft_wrap=True).print(text)
+    with contextlib.suppress(OSError, SystemExit):  # a terminal that was closed has no reader either
+        Console(stderr=True, soft_wrap=True).print(text)
     return code
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from toolkit.arguments import check_labels
 from toolkit.certify_batch import BatchPlan, certify_samples, summarize
 from toolkit.cli.certify import STYLES
 from toolkit.data import Dataset, load_dataset
@@ -39,6 +40,7 @@ def answer_batch(question: BatchQuestion) -> None:
     data = load_dataset(question.data)
     if not 1 <= question.count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    check_labels(data.labels[: question.count], network.output_size, data.name)
     console = Console()
     where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
     console.print(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from toolkit.data import load_dataset
+from toolkit.executors import check_workers
+from toolkit.interrupts import ENDED
 from toolkit.provenance import PROVENANCE, environment
 from toolkit.report import write_report
 from toolkit.reproduce.catalogue import Catalogue, Experiment
@@ -43,6 +47,7 @@ def reproduce(
     and provenance.json and return the entry with its table; others return None. Raises ValueError,
     FileNotFoundError, or ChildProcessError where a script fails.
     """
+    check_workers(workers)
     file = catalogue.folder / experiment.file
     if file.suffix == ".py":
         if fresh:
@@ -87,6 +92,11 @@ def run_entry(
     return entry, table
 
 
+def ending_with_us() -> None:
+    """For a child between fork and exec, on Linux: it ends when this process does, killed or not."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None) -> None:
     """A script in a process of its own, which says itself how far it is."""
     arguments = [sys.executable, str(file), "--out", str(out), *experiment.arguments]
@@ -94,7 +104,10 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
         if experiment.count is None:
             raise ValueError(f"{experiment.name} has one size only; leave out --count")
         arguments += [experiment.count, str(count)]
-    code = subprocess.run(arguments, check=False).returncode
+    bound = ending_with_us if sys.platform == "linux" else None
+    code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    if code in (ENDED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt(f"{experiment.name} was interrupted; {file.name} keeps what it finished in {out}")
     if code:
         raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")
 

@@ -13,7 +13,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from toolkit.executors import ONE_THREAD, WorkerDiedError, limit_blas_threads, one_thread_environment, usable_cpus
+from toolkit.executors import (
+    ONE_THREAD,
+    WorkerDiedError,
+    limit_blas_threads,
+    one_thread_environment,
+    usable_cpus,
+)
+from toolkit.interrupts import block_signals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,6 +132,7 @@ def _local_cluster(workers: int) -> Any:
 
 def dask_setup(worker: Any) -> None:
     """Called by Dask in each new process of a local cluster: Ctrl-C is the driver's to answer."""
+    block_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from toolkit.arguments import check_outputs
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import Dataset, load_dataset
 from toolkit.network import Network
@@ -94,6 +95,10 @@ def _planned(entry: NetworkSpec, spec: SweepSpec) -> PlannedNetwork:
             f"network {entry.source!r} takes {network.input_size} inputs, "
             f"images of {entry.dataset} have {dataset.features.shape[1]}"
         )
+    try:
+        check_outputs(network.output_size)
+    except ValueError as error:
+        raise ValueError(f"network {entry.source!r}: {error}") from None
     samples = choose_samples(dataset, spec.samples, spec.seed)
     labels = tuple(int(dataset.labels[sample]) for sample in samples)
     for sample, label in zip(samples, labels, strict=True):
