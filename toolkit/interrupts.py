@@ -44,7 +44,9 @@ def block_signals() -> None:
 class Interrupts:
     """Answers the signals while the block runs; outside the main thread, where Python allows none of it, idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool = False) -> None:
+        """last: the process ends with the block; once interrupted, a further signal must not break that off."""
+        self._last = last
         self._before: dict[signal.Signals, Any] = {}
         self._raised = False
         self._over = threading.Event()
@@ -64,9 +66,9 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        if self._pipe is None:
+        if self._pipe is None or (self._last and self._raised):
             return
+        self._over.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
