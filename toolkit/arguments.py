@@ -7,8 +7,10 @@ They depend on no other module; numbers from numpy and torch count as numbers, `
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -201,6 +203,16 @@ def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64
         return np.array(array, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be an array of real numbers, got {shown(value)}{told}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is written when the work is done, before it begins. Raises OSError where that or
+    the file cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, a file is to be written there")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written")
 
 
 def check_settings(settings: Any) -> None:

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where the reader of the output went away.
 
     arguments: None = those of the process, which ends with this call. With --debug anywhere, errors are raised with
-    their traceback. All that takes time is imported in here, so that a Ctrl-C while it loads is answered like any other.
+    their traceback. What takes time is imported in here, so that a Ctrl-C while it loads is answered like any other.
     """
     try:
         from toolkit.interrupts import Interrupts

@@ -14,6 +14,7 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
+from toolkit.arguments import check_writable
 from toolkit.cli.errors import expected_message
 from toolkit.cli.results import results_app
 from toolkit.interrupts import ENDED
@@ -175,18 +176,22 @@ def certify(
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
-    chain = [name.strip() for name in bounds.split(",")]
+    chain = _listed("--bounds", bounds)
     if count is not None:
         if data is None or index is not None or image is not None:
             raise ValueError("--count needs --data and neither --index nor --image")
-        if proof is not None:
-            raise ValueError("--proof is for one image, not for --count")
+        single = {"--proof": proof, "--label": label, "--target": target, "--rung": rung, "--rungs": rungs}
+        for name, value in single.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name} is for one image, not for --count" + (" (--ladder is)" if "rung" in name else "")
+                )
         from toolkit.certify_batch import BatchPlan
         from toolkit.cli.verdicts import BatchQuestion, answer_batch
         from toolkit.problem import Settings
         from toolkit.solvers import check_solver_name
 
-        climb = tuple(name.strip() for name in ladder.split(","))
+        climb = tuple(_listed("--ladder", ladder))
         limits = None if no_domain else _box(domain)
         settings = Settings(solver=check_solver_name(solver))
         plan = BatchPlan(eps, limits, climb, tuple(chain), settings=settings, time_limit=time_limit)
@@ -194,7 +199,15 @@ def certify(
         return
     from toolkit.cli.certify import Question, answer
 
-    chosen = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
+    if out is not None or workers != 1:
+        raise ValueError(f"{'--workers' if out is None else '--out'} is for --count, not for one image")
+    if image is not None and index is not None:
+        raise ValueError("--index is for --data, an --image is one image already")
+    if proof is not None:
+        if proof.suffix != ".npz":
+            raise ValueError(f"proofs are written as .npz, got {proof.name!r}")
+        check_writable(proof)
+    chosen = [*(rung or ()), *(_listed("--rungs", rungs) if rungs is not None else ())]
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)
     question = Question(network, architecture, eps, box, *centre, chosen or ["dual", "lp", "exact"], chain, target)
@@ -222,6 +235,14 @@ def check(
 
     if not answer_check(proof, network, architecture, data, index):
         raise typer.Exit(1)
+
+
+def _listed(option: str, text: str) -> list[str]:
+    """The names of a comma-separated option."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ValueError(f"{option} must be names with a comma between two, as in dual,lp, got {text!r}")
+    return found
 
 
 def _box(text: str) -> tuple[float, float]:
@@ -274,7 +295,7 @@ def report(
     """
     from toolkit.cli.sweeps import run_report
 
-    run_report(folder, out, [name.strip() for name in formats.split(",")], tolerance, html)
+    run_report(folder, out, _listed("--formats", formats), tolerance, html)
 
 
 @app.command("reproduce")

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from toolkit.arguments import check_labels
-from toolkit.certify_batch import BatchPlan, certify_samples, summarize
+from toolkit.arguments import check_writable
+from toolkit.certify_batch import BatchPlan, certify_samples, check_batch, summarize
 from toolkit.cli.certify import STYLES
 from toolkit.data import Dataset, load_dataset
 from toolkit.network import Network
@@ -40,7 +40,9 @@ def answer_batch(question: BatchQuestion) -> None:
     data = load_dataset(question.data)
     if not 1 <= question.count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
-    check_labels(data.labels[: question.count], network.output_size, data.name)
+    check_batch(network, data, range(question.count), question.plan)
+    if question.out is not None:
+        check_writable(question.out)
     console = Console()
     where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
     console.print(
@@ -51,7 +53,6 @@ def answer_batch(question: BatchQuestion) -> None:
     started = time.perf_counter()
     rows = _with_progress(console, network, data, question)
     if question.out is not None:
-        question.out.parent.mkdir(parents=True, exist_ok=True)
         rows.to_csv(question.out, index=False)
     _print_totals(console, rows, time.perf_counter() - started)
     if question.out is not None:
