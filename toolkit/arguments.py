@@ -205,6 +205,13 @@ def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64
         raise ValueError(f"{name} must be an array of real numbers, got {shown(value)}{told}") from None
 
 
+def file_path(name: str, value: object) -> Path:
+    """The value as a path. Raises ValueError unless it is a str or a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{name} must be a path, got {shown(value)}")
+    return Path(value)
+
+
 def check_writable(path: Path) -> None:
     """Make the folder of a file that is written when the work is done, before it begins. Raises OSError where that or
     the file cannot be written."""

@@ -92,7 +92,7 @@ class LinfBall:
 
     @staticmethod
     def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
-        if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2:
+        if not (isinstance(domain, Sequence) or hasattr(domain, "shape")) or np.shape(domain) != (2,):
             raise ValueError(f"domain must be (low, high), got {shown(domain)}")
         low, high = (float(real_number("domain", end)) for end in domain)
         if not low < high:

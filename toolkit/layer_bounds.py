@@ -47,7 +47,7 @@ def layer_bounds(
     for rung in chain:
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
-    settings = settings or Settings()
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
     for k in range(len(network.relu_sizes)):

@@ -18,6 +18,8 @@ import scipy.sparse as sp
 from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.arguments import number_array
+
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 Shape = tuple[int, int, int]
@@ -26,7 +28,8 @@ DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored de
 
 def _checked(name: str, values: Any, ndim: int | tuple[int, ...]) -> Any:
     """Values as finite float64 numpy (torch tensors pass unchanged), with the number of axes checked."""
-    array = values if is_torch_array(values) else np.asarray(values, dtype=np.float64)
+    known = is_torch_array(values) or (isinstance(values, np.ndarray) and values.dtype == np.float64)
+    array = values if known else number_array(name, values)
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if array.ndim not in allowed:
         raise ValueError(f"{name} must have {' or '.join(map(str, allowed))} axes, got shape {tuple(array.shape)}")

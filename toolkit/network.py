@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from toolkit.arguments import instance, number_array, whole_number
+from toolkit.arguments import file_path, instance, number_array, whole_number
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 
 FloatArray = NDArray[np.float64]
@@ -170,7 +170,7 @@ class Network:
 
     def save(self, path: str | Path) -> Path:
         """Write a .npz (no pickle): weights float32 where that is exact, else float64, and the metadata."""
-        target = Path(path)
+        target = file_path("path", path)
         if target.suffix != ".npz":
             raise ValueError(f"networks are saved as .npz, got {target.name!r}")
         arrays: dict[str, Any] = {}
@@ -234,7 +234,7 @@ class Network:
         """A network from an ONNX file; see importers.from_onnx."""
         from toolkit.importers import from_onnx
 
-        return from_onnx(path, name)
+        return from_onnx(file_path("path", path), name)
 
 
 def zoo_names() -> list[str]:

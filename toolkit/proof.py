@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arguments import class_label, class_targets, instance
+from toolkit.arguments import class_label, class_targets, file_path, instance
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.leaves import CutStore, Evidence, Leaves
 from toolkit.network import Network
@@ -68,12 +68,13 @@ def write_proof(
     tighten: also bound unstable neurons by LPs. settings.time_limit: seconds per target; settings.stop_at: what to
     prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range.
     """
-    if Path(path).suffix != ".npz":
+    if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
     instance("network", network, Network), instance("ball", ball, LinfBall)
     label = class_label("label", label, network.output_size)
     targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
-    given = replace(settings or Settings(), solver="highs")
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
     bounds, content = provable_bounds(network, ball, settings, tighten)
     rows, chosen = margin_rows(network.output_size, label, targets)

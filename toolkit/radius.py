@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from toolkit.arguments import class_label, instance, names, real_number
+from toolkit.arguments import class_label, instance, names, real_number, shown
 from toolkit.balls import LinfBall
 from toolkit.certify import LADDER, Certification, certify
 from toolkit.network import Network
@@ -62,6 +62,9 @@ def certified_radius(
     largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
+    if not isinstance(known, Sequence) or len(known) != 2:
+        raise ValueError(f"known must be (certified, refuted), got {shown(known)}")
+    known = (real_number("known", known[0]), real_number("known", known[1]))
     if not 0 <= known[0] <= known[1]:
         raise ValueError(f"known must be (certified, refuted) with 0 ≤ certified ≤ refuted, got {known}")
     tried: list[tuple[float, Verdict]] = []

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from toolkit.arguments import file_path
 from toolkit.problem import Status
 
 SCHEMA_VERSION = 1
@@ -243,7 +244,7 @@ def read_rows(out: str | Path, everything: bool = False) -> pd.DataFrame:
     earlier specs. Reads while a sweep is writing. Raises FileNotFoundError for a folder that is none, ValueError for
     rows of a newer schema.
     """
-    folder = Path(out)
+    folder = file_path("out", out)
     if not folder.is_dir():
         raise FileNotFoundError(f"no results folder at {folder}")
     frame = _latest(_read_all(folder).to_pandas()).astype(ROW_COLUMNS)

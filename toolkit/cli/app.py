@@ -201,7 +201,7 @@ def certify(
 
     if out is not None or workers != 1:
         raise ValueError(f"{'--workers' if out is None else '--out'} is for --count, not for one image")
-    if image is not None and index is not None:
+    if image is not None and index is not None and data is None:
         raise ValueError("--index is for --data, an --image is one image already")
     if proof is not None:
         if proof.suffix != ".npz":

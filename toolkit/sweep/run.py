@@ -22,7 +22,7 @@ from types import FrameType
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from toolkit.arguments import instance, optional_number
+from toolkit.arguments import file_path, instance, optional_number
 from toolkit.executors import (
     MissingGuardError,
     ProcessExecutor,
@@ -85,13 +85,15 @@ def run_sweep(
     if (executor is None and dask is None and workers != 1) or dask == LOCAL:
         check_main_guard()
     optional_number("max_hours", max_hours, above=0)
+    if dask is not None:
+        instance("dask", dask, str, 'a scheduler\'s address, or "local"')
+    folder = file_path("out", out).absolute()
     if executor is not None:
         instance("executor", executor, Executor, "one of concurrent.futures, or of toolkit.executors")
     if not isinstance(spec, SweepSpec | str | Path):
         instance("spec", spec, SweepSpec, "or the path of a .toml file")
     plan = make_plan(spec if isinstance(spec, SweepSpec) else load_spec(spec))
     text = "" if isinstance(spec, SweepSpec) else Path(spec).read_text(encoding="utf-8")
-    folder = Path(out).absolute()
     with folder_lock(folder):
         choice = _choose(executor, dask, workers, plan.spec)
         _run(plan, text, folder, choice, _Options(rerun, progress, max_hours))
