@@ -8,54 +8,32 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
-import multiprocessing
 import os
-import pickle
 import queue
-import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, ParamSpec, TypeVar
 
-from threadpoolctl import threadpool_limits
-
 from toolkit.arguments import whole_number
-from toolkit.interrupts import block_signals
+from toolkit.workers import (
+    WORKER_NAME,
+    WorkerDiedError,
+    WorkerStartError,
+    check_main_guard,
+    ending,
+    start_context,
+    start_error,
+    start_shielded,
+    work,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
-WORKER_NAME = "relugap-worker"
-NO_GUARD = 97  # exit code of a worker that found itself running the caller's script anew
-GUARD_HINT = (
-    'worker processes import the script that starts them: put what it does below `if __name__ == "__main__":`, or ask '
-    "for one worker"
-)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-
-@functools.cache
-def limit_blas_threads() -> Any:
-    """One BLAS thread in this process, for good: work is parallel over processes."""
-    return threadpool_limits(1)
-
-
-class WorkerDiedError(BrokenExecutor):
-    """The process that ran a task ended before the task did."""
-
-
-class WorkerStartError(WorkerDiedError):
-    """A worker process ended before it was ready for a task: the task has nothing to do with it."""
-
-
-class MissingGuardError(WorkerStartError, ValueError):
-    """The script that asks for workers starts its work anew in each of them."""
 
 
 class TaskTimeoutError(TimeoutError):
@@ -92,7 +70,7 @@ class ProcessExecutor(Executor):
         check_main_guard()
         self.workers, self.task_limit, self._initializer = workers, task_limit, initializer
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._context = _start_context()
+        self._context = start_context()
         self._starting = threading.Lock()
         self._processes: dict[int, BaseProcess] = {}
         self._closed = self._killed = False
@@ -160,16 +138,16 @@ class ProcessExecutor(Executor):
             if self._killed:
                 raise WorkerDiedError("workers were told to end at once")
             ours, theirs = self._context.Pipe()
-            work = (theirs, self._initializer)
-            process = self._context.Process(target=_work, args=work, name=WORKER_NAME)  # type: ignore[attr-defined]
-            _start_shielded(process)
+            given = (theirs, self._initializer)
+            process = self._context.Process(target=work, args=given, name=WORKER_NAME)  # type: ignore[attr-defined]
+            start_shielded(process)
             theirs.close()
             self._processes[place] = process
         try:
             ours.recv()  # imports are over: what follows is the task's own time
         except (EOFError, ConnectionError):
             process.join()
-            raise _start_error(process.exitcode) from None
+            raise start_error(process.exitcode) from None
         return process, ours
 
     def _call(self, process: BaseProcess, connection: Connection, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -182,91 +160,10 @@ class ProcessExecutor(Executor):
             done, value = connection.recv()
         except (EOFError, ConnectionError):
             process.join()
-            raise WorkerDiedError(f"worker process {_ending(process.exitcode)}") from None
+            raise WorkerDiedError(f"worker process {ending(process.exitcode)}") from None
         if not done:
             raise value
         return value  # type: ignore[no-any-return]
-
-
-def check_main_guard() -> None:
-    """Refuse to begin in a process that is still importing the script that started it.
-
-    A worker of ours ends here, with an exit code by which its driver tells the reason once; in anybody else's it raises
-    MissingGuardError.
-    """
-    process = multiprocessing.current_process()
-    if getattr(process, "_inheriting", False):
-        if process.name == WORKER_NAME:
-            os._exit(NO_GUARD)
-        raise MissingGuardError(GUARD_HINT)
-
-
-def _start_error(exitcode: int | None) -> WorkerStartError:
-    if exitcode == NO_GUARD:
-        return MissingGuardError(GUARD_HINT)
-    hint = "" if exitcode is not None and exitcode < 0 else f" ({GUARD_HINT}, if that is why)"
-    return WorkerStartError(f"worker process {_ending(exitcode)} before its first task{hint}")
-
-
-def _start_shielded(process: BaseProcess) -> None:
-    """Start it with the ending signals blocked from its first instruction on: a mask is inherited, a handler is not."""
-    if sys.platform != "win32":
-        from multiprocessing import resource_tracker
-
-        resource_tracker.ensure_running()  # its own start would lift the mask again
-    block_signals()  # for good: this thread, of the executor's own, has no use for them
-    process.start()
-
-
-def _ending(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"ended with exit code {exitcode}"
-
-
-def _start_context() -> BaseContext:
-    """forkserver where it is safe, with the slow imports done once; else spawn."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.sweep.compute"])
-    return context
-
-
-def _work(connection: Connection, initializer: Callable[[], object] | None) -> None:
-    """A worker's life: calls come in, results go out, until the driver closes the pipe or dies."""
-    leave_signals_to_driver()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    limit_blas_threads()
-    if initializer is not None:
-        initializer()
-    with contextlib.suppress(EOFError, ConnectionError):
-        connection.send("ready")
-        while True:
-            fn, args = connection.recv()
-            try:
-                answer: tuple[bool, object] = (True, fn(*args))
-            except (Exception, KeyboardInterrupt) as error:  # an interrupt is the driver's to answer as well
-                answer = (False, error)
-            try:
-                connection.send(answer)
-            except (TypeError, AttributeError, pickle.PicklingError) as error:
-                connection.send((False, RuntimeError(f"the task's answer cannot be sent back: {error}")))
-
-
-def leave_signals_to_driver() -> None:
-    """Ignore the ending signals in this process and block them from solvers that would answer them themselves."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-    block_signals()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 @contextlib.contextmanager

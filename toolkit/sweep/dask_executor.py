@@ -15,12 +15,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from toolkit.executors import (
     ONE_THREAD,
-    WorkerDiedError,
-    limit_blas_threads,
     one_thread_environment,
     usable_cpus,
 )
 from toolkit.interrupts import block_signals
+from toolkit.workers import WorkerDiedError, limit_blas_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")

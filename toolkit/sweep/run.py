@@ -24,13 +24,9 @@ from threadpoolctl import threadpool_limits
 
 from toolkit.arguments import file_path, instance, optional_number
 from toolkit.executors import (
-    MissingGuardError,
     ProcessExecutor,
     SerialExecutor,
     TaskTimeoutError,
-    WorkerDiedError,
-    WorkerStartError,
-    check_main_guard,
     check_workers,
     one_thread_environment,
     usable_cpus,
@@ -46,6 +42,7 @@ from toolkit.sweep.plan import Plan, make_plan
 from toolkit.sweep.progress import SweepProgress
 from toolkit.sweep.spec import SweepSpec, load_spec
 from toolkit.sweep.tasks import Task, TaskReport, Work
+from toolkit.workers import MissingGuardError, WorkerDiedError, WorkerStartError, check_main_guard
 
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
 RETRIES = 2  # how often a task whose worker died is tried again
