@@ -105,9 +105,13 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
             raise ValueError(f"{experiment.name} has one size only; leave out --count")
         arguments += [experiment.count, str(count)]
     bound = ending_with_us if sys.platform == "linux" else None
-    code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    stopped = f"{experiment.name} was interrupted; what {file.name} had written by then is in {out}"
+    try:
+        code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stopped) from None
     if code in (ENDED, -signal.SIGINT, -signal.SIGTERM):
-        raise KeyboardInterrupt(f"{experiment.name} was interrupted; {file.name} keeps what it finished in {out}")
+        raise KeyboardInterrupt(stopped)
     if code:
         raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")
 

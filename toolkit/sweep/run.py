@@ -92,7 +92,7 @@ def run_sweep(
     plan = make_plan(spec if isinstance(spec, SweepSpec) else load_spec(spec))
     text = "" if isinstance(spec, SweepSpec) else Path(spec).read_text(encoding="utf-8")
     with folder_lock(folder):
-        choice = _choose(executor, dask, workers, plan.spec)
+        choice = _choose(executor, dask, workers, plan)
         _run(plan, text, folder, choice, _Options(rerun, progress, max_hours))
         return read_rows(folder)
 
@@ -114,8 +114,10 @@ class _Choice:
     owned: bool = True
 
 
-def _choose(executor: Executor | None, dask: str | None, workers: int | None, spec: SweepSpec) -> _Choice:
-    count = workers or usable_cpus()
+def _choose(executor: Executor | None, dask: str | None, workers: int | None, plan: Plan) -> _Choice:
+    spec = plan.spec
+    tasks = sum(len(network.samples) * len(network.eps) for network in plan.networks)
+    count = min(workers or usable_cpus(), max(2, tasks))  # a worker without a task costs a thread all the same
     if executor is not None:
         return _Choice(type(executor).__name__, count, lambda: executor, owned=False)
     if dask is not None:
