@@ -190,6 +190,8 @@ def check_labels(labels: NDArray[np.int64], outputs: int, where: str) -> None:
 def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64]:
     """The value as a new float64 array. Raises ValueError for what is no array of real numbers."""
     told = f"; {hint}" if hint else ""
+    if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        return value.copy()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.arguments import EPS_HINT, number_array, real_number, shown
+from toolkit.arguments import EPS_HINT, number_array, real_number, shown, whole_number
 
 FloatArray = NDArray[np.float64]
 
@@ -149,33 +149,35 @@ class LinfBall:
         return np.where(checked > 0, self.inner_lower, np.where(checked < 0, self.inner_upper, self.center))
 
     def _checked_rows(self, rows: ArrayLike) -> FloatArray:
-        checked = np.atleast_2d(np.asarray(rows, dtype=np.float64))
+        checked = np.atleast_2d(number_array("rows", rows))
         if checked.shape[-1] != self.size:
             raise ValueError(f"rows must have {self.size} columns, got shape {checked.shape}")
         return checked
 
     def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
         """Whether the point lies in the ball and the domain, in exact arithmetic, or within `tolerance` of its floats."""
-        flat = np.asarray(point, dtype=np.float64).ravel()
+        flat = number_array("point", point).ravel()
         if flat.size != self.size:
             raise ValueError(f"point must have {self.size} entries, got {flat.size}")
         return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))
 
     def project(self, points: ArrayLike) -> FloatArray:
         """The nearest float point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
-        given = np.asarray(points, dtype=np.float64)
+        given = number_array("points", points)
         if given.shape[-1:] != (self.size,):
             raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
         return np.clip(given, self.inner_lower, self.inner_upper)
 
     def sample(self, count: int, seed: int = 0) -> FloatArray:
         """`count` points drawn uniformly from the ball and domain, shape (count, n)."""
+        count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
         draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
         return self.project(draws)  # uniform rounds, and may leave the ball by one unit in the last place
 
     def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
         """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""
         if count is not None:
+            count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
             bits = np.random.default_rng(seed).integers(0, 2, (count, self.size))
         elif self.size <= 16:
             bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from toolkit.arguments import file_path, instance, number_array, whole_number
+from toolkit.arguments import file_path, instance, number_array, text, whole_number, whole_numbers
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 
 FloatArray = NDArray[np.float64]
@@ -65,11 +65,13 @@ class Network:
                 raise ValueError(
                     f"layer {k} gives {before.output_size} features, layer {k + 1} takes {after.input_size}"
                 )
-        self.name = name
+        self.name = text("name", name)
         self.metadata: dict[str, Any] = dict(metadata or {})
         first = self.layers[0]
         natural = first.shape if isinstance(first, Conv2d) else (first.input_size,)
-        self.input_shape: tuple[int, ...] = tuple(int(n) for n in (input_shape or natural))
+        self.input_shape: tuple[int, ...] = whole_numbers(
+            "input_shape", natural if input_shape is None else input_shape
+        )
         if math.prod(self.input_shape) != first.input_size:
             raise ValueError(f"input_shape {self.input_shape} does not hold the {first.input_size} inputs")
 
@@ -86,6 +88,8 @@ class Network:
         A ReLU before the first or after the last affine map, or twice in a row, is bridged by an identity map or
         dropped (ReLU∘ReLU = ReLU); raises ValueError when no affine map is given.
         """
+        if not isinstance(operations, Sequence):
+            instance("operations", operations, list, _LAYERS_HINT)
         unknown = [type(op).__name__ for op in operations if not isinstance(op, AffineMap | Flatten | ReLU)]
         if unknown:
             raise ValueError(f"operations must be affine maps, Flatten or ReLU, got {unknown[0]}")

@@ -136,6 +136,9 @@ class ReluBounds:
     certified: bool = True
 
     def __post_init__(self) -> None:
+        for name, side in (("lower", self.lower), ("upper", self.upper)):
+            for low in instance(name, side, tuple, "one array per ReLU layer"):
+                instance(f"every entry of {name}", low, np.ndarray)
         if len(self.lower) != len(self.upper):
             raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
