@@ -11,12 +11,14 @@ import pandas as pd
 
 from toolkit.arguments import check_labels, instance, optional_number, real_number, whole_numbers
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import LADDER, TOLERANCE, certify
+from toolkit.certify import LADDER, certify
 from toolkit.data import Dataset, LabelArray
 from toolkit.executors import check_workers, run_calls
+from toolkit.images import check_fits
 from toolkit.network import Network
 from toolkit.problem import Settings, Side, Verdict
 from toolkit.rungs import get_rungs
+from toolkit.verdict import TOLERANCE
 
 LARGEST_CHUNK = 16  # samples a process is handed at a time
 
@@ -82,6 +84,7 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
         raise ValueError(
             f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
         )
+    check_fits(data.shape, network.input_shape)
     check_labels(data.labels[list(samples)], network.output_size, data.name)
     for sample in samples:
         LinfBall(data.features[sample], plan.eps, plan.domain)

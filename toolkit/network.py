@@ -163,6 +163,17 @@ class Network:
         return Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
 
     @cached_property
+    def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
+        """Per map ‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
+        found = []
+        for layer in self.layers:
+            weight = layer.to_sparse()
+            norm = float(abs(weight).sum(axis=1).max(initial=0.0)) if weight.shape[0] else 0.0
+            terms = int(np.diff(weight.indptr).max(initial=0))
+            found.append((norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), terms))
+        return tuple(found)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over kinds, shapes and float64 weights: equal digests compute the same function."""
         state = hashlib.sha256()
@@ -196,8 +207,9 @@ class Network:
     def load(cls, source: str | Path, architecture: str | None = None) -> Network:
         """Read "zoo:NAME", "published:NAME", a .npz written by `save`, an .onnx model, or a .pth state dict.
 
-        architecture: of a .pth state dict, see importers.from_state_dict_file; refused for everything else. Raises
-        FileNotFoundError for a missing file, ValueError (naming the file) for one that cannot be read.
+        architecture: needed for a .pth state dict and kept in metadata["assumed"], see importers.from_state_dict_file;
+        refused for everything else. Raises FileNotFoundError for a missing file, ValueError (naming the file) for one
+        that cannot be read.
         """
         if not isinstance(source, str | Path):
             instance("source", source, Path, "a file's path, zoo:NAME or published:NAME")

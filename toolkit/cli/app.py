@@ -107,6 +107,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+LADDER = "dual,pgd,lp,ideal,exact"  # as certify.LADDER, which would take a second to import for --help
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
 
 
@@ -157,11 +158,18 @@ def certify(
     target: Annotated[list[int] | None, typer.Option(help="A class t ≠ c*; may be repeated. Default: all.")] = None,
     domain: Annotated[str, typer.Option(help="LOW,HIGH: the ball is cut by this box.")] = "0,1",
     no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")
+    ] = None,
     solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
-    ladder: Annotated[str, typer.Option(help="With --count: rungs to climb.")] = "dual,pgd,lp,ideal,exact",
+    ladder: Annotated[
+        str | None, typer.Option(help="Rungs to climb for the verdict; --rungs where given.", show_default=LADDER)
+    ] = None,
+    trust_solver: Annotated[
+        bool, typer.Option("--trust-solver", help="Count a MILP solver's own bound; the answer says so.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="With --count: processes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="With --count: a CSV file with one row per image.")] = None,
     proof: Annotated[Path | None, typer.Option(help="Write a proof to this .npz, for `relugap check`.")] = None,
@@ -169,31 +177,29 @@ def certify(
 ) -> None:
     """One image: its margins by every rung, and the verdict. Or many: --count.
 
-    YES: every margin has a lower bound > 0. NO: a point of the ball, replayed through the network, is misclassified.
-    MAYBE: neither was shown.
+    YES: every margin has a certified lower bound > 0. NO: a point of the ball, replayed through the network, is
+    misclassified, whatever the rounding. MAYBE: neither was shown.
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --index 3 --eps 0.02
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
     chain = _listed("--bounds", bounds)
+    given = [*(rung or ()), *(_listed("--rungs", rungs) if rungs is not None else ())]
+    climb = tuple(_listed("--ladder", ladder) if ladder is not None else given or LADDER.split(","))
     if count is not None:
         if data is None or index is not None or image is not None:
             raise ValueError("--count needs --data and neither --index nor --image")
-        single = {"--proof": proof, "--label": label, "--target": target, "--rung": rung, "--rungs": rungs}
-        for name, value in single.items():
+        for name, value in {"--proof": proof, "--label": label, "--target": target}.items():
             if value is not None:
-                raise ValueError(
-                    f"{name} is for one image, not for --count" + (" (--ladder is)" if "rung" in name else "")
-                )
+                raise ValueError(f"{name} is for one image, not for --count")
         from toolkit.certify_batch import BatchPlan
         from toolkit.cli.verdicts import BatchQuestion, answer_batch
         from toolkit.problem import Settings
         from toolkit.solvers import check_solver_name
 
-        climb = tuple(_listed("--ladder", ladder))
         limits = None if no_domain else _box(domain)
-        settings = Settings(solver=check_solver_name(solver))
+        settings = Settings(solver=check_solver_name(solver), rigorous=not trust_solver)
         plan = BatchPlan(eps, limits, climb, tuple(chain), settings=settings, time_limit=time_limit)
         answer_batch(BatchQuestion(network, architecture, data, count, plan, workers, out))
         return
@@ -207,10 +213,10 @@ def certify(
         if proof.suffix != ".npz":
             raise ValueError(f"proofs are written as .npz, got {proof.name!r}")
         check_writable(proof)
-    chosen = [*(rung or ()), *(_listed("--rungs", rungs) if rungs is not None else ())]
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)
-    question = Question(network, architecture, eps, box, *centre, chosen or ["dual", "lp", "exact"], chain, target)
+    shown = given or ["dual", "lp", "exact"]
+    question = Question(network, architecture, eps, box, *centre, shown, chain, target, climb, trust_solver)
     answer(question, solver, time_limit)
     if proof is not None:
         from toolkit.cli.check import prove
@@ -222,7 +228,9 @@ def certify(
 def check(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
     network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
     debug: Debug = False,

@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.arguments import check_outputs
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import Dataset, load_dataset
+from toolkit.images import check_fits
 from toolkit.network import Network
 from toolkit.sweep.spec import NetworkSpec, SweepSpec
 from toolkit.sweep.tasks import NetworkRef, Task, Work, row_keys
@@ -95,6 +96,7 @@ def _planned(entry: NetworkSpec, spec: SweepSpec) -> PlannedNetwork:
             f"network {entry.source!r} takes {network.input_size} inputs, "
             f"images of {entry.dataset} have {dataset.features.shape[1]}"
         )
+    check_fits(dataset.shape, network.input_shape)
     try:
         check_outputs(network.output_size)
     except ValueError as error:
