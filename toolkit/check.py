@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.alive import restrict_to_alive
+from toolkit.arguments import instance
 from toolkit.arrays import ArchiveError, open_archive
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certificate import CHORD, Cuts, certified_bounds, derive_cuts
@@ -69,6 +70,7 @@ def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
+    instance("network", network, Network)
     try:
         with open_archive(path, LIMIT, RATIO) as archive:
             header = read_header(archive)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.arguments import instance, names
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray
 from toolkit.network import Network
@@ -40,26 +41,27 @@ def layer_bounds(
     an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u: then a rung has
     said something false.
     """
-    chain = [get_rung(name) for name in rungs]
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    chain = [get_rung(name) for name in names("rungs", rungs)]
     if not chain:
         raise ValueError("rungs must name at least one rung, got none")
     for rung in chain:
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
-    settings = settings or Settings()
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
     certified = all(rung.certifies for rung in chain)
-    names = tuple(rung.name for rung in chain)
+    used = tuple(rung.name for rung in chain)
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
     region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k in range(len(network.relu_sizes)):
         cut = network.cut(k)
-        known = ReluBounds(tuple(lower), tuple(upper), names, certified, region_digest(cut, ball))
+        known = ReluBounds(tuple(lower), tuple(upper), used, certified, region_digest(cut, ball))
         first = [get_rung("interval")]
         low, high = _bound_layer(cut, ball, known, chain if k else first, settings, progress, deadline)
         lower.append(low)
         upper.append(high)
-    return ReluBounds(tuple(lower), tuple(upper), names, certified, region)
+    return ReluBounds(tuple(lower), tuple(upper), used, certified, region)
 
 
 @dataclass

@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.arguments import whole_number, whole_numbers
 from toolkit.float_error import SAFETY, TINY, gamma, norm
 from toolkit.weight_error import SMALLEST, column_norms, merged_error, power_of_two, product_error, sum_error
 
@@ -102,10 +103,19 @@ def _zeros(like: Any, size: int) -> Any:
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(pair) != 2 or any(int(v) < least for v in pair):
-        raise ValueError(f"{name} must be an integer ≥ {least} or two of them, got {value!r}")
-    return int(pair[0]), int(pair[1])
+    given = (value, value) if np.ndim(value) == 0 else value
+    try:
+        first, second = whole_numbers(name, given, least)
+    except ValueError:
+        raise ValueError(f"{name} must be an integer ≥ {least} or two of them, got {value!r}") from None
+    return first, second
+
+
+def _image_shape(shape: object) -> Shape:
+    found = whole_numbers("shape", shape, 1)
+    if len(found) != 3:
+        raise ValueError(f"shape must be (channels, height, width), got {found}")
+    return found[0], found[1], found[2]
 
 
 class AffineMap(ABC):
@@ -296,7 +306,7 @@ class ChannelAffine(AffineMap):
     def __init__(self, scale: Any, shift: Any, shape: Shape) -> None:
         self.scale = _checked("ChannelAffine scale", scale, 1)
         self.shift = _checked("ChannelAffine shift", shift, 1)
-        self.shape: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.shape: Shape = _image_shape(shape)
         if self.scale.shape != (shape[0],) or self.shift.shape != (shape[0],):
             raise ValueError(
                 f"ChannelAffine needs {shape[0]} scales and shifts for input shape {shape}, "
@@ -379,11 +389,11 @@ class Conv2d(AffineMap):
         groups: int = 1,
     ) -> None:
         self.weight = _checked("Conv2d weight", weight, 4)
-        self.shape: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.shape: Shape = _image_shape(shape)
         self.stride = _pair("stride", stride, 1)
         self.padding = _pair("padding", padding, 0)
         self.dilation = _pair("dilation", dilation, 1)
-        self.groups = int(groups)
+        self.groups = whole_number("groups", groups, 1)
         out_channels, per_group, *kernel = map(int, self.weight.shape)
         if self.groups < 1 or per_group * self.groups != self.shape[0] or out_channels % self.groups:
             raise ValueError(

@@ -20,11 +20,15 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.arguments import file_path, instance, number_array, text, whole_number, whole_numbers
 from toolkit.atomic import write_atomically
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 from toolkit.network_file import FORMAT_VERSION, read_network_file
 
 FloatArray = NDArray[np.float64]
+
+
+_LAYERS_HINT = "torch modules are converted by Network.from_torch, files read by Network.load"
 
 
 class Flatten:
@@ -49,10 +53,12 @@ class Network:
         metadata: Mapping[str, Any] | None = None,
         input_shape: Sequence[int] | None = None,
     ) -> None:
+        if not isinstance(layers, Sequence):
+            instance("layers", layers, list, _LAYERS_HINT)
         self.layers = tuple(layer for layer in layers if isinstance(layer, AffineMap))
         unknown = [type(layer).__name__ for layer in layers if not isinstance(layer, AffineMap | Flatten)]
         if unknown:
-            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}")
+            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}; {_LAYERS_HINT}")
         if not self.layers:
             raise ValueError("a network needs at least one affine map, got none")
         for k, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
@@ -60,11 +66,13 @@ class Network:
                 raise ValueError(
                     f"layer {k} gives {before.output_size} features, layer {k + 1} takes {after.input_size}"
                 )
-        self.name = name
+        self.name = text("name", name)
         self.metadata: dict[str, Any] = dict(metadata or {})
         first = self.layers[0]
         natural = first.shape if isinstance(first, Conv2d) else (first.input_size,)
-        self.input_shape: tuple[int, ...] = tuple(int(n) for n in (input_shape or natural))
+        self.input_shape: tuple[int, ...] = whole_numbers(
+            "input_shape", natural if input_shape is None else input_shape
+        )
         if math.prod(self.input_shape) != first.input_size:
             raise ValueError(f"input_shape {self.input_shape} does not hold the {first.input_size} inputs")
 
@@ -81,6 +89,8 @@ class Network:
         A ReLU before the first or after the last affine map, or twice in a row, is bridged by an identity map or
         dropped (ReLU∘ReLU = ReLU); raises ValueError when no affine map is given.
         """
+        if not isinstance(operations, Sequence):
+            instance("operations", operations, list, _LAYERS_HINT)
         unknown = [type(op).__name__ for op in operations if not isinstance(op, AffineMap | Flatten | ReLU)]
         if unknown:
             raise ValueError(f"operations must be affine maps, Flatten or ReLU, got {unknown[0]}")
@@ -122,11 +132,12 @@ class Network:
 
     def preactivations(self, x: Any) -> list[Any]:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every affine map's output, the logits last. x: (…, n) or (…, *input_shape)."""
-        values = x if is_torch_array(x) else np.asarray(x, dtype=np.float64)
+        known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
+        values = x if known else number_array("x", x)
         axes = len(self.input_shape)
         if tuple(values.shape[-axes:]) == self.input_shape:
             values = values.reshape(*values.shape[:-axes], self.input_size)
-        if values.shape[-1] != self.input_size:
+        if tuple(values.shape[-1:]) != (self.input_size,):
             raise ValueError(f"x must end in {self.input_size} or {self.input_shape}, got shape {tuple(values.shape)}")
         outputs = [self.layers[0].forward(values)]
         xp = array_namespace(outputs[0])
@@ -145,6 +156,7 @@ class Network:
     def cut(self, layer: int) -> Network:
         """The network whose output is the input x̂ of ReLU layer `layer` (0-based; −1 cuts nothing off)."""
         count = len(self.layers)
+        layer = whole_number("layer", layer)
         if not -1 <= layer < count:
             raise ValueError(f"layer must be in -1 … {count - 1}, got {layer}")
         if layer in (-1, count - 1):
@@ -184,7 +196,7 @@ class Network:
 
     def save(self, path: str | Path) -> Path:
         """Write a .npz (no pickle) in one step: weights float32 where that is exact, else float64, and the metadata."""
-        target = Path(path)
+        target = file_path("path", path)
         if target.suffix != ".npz":
             raise ValueError(f"networks are saved as .npz, got {target.name!r}")
         arrays: dict[str, Any] = {}
@@ -209,6 +221,8 @@ class Network:
         refused for everything else. Raises FileNotFoundError for a missing file, ValueError (naming the file) for one
         that cannot be read.
         """
+        if not isinstance(source, str | Path):
+            instance("source", source, Path, "a file's path, zoo:NAME or published:NAME")
         text = str(source)
         if architecture is not None and Path(text).suffix not in (".pth", ".pt"):
             raise ValueError(f"only .pth and .pt files take an architecture, got {architecture!r} with {text}")
@@ -246,7 +260,7 @@ class Network:
         """A network from an ONNX file; see importers.from_onnx."""
         from toolkit.importers import from_onnx
 
-        return from_onnx(path, name)
+        return from_onnx(file_path("path", path), name)
 
 
 def zoo_names() -> list[str]:

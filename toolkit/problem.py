@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from toolkit.arguments import check_settings, class_label, class_targets, instance
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray, exact_float64, read_only
 from toolkit.network import Network
@@ -69,6 +70,7 @@ class Settings:
     rigorous: bool = True
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit must be > 0 seconds or None, got {self.time_limit}")
         if self.threads < 1:
@@ -146,6 +148,9 @@ class ReluBounds:
     region: str = ""
 
     def __post_init__(self) -> None:
+        for name, side in (("lower", self.lower), ("upper", self.upper)):
+            for low in instance(name, side, tuple, "one array per ReLU layer"):
+                instance(f"every entry of {name}", low, np.ndarray)
         if len(self.lower) != len(self.upper):
             raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
         for name in ("lower", "upper"):
@@ -243,6 +248,8 @@ class Problem:
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        instance("network", self.network, Network), instance("ball", self.ball, LinfBall)
+        instance("relu_bounds", self.relu_bounds, ReluBounds), instance("settings", self.settings, Settings)
         outputs = self.network.output_size
         if self.rows.ndim != 2 or self.rows.shape[1] != outputs:
             raise ValueError(f"rows must have shape (m, {outputs}), got {self.rows.shape}")
@@ -380,14 +387,11 @@ def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
 def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) -> tuple[FloatArray, tuple[int, ...]]:
     """Rows e_{c*} − e_t for every target t ≠ c*, and those targets.
 
-    Shapes: (m, outputs). Raises ValueError for a label or target outside 0 … outputs−1, or a target equal to the label.
+    Shapes: (m, outputs). Raises ValueError for fewer than two outputs, a label or target outside 0 … outputs−1, a
+    target equal to the label or listed twice, or no target.
     """
-    if not 0 <= label < outputs:
-        raise ValueError(f"label must be in 0 … {outputs - 1}, got {label}")
-    chosen = tuple(t for t in range(outputs) if t != label) if targets is None else tuple(int(t) for t in targets)
-    for target in chosen:
-        if not 0 <= target < outputs or target == label:
-            raise ValueError(f"target must be in 0 … {outputs - 1} and differ from the label {label}, got {target}")
+    label = class_label("label", label, outputs)
+    chosen = class_targets(targets, label, outputs)
     rows = np.zeros((len(chosen), outputs))
     rows[:, label] = 1.0
     rows[np.arange(len(chosen)), list(chosen)] = -1.0

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arguments import class_label, class_targets, file_path, instance
 from toolkit.atomic import write_atomically
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.check import no_class_wins
@@ -72,9 +73,13 @@ def write_proof(
     prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range or twice, or
     no target at all.
     """
-    if Path(path).suffix != ".npz":
+    if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
-    given = replace(settings or Settings(), solver="highs")
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    label = class_label("label", label, network.output_size)
+    targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
     rows, chosen = margin_rows(network.output_size, label, targets)
     if not chosen or len(set(chosen)) < len(chosen):

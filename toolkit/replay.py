@@ -79,9 +79,7 @@ def _rough_error(network: Network, rows: FloatArray, points: FloatArray, outputs
     error = np.zeros_like(size)
     for layer, (norm, bias, terms) in zip(network.layers, network.operator_norms, strict=True):
         sums = SAFETY * (norm * (size + error) + bias)
-        error = SAFETY * (
-            norm * error + gamma(terms + 2) * sums + TINY + _largest_merge_error(layer, size + error)
-        )
+        error = SAFETY * (norm * error + gamma(terms + 2) * sums + TINY + _largest_merge_error(layer, size + error))
         size = sums + error
     weights = np.abs(rows).sum(axis=1)
     spread = error + gamma(rows.shape[1] + 2) * (np.abs(outputs).max(axis=1) + error)

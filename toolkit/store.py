@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from toolkit.arguments import file_path
 from toolkit.atomic import sync_folder, write_atomically
 from toolkit.names import path_name
 from toolkit.problem import Status
@@ -323,7 +324,7 @@ def read_rows(out: str | Path, everything: bool = False) -> pd.DataFrame:
     earlier specs. Reads while a sweep is writing. What is damaged is left out with a DamagedResultsWarning that names
     it. Raises FileNotFoundError for a folder that is none, ValueError for rows of a newer schema.
     """
-    folder = Path(out)
+    folder = file_path("out", out)
     if not folder.is_dir():
         raise FileNotFoundError(f"no results folder at {folder}")
     content = _read_all(folder)

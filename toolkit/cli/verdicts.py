@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from toolkit.arguments import check_writable
 from toolkit.atomic import write_csv
-from toolkit.certify_batch import BatchPlan, certify_samples, summarize
+from toolkit.certify_batch import BatchPlan, certify_samples, check_batch, summarize
 from toolkit.cli.certify import STYLES
 from toolkit.data import Dataset, load_dataset
 from toolkit.names import markup_text, printable
@@ -41,6 +42,9 @@ def answer_batch(question: BatchQuestion) -> None:
     data = load_dataset(question.data)
     if not 1 <= question.count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    check_batch(network, data, range(question.count), question.plan)
+    if question.out is not None:
+        check_writable(question.out)
     console = Console()
     where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
     console.print(

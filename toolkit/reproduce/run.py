@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,8 @@ import pandas as pd
 
 from toolkit.atomic import write_csv, write_parquet
 from toolkit.data import load_dataset
+from toolkit.executors import check_workers
+from toolkit.interrupts import ENDED
 from toolkit.provenance import PROVENANCE, environment, read_runs
 from toolkit.report import write_report
 from toolkit.reproduce.catalogue import Catalogue, Experiment
@@ -44,6 +48,7 @@ def reproduce(
     and provenance.json and return the entry with its table; others return None. Raises ValueError,
     FileNotFoundError, or ChildProcessError where a script fails.
     """
+    check_workers(workers)
     file = catalogue.folder / experiment.file
     if file.suffix == ".py":
         if fresh:
@@ -88,6 +93,11 @@ def run_entry(
     return entry, table
 
 
+def ending_with_us() -> None:
+    """For a child between fork and exec, on Linux: it ends when this process does, killed or not."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None) -> None:
     """A script in a process of its own, which says itself how far it is."""
     arguments = [sys.executable, str(file), "--out", str(out), *experiment.arguments]
@@ -95,7 +105,14 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
         if experiment.count is None:
             raise ValueError(f"{experiment.name} has one size only; leave out --count")
         arguments += [experiment.count, str(count)]
-    code = subprocess.run(arguments, check=False).returncode
+    bound = ending_with_us if sys.platform == "linux" else None
+    stopped = f"{experiment.name} was interrupted; what {file.name} had written by then is in {out}"
+    try:
+        code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stopped) from None
+    if code in (ENDED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt(stopped)
     if code:
         raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")
 

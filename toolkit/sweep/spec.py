@@ -25,6 +25,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from toolkit.arguments import file_path
 from toolkit.fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
 from toolkit.names import path_name
 from toolkit.problem import Settings, Side
@@ -166,7 +167,7 @@ def load_spec(path: str | Path) -> SweepSpec:
     Raises FileNotFoundError, or ValueError in one line that names the file and the key with what is allowed, or the
     line that is not TOML.
     """
-    file = Path(path)
+    file = file_path("path", path)
     if not file.is_file():
         raise FileNotFoundError(f"no spec file at {file}")
     try:
