@@ -57,7 +57,11 @@ class ColumnScaling:
     @classmethod
     def of(cls, model: CompiledModel) -> ColumnScaling:
         """From the ranges of the model's columns. Raises ValueError for a model with numbers that are not finite."""
-        for name, values in (("column bound", model.lower), ("column bound", model.upper), ("entry", model.matrix.data)):
+        for name, values in (
+            ("column bound", model.lower),
+            ("column bound", model.upper),
+            ("entry", model.matrix.data),
+        ):
             if not np.all(np.isfinite(values)):
                 raise ValueError(f"the model has a {name} that is not finite")
         half = 0.5 * model.upper - 0.5 * model.lower  # a range may be larger than the largest float
@@ -119,9 +123,7 @@ def scaled_model(model: CompiledModel, columns: ColumnScaling) -> tuple[Compiled
         raise ValueError("the model has a row side that is no number")
     every = np.arange(model.lower.size)
     lower, upper = columns.bounds(every, model.lower), columns.bounds(every, model.upper)
-    found = replace(
-        model, matrix=matrix, row_lower=row_lower, row_upper=row_upper, lower=lower, upper=upper
-    )
+    found = replace(model, matrix=matrix, row_lower=row_lower, row_upper=row_upper, lower=lower, upper=upper)
     return found, factor
 
 

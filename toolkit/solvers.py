@@ -91,6 +91,7 @@ class HighsSession(Session):
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         highs, kinds = self._highs, self._highspy.HighsModelStatus
         if self._cost is None or not np.array_equal(self._cost, cost):
+            self._cost = None  # until HiGHS has it
             highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
             self._cost = cost
         highs.changeObjectiveOffset(offset)
