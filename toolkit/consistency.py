@@ -36,7 +36,7 @@ def clean_values(problem: Problem) -> FloatArray:
 
 
 def contradiction(problem: Problem, row: int, bound: Bound, clean: float) -> str:
-    """Why the bound of this row cannot be true, "" if nothing speaks against it. clean: the row at the ball's centre."""
+    """Why the bound of this row cannot be true, "" if nothing speaks against it. clean: its value at the centre."""
     who = f"nonsense from {bound.solver or 'the rung'}"
     if bound.certified_lower > bound.certified_upper:
         return f"{who}: certified lower {bound.certified_lower} above certified upper {bound.certified_upper}"

@@ -9,8 +9,8 @@ Back: z as above, objective values divided by σ, and the row duals of the model
 c′ − A′ᵀy′ = σ D (c − Aᵀ(R y′/σ)). Integer columns keep D = 1 and shift 0. A column that is fixed keeps its value as
 shift and takes the D that makes it no larger than the other terms of its rows.
 
-Checked: that nothing overflows (ValueError). Exact but for the sums A·shift and c·shift and for underflow of terms 2¹⁰⁷⁴
-times smaller than their row's largest. Source: equilibration, as in any LP code; powers of two as in Tomlin 1975, "On
+Checked: that nothing overflows (ValueError). Exact but for the sums A·shift and c·shift and for underflow of terms that
+are 2¹⁰⁷⁴ times smaller than their row's largest. Source: equilibration, as in any LP code; powers of two as in Tomlin 1975, "On
 scaling linear programming problems".
 """
 
@@ -81,7 +81,10 @@ class ColumnScaling:
 
     def bounds(self, columns: IndexArray, values: FloatArray) -> FloatArray:
         """Bounds of the named columns in the scaled model."""
-        return _finite(np.ldexp(values - self.shift[columns], -self.power[columns]), "a column bound")
+        power = -self.power[columns]  # a difference of bounds may be larger than the largest float
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.ldexp(values, power) - np.ldexp(self.shift[columns], power)
+        return _finite(scaled, "a column bound")
 
     def rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> tuple[Any, FloatArray, FloatArray, IndexArray]:
         """Constraints in the scaled model, and the exponents of R. rows: scipy.sparse, (k, columns)."""

@@ -225,6 +225,7 @@ class NoSession(Session):
 
     def __init__(self, name: str, version: str, reason: str) -> None:
         self.name, self.version, self.note, self.broken = name, version, "", reason
+        self.settings = Settings()
 
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         return self._failure(self.broken)

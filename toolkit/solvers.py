@@ -23,6 +23,7 @@ from toolkit.session import NoSession, Session, SolveReport, SolverUnavailableEr
 
 GUROBI_SIZE_LIMIT = 2000  # variables, and constraints, of the licence that comes with gurobipy
 GUROBI_SIZE_ERROR, GUROBI_NO_LICENCE = 10010, 10009
+SCIP_INVALID = 1e90  # a dual this large is none
 STOP_MARGIN = 1e-9  # of the scaled objective: a bound must pass stop_at by this much for "at least" to mean "greater"
 
 
@@ -267,6 +268,7 @@ class ScipSession(Session):
             self._scip.setHeuristics(pyscipopt.SCIP_PARAMSETTING.OFF)
             self._scip.setSeparating(pyscipopt.SCIP_PARAMSETTING.OFF)
             self._scip.disablePropagation()
+            self._scip.setParam("limits/maxorigsol", 0)  # a point kept from another objective may end it before its LP
 
     def _row(self, i: int) -> Any:
         """The constraint of row i, None for a row without a side."""
@@ -314,15 +316,27 @@ class ScipSession(Session):
             bound=scip.getDualbound() if mip and found is not Status.FAILED else -np.inf,
             incumbent=scip.getObjVal() if has_point else np.inf,
             x=np.array([scip.getSolVal(best, variable) for variable in self._x]) if has_point else None,
-            duals=self._duals() if not mip and status == "optimal" else None,
+            duals=self._duals(cost) if not mip and status == "optimal" else None,
             nodes=int(scip.getNNodes()),
             iterations=int(scip.getNLPIterations()),
             message=f"scip: {status}" if found is Status.FAILED else "",
         )
 
-    def _duals(self) -> FloatArray:
-        """Row duals of the LP just solved; whatever they are, they are checked."""
-        return np.array([0.0 if row is None else self._scip.getDualsolLinear(row) for row in self._rows])
+    def _duals(self, cost: FloatArray) -> FloatArray:
+        """Row duals of the LP just solved; whatever they are, they are checked.
+
+        SCIP turns a row of one column into bounds of that column, and its dual into reduced cost: given back here.
+        """
+        duals = np.array([0.0 if row is None else self._scip.getDualsolLinear(row) for row in self._rows])
+        duals = np.where(np.abs(duals) < SCIP_INVALID, duals, 0.0)
+        matrix, model = self.model.matrix, self.model
+        for i in np.flatnonzero(np.diff(matrix.indptr) == 1).tolist():
+            j, value = int(matrix.indices[matrix.indptr[i]]), float(matrix.data[matrix.indptr[i]])
+            reduced = cost[j] - float((model.matrix[:, [j]].T @ duals)[0]) if value else 0.0
+            low, high = sorted((model.row_lower[i] / value, model.row_upper[i] / value)) if value else (-np.inf, np.inf)
+            if (reduced > 0 and low > model.lower[j]) or (reduced < 0 and high < model.upper[j]):
+                duals[i] += reduced / value
+        return duals
 
 
 @dataclass(frozen=True)
