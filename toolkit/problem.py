@@ -120,9 +120,12 @@ class Bound:
 
     def failed(self, reason: str, ceiling: float) -> Bound:
         """The bound without its lower side, FAILED for this reason; certified_lower stays if it is ≤ `ceiling`."""
-        certified = self.certified_lower if self.certified_lower <= min(ceiling, self.certified_upper) else -np.inf
+        upper = np.inf if np.isnan(self.upper) else self.upper
+        kept = self.certified_lower <= min(np.inf if np.isnan(ceiling) else ceiling, self.certified_upper)
+        certified = self.certified_lower if kept else -np.inf
         message = "; ".join(text for text in (reason, self.message) if text)
-        return replace(self, lower=-np.inf, status=Status.FAILED, certified_lower=certified, message=message)
+        found = replace(self, lower=-np.inf, upper=upper, status=Status.FAILED, message=message)
+        return replace(found, certified_lower=certified)
 
     def with_build(self, seconds: float) -> Bound:
         """The same bound with this much more time spent on building."""
@@ -292,7 +295,7 @@ class Rung:
             own = replace(bound, target=target, certified_lower=certified if sound else -np.inf)
             reason = "" if own.status is Status.FAILED else contradiction(problem, row, own, clean[row])
             if reason:
-                own = own.failed(reason, min(own.upper, clean[row]))
+                own = own.failed(reason, float(np.fmin(own.upper, clean[row])))
             finished.append(own if own.lower <= own.upper else replace(own, lower=own.upper))  # by rounding alone
         return finished
 
