@@ -225,26 +225,26 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("error", [Injected, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("error", [Injected, RuntimeError])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_search_that_is_broken_off_leaves_no_trace(
     place: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is raised, wherever and however late: later rungs on the same problem answer as on a fresh one."""
-    network, ball = _hard()
-    small = LinfBall(ball.center, eps=0.1)
+    rng = np.random.default_rng(6)
+    network, small = random_dense_network(rng, (4, 9, 8, 3)), LinfBall(rng.normal(size=4), eps=0.4)
     fresh = margin_problem(network, small, 0, targets=[1], settings=TIGHT)
     truth = {name: get_rung(name)(fresh)[0] for name in ("lp", "ideal", "bab", "exact")}
     owner, name = PLACES[place]
-    for call in (1, 2, 7, 40):
+    for call, forever in ((1, True), (4, False)):
         problem = margin_problem(network, small, 0, targets=[1], settings=TIGHT)
         calls = 0
         honest = getattr(owner, name)
 
-        def broken(*args: Any, honest: Any = honest, call: int = call, **kwargs: Any) -> Any:
+        def broken(*args: Any, honest: Any = honest, call: int = call, forever: bool = forever, **kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == call:
+            if calls == call or (forever and calls > call):
                 raise error("injected")
             return honest(*args, **kwargs)
 
@@ -256,7 +256,8 @@ def test_a_search_that_is_broken_off_leaves_no_trace(
                 assert early.status is not Status.OPTIMAL or early.lower == pytest.approx(truth["bab"].lower, abs=1e-4)
             except error:
                 pass
-        for later in ("ideal", "bab", "exact", "lp"):
+        assert calls > 0, "the place was not reached"
+        for later in ("ideal", "bab", "exact"):
             (found,) = get_rung(later)(problem)
             assert found.status is truth[later].status
             assert found.lower <= truth["bab"].upper

@@ -213,7 +213,9 @@ def test_a_cutoff_that_the_duals_do_not_prove_is_not_believed() -> None:
             asked.append(None if self.cutoff is None else self.cutoff / SCALED[0])
             if self.cutoff is not None:
                 return SolveReport(Status.DECIDED, 1e9, 1e9, np.zeros(2), np.zeros(2))
-            return SolveReport(Status.OPTIMAL, -np.inf, -7.0, SCALED[1] * np.array([1.0, 3.0]), SCALED[2] * np.array([-1.5, 0.5]))
+            return SolveReport(
+                Status.OPTIMAL, -np.inf, -7.0, SCALED[1] * np.array([1.0, 3.0]), SCALED[2] * np.array([-1.5, 0.5])
+            )
 
     report = Hasty(known.model, Settings()).minimize(np.array(known.cost, dtype=float), cutoff=-8.0)
     assert asked == [-8.0, None]

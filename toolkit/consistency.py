@@ -29,7 +29,7 @@ def clean_values(problem: Problem) -> FloatArray:
 
     def outputs() -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
-            return problem.network.forward(problem.ball.center)
+            return np.asarray(problem.network.forward(problem.ball.center), dtype=np.float64)
 
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(problem.rows @ problem.shared("outputs at the centre", outputs), dtype=np.float64)

@@ -10,8 +10,8 @@ c′ − A′ᵀy′ = σ D (c − Aᵀ(R y′/σ)). Integer columns keep D = 1 
 shift and takes the D that makes it no larger than the other terms of its rows.
 
 Checked: that nothing overflows (ValueError). Exact but for the sums A·shift and c·shift and for underflow of terms that
-are 2¹⁰⁷⁴ times smaller than their row's largest. Source: equilibration, as in any LP code; powers of two as in Tomlin 1975, "On
-scaling linear programming problems".
+are 2¹⁰⁷⁴ times smaller than their row's largest. Source: equilibration, as in any LP code (Tomlin 1975, "On scaling
+linear programming problems"), with powers of two, which round nothing.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from __future__ import annotations
 import heapq
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -381,7 +382,7 @@ def bab_rung(problem: Problem) -> list[Bound]:
     found = []
     for row in range(problem.rows.shape[0]):
         planes = shared_planes(problem)
-        costs = problem.shared("pseudo_costs", lambda count=planes.layout.count: PseudoCosts(count))
+        costs = problem.shared("pseudo_costs", partial(PseudoCosts, planes.layout.count))
         with dropped_on_error(problem, "cutting_planes"):
             found.append(TreeSearch(problem, planes, row, costs).run())
     return found
