@@ -303,12 +303,13 @@ def test_a_milp_solver_that_is_done_but_wrong_is_not_called_optimal(monkeypatch:
     (truth,) = margins(network, small, 0, "bab", targets=[1])
     solve = HighsSession._solve
 
-    def shifted(self: HighsSession, cost: np.ndarray, offset: float, given: Settings) -> SolveReport:
-        report = solve(self, cost, offset, given)
-        return replace(report, bound=report.bound + shift * abs(report.bound)) if self.model.is_mip else report
-
-    monkeypatch.setattr(HighsSession, "_solve", shifted)
     for shift, expected in ((-0.05, Status.COMPUTED), (0.05, Status.FAILED)):
+
+        def shifted(self: HighsSession, *args: Any, shift: float = shift) -> SolveReport:
+            report = solve(self, *args)
+            return replace(report, bound=report.bound + shift * abs(report.bound)) if self.model.is_mip else report
+
+        monkeypatch.setattr(HighsSession, "_solve", shifted)
         (found,) = margins(network, small, 0, "exact", targets=[1], settings=Settings(solver="highs"))
         assert found.status is expected
         assert found.message

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from toolkit.balls import LinfBall
 from toolkit.certify import certify
+from toolkit.cli.certify import _relaxed
 from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import Dense
@@ -27,7 +28,7 @@ UNITS = [1e-9, 1e-5, 1e4, 1e8]
 
 
 def rescaled(network: Network, hidden: float, logits: float = 1.0) -> Network:
-    """Every hidden value times `hidden`, the logits times `logits`: the same function in other units, up to rounding."""
+    """Every hidden value times `hidden`, the logits times `logits`: the function in other units, but for rounding."""
     layers, done = [], 1.0
     for k, layer in enumerate(network.layers):
         target = logits if k == len(network.layers) - 1 else hidden
@@ -157,6 +158,12 @@ def test_a_slack_is_measured_by_its_neuron_and_an_open_interval_is_no_equality()
         assert "LP ≤ m*" in why.reason
     assert explain_equality(replace(closed, lower=-1e-9, upper=1e-9, drop=1.0)).equal  # m* near 0, closed all the same
     assert not explain_equality(replace(closed, lower=-1e-9, upper=1e-9, drop=1e-9)).equal
+
+
+def test_a_table_says_zero_relaxed_neurons_only_of_an_equality() -> None:
+    closed = Bound(1.0, 1.0, slack=np.zeros(2), slack_range=np.ones(2))
+    assert _relaxed(closed) == "0/2"
+    assert _relaxed(replace(closed, upper=1.1)) == "?/2"
 
 
 @pytest.mark.parametrize("weight", [1e20, 1e100, 1e154, 1e200, 1e300])

@@ -212,7 +212,7 @@ class RowMaker:
             active=active,
             inactive=inactive,
             clean_margin=self.clean[target],
-            relaxed=-1 if why is None else why.relaxed,
+            relaxed=-1 if why is None or (why.relaxed == 0 and not why.equal) else why.relaxed,
             max_slack=-1.0 if why is None else why.largest_slack,
             message=bound.message,
             key=self.keys[chain, rung][k],
