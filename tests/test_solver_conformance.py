@@ -202,6 +202,19 @@ def test_a_time_limit_ends_a_milp_with_what_it_has(solver: str) -> None:
     assert report.bound <= problem.replay(ball.sample(200)).min()
 
 
+@each_solver
+def test_a_constant_that_dwarfs_the_objective_stops_no_lp(solver: str) -> None:
+    """Solvers take 10²⁰ for infinite: the point and the duals are those without the constant."""
+    known = LPS["≤"]
+    session = opened(known.model, solver)
+    for offset in (1e25, -1e25, 1e12):
+        report = session.minimize(np.array(known.cost), offset)
+        assert report.status is Status.OPTIMAL
+        assert report.bound == pytest.approx(offset + known.optimum, rel=1e-12)
+        np.testing.assert_allclose(report.x, [0.5, 1.0], atol=1e-9)
+        np.testing.assert_allclose(report.duals, known.duals, atol=1e-9)
+
+
 CHANGING = [param for param in AVAILABLE if SOLVERS[str(param.values[0])].session.changes]
 
 

@@ -95,7 +95,9 @@ class HighsSession(Session):
             self._cost = None  # until HiGHS has it
             highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
             self._cost = cost
-        highs.changeObjectiveOffset(offset)
+        # an LP's duals and cutoff need no offset, which may be so large that HiGHS takes the objective for infinite
+        apart = 0.0 if self.model.is_mip else offset
+        highs.changeObjectiveOffset(offset - apart)
         # an LP's limit is compared with the run time summed over all calls, a MILP's with that of its own call
         spent = 0.0 if self.model.is_mip else highs.getRunTime()
         self._set("time_limit", float("inf") if settings.time_limit is None else spent + settings.time_limit)
@@ -110,7 +112,7 @@ class HighsSession(Session):
             if not decided and highs.getModelStatus() == kinds.kInterrupt:
                 raise KeyboardInterrupt
         else:
-            self._set("objective_bound", float("inf") if self.cutoff is None else self.cutoff)
+            self._set("objective_bound", float("inf") if self.cutoff is None else self.cutoff - apart)
             highs.run()
             if highs.getModelStatus() == kinds.kNotset:  # it lost its way from the last basis: once more, from none
                 highs.clearSolver()
@@ -133,7 +135,7 @@ class HighsSession(Session):
         return SolveReport(
             found,
             bound=info.mip_dual_bound if self.model.is_mip and found is not Status.FAILED else -np.inf,
-            incumbent=info.objective_function_value,
+            incumbent=info.objective_function_value + apart,
             x=x,
             duals=duals,
             nodes=max(0, int(info.mip_node_count)),
@@ -291,7 +293,8 @@ class ScipSession(Session):
         scip.freeTransform()
         body = pyscipopt.quicksum(value * self._x[j] for j, value in enumerate(cost.tolist()) if value)
         scip.setObjective(body + 0.0)
-        scip.addObjoffset(offset - scip.getObjoffset())
+        apart = 0.0 if mip else offset  # as for HiGHS
+        scip.addObjoffset(offset - apart - scip.getObjoffset())
         scip.setParam("limits/time", 1e20 if settings.time_limit is None else settings.time_limit)
         scip.setParam("limits/gap", settings.mip_gap if mip else 0.0)
         scip.setParam("limits/absgap", settings.mip_gap_abs if mip else 0.0)
@@ -314,7 +317,7 @@ class ScipSession(Session):
         return SolveReport(
             found,
             bound=scip.getDualbound() if mip and found is not Status.FAILED else -np.inf,
-            incumbent=scip.getObjVal() if has_point else np.inf,
+            incumbent=scip.getObjVal() + apart if has_point else np.inf,
             x=np.array([scip.getSolVal(best, variable) for variable in self._x]) if has_point else None,
             duals=self._duals(cost) if not mip and status == "optimal" else None,
             nodes=int(scip.getNNodes()),
