@@ -24,7 +24,7 @@ from toolkit.rungs import get_rung
 from toolkit.solvers import SOLVERS
 
 SOLVER_NAMES = [name for name, solver in SOLVERS.items() if solver.status().usable]
-UNITS = [1e-9, 1e-5, 1e4, 1e8]
+UNITS = [1e-14, 1e-8, 1e-5, 1e4, 1e8]
 
 
 def rescaled(network: Network, hidden: float, logits: float = 1.0) -> Network:
