@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,18 @@ from hypothesis import strategies as st
 from test_template import enumerate_patterns
 
 from toolkit.balls import LinfBall
+from toolkit.compiled import integer_columns
 from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import Dense
 from toolkit.margins import margin_problem, margins
+from toolkit.minimize import shared_template
 from toolkit.network import Network
 from toolkit.problem import ReluBounds, Settings, Status
 from toolkit.pseudo_costs import PseudoCosts
 from toolkit.rungs import get_rung
+from toolkit.rungs.bab import TreeSearch
+from toolkit.rungs.ideal import CuttingPlanes
 from toolkit.session import SolveReport
 from toolkit.solvers import SOLVERS, HighsSession, Licence
 
@@ -112,13 +117,13 @@ def test_automatic_choice_takes_the_tree_without_gurobi(monkeypatch: pytest.Monk
     ball = LinfBall(rng.normal(size=5), eps=0.2)
     gone = replace(SOLVERS["gurobi"], licence=lambda: Licence(False, "none", reason="expired"))
     for asked, expected in (
-        (Settings(), "gurobi" if SOLVERS["gurobi"].status().usable else "bab/highs"),
-        (Settings(rigorous=True), "bab/highs"),
+        (Settings(rigorous=False), "gurobi" if SOLVERS["gurobi"].status().usable else "bab/highs"),
+        (Settings(), "bab/highs"),
         (Settings(solver="highs"), "highs"),
     ):
         assert {b.solver for b in margins(network, ball, 0, "exact", settings=asked)} == {expected}
     monkeypatch.setitem(SOLVERS, "gurobi", gone)
-    found = margins(network, ball, 0, "exact", settings=Settings())
+    found = margins(network, ball, 0, "exact", settings=Settings(rigorous=False))
     assert {b.solver for b in found} == {"bab/highs"}
     for own, milp in zip(found, margins(network, ball, 0, "exact", settings=TIGHT), strict=True):
         assert own.lower == pytest.approx(milp.lower, rel=1e-3)
@@ -205,3 +210,115 @@ def test_wrong_layer_bounds_that_empty_the_region_are_a_failure_and_no_bound() -
             assert bound.status is Status.FAILED
             assert bound.lower < np.inf
             assert bound.certified_lower < np.inf
+
+
+class Injected(BaseException):
+    """Like KeyboardInterrupt: nobody catches it on the way."""
+
+
+PLACES = {
+    "solve": (HighsSession, "_solve"),
+    "change of bounds": (HighsSession, "_bounds_set"),
+    "new rows": (HighsSession, "_rows_added"),
+    "fewer rows": (HighsSession, "_rows_kept"),
+    "branching": (TreeSearch, "_branch"),
+    "trial": (TreeSearch, "_try_children"),
+    "replay": (TreeSearch, "_try_point"),
+    "evidence": (CuttingPlanes, "evidence"),
+}
+
+
+@pytest.mark.parametrize("error", [Injected, RuntimeError])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_search_that_is_broken_off_leaves_no_trace(
+    place: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised, wherever and however late: later rungs on the same problem answer as on a fresh one."""
+    rng = np.random.default_rng(6)
+    network, small = random_dense_network(rng, (4, 9, 8, 3)), LinfBall(rng.normal(size=4), eps=0.4)
+    fresh = margin_problem(network, small, 0, targets=[1], settings=TIGHT)
+    truth = {name: get_rung(name)(fresh)[0] for name in ("lp", "ideal", "bab", "exact")}
+    owner, name = PLACES[place]
+    for call, forever in ((1, True), (4, False)):
+        problem = margin_problem(network, small, 0, targets=[1], settings=TIGHT)
+        calls = 0
+        honest = getattr(owner, name)
+
+        def broken(*args: Any, honest: Any = honest, call: int = call, forever: bool = forever, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call or (forever and calls > call):
+                raise error("injected")
+            return honest(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, broken)
+            try:
+                (early,) = get_rung("bab")(problem)
+                assert early.lower <= truth["bab"].upper
+                assert early.status is not Status.OPTIMAL or early.lower == pytest.approx(truth["bab"].lower, abs=1e-4)
+            except error:
+                pass
+        assert calls > 0, "the place was not reached"
+        for later in ("ideal", "bab", "exact"):
+            (found,) = get_rung(later)(problem)
+            assert found.status is truth[later].status
+            assert found.lower <= truth["bab"].upper
+            assert found.lower == pytest.approx(truth[later].lower, rel=2e-2 if later == "ideal" else 1e-4)
+
+
+def test_a_search_puts_the_bounds_back_even_if_nobody_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ball = _hard()
+    problem = margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT)
+    planes = CuttingPlanes(problem)
+    before = planes.session.model.lower.copy(), planes.session.model.upper.copy()
+    search = TreeSearch(problem, planes, 0, PseudoCosts(planes.layout.count))
+    depth = 0
+
+    def stop(self: TreeSearch, node: Any, *args: Any) -> None:
+        nonlocal depth
+        depth += 1
+        if depth == 4:
+            raise Injected
+
+    expand = TreeSearch._expand
+    monkeypatch.setattr(TreeSearch, "_expand", lambda self, *args: (stop(self, *args), expand(self, *args))[1])
+    with pytest.raises(Injected):
+        search.run()
+    np.testing.assert_array_equal(planes.session.model.lower, before[0])
+    np.testing.assert_array_equal(planes.session.model.upper, before[1])
+
+
+def test_indicators_are_put_back_if_reading_them_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ball = _hard()
+    problem = margin_problem(network, LinfBall(ball.center, eps=0.05), 0, targets=[1], settings=TIGHT)
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.rungs.exact.integer_columns", lambda model: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            get_rung("exact")(problem)
+    assert not integer_columns(shared_template(problem)[0]).any()
+
+
+def test_a_milp_solver_that_is_done_but_wrong_is_not_called_optimal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dual bound is a word: the replayed minimiser decides what may be said of the interval."""
+    network, ball = _hard()
+    small = LinfBall(ball.center, eps=0.1)
+    (truth,) = margins(network, small, 0, "bab", targets=[1])
+    solve = HighsSession._solve
+
+    for shift, expected in ((-0.05, Status.COMPUTED), (0.05, Status.FAILED)):
+
+        def shifted(self: HighsSession, *args: Any, shift: float = shift) -> SolveReport:
+            report = solve(self, *args)
+            return replace(report, bound=report.bound + shift * abs(report.bound)) if self.model.is_mip else report
+
+        monkeypatch.setattr(HighsSession, "_solve", shifted)
+        (found,) = margins(network, small, 0, "exact", targets=[1], settings=Settings(solver="highs"))
+        assert found.status is expected
+        assert found.message
+        assert found.lower <= truth.upper
+        assert found.certified_lower <= truth.upper
+        stop = replace(Settings(solver="highs"), stop_at=truth.lower - 0.01)
+        (sign,) = margins(network, small, 0, "exact", targets=[1], settings=stop)
+        assert sign.status in (expected, Status.DECIDED)
+        assert sign.status is not Status.DECIDED or sign.lower > stop.stop_at

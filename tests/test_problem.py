@@ -134,11 +134,11 @@ def test_rows_of_one_region_share_work_and_other_regions_do_not(problem: Problem
 
 
 def test_a_rung_labels_its_bounds_with_targets(problem: Problem) -> None:
-    run = Rung("run", Side.LOWER, "", "", run=lambda p: [Bound(float(k)) for k in range(len(p.rows))])
-    values = Rung("values", Side.LOWER, "", "", values=lambda p: np.arange(len(p.rows), dtype=np.float64))
+    run = Rung("run", Side.LOWER, "", "", run=lambda p: [Bound(k - 99.0) for k in range(len(p.rows))])
+    values = Rung("values", Side.LOWER, "", "", values=lambda p: np.arange(len(p.rows)) - 99.0)
     for rung in (run, values):
-        assert [(bound.lower, bound.target) for bound in rung(problem)] == [(0.0, 0), (1.0, 2)]
-        np.testing.assert_array_equal(rung.lower_values(problem), [0.0, 1.0])
+        assert [(bound.lower, bound.target) for bound in rung(problem)] == [(-99.0, 0), (-98.0, 2)]
+        np.testing.assert_array_equal(rung.lower_values(problem), [-99.0, -98.0])
         assert all(bound.upper == np.inf and bound.status is Status.COMPUTED for bound in rung(problem))
 
 

@@ -65,6 +65,14 @@ class CompiledModel:
         low[columns], high[columns] = lower, upper
         return replace(self, lower=low, upper=high)
 
+    def objective_scale(self, cost: FloatArray) -> float:
+        """max_j |cost_j| times the range of column j: the size of an objective, in its own unit, that no shift changes.
+
+        cost: shape (columns,) or shorter, the rest 0."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            ranges = (self.upper - self.lower)[: cost.size]
+            return float(np.nan_to_num(np.abs(cost) * ranges, nan=0.0).max(initial=0.0))
+
     def proves_empty(self, row_duals: FloatArray) -> bool:
         """Whether the multipliers, with either sign, prove that no z satisfies the relaxation (Farkas)."""
         zero = np.zeros(self.lower.size)

@@ -37,6 +37,7 @@ class CutFinder:
         empty = np.zeros((0, layout.inputs + layout.count))
         self._weight = sp.csr_array(np.vstack([empty, *(matrix for matrix, _ in blocks)]))
         self._bias = np.concatenate([np.zeros(0), *(constant for _, constant in blocks)])
+        self._range = layout.upper - layout.lower
         lower = np.concatenate([ball.lower, np.zeros(layout.count)])
         upper = np.concatenate([ball.upper, layout.upper])
         entry, column = self._weight.data, self._weight.indices
@@ -45,7 +46,7 @@ class CutFinder:
         self._high = np.maximum(entry * lower[column], entry * upper[column])
 
     def violated(self, z: FloatArray, tolerance: float) -> tuple[Any, FloatArray]:
-        """Cuts rows·z ≤ upper that z violates by more than `tolerance`, at most one per neuron.
+        """Cuts rows·z ≤ upper that z violates by more than `tolerance` of the neuron's range, at most one per neuron.
 
         z: a point of the template, shape (columns,). Returns CSR (k, columns) and (k,).
         """
@@ -54,7 +55,7 @@ class CutFinder:
         inside = self._weight.data * z[self._weight.indices] - self._low * (1.0 - a)[self._row]
         outside = self._high * a[self._row]
         least = np.bincount(self._row, np.minimum(inside, outside), minlength=count)
-        found = np.flatnonzero(y - least - self._bias * a > tolerance)
+        found = np.flatnonzero(y - least - self._bias * a > tolerance * self._range)
         taken = inside < outside
         fixed: FloatArray = np.bincount(self._row, np.where(taken, self._low, 0.0), minlength=count).astype(np.float64)
         free = np.bincount(self._row, np.where(taken, 0.0, self._high), minlength=count)

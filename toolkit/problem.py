@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from toolkit.arguments import check_settings, class_label, class_targets, instance
 from toolkit.balls import FloatArray, LinfBall
+from toolkit.consistency import clean_values, contradiction
 from toolkit.layers import IndexArray, exact_float64, read_only
 from toolkit.network import Network
 from toolkit.replay import replayed_upper
@@ -94,7 +95,8 @@ class Bound:
     c = e_{c*} − e_t, None for other rows. seconds: spent on this row, shared work divided evenly;
     build_seconds: the part of it spent on building and handing over models. iterations: simplex or gradient
     iterations; nodes: of a search tree. slack: y − max(x̂, 0) of every unstable neuron at a relaxation's optimum, None
-    where there is no such point; 0 everywhere means that the relaxation's optimum is the exact one.
+    where there is no such point; 0 everywhere means that the relaxation's optimum is the exact one. slack_range: u − l
+    of these neurons, the unit of their slack; drop: cᵀF at the ball's centre less lower (0: not known), that of a gap.
     certified_lower: a lower bound in real arithmetic, rounding included, that trusts no solver (−inf: none; see
     certificate.py); it rests on l,u as `lower` does. certified_upper: an upper bound of cᵀF at the witness in real
     arithmetic (+inf: none). multipliers: λ of the unstable neurons that prove certified_lower, where an LP gave them.
@@ -116,6 +118,17 @@ class Bound:
     certified_lower: float = -float("inf")
     certified_upper: float = float("inf")
     multipliers: FloatArray | None = field(default=None, repr=False)
+    slack_range: FloatArray | None = field(default=None, repr=False)
+    drop: float = field(default=0.0, repr=False)
+
+    def failed(self, reason: str, ceiling: float) -> Bound:
+        """The bound without its lower side, FAILED for this reason; certified_lower stays if it is ≤ `ceiling`."""
+        upper = np.inf if np.isnan(self.upper) else self.upper
+        kept = self.certified_lower <= min(np.inf if np.isnan(ceiling) else ceiling, self.certified_upper)
+        certified = self.certified_lower if kept else -np.inf
+        message = "; ".join(text for text in (reason, self.message) if text)
+        found = replace(self, lower=-np.inf, upper=upper, status=Status.FAILED, message=message)
+        return replace(found, certified_lower=certified)
 
     def with_build(self, seconds: float) -> Bound:
         """The same bound with this much more time spent on building."""
@@ -279,6 +292,10 @@ class Problem:
         """Put another value under `key`, say a session that took over from one that failed."""
         self._cache[key] = value
 
+    def drop_shared(self, key: Hashable) -> None:
+        """Forget the value under `key`, say a session that an exception may have left half changed."""
+        self._cache.pop(key, None)
+
     def with_rows(self, rows: Any, targets: Sequence[int | None] = ()) -> Problem:
         """The same region with other objective rows; shared work is kept."""
         return replace(self, rows=rows, targets=tuple(targets))
@@ -327,21 +344,27 @@ class Rung:
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in and witnesses replayed."""
         if self.run is not None:
-            found = zip(_replayed(problem, self.run(problem)), problem.targets, strict=True)
-            return [self._finished(problem, bound, target) for bound, target in found]
+            return self._finished(problem, _replayed(problem, self.run(problem)))
         started = time.perf_counter()
         lower = self.lower_values(problem)
         each = (time.perf_counter() - started) / max(1, lower.size)
-        found_values = zip(lower.tolist(), problem.targets, strict=True)
-        return [self._finished(problem, Bound(lower=low, seconds=each), target) for low, target in found_values]
+        return self._finished(problem, [Bound(lower=low, seconds=each) for low in lower.tolist()])
 
-    def _finished(self, problem: Problem, bound: Bound, target: int | None) -> Bound:
-        """The bound with its target, and with no more certified than its l,u are."""
-        certified = bound.certified_lower if self.run is not None else bound.lower
+    def _finished(self, problem: Problem, bounds: Sequence[Bound]) -> list[Bound]:
+        """The bounds with their targets, with no more certified than their l,u are, and none that cannot be true."""
+        clean = clean_values(problem).tolist()
         sound = (self.certifies or self.run is not None) and (
             problem.relu_bounds.certified or not self.uses_relu_bounds
         )
-        return replace(bound, target=target, certified_lower=certified if sound else -np.inf)
+        finished = []
+        for row, (bound, target) in enumerate(zip(bounds, problem.targets, strict=True)):
+            certified = bound.certified_lower if self.run is not None else bound.lower
+            own = replace(bound, target=target, certified_lower=certified if sound else -np.inf)
+            reason = "" if own.status is Status.FAILED else contradiction(problem, row, own, clean[row])
+            if reason:
+                own = own.failed(reason, float(np.fmin(own.upper, clean[row])))
+            finished.append(own if own.lower <= own.upper else replace(own, lower=own.upper))  # by rounding alone
+        return finished
 
     def lower_values(self, problem: Problem) -> FloatArray:
         """The lower bounds alone, shape (m,); those that are certified where the rung certifies."""

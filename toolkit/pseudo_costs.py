@@ -1,5 +1,7 @@
 """Pseudo-costs: what a split of a ReLU has been worth so far, per unit of the distance it had to move.
 
+Callers give gains in units of the objective's scale and distances in units of the neuron's range: no unit matters.
+
 Source: Achterberg, Koch & Martin 2005, "Branching rules revisited".
 """
 

@@ -49,7 +49,7 @@ def replay_margins(network: Network, rows: Any, points: ArrayLike) -> tuple[Floa
         open_points = np.flatnonzero(_undecided(values, upper).any(axis=1))
         if open_points.size:
             some = inputs[open_points]
-            finer = _above(values[open_points], _neuron_errors(network, dense, some)[0])
+            finer = _above(values[open_points], evaluation_errors(network, dense, some)[0])
             upper[open_points] = np.fmin(upper[open_points], finer)
             open_points = open_points[_undecided(values[open_points], upper[open_points]).any(axis=1)]
     if open_points.size and sum(layer.column_norms[1] * layer.input_size for layer in network.layers) < LARGEST_EXACT:
@@ -92,11 +92,18 @@ def _largest_merge_error(layer: AffineMap, size: FloatArray) -> FloatArray | flo
     return (0.0 if columns is None else float(np.sum(columns)) * size) + layer.bias_error
 
 
-def _neuron_errors(network: Network, rows: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+def evaluation_errors(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """|rows|·e with e from the second evaluation, and the part of it that the maps' own errors make.
 
-    Shapes: (m, outputs), (k, n) → (k, m) each.
+    Claim: rows·F in float64, in any order of summation, differs from its value in real arithmetic by at most the first.
+    Shapes: (m, outputs), (k, n) → (k, m) each; NaN or +inf where something overflows.
     """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+        return _errors(network, dense, np.atleast_2d(np.asarray(points, dtype=np.float64)))
+
+
+def _errors(network: Network, rows: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
     y, error, own = points.T, np.zeros_like(points.T), np.zeros_like(points.T)
     for k, layer in enumerate(network.layers):
         y = np.maximum(y, 0.0) if k else y
@@ -123,7 +130,7 @@ def _exact_upper(network: Network, rows: FloatArray, point: FloatArray) -> Float
     if all(layer.column_error is None and not layer.bias_error for layer in network.layers):
         return exact
     with np.errstate(over="ignore", invalid="ignore"):
-        return _above(exact, _neuron_errors(network, rows, point[None])[1][0])
+        return _above(exact, evaluation_errors(network, rows, point[None])[1][0])
 
 
 def exact_margins(network: Network, rows: ArrayLike, point: ArrayLike) -> list[Fraction]:

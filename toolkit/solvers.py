@@ -1,7 +1,7 @@
 """The solver boundary: the only file that knows a solver's names, licences, size limits and statuses.
 
-SOLVERS declares what each solver is; `open_session` picks one for a compiled model and falls back to HiGHS, which
-always works, saying so in the message of every report.
+SOLVERS declares what each solver is; `open_session` picks one for a compiled model and falls back to HiGHS, which is
+always there, saying so in the message of every report. A model that HiGHS refuses as well gets a NoSession.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from toolkit.balls import FloatArray
 from toolkit.compiled import CompiledModel
 from toolkit.layers import IndexArray
 from toolkit.problem import BoolArray, Settings, Status
-from toolkit.session import Session, SolveReport, SolverUnavailableError
+from toolkit.session import NoSession, Session, SolveReport, SolverUnavailableError
 
 GUROBI_SIZE_LIMIT = 2000  # variables, and constraints, of the licence that comes with gurobipy
 GUROBI_SIZE_ERROR, GUROBI_NO_LICENCE = 10010, 10009
-STOP_MARGIN = 1e-9  # a bound must pass stop_at by this much, so that "greater" survives the solver's own "at least"
+SCIP_INVALID = 1e90  # a dual this large is none
+STOP_MARGIN = 1e-9  # of the scaled objective: a bound must pass stop_at by this much for "at least" to mean "greater"
 
 
 class HighsSession(Session):
     """HiGHS through highspy: the model is passed once, then only costs change and the LP basis stays warm."""
 
     name = "highs"
+    changes = True
+    last_resort = True
 
     def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
         super().__init__(model, settings, version, note)
@@ -44,7 +47,7 @@ class HighsSession(Session):
         if not model.is_mip:
             self._set("presolve", "off")
             self._set("solver", "simplex")
-        if model.lower.size and self._highs.passModel(self._lp()) == highspy.HighsStatus.kError:
+        if self.model.lower.size and self._highs.passModel(self._lp()) == highspy.HighsStatus.kError:
             raise SolverUnavailableError("highs refused the model")
 
     def _set(self, option: str, value: Any) -> None:
@@ -66,20 +69,16 @@ class HighsSession(Session):
             lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
         return lp
 
-    def add_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
-        matrix = rows.tocsr()
-        count = int(matrix.shape[0])
-        self.model = self.model.with_rows(matrix, lower, upper)
-        ends = matrix.indptr[:-1]
-        self._made(self._highs.addRows(count, lower, upper, int(matrix.nnz), ends, matrix.indices, matrix.data))
+    def _rows_added(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
+        count = int(rows.shape[0])
+        ends = rows.indptr[:-1]
+        self._made(self._highs.addRows(count, lower, upper, int(rows.nnz), ends, rows.indices, rows.data))
 
-    def keep_rows(self, keep: BoolArray) -> None:
+    def _rows_kept(self, keep: BoolArray) -> None:
         gone = np.flatnonzero(~keep).astype(np.int32)
-        self.model = self.model.without_rows(keep)
         self._made(self._highs.deleteRows(gone.size, gone))
 
-    def set_bounds(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> None:
-        self.model = self.model.with_bounds(columns, lower, upper)
+    def _bounds_set(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> None:
         self._made(self._highs.changeColsBounds(columns.size, columns.astype(np.int32), lower, upper))
 
     def _made(self, status: Any) -> None:
@@ -93,9 +92,12 @@ class HighsSession(Session):
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         highs, kinds = self._highs, self._highspy.HighsModelStatus
         if self._cost is None or not np.array_equal(self._cost, cost):
+            self._cost = None  # until HiGHS has it
             highs.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
             self._cost = cost
-        highs.changeObjectiveOffset(offset)
+        # an LP's duals and cutoff need no offset, which may be so large that HiGHS takes the objective for infinite
+        apart = 0.0 if self.model.is_mip else offset
+        highs.changeObjectiveOffset(offset - apart)
         # an LP's limit is compared with the run time summed over all calls, a MILP's with that of its own call
         spent = 0.0 if self.model.is_mip else highs.getRunTime()
         self._set("time_limit", float("inf") if settings.time_limit is None else spent + settings.time_limit)
@@ -107,8 +109,10 @@ class HighsSession(Session):
             self._set("mip_abs_gap", settings.mip_gap_abs)
             highs.clearSolver()  # a MILP starts afresh; a kept incumbent belongs to another objective
             decided = self._run_until(settings.stop_at)
+            if not decided and highs.getModelStatus() == kinds.kInterrupt:
+                raise KeyboardInterrupt
         else:
-            self._set("objective_bound", float("inf") if self.cutoff is None else self.cutoff)
+            self._set("objective_bound", float("inf") if self.cutoff is None else self.cutoff - apart)
             highs.run()
             if highs.getModelStatus() == kinds.kNotset:  # it lost its way from the last basis: once more, from none
                 highs.clearSolver()
@@ -124,14 +128,14 @@ class HighsSession(Session):
             kinds.kTimeLimit: Status.TIME_LIMIT,
             kinds.kIterationLimit: Status.TIME_LIMIT,
             kinds.kInfeasible: Status.FAILED if self.model.is_mip else Status.INFEASIBLE,
-            kinds.kInterrupt: Status.DECIDED if decided else Status.TIME_LIMIT,
+            kinds.kInterrupt: Status.DECIDED if decided else Status.FAILED,
             kinds.kObjectiveTarget: Status.DECIDED,
             kinds.kObjectiveBound: Status.DECIDED,
         }.get(status, Status.FAILED)
         return SolveReport(
             found,
             bound=info.mip_dual_bound if self.model.is_mip and found is not Status.FAILED else -np.inf,
-            incumbent=info.objective_function_value,
+            incumbent=info.objective_function_value + apart,
             x=x,
             duals=duals,
             nodes=max(0, int(info.mip_node_count)),
@@ -140,24 +144,31 @@ class HighsSession(Session):
         )
 
     def _run_until(self, stop_at: float | None) -> bool:
-        """Run a MILP; with `stop_at`, interrupt once bound or incumbent has decided. Returns whether it interrupted."""
+        """Run a MILP; with `stop_at`, interrupt once bound or incumbent has decided. Returns whether it interrupted.
+
+        Whatever is raised while HiGHS looks in here, Ctrl-C above all, stops it and is raised again afterwards.
+        """
         highs = self._highs
-        if stop_at is None:
-            highs.run()
-            return False
         decided = False
+        raised: list[BaseException] = []
 
         def check(event: Any) -> None:
             nonlocal decided
-            data = event.data_out
-            decided = bool(data.mip_dual_bound > stop_at or data.mip_primal_bound <= stop_at)
-            event.interrupt(decided)  # always set: the flag would outlive this run
+            try:
+                data = event.data_out
+                if stop_at is not None:
+                    decided = bool(data.mip_dual_bound > stop_at or data.mip_primal_bound <= stop_at)
+            except BaseException as error:
+                raised.append(error)
+            event.interrupt(decided or bool(raised))  # always set: the flag would outlive this run
 
         highs.cbMipInterrupt.subscribe(check)
         try:
             highs.run()
         finally:
             highs.cbMipInterrupt.unsubscribe(check)
+        if raised:
+            raise raised[0]
         return decided
 
 
@@ -177,6 +188,7 @@ class GurobiSession(Session):
             raise SolverUnavailableError(f"gurobi: {error}") from error
         self._model.Params.Threads = settings.threads
         self._model.Params.Seed = settings.seed
+        model = self.model
         kinds = np.where(model.integer, "I", "C")
         self._x = self._model.addMVar(model.lower.size, lb=model.lower, ub=model.upper, vtype=kinds)
         matrix = model.matrix.tocsr()
@@ -208,6 +220,8 @@ class GurobiSession(Session):
             if error.errno in (GUROBI_SIZE_ERROR, GUROBI_NO_LICENCE) or "license" in str(error).lower():
                 raise SolverUnavailableError(f"gurobi: {error} (error {error.errno})") from error
             raise
+        if model.Status == codes.INTERRUPTED:  # gurobipy takes Ctrl-C and only says so here
+            raise KeyboardInterrupt
         return self._report()
 
     def _report(self) -> SolveReport:
@@ -236,10 +250,9 @@ class GurobiSession(Session):
 
 
 class ScipSession(Session):
-    """SCIP through pyscipopt; its dual bound is read for LPs too, so LP row duals are not used."""
+    """SCIP through pyscipopt. An LP is solved without presolve and propagation, so that its rows keep their duals."""
 
     name = "scip"
-    trusted_lp_bound = True
 
     def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
         super().__init__(model, settings, version, note)
@@ -247,34 +260,51 @@ class ScipSession(Session):
 
         self._scip = pyscipopt.Model()
         self._scip.hideOutput()
+        model = self.model
         columns = zip(model.lower.tolist(), model.upper.tolist(), model.integer.tolist(), strict=True)
         self._x = [self._scip.addVar(lb=low, ub=high, vtype="I" if whole else "C") for low, high, whole in columns]
-        matrix = model.matrix.tocsr()
-        for i in range(matrix.shape[0]):
-            span = slice(matrix.indptr[i], matrix.indptr[i + 1])
-            entries = zip(matrix.indices[span].tolist(), matrix.data[span].tolist(), strict=True)
-            body = pyscipopt.quicksum(value * self._x[j] for j, value in entries)
-            low, high = float(model.row_lower[i]), float(model.row_upper[i])
-            if low == high:
-                self._scip.addCons(body == low)
-            else:
-                self._scip.addCons(body <= high if np.isfinite(high) else body >= low)
+        self._rows = [self._row(i) for i in range(model.matrix.shape[0])]
         self._scip.setParam("randomization/randomseedshift", settings.seed)
+        if not model.is_mip:
+            self._scip.setPresolve(pyscipopt.SCIP_PARAMSETTING.OFF)
+            self._scip.setHeuristics(pyscipopt.SCIP_PARAMSETTING.OFF)
+            self._scip.setSeparating(pyscipopt.SCIP_PARAMSETTING.OFF)
+            self._scip.disablePropagation()
+            self._scip.setParam("limits/maxorigsol", 0)  # a point kept from another objective may end it before its LP
+
+    def _row(self, i: int) -> Any:
+        """The constraint of row i, None for a row without a side."""
+        from pyscipopt.scip import Expr, ExprCons, Term
+
+        matrix = self.model.matrix
+        span = slice(matrix.indptr[i], matrix.indptr[i + 1])
+        low, high = float(self.model.row_lower[i]), float(self.model.row_upper[i])
+        sides = [side if np.isfinite(side) else None for side in (low, high)]
+        if sides == [None, None]:
+            return None
+        entries = zip(matrix.indices[span].tolist(), matrix.data[span].tolist(), strict=True)
+        body = Expr({Term(self._x[j]): value for j, value in entries})
+        return self._scip.addCons(ExprCons(body, *sides))
 
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         import pyscipopt
 
-        scip = self._scip
+        scip, mip = self._scip, self.model.is_mip
         scip.freeTransform()
-        scip.setObjective(pyscipopt.quicksum(value * self._x[j] for j, value in enumerate(cost.tolist()) if value))
+        body = pyscipopt.quicksum(value * self._x[j] for j, value in enumerate(cost.tolist()) if value)
+        scip.setObjective(body + 0.0)
+        apart = 0.0 if mip else offset  # as for HiGHS
+        scip.addObjoffset(offset - apart - scip.getObjoffset())
         scip.setParam("limits/time", 1e20 if settings.time_limit is None else settings.time_limit)
-        scip.setParam("limits/gap", settings.mip_gap if self.model.is_mip else 0.0)
-        scip.setParam("limits/absgap", settings.mip_gap_abs if self.model.is_mip else 0.0)
-        stop = settings.stop_at if self.model.is_mip else None
-        scip.setParam("limits/dual", 1e20 if stop is None else stop + STOP_MARGIN - offset)
-        scip.setParam("limits/primal", -1e20 if stop is None else stop - offset)
+        scip.setParam("limits/gap", settings.mip_gap if mip else 0.0)
+        scip.setParam("limits/absgap", settings.mip_gap_abs if mip else 0.0)
+        stop = settings.stop_at if mip else None
+        scip.setParam("limits/dual", 1e20 if stop is None else stop + STOP_MARGIN)
+        scip.setParam("limits/primal", -1e20 if stop is None else stop)
         scip.optimize()
         status = scip.getStatus()
+        if status == "userinterrupt":
+            raise KeyboardInterrupt
         found = {
             "optimal": Status.OPTIMAL,
             "gaplimit": Status.OPTIMAL,
@@ -286,13 +316,30 @@ class ScipSession(Session):
         best = scip.getBestSol() if has_point else None
         return SolveReport(
             found,
-            bound=scip.getDualbound() + offset if found is not Status.FAILED else -np.inf,
-            incumbent=scip.getObjVal() + offset if has_point else np.inf,
+            bound=scip.getDualbound() if mip and found is not Status.FAILED else -np.inf,
+            incumbent=scip.getObjVal() + apart if has_point else np.inf,
             x=np.array([scip.getSolVal(best, variable) for variable in self._x]) if has_point else None,
+            duals=self._duals(cost) if not mip and status == "optimal" else None,
             nodes=int(scip.getNNodes()),
             iterations=int(scip.getNLPIterations()),
             message=f"scip: {status}" if found is Status.FAILED else "",
         )
+
+    def _duals(self, cost: FloatArray) -> FloatArray:
+        """Row duals of the LP just solved; whatever they are, they are checked.
+
+        SCIP turns a row of one column into bounds of that column, and its dual into reduced cost: given back here.
+        """
+        duals = np.array([0.0 if row is None else self._scip.getDualsolLinear(row) for row in self._rows])
+        duals = np.where(np.abs(duals) < SCIP_INVALID, duals, 0.0)
+        matrix, model = self.model.matrix, self.model
+        for i in np.flatnonzero(np.diff(matrix.indptr) == 1).tolist():
+            j, value = int(matrix.indices[matrix.indptr[i]]), float(matrix.data[matrix.indptr[i]])
+            reduced = cost[j] - float((model.matrix[:, [j]].T @ duals)[0]) if value else 0.0
+            low, high = sorted((model.row_lower[i] / value, model.row_upper[i] / value)) if value else (-np.inf, np.inf)
+            if (reduced > 0 and low > model.lower[j]) or (reduced < 0 and high < model.upper[j]):
+                duals[i] += reduced / value
+        return duals
 
 
 @dataclass(frozen=True)
@@ -376,7 +423,8 @@ def open_session(model: CompiledModel, settings: Settings) -> Session:
 
     "auto": for a MILP Gurobi when the model fits the licence found, else HiGHS; for an LP HiGHS, whose warm start was
     measured faster. A solver asked for by name that cannot take the model falls back to HiGHS, and the reason stands
-    in the message of every report. Raises ValueError for an unknown name.
+    in the message of every report; where HiGHS cannot either, every report is FAILED with both reasons. Raises
+    ValueError for an unknown name.
     """
     name = check_solver_name(settings.solver)
     if name == "auto":
@@ -396,9 +444,13 @@ def automatic_milp_solver(model: CompiledModel) -> str:
 
 
 def fall_back(model: CompiledModel, settings: Settings, reason: str) -> Session:
-    """A HiGHS session whose reports say why another solver was not used."""
+    """A HiGHS session whose reports say why another solver was not used, or a NoSession if HiGHS does not take it."""
     solver = SOLVERS["highs"]
-    return solver.session(model, settings, solver.version(), f"fell back to highs: {reason}")
+    try:
+        return solver.session(model, settings, solver.version(), f"fell back to highs: {reason}")
+    except SolverUnavailableError as error:
+        reasons = dict.fromkeys((reason, str(error)))  # the same one if HiGHS was the first choice
+        return NoSession(solver.name, solver.version(), "no solver takes the model: " + "; ".join(reasons))
 
 
 def _refusal(solver: Solver, model: CompiledModel) -> str:

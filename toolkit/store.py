@@ -49,9 +49,10 @@ class Row:
     certified_upper: an upper bound in real arithmetic, from the rung's witness or the sample itself, +inf without one.
     seconds, build_seconds: of this row; bounds_seconds: of the l,u chain, shared by the rows of a task. unstable,
     active, inactive: neurons over all layers. relaxed: how many unstable neurons the relaxation's optimum leaves off
-    their ReLU (0: its bound is m*), max_slack: by how much at most, y − max(x̂, 0); both −1 where a rung has no such
-    point. clean_margin: F_{c*} − F_t at the sample. domain: "[0, 1]" or "none". layer_bounds: the chain,
-    "interval+dual". key: hash of all that determines the row. run_id: an entry of provenance.json.
+    their ReLU (0: its bound is m*; −1 where its point, replayed, does not show that), max_slack: by how much at most,
+    y − max(x̂, 0); both −1 where a rung has no such point. clean_margin: F_{c*} − F_t at the sample. domain: "[0, 1]" or
+    "none". layer_bounds: the chain, "interval+dual". key: hash of all that determines the row. run_id: an entry of
+    provenance.json.
     """
 
     network: str

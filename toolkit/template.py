@@ -12,7 +12,8 @@ substituted numerically, so x̂ is linear in x̃ and the unstable y of earlier l
 the "compact" formulation, which every rung uses. The "full" one keeps every neuron's y and s, the stable ones with s or
 y and their a fixed and without their last two rows: what a layer-by-layer modeller writes, for comparison.
 
-Checked: shapes. Trusted: that l ≤ x̂ ≤ u holds on the ball, and float64 products in the substitution.
+Checked: shapes, and that no number overflows (TemplateError). Trusted: that l ≤ x̂ ≤ u holds on the ball, and float64
+products in the substitution. Units are the network's own; scaling.py gives a solver others.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from toolkit.problem import BoolArray, ReluBounds
 
 Indicators = Literal["binary", "relaxed"]
 Formulation = Literal["compact", "full"]
+
+
+class TemplateError(ValueError):
+    """A template whose numbers are not all finite: weights, l or u too large for float64 products of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +120,11 @@ def build_template(
 
     Variables x, y, s, a; constraints split (x̂ = y − s), on (y ≤ u·a), off (s ≤ −l(1 − a)); objective 0 until
     `set_objective`. `model.layout` says where things are. All variables have finite bounds. formulation: same optima,
-    other sizes. Raises ValueError for another value of `indicators` or `formulation`.
+    other sizes. Raises ValueError for another value of `indicators` or `formulation`, TemplateError for infinite l or u
+    of an unstable neuron and for coefficients that overflow.
     """
     layout = _layout(network, ball, relu_bounds, formulation)
+    _require_finite(layout.lower, layout.upper, "l or u of an unstable neuron")
     with PauseGC():
         model = pyo.ConcreteModel(name=f"relugap {network.name}".strip())
         model.layout = layout
@@ -182,6 +189,11 @@ def _all_neurons(network: Network, bounds: ReluBounds) -> AliveNetwork:
     )
 
 
+def _require_finite(first: FloatArray, second: FloatArray, what: str) -> None:
+    if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
+        raise TemplateError(f"no template: {what} is not finite in float64")
+
+
 def _variables(lower: FloatArray, upper: FloatArray) -> Any:
     variables = pyo.Var(range(lower.size))
     variables.construct()
@@ -203,6 +215,7 @@ def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
     i = 0
     for layer in range(len(layout.unstable)):
         matrix, constant = layout.pre_activations(layer)
+        _require_finite(matrix, constant, f"a coefficient of ReLU layer {layer}")
         for row, shift in zip(matrix, constant.tolist(), strict=True):
             y, s, a = model.y[i], model.s[i], model.a[i]
             split = np.concatenate([-row, np.zeros(layout.count)])

@@ -165,7 +165,7 @@ def _relaxed(bound: Bound) -> str:
     if bound.slack is None:
         return ""
     why = explain_equality(bound)
-    return f"{why.relaxed}/{why.unstable}"
+    return f"{why.relaxed}/{why.unstable}" if why.relaxed or why.equal else f"?/{why.unstable}"
 
 
 def equality_note(found: Found) -> str:

@@ -1,18 +1,22 @@
 """The exact margin by our own branch and bound: splits of unstable ReLUs over the template's LP, no MILP solver.
 
-Claim: [lower, upper] holds m*; lower is the least bound over the leaves of a tree whose leaves cover all activation
-patterns, every leaf's bound proven by its row duals (weak duality, or Farkas multipliers for an empty leaf); upper is
-the value of a replayed point. At a time limit the interval reached so far is returned.
+Claim: [lower, upper] holds m*; lower is the least certified bound (leaves.py) over the leaves of a tree whose leaves
+cover all activation patterns, every leaf's bound proven by its row duals (weak duality, or Farkas multipliers for an
+empty leaf); upper is the value of a replayed point. At a time limit the interval reached so far is returned. The status
+is optimal only where that interval is closed to the gap, decided only where it lies on one side of stop_at; a search
+that ends with neither, by rounding, is "computed" and says so.
 
 Search: root tightened by the ideal rung's cuts, which hold in the whole region and so serve every node and every later
 row; best-first with plunging into the child that agrees with the relaxation's point; branching by pseudo-costs on the
 product of both children's gains, started by strong branching and kept up by every node; incumbents from every LP's
 minimiser, replayed, and a descent from the root's best. One persistent warm LP: after a split only column bounds
-change, so every basis met on the way is dual feasible, and a node's LP stops once its duals reach the cutoff.
+change, so every basis met on the way is dual feasible, and a node's LP stops once its duals reach the cutoff. They are
+set back whatever happens. Decisions inside the search rest on float64 bounds of the template; what is handed out does
+not. With stop_at, no gap closes a node before its sign is proven. Tolerances are relative to a neuron's range or to the
+objective's drop from the ball's centre to the root bound.
 
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Achterberg, Koch &
-Martin 2005, "Branching rules revisited". Checked: leaf bounds, witnesses; certified_lower is the least
-of the leaves' certified bounds (leaves.py). Trusted: given l,u; float64 rounding in `lower`.
+Martin 2005, "Branching rules revisited". Checked: leaf bounds, witnesses. Trusted: given l,u.
 """
 
 from __future__ import annotations
@@ -20,26 +24,37 @@ from __future__ import annotations
 import heapq
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from toolkit.balls import FloatArray
+from toolkit.consistency import clean_values
 from toolkit.leaves import Evidence, Leaves, PhaseArray
-from toolkit.minimize import bound_from_report
+from toolkit.minimize import (
+    bound_from_report,
+    drop_of,
+    dropped_on_error,
+    failing_rows,
+    one_row,
+    promised_gap,
+    replayed,
+)
 from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.pseudo_costs import LEAST_GAIN, PseudoCosts
 from toolkit.rounding import region_of
 from toolkit.rungs.attack import polish
-from toolkit.rungs.ideal import VIOLATION, CuttingPlanes
+from toolkit.rungs.ideal import VIOLATION, CuttingPlanes, shared_planes
 from toolkit.session import SolveReport
 
-SLACK = 1e-7
+SLACK = 1e-7  # of a neuron's range: what an LP's own tolerance leaves of y and s at a point on every ReLU
+FINE, FINE_SPLITS = 1e-11, 500  # slacks split all the same, so often, where such a point leaves the interval open
 TRIALS, RELIABLE, TRIAL_ITERATIONS = 2, 1, 60
 CUT_DEPTH = 6
 POLISH_STEP = 0.3  # of the descent from the root's best point, in units of ε
 CUT_GAIN = 0.2  # share of the open gap that a round of cuts must close for another to follow
-STOP_MARGIN = 1e-8  # a bound must pass stop_at by this much, so that rounding cannot take it back
-Split = tuple[int, int, float]  # neuron, phase, and how far the parent's point was from it
+STOP_MARGIN = 1e-8  # of the objective's size: a bound must pass a mark by this much, lest certifying take it back
+Split = tuple[int, int, float]  # neuron, phase, and how far the parent's point was from it, of the neuron's range
 Known = tuple[float, Evidence | None]  # a proven bound and what proves it
 
 
@@ -65,7 +80,7 @@ class TreeSearch:
     def __init__(
         self, problem: Problem, planes: CuttingPlanes, row: int, costs: PseudoCosts, keep_leaves: bool = False
     ) -> None:
-        self.problem, self.planes, self.settings = problem.with_rows(problem.rows[[row]]), planes, problem.settings
+        self.problem, self.planes, self.settings = one_row(problem, row), planes, problem.settings
         self.session, self.layout = planes.session, planes.layout
         cost, offset = self.layout.objective(self.problem.rows)
         self.cost, self.offset = cost[0], float(offset[0])
@@ -75,49 +90,75 @@ class TreeSearch:
         self.upper = np.inf
         self.witness: FloatArray | None = None
         self.root_bound = -np.inf
+        self.clean = float(clean_values(self.problem)[0])
+        self.drop = planes.compiled.objective_scale(self.cost) or 1.0
+        self.ranges = self.layout.upper - self.layout.lower
+        self.fine_splits = 0
         self.closed = np.inf  # least bound of the leaves done with
         self.open: list[Node] = []
         self.unfinished = ""  # why a leaf was closed under the cutoff
         self.nodes = self.iterations = self.made = 0
-        model = self.session.model
+        model = planes.compiled
         spans = [self.layout.block(name) for name in ("y", "s", "a")]
         self.columns = np.concatenate([np.arange(span.start, span.stop) for span in spans])
         self.free_lower, self.free_upper = model.lower[self.columns], model.upper[self.columns]
 
     def run(self) -> Bound:
-        root = self.planes.minimize(self.cost, self.offset, self._clocked(), self._root_is_done)
-        self.iterations += root.iterations
-        base = bound_from_report(self.problem, 0, root)
-        if root.bound < self._cutoff() and not self._refuted():
-            self._polish()
-        if root.status is not Status.FAILED and root.x is not None:
-            self._search(root)
-        else:
-            self._give_up(Node(root.bound, 0, self._all_free(), 0, self.planes.best), root)
+        try:
+            root = self.planes.minimize(self.cost, self.offset, self._clocked(), self._root_is_done)
+            self.iterations += root.iterations
+            self._measure(root)
+            if root.bound < self._cutoff() and not self._refuted():
+                self._polish()
+            if root.status is not Status.FAILED and root.x is not None:
+                self._search(root)
+            else:
+                self._give_up(Node(root.bound, 0, self._all_free(), 0, self.planes.best), root)
+        finally:
+            self._fix(self._all_free())  # the LP belongs to the region: nothing of this tree may stay in it
         for node in self.open:
             self.leaves.add(node.phases, node.evidence)
-        status = self._status()
-        lower = min([self.closed, self.upper, *(node.bound for node in self.open)])
+        return self._answer(bound_from_report(self.problem, 0, root))
+
+    def _answer(self, base: Bound) -> Bound:
+        certified = self.leaves.certified
+        if base.status is not Status.FAILED and not certified < np.inf:
+            base = replace(base, status=Status.FAILED, message="every part of the ball is empty: l,u are wrong")
+        if base.status is Status.FAILED:
+            certified = -np.inf
+        status, reason = self._status(min(certified, self.upper))
+        texts = (base.message, self.unfinished, reason)
         return replace(
             base,
-            lower=max(lower, root.bound),
+            lower=certified,
             upper=self.upper,
             witness=self.witness,
             slack=None,
-            status=status if root.status is not Status.FAILED else Status.FAILED,
+            slack_range=None,
+            status=status if base.status is not Status.FAILED else Status.FAILED,
             seconds=time.perf_counter() - self.started,
             nodes=self.nodes,
             iterations=self.iterations,
             solver=f"bab/{base.solver}",
-            message="; ".join(dict.fromkeys(text for text in (base.message, self.unfinished) if text)),
-            certified_lower=self.leaves.certified,
+            message="; ".join(dict.fromkeys(text for text in texts if text)),
+            certified_lower=certified,
             multipliers=None,
+            drop=drop_of(self.problem, 0, certified),
         )
+
+    def _measure(self, root: SolveReport) -> None:
+        """The unit of every gain and gap of this row: how far the objective drops to the root's bound."""
+        if np.isfinite(self.clean - root.bound):
+            self.drop = max(self.drop, self.clean - root.bound)
+
+    def _margin(self) -> float:
+        """What certifying may take off a bound, with room: relative to the objective's size."""
+        return STOP_MARGIN * (self.drop + (abs(self.clean) if np.isfinite(self.clean) else 0.0))
 
     def _stop(self) -> float | None:
         """Where a node's LP may stop: past the cutoff by what certifying may take off."""
         cutoff = self._cutoff()
-        return cutoff + STOP_MARGIN * (1.0 + abs(cutoff)) if np.isfinite(cutoff) else None
+        return cutoff + self._margin() if np.isfinite(cutoff) else None
 
     def _root_is_done(self, report: SolveReport) -> bool:
         """Whether the root's cuts have done their work: at the cutoff, or the last round closed little of the gap."""
@@ -140,16 +181,19 @@ class TreeSearch:
         self._close(node, max(node.bound, report.bound))
 
     def _cutoff(self) -> float:
-        """A node whose bound reaches this is done with."""
-        gap = (
-            max(self.settings.mip_gap_abs, self.settings.mip_gap * abs(self.upper)) if np.isfinite(self.upper) else 0.0
-        )
-        least = self.upper - gap
-        return (
-            least
-            if self.settings.stop_at is None
-            else min(least, self.settings.stop_at + STOP_MARGIN * (1.0 + abs(self.settings.stop_at)))
-        )
+        """A node whose bound reaches this is done with: past stop_at where a sign is asked for, else within the gap."""
+        stop = self.settings.stop_at
+        if stop is None or self.upper <= stop:
+            return self.upper - self._closing_gap()
+        return stop + (min(self._margin(), 0.5 * (self.upper - stop)) if np.isfinite(self.upper) else self._margin())
+
+    def _gap(self) -> float:
+        return promised_gap(self.settings, self.upper, self.drop) if np.isfinite(self.upper) else 0.0
+
+    def _closing_gap(self) -> float:
+        """The promised gap less what certifying may take off the bound."""
+        gap = self._gap()
+        return max(gap - self._margin(), 0.5 * gap)
 
     def _refuted(self) -> bool:
         return self.settings.stop_at is not None and self.upper <= self.settings.stop_at
@@ -162,12 +206,16 @@ class TreeSearch:
         left = self._left()
         return replace(self.settings, time_limit=None if left is None else max(left, 1e-3))
 
-    def _status(self) -> Status:
-        if self.settings.stop_at is not None and (
-            self._refuted() or (not self.open and self.closed > self.settings.stop_at)
-        ):
-            return Status.DECIDED
-        return Status.TIME_LIMIT if self.open or self.unfinished else Status.OPTIMAL
+    def _status(self, lower: float) -> tuple[Status, str]:
+        """What may be said of [lower, upper], and a reason where that is less than was asked for."""
+        stop = self.settings.stop_at
+        if stop is not None and (self._refuted() or lower > stop):
+            return Status.DECIDED, ""
+        if self.open or self.unfinished:
+            return Status.TIME_LIMIT, ""
+        if self.upper - lower <= self._gap():
+            return Status.OPTIMAL, ""
+        return Status.COMPUTED, "the search is finished, but rounding leaves its interval wider than the gap"
 
     def _search(self, root: SolveReport) -> None:
         """Best-first with plunging, until nothing open is under the cutoff or the clock strikes."""
@@ -184,7 +232,6 @@ class TreeSearch:
             plunge = self._expand(node, self._solve(node))
         if plunge is not None:
             heapq.heappush(self.open, plunge)
-        self._fix(self._all_free())
 
     def _fix(self, phases: PhaseArray) -> None:
         """Column bounds of a node: inactive y = a = 0, active s = 0, a = 1."""
@@ -227,8 +274,7 @@ class TreeSearch:
         """Replay the minimiser's x̃; keep it if it is the best so far."""
         if report.x is None:
             return
-        point = self.problem.ball.project(report.x[: self.layout.inputs])
-        value = float(self.problem.replay(point)[0, 0])
+        point, value = replayed(self.problem, report.x[: self.layout.inputs])
         if value < self.upper:
             self.upper, self.witness = value, point
 
@@ -250,8 +296,9 @@ class TreeSearch:
             self._give_up(node, report)
             return None
         y, s = report.x[self.layout.block("y")], report.x[self.layout.block("s")]
+        y, s = y / self.ranges, s / self.ranges
         slack = np.where(node.phases < 0, np.minimum(y, s), 0.0)
-        if slack.max(initial=0.0) <= SLACK:
+        if self._on_every_relu(slack, bound):
             if report.status is not Status.OPTIMAL:  # a point on every ReLU, but not the LP's least
                 self._give_up(node, report)
             else:
@@ -270,11 +317,27 @@ class TreeSearch:
         heapq.heappush(self.open, children[1 - first])
         return children[first]
 
+    def _on_every_relu(self, slack: FloatArray, bound: float) -> bool:
+        """Whether the LP's point is a point of the network, as far as the LP's tolerance can say.
+
+        Where such a point does not close the interval, slacks under the tolerance are split as well, down to FINE.
+        """
+        largest = float(slack.max(initial=0.0))
+        if largest <= FINE or largest > SLACK:
+            return largest <= FINE
+        if self.settings.stop_at is None and self.upper - bound <= self._closing_gap():
+            return True
+        self.fine_splits += 1
+        return self.fine_splits > FINE_SPLITS
+
     def _branch(
         self, node: Node, bound: float, y: FloatArray, s: FloatArray, slack: FloatArray
     ) -> tuple[int, tuple[Known, Known]]:
-        """The neuron to split and what is proven of its children (by strong branching where that was done)."""
-        score = np.where(slack > SLACK, self.costs.estimate(y, s), -1.0)
+        """The neuron to split and what is proven of its children (by strong branching where that was done).
+
+        y, s and slack in units of each neuron's range."""
+        least = SLACK if slack.max() > SLACK else FINE
+        score = np.where(slack > least, self.costs.estimate(y, s), -1.0)
         candidates = np.argsort(-score)[:TRIALS]
         parent = bound, node.evidence
         best, best_score, best_known = -1, -1.0, (parent, parent)
@@ -285,7 +348,8 @@ class TreeSearch:
             value = float(score[neuron])
             if self.costs.seen[:, neuron].min() < RELIABLE:
                 known = self._try_children(node, neuron, bound, float(y[neuron]), float(s[neuron]))
-                value = max(known[0][0] - bound, LEAST_GAIN) * max(known[1][0] - bound, LEAST_GAIN)
+                gains = [max((child - bound) / self.drop, LEAST_GAIN) for child, _ in known]
+                value = gains[0] * gains[1]
             if value > best_score:
                 best, best_score, best_known = neuron, value, known
         return best, best_known
@@ -293,8 +357,8 @@ class TreeSearch:
     def _learn(self, split: Split, origin: float, bound: float) -> None:
         """A split raised the bound from `origin` to `bound`; more than what closes a node is of no use to anybody."""
         neuron, phase, distance = split
-        useful = min(bound, self._cutoff() + LEAST_GAIN) if np.isfinite(self.upper) else bound
-        self.costs.learn(neuron, phase, max(0.0, useful - origin), distance)
+        useful = min(bound, self._cutoff() + LEAST_GAIN * self.drop) if np.isfinite(self.upper) else bound
+        self.costs.learn(neuron, phase, max(0.0, useful - origin) / self.drop, distance)
 
     def _try_children(self, node: Node, neuron: int, bound: float, y: float, s: float) -> tuple[Known, Known]:
         """Strong branching: both children's LPs for a few iterations; their duals prove bounds all the same."""
@@ -312,11 +376,16 @@ class TreeSearch:
         return found[0], found[1]
 
 
+@failing_rows
 def bab_rung(problem: Problem) -> list[Bound]:
     """Branch and bound for every row; cuts and pseudo-costs are carried from row to row."""
-    planes = problem.shared("cutting_planes", lambda: CuttingPlanes(problem))
-    costs = problem.shared("pseudo_costs", lambda: PseudoCosts(planes.layout.count))
-    return [TreeSearch(problem, planes, row, costs).run() for row in range(problem.rows.shape[0])]
+    found = []
+    for row in range(problem.rows.shape[0]):
+        planes = shared_planes(problem)
+        costs = problem.shared("pseudo_costs", partial(PseudoCosts, planes.layout.count))
+        with dropped_on_error(problem, "cutting_planes"):
+            found.append(TreeSearch(problem, planes, row, costs).run())
+    return found
 
 
 RUNG = Rung(

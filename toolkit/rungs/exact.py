@@ -1,13 +1,15 @@
 """The exact margin m*: the template with binary indicators, a MILP.
 
-Claim: [lower, upper] holds m*, and upper − lower is within the MILP gap when the status is optimal. lower is the
-solver's proven dual bound, never its incumbent, and never below the LP bound of the same template; upper is the value
-of the replayed minimiser.
+Claim: [lower, upper] holds m*, and upper − lower is within the MILP gap when the status is optimal; "computed" says
+that the solver was done, but that its replayed minimiser does not close the interval it claims. Under settings.solver =
+"auto" the bab rung answers, whose lower side is certified: always where settings.rigorous (the default) asks for that,
+and else where no MILP solver at hand measured faster; the row's solver field says so. By a solver asked for by name,
+lower is that solver's word (its dual bound, never its incumbent, and never below the LP bound of the same template),
+certified_lower the LP's; upper is the value of the replayed minimiser. A word above a replayed value by more than
+WORD of the objective's drop makes the row FAILED.
 
 Source: Tjeng, Xiao & Tedrake 2019, "Evaluating robustness of neural networks with mixed integer programming".
-Checked: the minimiser, by replay. Trusted: the solver's dual bound, to its tolerances
-(certified_lower is the LP's). Under settings.solver = "auto" the bab rung answers where it measured faster than the
-MILP solver at hand, or where settings.rigorous asks for certified bounds; the row's solver field says so.
+Checked: the minimiser, by replay, against the solver's dual bound. Trusted: that dual bound, to its tolerances.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import time
 from dataclasses import replace
 
 from toolkit.compiled import CompiledModel, integer_columns
-from toolkit.minimize import minimize_rows, shared_template
-from toolkit.problem import Bound, Problem, Rung, Side
+from toolkit.minimize import failing_rows, minimize_rows, promised_gap, shared_template
+from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.rungs.bab import bab_rung
 from toolkit.rungs.lp import lp_rung
 from toolkit.solvers import automatic_milp_solver
 from toolkit.template import set_indicators
 
+WORD = 1e-6  # of the drop: by how much a MILP solver's tolerances may put its dual bound above the optimum
 
+
+@failing_rows
 def exact_rung(problem: Problem) -> list[Bound]:
     """The MILP optimum of every row, or what was proven when its time limit struck."""
     if takes_tree(problem):
@@ -35,8 +40,8 @@ def exact_rung(problem: Problem) -> list[Bound]:
     compiled = problem.shared("binary", lambda: _with_binaries(problem))
     if not compiled.is_mip:  # no unstable neuron: the LP is the exact problem
         return relaxed
-    found = minimize_rows(problem, "exact", compiled, [bound.lower for bound in relaxed])
-    return [_best(row, own.with_build(each)) for row, own in zip(relaxed, found, strict=True)]
+    found = minimize_rows(problem, "exact", compiled, relaxed)
+    return [_best(row, own.with_build(each), problem.settings) for row, own in zip(relaxed, found, strict=True)]
 
 
 def takes_tree(problem: Problem) -> bool:
@@ -51,17 +56,37 @@ def _with_binaries(problem: Problem) -> CompiledModel:
     """The compiled template with its flag flipped: the same matrices, the indicator columns integer."""
     model, compiled = shared_template(problem)
     set_indicators(model, "binary")
-    integer = integer_columns(model)
-    set_indicators(model, "relaxed")
+    try:
+        integer = integer_columns(model)
+    finally:
+        set_indicators(model, "relaxed")
     return replace(compiled, integer=integer)
 
 
-def _best(relaxed: Bound, exact: Bound) -> Bound:
-    """`exact` with the better of the two replayed points, and the certified part: the LP's."""
-    exact = replace(exact, certified_lower=relaxed.certified_lower, multipliers=None)
+def _best(relaxed: Bound, exact: Bound, settings: Settings) -> Bound:
+    """`exact` with the better of the two replayed points, and a status that its interval keeps."""
     if relaxed.upper < exact.upper:
-        return replace(exact, upper=relaxed.upper, witness=relaxed.witness)
-    return exact
+        exact = replace(exact, upper=relaxed.upper, witness=relaxed.witness)
+    if exact.upper < exact.lower <= exact.upper + WORD * max(relaxed.drop, abs(exact.upper)):
+        exact = replace(exact, lower=exact.upper)
+    return replace(exact, slack=None, slack_range=None) if kept(exact, settings) else _broken(exact, settings)
+
+
+def kept(bound: Bound, settings: Settings) -> bool:
+    """Whether the interval is what its status says: closed to the gap, or on one side of stop_at."""
+    if bound.status is Status.OPTIMAL:
+        return bound.upper - bound.lower <= promised_gap(settings, bound.upper, bound.drop)
+    if bound.status is Status.DECIDED and settings.stop_at is not None:
+        return bound.lower > settings.stop_at or bound.upper <= settings.stop_at
+    return True
+
+
+def _broken(bound: Bound, settings: Settings) -> Bound:
+    reason = f"{bound.solver} calls this {bound.status}, but its minimiser, replayed, leaves the interval open"
+    if settings.stop_at is not None and not bound.lower <= settings.stop_at < bound.upper:
+        return replace(bound, status=Status.DECIDED)
+    message = "; ".join(text for text in (reason, bound.message) if text)
+    return replace(bound, status=Status.COMPUTED, message=message)
 
 
 RUNG = Rung(

@@ -3,8 +3,9 @@
 Claim: m̲ ≤ ideal ≤ m*. Rounds of (solve, add each neuron's most violated cut) on one persistent LP until nothing is
 violated, or the bound moves by less than PROGRESS of itself over PATIENCE rounds, or at that pace would not reach
 settings.stop_at in ROUNDS rounds, or the time limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to
-the region, not to the objective, so later rows start from earlier rows' cuts. The bound of every round is proven by its
-row duals and the best one is kept.
+the region, not to the objective, so later rows start from earlier rows' cuts. The round whose row duals prove the best
+bound is kept, and what is handed out is the certificate at its multipliers (leaves.py). Tolerances are relative to a
+neuron's range or to the objective's scale.
 
 Source: Anderson et al. 2020; Tjandraatmadja et al. 2020. Checked and trusted: as in lp and ideal_cuts.
 """
@@ -21,17 +22,26 @@ import numpy as np
 from toolkit.balls import FloatArray
 from toolkit.ideal_cuts import CutFinder
 from toolkit.leaves import CutStore, Evidence, Leaves
-from toolkit.minimize import bound_from_report, shared_template
+from toolkit.minimize import (
+    bound_from_report,
+    drop_of,
+    dropped_on_error,
+    failing_rows,
+    one_row,
+    shared_template,
+)
 from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.rounding import region_of
-from toolkit.session import Session, SolveReport
+from toolkit.session import NoSession, Session, SolveReport
 from toolkit.solvers import open_session
 from toolkit.template import TemplateLayout
 
 ROUNDS = 60
 PATIENCE = 4
 PROGRESS = 1e-3
-VIOLATION = 1e-5
+VIOLATION = 1e-5  # of the neuron's range
+STOP_MARGIN = 1e-6  # of the objective's scale: past stop_at by what certifying may take off
+IDLE = 1e-9  # a cut's multiplier below this, of the objective's scale per range of its neuron, is none
 IDLE_ROUNDS = 5
 
 
@@ -41,6 +51,7 @@ class CuttingPlanes:
     def __init__(self, problem: Problem) -> None:
         model, compiled = shared_template(problem)
         self.layout: TemplateLayout = model.layout
+        self.compiled = compiled
         self.finder = CutFinder(self.layout, problem.ball)
         self.session: Session = open_session(compiled, replace(problem.settings, solver="highs"))
         self.own_rows = compiled.matrix.shape[0]
@@ -48,6 +59,8 @@ class CuttingPlanes:
         self.ids = np.zeros(0, dtype=np.int64)  # in the store, of the cuts now in the LP
         self.best: Evidence | None = None  # of the bound that `minimize` returned last
         self.idle = np.zeros(0, dtype=np.int64)  # rounds since each cut last had a multiplier
+        self.ranges = self.layout.upper - self.layout.lower
+        self.scale = 0.0  # of the objective that `minimize` was given last
 
     def minimize(
         self,
@@ -60,6 +73,7 @@ class CuttingPlanes:
 
         enough: asked after each round, in place of the rule by PROGRESS, whether to stop."""
         started = time.perf_counter()
+        self.scale = self.compiled.objective_scale(cost)
         history: list[float] = []
         best: SolveReport | None = None
         iterations = 0
@@ -74,7 +88,7 @@ class CuttingPlanes:
             if best is None or report.bound >= best.bound:
                 best, self.best = report, self.evidence(report)
             history.append(best.bound)
-            if settings.stop_at is not None and best.bound > settings.stop_at + 1e-6:
+            if settings.stop_at is not None and best.bound > settings.stop_at + STOP_MARGIN * self.scale:
                 break
             done = self._stalled(history, settings.stop_at) if enough is None else enough(report)
             if report.status is not Status.OPTIMAL or report.x is None or done:
@@ -110,21 +124,21 @@ class CuttingPlanes:
         empty = report.status is Status.INFEASIBLE
         return Evidence(multipliers.copy(), self.ids[used], weights[used], empty)
 
-    @staticmethod
-    def _stalled(history: list[float], stop_at: float | None) -> bool:
+    def _stalled(self, history: list[float], stop_at: float | None) -> bool:
         """Whether the last PATIENCE rounds gained too little, or so little that at their pace the rounds left would not
         reach stop_at."""
         if len(history) <= PATIENCE:
             return False
         gained, now = history[-1] - history[-1 - PATIENCE], history[-1]
         hopeless = stop_at is not None and now + gained * (ROUNDS - len(history)) / PATIENCE < stop_at
-        return hopeless or gained < PROGRESS * max(1e-3, abs(now))
+        return hopeless or gained < PROGRESS * max(1e-3 * self.scale, abs(now))
 
     def _shed(self, report: SolveReport) -> None:
         """Drop cuts that had no multiplier for IDLE_ROUNDS rounds."""
         if report.duals is None or not self.idle.size:
             return
-        busy = np.abs(report.duals[self.own_rows :]) > 1e-9
+        owners = np.array([self.store.neurons[i] for i in self.ids.tolist()], dtype=np.int64)
+        busy = np.abs(report.duals[self.own_rows :]) * self.ranges[owners] > IDLE * self.scale
         self.idle = np.where(busy, 0, self.idle + 1)
         keep = self.idle < IDLE_ROUNDS
         if not keep.all():
@@ -132,19 +146,34 @@ class CuttingPlanes:
             self.idle, self.ids = self.idle[keep], self.ids[keep]
 
 
+def shared_planes(problem: Problem) -> CuttingPlanes:
+    """The region's cut LP, made at first use and again if its session was lost."""
+    planes = problem.shared("cutting_planes", lambda: CuttingPlanes(problem))
+    if planes.session.broken and not isinstance(planes.session, NoSession):
+        planes = CuttingPlanes(problem)
+        problem.replace_shared("cutting_planes", planes)
+    return planes
+
+
+@failing_rows
 def ideal_rung(problem: Problem) -> list[Bound]:
     """The cut LP's bound of every row, rows in order, cuts carried along."""
     started = time.perf_counter()
-    planes = problem.shared("cutting_planes", lambda: CuttingPlanes(problem))
+    planes = shared_planes(problem)
     costs, offsets = planes.layout.objective(problem.rows)
     building = (time.perf_counter() - started) / max(1, len(costs))
     found = []
     for i, (cost, offset) in enumerate(zip(costs, offsets.tolist(), strict=True)):
-        report = planes.minimize(cost, offset, problem.settings)
+        planes = shared_planes(problem)
+        with dropped_on_error(problem, "cutting_planes"):
+            report = planes.minimize(cost, offset, problem.settings)
         bound = bound_from_report(problem, i, report, building)
-        leaves = Leaves(region_of(problem), problem.rows[i], planes.store)
-        leaves.add(np.full(planes.layout.count, -1, dtype=np.int8), planes.best)
-        found.append(replace(bound, certified_lower=leaves.certified, multipliers=None))
+        if report.status is not Status.FAILED:
+            leaves = Leaves(region_of(problem), one_row(problem, i).rows[0], planes.store)
+            leaves.add(np.full(planes.layout.count, -1, dtype=np.int8), planes.best)
+            lower = max(leaves.certified, bound.certified_lower)
+            bound = replace(bound, lower=lower, certified_lower=lower, drop=drop_of(problem, i, lower))
+        found.append(replace(bound, multipliers=None))
     return found
 
 

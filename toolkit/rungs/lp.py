@@ -1,22 +1,23 @@
 """The LP bound m̲: the template with every indicator relaxed to [0,1], solved to optimality.
 
-Claim: the tightest bound the triangle relaxation gives on these l,u. The lower side is the bound that the LP's row
-duals prove (weak duality), not the solver's objective; the minimiser x̃, projected into the ball and replayed through
-the network, gives the upper side.
+Claim: the tightest bound the triangle relaxation gives on these l,u. The lower side is what the LP's row duals certify
+on the network itself, rounding taken off (certificate.py), not the solver's objective: however the solver did, it is at
+most m*. A solver without duals leaves the dual rung's multipliers. The minimiser x̃, projected into the ball and
+replayed through the network, gives the upper side.
 
 Source: Ehlers 2017; Wong & Kolter 2018, eq. (4); Salman et al. 2019, "A convex relaxation barrier".
-Checked: the duals, the minimiser. Trusted: that the given l,u hold; `lower` is
-evaluated in float64 on the template, `certified_lower` on the network itself with rounding taken off.
+Checked: the duals, the minimiser. Trusted: that the given l,u hold.
 """
 
 from __future__ import annotations
 
 import time
 
-from toolkit.minimize import minimize_rows, shared_template
+from toolkit.minimize import failing_rows, minimize_rows, shared_template
 from toolkit.problem import Bound, Problem, Rung, Side
 
 
+@failing_rows
 def lp_rung(problem: Problem) -> list[Bound]:
     """The LP optimum of every row."""
     started = time.perf_counter()

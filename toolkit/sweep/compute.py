@@ -28,7 +28,6 @@ from toolkit.sweep.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
 from toolkit.verdict import verdict
 
 FLUSH_EVERY = 30.0  # seconds of a task's work that a killed worker may cost, if its rungs are as short
-NONSENSE = 1e-4  # relative excess over the margin at a point of the ball that no solver tolerance explains
 
 
 class TaskTimeLimitError(TimeoutError):
@@ -195,32 +194,13 @@ class RowMaker:
         targets = tuple(bound.target for bound in bounds)
         if targets != self.task.targets:
             raise ValueError(f"rung {rung!r} answered for targets {targets}, asked were {self.task.targets}")
-        checked = [self._checked(bound) for bound in bounds]
-        return [self._row(chain, rung, k, bound, known) for k, bound in enumerate(checked)]
+        return [self._row(chain, rung, k, bound, known) for k, bound in enumerate(bounds)]
 
     def failures(self, chain: Chain, rung: str, error: BaseException, known: Known | None = None) -> list[Row]:
         """Rows without a bound, one per target, with the reason."""
         status = Status.TIME_LIMIT if isinstance(error, TimeoutError) else Status.FAILED
         bound = Bound(lower=-math.inf, status=status, message=explain(error))
         return [self._row(chain, rung, k, bound, known) for k in range(len(self.task.targets))]
-
-    def _checked(self, bound: Bound) -> Bound:
-        """The bound, or a failed one if no honest solver can have found it: its lower side is above a known point."""
-        clean = self.clean[bound.target] if bound.target is not None else math.nan
-        ceiling = min(bound.upper, clean)
-        sound = bound.lower <= ceiling + NONSENSE * (1 + abs(clean))  # False for NaN
-        if bound.status == Status.FAILED or (sound and bound.lower < math.inf):
-            return bound
-        reason = f"nonsense from {bound.solver or 'the rung'}: lower {bound.lower}, upper {bound.upper}, clean {clean}"
-        return Bound(
-            lower=-math.inf,
-            status=Status.FAILED,
-            seconds=bound.seconds,
-            build_seconds=bound.build_seconds,
-            solver=bound.solver,
-            solver_version=bound.solver_version,
-            message="; ".join(filter(None, (reason, bound.message))),
-        )
 
     def _row(self, chain: Chain, rung: str, k: int, bound: Bound, known: Known | None) -> Row:
         task, target = self.task, self.task.targets[k]
@@ -255,7 +235,7 @@ class RowMaker:
             active=active,
             inactive=inactive,
             clean_margin=self.clean[target],
-            relaxed=-1 if why is None else why.relaxed,
+            relaxed=-1 if why is None or (why.relaxed == 0 and not why.equal) else why.relaxed,
             max_slack=-1.0 if why is None else why.largest_slack,
             message=bound.message,
             key=self.keys[chain, rung][k],
