@@ -200,12 +200,15 @@ def test_an_interrupted_solve_is_no_row(
     executor: Executor = (
         SerialExecutor() if workers == 1 else ProcessExecutor(workers, initializer=register_interrupted)
     )
-    with executor, pytest.raises(KeyboardInterrupt, match=r"rows are new and kept in .* run the same command"):
+    with executor, pytest.raises(KeyboardInterrupt, match=r"rows are new and kept in .* run the same") as told:
         run(spec, tmp_path, executor=executor, workers=workers)
     rows = read_rows(tmp_path)
+    assert str(told.value).startswith(f"stopped; {len(rows)} rows are new")
     assert set(rows["rung"]) == {"dual"}  # what was finished before it
     assert set(rows["status"]) == {"computed"}
-    assert read_provenance(tmp_path)[0]["outcome"].startswith("ended by KeyboardInterrupt")
+    entry = read_provenance(tmp_path)[0]
+    assert entry["outcome"].startswith("ended by KeyboardInterrupt")
+    assert entry["rows"]["written"] == len(rows)  # which the task's report, that never came, would have told
     monkeypatch.setitem(RUNGS, "interrupted", Rung("interrupted", Side.LOWER, "-", "-", run=RUNGS["dual"]))
     after = run(spec, tmp_path)
     assert set(after["status"]) == {"computed"}
