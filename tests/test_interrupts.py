@@ -183,32 +183,36 @@ def _interrupted(problem: Problem) -> list[Bound]:
     raise KeyboardInterrupt  # as a solver session does whose solver was interrupted
 
 
+INTERRUPTED = Rung("interrupted", Side.LOWER, "is interrupted", "-", run=_interrupted)
+
+
 def register_interrupted() -> None:
-    RUNGS["interrupted"] = Rung("interrupted", Side.LOWER, "is interrupted", "-", run=_interrupted)
+    """Make the rung known in a worker process."""
+    RUNGS["interrupted"] = INTERRUPTED
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_solve_is_no_row(
     folder: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register_interrupted()
-    try:
-        spec = make_spec(folder, rungs=["dual", "interrupted", "interval"], samples=1, eps=[0.1])
-        executor: Executor = (
-            SerialExecutor() if workers == 1 else ProcessExecutor(workers, initializer=register_interrupted)
-        )
-        with executor, pytest.raises(KeyboardInterrupt, match=r"rows are new and kept in .* run the same command"):
-            run(spec, tmp_path, executor=executor, workers=workers)
-        rows = read_rows(tmp_path)
-        assert set(rows["rung"]) == {"dual"}  # what was finished before it
-        assert set(rows["status"]) == {"computed"}
-        assert read_provenance(tmp_path)[0]["outcome"].startswith("ended by KeyboardInterrupt")
-        monkeypatch.setitem(RUNGS, "interrupted", Rung("interrupted", Side.LOWER, "-", "-", run=RUNGS["dual"]))
-        after = run(spec, tmp_path)
-        assert set(after["status"]) == {"computed"}
-        assert len(after) == 2 * 3 * 9
-    finally:
-        RUNGS.pop("interrupted", None)
+    monkeypatch.setitem(RUNGS, "interrupted", INTERRUPTED)
+    spec = make_spec(folder, rungs=["dual", "interrupted", "interval"], samples=1, eps=[0.1])
+    executor: Executor = (
+        SerialExecutor() if workers == 1 else ProcessExecutor(workers, initializer=register_interrupted)
+    )
+    with executor, pytest.raises(KeyboardInterrupt, match=r"rows are new and kept in .* run the same") as told:
+        run(spec, tmp_path, executor=executor, workers=workers)
+    rows = read_rows(tmp_path)
+    assert str(told.value).startswith(f"stopped; {len(rows)} rows are new")
+    assert set(rows["rung"]) == {"dual"}  # what was finished before it
+    assert set(rows["status"]) == {"computed"}
+    entry = read_provenance(tmp_path)[0]
+    assert entry["outcome"].startswith("ended by KeyboardInterrupt")
+    assert entry["rows"]["written"] == len(rows)  # which the task's report, that never came, would have told
+    monkeypatch.setitem(RUNGS, "interrupted", Rung("interrupted", Side.LOWER, "-", "-", run=RUNGS["dual"]))
+    after = run(spec, tmp_path)
+    assert set(after["status"]) == {"computed"}
+    assert len(after) == 2 * 3 * 9
 
 
 @pytest.mark.parametrize("workers", [1, 2])

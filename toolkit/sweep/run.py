@@ -154,7 +154,8 @@ def _run(plan: Plan, text: str, out: Path, choice: _Choice, options: _Options) -
             raise
         stop.interrupted = True
     finally:
-        counts["written"] = progress.snapshot().rows
+        # an interrupted task leaves rows that no report counts: those are looked for on the disk
+        counts["written"] = _rows_of(out, run_id) if stop.interrupted else progress.snapshot().rows
         with contextlib.suppress(StoreError):  # a full disk must not hide why the run ended
             end_run(out, run_id, outcome, counts)
     if stop.interrupted:
@@ -162,6 +163,10 @@ def _run(plan: Plan, text: str, out: Path, choice: _Choice, options: _Options) -
         raise KeyboardInterrupt(f"stopped; {kept}; run the same command to continue")
     with contextlib.suppress(StoreError):  # the shards hold every row
         compact(out)
+
+
+def _rows_of(out: Path, run_id: str) -> int:
+    return int((read_rows(out, everything=True)["run_id"] == run_id).sum())
 
 
 def _done_keys(out: Path, rerun: str | None) -> set[str]:
