@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.balls import LinfBall
-from toolkit.consistency import replay_error
+from toolkit.replay import evaluation_errors
 from toolkit.margins import margin_problem
 from toolkit.network import Network
 from toolkit.problem import Bound, Problem, Rung, Side, Status
@@ -99,6 +99,6 @@ def test_the_replay_error_covers_what_float64_does(seed: int, unit: float) -> No
         size = np.abs(layer.weight) @ size + np.abs(layer.bias_vector)
         y = [sum((Fraction(w) * v for w, v in zip(row, y, strict=True)), Fraction(b)) for row, b in rows]
     exact = y[0] - y[1]
-    error = replay_error(problem, 0, ball.center)
+    error = float(evaluation_errors(network, problem.rows[[0]], ball.center)[0][0, 0])
     assert abs(Fraction(float(problem.replay(ball.center)[0, 0])) - exact) <= Fraction(error)
     assert error <= 1e-14 * size.sum()
