@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, settings
 from toolkit.layers import AffineMap, Conv2d, Dense
 from toolkit.network import Network
 
-# Wall-clock deadlines fail on busy machines; the examples are derandomised so that a failure can be run again.
-settings.register_profile(
-    "relugap", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("relugap")
+# Wall-clock deadlines fail on busy machines. By default the same few examples are run every time; `make test-all` draws
+# many new ones each time, and a failure is kept in .hypothesis and printed so that it can be run again.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("relugap", max_examples=25, derandomize=True, **_COMMON)
+settings.register_profile("long", max_examples=300, derandomize=False, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relugap"))
 
 
 def random_dense_network(rng: np.random.Generator, sizes: Sequence[int], name: str = "") -> Network:

@@ -2,8 +2,8 @@
 
 Every float is a fraction with a power of two below, so a network is an integer function up to a known power of two, and
 nothing is rounded anywhere. The minimum: the box is cut by one neuron's hyperplane x̂ = 0 after the other into polytopes
-on which the network is affine; there a linear function is least at a vertex. Vertices are kept as integer vectors (X, w),
-w > 0, for X/w, so no fraction is ever reduced but for one gcd per new vertex.
+on which the network is affine; there a linear function is least at a vertex. Vertices X/w are kept as integer vectors
+(X, w), w > 0, so that no fraction is ever reduced but for one gcd per new vertex.
 
 Source of the cut: Motzkin et al. 1953, the double description method; two vertices share an edge if the constraints
 tight at both are tight at no third one. Cost: ∝ vertices² per cut, so for up to four inputs and a dozen neurons.
@@ -130,7 +130,7 @@ def box_vertices(ball: LinfBall) -> tuple[Vertex, ...]:
 
 
 def cut(vertices: tuple[Vertex, ...], form: Form, name: int) -> tuple[tuple[Vertex, ...], tuple[Vertex, ...]]:
-    """The parts of a polytope where the functional is ≥ 0 and ≤ 0; empty where it has no interior point of that sign."""
+    """The parts of a polytope where the functional is ≥ 0 and ≤ 0; () where it has that sign at no inner point."""
     heights = [vertex.on(form) for vertex in vertices]
     if min(heights) >= 0:
         return vertices, ()
