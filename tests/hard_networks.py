@@ -186,7 +186,7 @@ def _domain(recipe: Recipe, center: np.ndarray) -> tuple[float, float] | None:
         case "below":
             return -np.inf, high
         case "tight":
-            return low, high + max(recipe.eps / 3, np.spacing(high))
+            return low, max(high + recipe.eps / 3, float(np.nextafter(high, np.inf)))
         case "half":
             return low - recipe.eps / 2 - np.spacing(abs(low)), np.inf
     return None
