@@ -147,7 +147,10 @@ def _judge_rung(found: Judgement, case: Case, problem: Problem, name: str) -> No
         _judge_bound(found, case, bound, truth, row, name)
 
 
-def _judge_bound(found: Judgement, case: Case, bound: Bound, truth: Fraction, row: list[float], by: str) -> None:
+def _judge_bound(
+    found: Judgement, case: Case, bound: Bound, truth: Fraction, row: list[float], by: str, merged: bool = False
+) -> None:
+    """merged: the best of several bounds and points, whose certified_upper need not be that of the witness."""
     found.bounds += 1
     if _above(bound.certified_lower, truth):
         found.add("certified bound above m*", by, f"{bound.certified_lower!r} > {float(truth)!r}")
@@ -160,9 +163,11 @@ def _judge_bound(found: Judgement, case: Case, bound: Bound, truth: Fraction, ro
     if bound.witness is not None:
         if not inside(case.ball, bound.witness.tolist()):
             found.add("witness outside the ball", by, f"{bound.witness.tolist()}")
-        elif _above(-bound.certified_upper, -(value := value_at(case.network, row, bound.witness.tolist()))):
+        elif not merged and _above(
+            -bound.certified_upper, -(value := value_at(case.network, row, bound.witness.tolist()))
+        ):
             found.add("certified_upper below the witness", by, f"{bound.certified_upper!r} < {float(value)!r}")
-    elif _above(-bound.certified_upper, -truth):
+    if _above(-bound.certified_upper, -truth):
         found.add("certified_upper below the witness", by, f"{bound.certified_upper!r} < m* = {float(truth)!r}")
 
 
@@ -179,7 +184,7 @@ def _judge_verdict(found: Judgement, case: Case, way: Certify, answer: Certifica
             found.add("false NO", by, f"m* = {float(least)!r}")
         _judge_witness(found, case, answer, by)
     for row, bound, truth in zip(_rows(case), answer.margins, case.truth, strict=True):
-        _judge_bound(found, case, bound, truth, row, by)
+        _judge_bound(found, case, bound, truth, row, by, merged=True)
 
 
 def _judge_witness(found: Judgement, case: Case, answer: Certification, by: str) -> None:

@@ -102,3 +102,15 @@ def test_every_rung_is_tight_on_a_point(name: str) -> None:
     for bound, value in zip(RUNGS[name](problem), clean, strict=True):
         known = bound.upper if RUNGS[name].side is Side.UPPER else bound.lower
         assert known == pytest.approx(value, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", list(RUNGS))
+def test_nothing_is_certified_on_layer_bounds_that_are_not(name: str) -> None:
+    """l,u from a rung that does not certify: what rests on them is no certificate, whoever computed it."""
+    problem = random_problem(1, ("interval", "dual"))
+    believed = replace(problem, relu_bounds=replace(problem.relu_bounds, certified=False), _cache={})
+    assert believed.relu_bounds.chain
+    for sure, unsure in zip(RUNGS[name](problem), RUNGS[name](believed), strict=True):
+        assert unsure.certified_lower == -np.inf
+        if RUNGS[name].certifies:
+            assert sure.certified_lower > -np.inf
