@@ -4,7 +4,7 @@
     python experiments/fuzz.py --only 1234          # one network again: what it is, and what is wrong with it
 
 Networks as in tests/hard_networks.py (hidden values of any scale, near ties, twins, cancelling biases of 1e16, balls
-from a point to 1e6 wide around centres up to 1e16), the truth as in tests/rational.py. Asked of every network: layer
+from a point to 1e6 wide around centres up to 1e16), the truth as in tests/oracle.py. Asked of every network: layer
 bounds, five cheap rungs and a costly one (all rungs of every eighth), the default verdict and one other way of asking
 (other ladders, solver highs, rigorous or not, time limits). Counted are the statements, the verdicts, and every kind of
 false statement (tests/judge.py); all faults must be 0. Remarks are about what nothing certified rests on. A seed's

@@ -2,7 +2,7 @@
 
 A `Recipe` says of what kind a network is, field by field, so that a generator of random numbers can draw one
 (`random_recipe`) and hypothesis can draw and shrink one (strategies.py). `build` makes the network from it; they are
-small enough for the exact minima of rational.py.
+small enough for the exact minima of oracle.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from rational import least_margins, rounded
+from oracle import least_margins, rounded
 
 from toolkit.balls import LinfBall
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from hard_networks import Case
-from rational import inside, neuron_ranges, value_at
+from oracle import inside, neuron_ranges, value_at
 
 from toolkit.certify import LADDER, Certification, certify
 from toolkit.layer_bounds import layer_bounds

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from rational import inside, rounded, sides
+from oracle import inside, rounded, sides
 
 from toolkit.balls import LinfBall
 

@@ -14,7 +14,7 @@ import pytest
 from hard_networks import CHOICES, Case, Recipe, build, random_case
 from hypothesis import given
 from judge import FAULTS, REMARKS, WAYS, Certify, judge, plan
-from rational import inside, least_margins
+from oracle import inside, least_margins
 from strategies import cases
 
 from toolkit.certify import Certification

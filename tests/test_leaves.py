@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from conftest import random_dense_network
 from hypothesis import given
 from hypothesis import strategies as st
-from rational import cells, forward
+from oracle import cells, forward
 from strategies import balls, networks
 
 from toolkit.balls import LinfBall

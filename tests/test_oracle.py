@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from conftest import random_conv_network, random_dense_network
-from rational import forward, inside, least, least_margins, neuron_ranges, rounded, value_at
+from oracle import forward, inside, least, least_margins, neuron_ranges, rounded, value_at
 
 from toolkit.balls import LinfBall
 from toolkit.layers import ChannelAffine, Conv2d, Dense, Sparse
