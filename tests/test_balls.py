@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.balls import LinfBall, box_min_linear
+from toolkit.balls import LinfBall, box_min_linear, rounded_sum
 
 DOMAINS = [None, (0.0, 1.0), (-np.inf, 0.7)]
 
@@ -48,7 +50,31 @@ def test_samples_and_corners_lie_in_the_ball(ball: LinfBall) -> None:
     assert len(corners) == 2**ball.size
     for points in (ball.sample(40, seed=3), corners, ball.corners(7, seed=3)):
         assert all(ball.contains(point) for point in points)
-    assert set(corners.ravel()) <= set(ball.lower) | set(ball.upper)
+    assert set(corners.ravel()) <= set(ball.inner_lower) | set(ball.inner_upper)
+
+
+@given(balls())
+def test_ends_are_rounded_outward_for_bounds_and_inward_for_points(ball: LinfBall) -> None:
+    """Against rationals: the true end lies between two neighbouring floats, or is one."""
+    for i, center in enumerate(ball.center.tolist()):
+        low, high = Fraction(center) - Fraction(ball.eps), Fraction(center) + Fraction(ball.eps)
+        cuts = [Fraction(end) if np.isfinite(end) else end for end in ball.domain or ()]
+        low, high = max([low, *cuts[:1]]), min([high, *cuts[1:]])
+        assert Fraction(ball.lower[i]) <= low <= Fraction(ball.inner_lower[i]) <= Fraction(center)
+        assert Fraction(center) <= Fraction(ball.inner_upper[i]) <= high <= Fraction(ball.upper[i])
+        assert ball.inner_lower[i] in (ball.lower[i], np.nextafter(ball.lower[i], np.inf))
+        assert ball.inner_upper[i] in (ball.upper[i], np.nextafter(ball.upper[i], -np.inf))
+
+
+@pytest.mark.parametrize("towards", [-np.inf, np.inf])
+def test_rounded_sums_are_next_to_the_real_sum(towards: float) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=4000) * 10.0 ** rng.integers(-20, 20, 4000)
+    for step in (1e-17, 0.1, -3.3, 1e16, 5e-324):
+        found = rounded_sum(values, step, towards)
+        for value, total in zip(values.tolist(), found.tolist(), strict=True):
+            exact, inner = Fraction(value) + Fraction(step), np.nextafter(total, -towards)
+            assert Fraction(total) >= exact > Fraction(inner) if towards > 0 else Fraction(total) <= exact < inner
 
 
 @given(balls())
@@ -114,6 +140,7 @@ def test_box_min_linear_agrees_on_numpy_sparse_and_torch_with_batches() -> None:
         ([0.5], -0.1, None, "eps must be finite and ≥ 0, got -0.1"),
         ([0.5], np.nan, None, "eps must be finite and ≥ 0, got nan"),
         ([0.5], np.inf, None, "eps must be finite and ≥ 0, got inf"),
+        ([0.5, 1.7e308], 1e308, None, r"center ± eps must be finite, got 1.7e\+308 ± 1e\+308 at index 1"),
         ([0.5, np.nan], 0.1, None, "center must be finite, got nan at index 1"),
         ([[0.5], [-np.inf]], 0.1, None, "center must be finite, got -inf at index 1"),
         ([], 0.1, None, "at least one entry"),

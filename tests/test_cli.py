@@ -10,14 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toolkit import Dense, LinfBall, Network, load_dataset
+from toolkit import Network, load_dataset
 from toolkit.cli import main
-from toolkit.cli.certify import judge
 from toolkit.cli.errors import expected_message
 from toolkit.doctor import check, solvers_found
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.problem import Bound, Problem, Settings, Verdict
+from toolkit.problem import Settings
 from toolkit.session import SolveReport
 from toolkit.solvers import SOLVERS, HighsSession
 from toolkit.store import read_rows
@@ -92,7 +89,7 @@ def test_certify_says_maybe_and_no(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nMAYBE: " in run(capsys, *DIGIT, "--eps", 0.3, "--rungs", "interval")
     refuted = run(capsys, *DIGIT, "--eps", 0.3, "--rungs", "lp")
     assert "\nNO: a point of the ball, found by lp" in refuted
-    assert "\nNO: the image itself" in run(capsys, *DIGIT, "--eps", 0, "--label", 0, "--rungs", "dual")
+    assert "\nNO: the centre itself" in run(capsys, *DIGIT, "--eps", 0, "--label", 0, "--rungs", "dual")
 
 
 def test_certify_takes_one_target_and_an_image_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,39 +104,6 @@ def test_certify_takes_one_target_and_an_image_file(tmp_path: Path, capsys: pyte
     assert own == same
     uncut = margin_cells(run(capsys, *common, "--data", "digits", "--index", 3, "--no-domain"))
     assert uncut[target][1] < same[target][1]
-
-
-def problem_with_one_target() -> Problem:
-    """F₀ − F₁ = x₁ on the ball of radius 1 around 1/2: the margin is 1/2 at the centre and −1/2 at worst."""
-    network = Network([Dense(np.array([[1.0], [0.0]]), np.zeros(2))])
-    ball = LinfBall([0.5], 1.0)
-    return margin_problem(network, ball, 0, layer_bounds(network, ball))
-
-
-@pytest.mark.parametrize(
-    ("bound", "verdict"),
-    [
-        (Bound(0.1), Verdict.YES),
-        (Bound(0.0), Verdict.MAYBE),
-        (Bound(1e-7), Verdict.MAYBE),  # less than a solver's rounding
-        (Bound(-0.5, -0.5), Verdict.MAYBE),  # an upper bound without a point
-        (Bound(-0.5, -0.5, witness=np.array([-0.5])), Verdict.NO),
-        (Bound(-9.0, -9.0, witness=np.array([-9.0])), Verdict.MAYBE),  # a point outside the ball
-        (Bound(-0.5, -0.5, witness=np.array([0.5])), Verdict.MAYBE),  # a point that replays to something else
-        (Bound(float("nan")), Verdict.MAYBE),
-    ],
-)
-def test_no_needs_a_point_that_replays(bound: Bound, verdict: Verdict) -> None:
-    assert judge(problem_with_one_target(), {"some": [bound]})[0] is verdict
-
-
-def test_bounds_of_several_rungs_decide_together() -> None:
-    network = Network([Dense(np.eye(3), np.zeros(3))])
-    ball = LinfBall([1.0, 0.0, 0.0], 0.1)
-    problem = margin_problem(network, ball, 0, layer_bounds(network, ball))
-    found = {"a": [Bound(0.5), Bound(-1.0)], "b": [Bound(-1.0), Bound(0.5)]}
-    assert judge(problem, found)[0] is Verdict.YES
-    assert judge(problem, {"a": found["a"]}) == (Verdict.MAYBE, "neither proven nor refuted for class 2")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def row(rung: str, lower: float, upper: float = np.inf, **changes: object) -> dict[str, object]:
-    """One row of a sweep: clean margin 4, everything else fixed unless changed."""
+    """One row of a sweep: clean margin 4, everything else fixed unless changed; its bounds are certified."""
     values: dict[str, object] = {
         "network": "net", "network_digest": "d1", "dataset": "digits", "sample": 0, "label": 1, "target": 0,
         "norm": "linf", "eps": 0.1, "domain": "[0, 1]", "layer_bounds": "interval+dual", "rung": rung, "lower": lower,
@@ -47,7 +47,9 @@ def row(rung: str, lower: float, upper: float = np.inf, **changes: object) -> di
         "solver": "", "solver_version": "", "nodes": 0, "unstable": 7, "active": 2, "inactive": 3,
         "clean_margin": 4.0, "message": "", "key": "k", "run_id": "r",
     }  # fmt: skip
-    return values | changes
+    values |= changes
+    certified = {"certified_lower": lower, "certified_upper": min(upper, float(values["clean_margin"]))}
+    return certified | values
 
 
 def frame(*rows: dict[str, object]) -> pd.DataFrame:
@@ -76,7 +78,8 @@ def real_rows() -> pd.DataFrame:
         for name in ("interval", "dual", "lp", "exact"):
             for bound in get_rung(name)(problem):
                 own = {"target": bound.target, "status": str(bound.status), "seconds": bound.seconds}
-                rows += [row(name, bound.lower, bound.upper, clean_margin=clean[bound.target], **shared, **own)]
+                own |= {"certified_lower": bound.certified_lower, "clean_margin": clean[bound.target]}
+                rows += [row(name, bound.lower, bound.upper, **shared, **own)]
     return frame(*rows)
 
 
@@ -191,7 +194,7 @@ def test_order_violations_are_named(rows: pd.DataFrame, named: str) -> None:
         frame(row("dual", 1.5), row("lp", 1.0, network_digest="d2")),
         frame(row("interval", 1.5, layer_bounds="interval+exact"), row("lp", 1.0, layer_bounds="interval+exact")),
         frame(row("crown", 1.5), row("dual", 1.0)),  # neither is the stronger one
-        frame(row("dual", 2.0 + 1e-7), row("exact", 2.0, 2.0)),  # within tolerance
+        frame(row("dual", 2.0 + 1e-7, certified_lower=1.9), row("exact", 2.0, 2.0)),  # within tolerance
         frame(row("dual", np.nan), row("lp", 1.0)),
     ],
 )
@@ -199,13 +202,33 @@ def test_rows_that_do_not_contradict_each_other_pass(rows: pd.DataFrame) -> None
     check_order(rows)
 
 
-def test_tolerance_is_absolute_plus_relative() -> None:
-    rows = frame(row("dual", 2.02), row("exact", 2.0, 2.0))
-    check_order(rows, tolerance=0.01)
-    with pytest.raises(ValueError, match=r"beyond 0\.005"):
-        check_order(rows, tolerance=0.005)
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+def test_tolerance_is_relative_to_the_margins(unit: float) -> None:
+    """0.02 above the exact margin of 2, with a clean margin of 4: 0.005 of the largest, in any unit of the logits."""
+    dual = row("dual", 2.02 * unit, clean_margin=4.0 * unit, certified_lower=1.9 * unit)
+    rows = frame(dual, row("exact", 2.0 * unit, 2.0 * unit, clean_margin=4.0 * unit))
+    check_order(rows, tolerance=0.0051)
+    with pytest.raises(ValueError, match=r"beyond 0\.0049"):
+        check_order(rows, tolerance=0.0049)
     with pytest.raises(ValueError, match="tolerance must be"):
         check_order(rows, tolerance=-1.0)
+
+
+def test_certified_bounds_get_no_tolerance() -> None:
+    """Two certified numbers that contradict each other by one unit in the last place cannot both be right."""
+    above = float(np.nextafter(2.0, 3.0))
+    rows = frame(row("dual", above), row("exact", 2.0, 2.0))
+    with pytest.raises(ValueError, match=r"dual certified lower 2\.0000000000000004 > certified upper 2\.0"):
+        check_order(rows)
+    check_order(frame(row("dual", 2.0), row("exact", 2.0, 2.0)))
+
+
+def test_shares_count_what_is_certified_alone() -> None:
+    """A solver's word, and a point that rounding can explain, decide nothing."""
+    word = frame(row("exact", 1.0, 2.0, certified_lower=-0.5), row("pgd", -np.inf, 1.0))
+    assert of_rung(gap_table(word), "exact")["certified"] == 0.0
+    tie = frame(row("exact", -1e-17, 0.0, certified_upper=1e-18))
+    assert (of_rung(gap_table(tie), "exact")["decided"], of_rung(gap_table(tie), "exact")["certified"]) == (0.0, 0.0)
 
 
 def test_many_violations_are_counted_and_some_named() -> None:

@@ -46,6 +46,7 @@ ROW = Row(
     lower=-1.25,
     upper=math.inf,
     certified_lower=-math.inf,
+    certified_upper=math.inf,
     status="optimal",
     seconds=0.01,
     build_seconds=0.001,

@@ -60,16 +60,19 @@ def _frozen(values: FloatArray) -> FloatArray:
 class LinfBall:
     """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 
-    center: any shape, stored flat as float64. eps ≥ 0, in input units. domain: None or (low, high).
+    center: any shape, stored flat as float64; shape: the one it was given in. eps ≥ 0, in input units. domain: None or
+    (low, high).
     Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
     """
 
     center: FloatArray
     eps: float
     domain: tuple[float, float] | None = None
+    shape: tuple[int, ...] = ()
 
     def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
-        flat = np.array(center, dtype=np.float64).ravel()
+        given = np.array(center, dtype=np.float64)
+        flat = given.ravel()
         if flat.size == 0:
             raise ValueError("center must have at least one entry, got none")
         if not np.all(np.isfinite(flat)):
@@ -81,6 +84,7 @@ class LinfBall:
         flat.setflags(write=False)
         object.__setattr__(self, "center", flat)
         object.__setattr__(self, "eps", eps)
+        object.__setattr__(self, "shape", tuple(int(n) for n in given.shape))
         object.__setattr__(self, "domain", None if domain is None else self._checked_domain(domain, flat))
         with np.errstate(over="ignore"):
             ends = np.stack([flat - eps, flat + eps])
@@ -153,7 +157,7 @@ class LinfBall:
         return checked
 
     def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
-        """Whether the point lies in the ball and the domain, in exact arithmetic, or within `tolerance` of its floats."""
+        """Whether the point lies in the ball and domain in exact arithmetic, or within `tolerance` of its floats."""
         flat = np.asarray(point, dtype=np.float64).ravel()
         if flat.size != self.size:
             raise ValueError(f"point must have {self.size} entries, got {flat.size}")

@@ -1,16 +1,15 @@
-"""The verdict: a ladder of rungs, climbed until every target is decided.
+"""The verdict: a ladder of rungs, climbed until every target is decided by the rule in verdict.py.
 
-YES: every m_t has a lower bound above the tolerance, certified in real arithmetic (certificate.py) unless a MILP solver
-was asked for by name, whose word then counts; settings.rigorous refuses that too. NO: a point of the ball, replayed
-through the original network, has m_t ≤ 0 for some t (ties count). MAYBE: neither. Decided targets leave the ladder;
-every minimiser a rung returns is replayed against all targets; before the first expensive rung the layer bounds are
-tightened where that is cheap.
+Decided targets leave the ladder; every minimiser a rung returns is replayed against all targets; before the first
+expensive rung the layer bounds are tightened where that is cheap. Where an exact rung states a positive margin that
+nobody has certified (a MILP solver's word), the bab rung is asked to, unless settings.rigorous is False: then the word
+counts, and the answer says so.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,11 +17,13 @@ import numpy as np
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layer_bounds import layer_bounds
 from toolkit.network import Network
-from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, margin_rows
+from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, check_ball, margin_rows
+from toolkit.replay import replay_margins
 from toolkit.rungs import get_rung
+from toolkit.verdict import TOLERANCE, counted_lower, is_safe, is_unsafe, verdict
 
 LADDER = ("dual", "pgd", "lp", "ideal", "exact")
-TOLERANCE = 1e-6  # a margin counts as positive above this: more than a solver's rounding, less than any real margin
+CERTIFIER = "bab"  # certifies what a MILP solver states
 IDEAL_SHARE = 0.25  # of the time left, all targets together, is all `ideal` gets where an exact rung follows
 TIGHTEN_BEFORE = ("ideal", "exact", "bab")
 
@@ -31,9 +32,11 @@ TIGHTEN_BEFORE = ("ideal", "exact", "bab")
 class Certification:
     """The answer for one sample, and how it came about.
 
-    margins: per target an interval [lower, upper] that holds m*_t, the best of all rungs. decided_by: the rung that
-    settled each target, "" if none. witness: the point that proves NO, of class witness_class. rung_seconds: time spent
-    in each rung, "bounds" for l,u. relu_bounds: the last ones used, None when they were not needed.
+    margins: per target an interval [lower, upper] that holds m*_t, the best of all rungs; certified_lower and
+    certified_upper are what the verdict rests on. decided_by: the rung that settled each target, "" if none. witness:
+    the point that proves NO, of class witness_class. rung_seconds: time spent in each rung, "bounds" for l,u.
+    relu_bounds: the last ones used, None when they were not needed. tolerance: what a margin had to exceed. covers_all:
+    whether every class but the label was a target; a YES about some says nothing of the others.
     """
 
     verdict: Verdict
@@ -45,17 +48,56 @@ class Certification:
     seconds: float
     rung_seconds: dict[str, float]
     relu_bounds: ReluBounds | None = field(repr=False)
+    tolerance: float = TOLERANCE
+    covers_all: bool = True
 
     @property
     def certified(self) -> bool:
-        """Whether every margin is positive in real arithmetic, rounding included, whatever a solver said."""
-        return all(bound.certified_lower > 0 for bound in self.margins)
+        """Whether every margin is above the tolerance in real arithmetic, rounding included, whatever a solver said."""
+        return all(bool(is_safe(bound.certified_lower, self.tolerance)) for bound in self.margins)
+
+    @property
+    def trusts_solver(self) -> bool:
+        """Whether a YES rests on a MILP solver's word (settings.rigorous = False)."""
+        return self.verdict is Verdict.YES and not self.certified
+
+    @property
+    def reason(self) -> str:
+        """The verdict in one sentence: what was proven, of which classes, or what is missing."""
+        least = min(self.margins, key=lambda bound: bound.certified_lower)
+        if self.verdict is Verdict.NO:
+            worst, by = min(zip(self.margins, self.decided_by, strict=True), key=lambda pair: pair[0].certified_upper)
+            who = "the centre itself" if by == "clean" else f"a point of the ball, found by {by},"
+            return f"{who} has margin {worst.upper:.6g} to class {worst.target}"
+        if self.verdict is Verdict.YES and self.certified:
+            floor = f"> {self.tolerance:g}, the least {least.certified_lower:.6g}"
+            return f"every margin{self._scope()} has a certified lower bound {floor}"
+        still = [bound for bound in self.margins if not is_safe(bound.certified_lower, self.tolerance)]
+        if self.verdict is Verdict.YES:
+            return f"for class {_listed(still)} that is the MILP solver's word, not certified"
+        text = f"neither proven nor refuted for class {_listed(self._open())}"
+        close = [bound for bound in self._open() if bound.upper <= 0]
+        if close:
+            where = f"a point with margin {close[0].upper:.3g} to class {close[0].target}"
+            text += f"; {where} is no proof, since rounding can explain it"
+        return text
+
+    def _scope(self) -> str:
+        """Which classes the margins are about, where they are not all but the label; "" where they are."""
+        return "" if self.covers_all else f" to class {_listed(self.margins)} (no other class was asked)"
+
+    def _open(self) -> list[Bound]:
+        return [bound for bound, name in zip(self.margins, self.decided_by, strict=True) if not name]
 
     @property
     def rung(self) -> str:
         """The last rung that was needed."""
         order = ["", "clean", *self.rung_seconds]
         return max(self.decided_by, key=order.index)
+
+
+def _listed(bounds: Sequence[Bound]) -> str:
+    return ", ".join(str(bound.target) for bound in bounds)
 
 
 def certify(
@@ -68,19 +110,23 @@ def certify(
     settings: Settings | None = None,
     time_limit: float | None = None,
     tolerance: float = TOLERANCE,
+    targets: Sequence[int] | None = None,
+    known: Mapping[str, Sequence[Bound]] | None = None,
 ) -> Certification:
-    """Decide whether any point of the ball changes the class from `label`.
+    """Decide whether any point of the ball changes the class from `label`, or to one of `targets` (None: to any).
 
     ladder: rungs in order. bounds: chain for l,u; tighten: rungs added to it, on neurons still unstable, before the
     first of ideal, exact or bab (empty: never). time_limit: seconds for the whole answer; what was proven before it
     stays; `ideal` gets IDEAL_SHARE of what is left where an exact rung follows. tolerance: a target counts as certified
-    when its lower bound exceeds it.
+    when its certified lower bound exceeds it. known: bounds of these margins that rungs gave already, by the rung's
+    name, one per target in order; only what they leave open is climbed for.
 
-    Checked: every witness, by replay through `network` and containment in the ball; lower bounds, by their multipliers.
-    Trusted: a MILP solver asked for by name, without settings.rigorous. Raises ValueError for an unknown rung, a label
-    out of range, or shapes that do not fit.
+    Checked: every witness, by replay through `network` with rounding against it and containment in the ball; lower
+    bounds, by their multipliers. Trusted: a MILP solver's bound where settings.rigorous is False. Raises ValueError
+    for an unknown rung, a label out of range, no targets, or shapes that do not fit.
     """
-    return _Climb(network, ball, label, bounds, tighten, settings or Settings(), time_limit, tolerance).run(ladder)
+    climb = _Climb(network, ball, label, targets, bounds, tighten, settings or Settings(), time_limit, tolerance)
+    return climb.run(ladder, known or {})
 
 
 class _Climb:
@@ -91,6 +137,7 @@ class _Climb:
         network: Network,
         ball: LinfBall,
         label: int,
+        targets: Sequence[int] | None,
         bounds: Sequence[str],
         tighten: Sequence[str],
         settings: Settings,
@@ -106,13 +153,16 @@ class _Climb:
         self.chain, self.tighten = tuple(bounds), tuple(tighten)
         for name in (*self.chain, *self.tighten):
             get_rung(name)
-        # nobody asked for a solver: `exact` takes one whose bounds can be certified
-        self.settings = replace(settings, rigorous=settings.rigorous or settings.solver == "auto")
+        self.settings = settings
         self.time_limit, self.tolerance = time_limit, tolerance
-        self.rows, self.targets = margin_rows(network.output_size, label)
+        check_ball(network, ball)
+        self.rows, self.targets = margin_rows(network.output_size, label, targets)
         self.margins = [Bound(-np.inf, np.inf, target) for target in self.targets]
         self.decided_by = [""] * len(self.targets)
+        self.counted = [-np.inf] * len(self.targets)  # what the verdict counts
+        self.words: set[int] = set()  # targets that an exact rung has been asked about
         self.witness: FloatArray | None = None
+        self.worst = np.inf  # least margin at the witness
         self.relu_bounds: ReluBounds | None = None
         # attacks may run before there are l,u: on bounds that say nothing
         free = tuple(np.full(size, np.inf) for size in network.relu_sizes)
@@ -120,18 +170,39 @@ class _Climb:
         self.problem = Problem(network, ball, self.rows, nothing, self.settings, self.targets)
         self.rung_seconds: dict[str, float] = {}
 
-    def run(self, ladder: Sequence[str]) -> Certification:
+    def run(self, ladder: Sequence[str], known: Mapping[str, Sequence[Bound]]) -> Certification:
         rungs = [get_rung(name) for name in ladder]
         if not rungs:
             raise ValueError("ladder must name at least one rung, got none")
         self._replay(self.ball.center, "clean")
+        for name, found in known.items():
+            self.rung_seconds[name] = sum(bound.seconds for bound in found)
+            if [bound.target for bound in found] != list(self.targets):
+                raise ValueError(
+                    f"known[{name!r}] must hold one bound for each of the targets {self.targets}, in order"
+                )
+            for i, bound in enumerate(found):
+                self._merge(i, bound, get_rung(name))
         for place, rung in enumerate(rungs):
-            if self.witness is not None or not self._open() or self._left() == 0.0:
+            if self._done():
                 break
             if rung.name in TIGHTEN_BEFORE:
                 self._tighten()
-            self._climb(rung, self._share(rung, rungs[place + 1 :]))
+            elif rung.name in known:
+                continue
+            self._climb(rung, self._open(), self._share(rung, rungs[place + 1 :]))
+        if self.settings.rigorous and not self._done():
+            self._certify_words()
         return self._answer()
+
+    def _done(self) -> bool:
+        return self.witness is not None or not self._open() or self._left() == 0.0
+
+    def _certify_words(self) -> None:
+        """Ask CERTIFIER about open targets whose margin an exact rung has stated to be positive."""
+        stated = [i for i in self._open() if i in self.words and is_safe(self.margins[i].lower, self.tolerance)]
+        if stated:
+            self._climb(get_rung(CERTIFIER), stated, None)
 
     def _open(self) -> list[int]:
         """Undecided targets, the most doubtful first."""
@@ -154,11 +225,10 @@ class _Climb:
             return None
         return IDEAL_SHARE * left
 
-    def _climb(self, rung: Rung, share: float | None) -> None:
+    def _climb(self, rung: Rung, undecided: list[int], share: float | None) -> None:
         if rung.uses_relu_bounds and self.relu_bounds is None:
             self._bound_layers(self.chain)
         started = time.perf_counter()
-        undecided = self._open()
         # a rung that solves row by row is asked row by row, so that a witness or the clock can end it in between
         groups = [undecided] if rung.run is None or rung.side is Side.UPPER else [[i] for i in undecided]
         for place, group in enumerate(groups):
@@ -196,39 +266,42 @@ class _Climb:
         known = self.margins[i]
         self.margins[i] = replace(
             bound,
+            target=self.targets[i],
             lower=max(known.lower, bound.lower),
             certified_lower=max(known.certified_lower, bound.certified_lower),
             upper=known.upper,  # the upper side comes from `_replay` alone
+            certified_upper=known.certified_upper,
             witness=known.witness,
             slack=bound.slack if bound.slack is not None else known.slack,
         )
+        if rung.side is Side.EXACT:
+            self.words.add(i)
         if bound.witness is not None:
             self._replay(bound.witness, rung.name)
-        counts = self.margins[i].certified_lower
-        if not (rung.certifies or self.settings.rigorous):
-            counts = max(counts, bound.lower)
-        if not self.decided_by[i] and counts > self.tolerance:
+        self.counted[i] = max(self.counted[i], counted_lower(bound, rung, self.settings))
+        if not self.decided_by[i] and is_safe(self.counted[i], self.tolerance):
             self.decided_by[i] = rung.name
 
     def _replay(self, point: FloatArray, name: str) -> None:
         """Run a point through the original network: it lowers every upper side, and may prove NO."""
         if not self.ball.contains(point):
             return
-        values = self.rows @ self.network.forward(point)
-        for i, value in enumerate(values.tolist()):
+        values, proven = (side[0] for side in replay_margins(self.network, self.rows, point))
+        for i, (value, upper) in enumerate(zip(values.tolist(), proven.tolist(), strict=True)):
             if value < self.margins[i].upper:
                 self.margins[i] = replace(self.margins[i], upper=value, witness=point)
-            if value <= 0.0:
+            if upper < self.margins[i].certified_upper:
+                self.margins[i] = replace(self.margins[i], certified_upper=upper)
+            if is_unsafe(upper):
                 self.decided_by[i] = self.decided_by[i] or name
-                if self.witness is None or value < float(np.min(self.rows @ self.network.forward(self.witness))):
-                    self.witness = point
+        if is_unsafe(proven).any() and not float(values.min()) >= self.worst:
+            self.witness, self.worst = point, float(values.min())
 
     def _answer(self) -> Certification:
-        settled = Verdict.MAYBE if self._open() else Verdict.YES
-        verdict = settled if self.witness is None else Verdict.NO
+        answer = verdict(self.counted, [bound.certified_upper for bound in self.margins], self.tolerance)
         changed = None if self.witness is None else self._changed_class(self.witness)
         return Certification(
-            verdict,
+            answer,
             self.label,
             tuple(self.margins),
             tuple(self.decided_by),
@@ -237,6 +310,8 @@ class _Climb:
             time.perf_counter() - self.started,
             self.rung_seconds,
             self.relu_bounds,
+            self.tolerance,
+            len(self.targets) == self.network.output_size - 1,
         )
 
     def _changed_class(self, point: FloatArray) -> int:

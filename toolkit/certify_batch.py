@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import LADDER, TOLERANCE, certify
+from toolkit.certify import LADDER, certify
 from toolkit.data import Dataset, LabelArray
 from toolkit.executors import run_calls
 from toolkit.network import Network
 from toolkit.problem import Settings, Verdict
 from toolkit.rungs import get_rung
+from toolkit.verdict import TOLERANCE
 
 LARGEST_CHUNK = 16  # samples a process is handed at a time
 

@@ -53,6 +53,8 @@ class AffineMap(ABC):
 
     input_size: int
     output_size: int
+    column_error: FloatArray | None = None
+    bias_error: float = 0.0
 
     @property
     @abstractmethod

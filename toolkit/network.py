@@ -151,6 +151,17 @@ class Network:
         return Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
 
     @cached_property
+    def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
+        """Per map ‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
+        found = []
+        for layer in self.layers:
+            weight = layer.to_sparse()
+            norm = float(abs(weight).sum(axis=1).max(initial=0.0)) if weight.shape[0] else 0.0
+            terms = int(np.diff(weight.indptr).max(initial=0))
+            found.append((norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), terms))
+        return tuple(found)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over kinds, shapes and float64 weights: equal digests compute the same function."""
         state = hashlib.sha256()

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray
 from toolkit.network import Network
+from toolkit.replay import replayed_upper
 
 BoolArray = NDArray[np.bool_]
 T = TypeVar("T")
@@ -52,8 +53,8 @@ class Settings:
     objective row, None = none. threads: per solver. mip_gap, mip_gap_abs: relative and absolute gap at which a MILP
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
     lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
-    seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the bab
-    rung, whose bounds are certified. False: a MILP solver's word counts as well, and `exact` under "auto" may be Gurobi.
+    seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the
+    bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
     """
 
     solver: str = "auto"
@@ -188,10 +189,7 @@ class Problem:
         outputs = self.network.output_size
         if self.rows.ndim != 2 or self.rows.shape[1] != outputs:
             raise ValueError(f"rows must have shape (m, {outputs}), got {self.rows.shape}")
-        if self.ball.size != self.network.input_size:
-            raise ValueError(
-                f"the ball has {self.ball.size} coordinates, the network takes {self.network.input_size} inputs"
-            )
+        check_ball(self.network, self.ball)
         sizes = self.network.relu_sizes
         given = tuple(low.size for low in self.relu_bounds.lower)
         if given != sizes:
@@ -258,9 +256,9 @@ class Rung:
     certifies: bool = False
 
     def __call__(self, problem: Problem) -> list[Bound]:
-        """Bounds for every row of the problem, in order, with the rows' targets filled in."""
+        """Bounds for every row of the problem, in order, with the rows' targets filled in and witnesses replayed."""
         if self.run is not None:
-            found = zip(self.run(problem), problem.targets, strict=True)
+            found = zip(_replayed(problem, self.run(problem)), problem.targets, strict=True)
             return [self._finished(problem, bound, target) for bound, target in found]
         started = time.perf_counter()
         lower = self.lower_values(problem)
@@ -302,6 +300,21 @@ class Rung:
         return low, high
 
 
+def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
+    """The bounds with certified_upper from their witnesses; one that lies outside the ball proves nothing and goes."""
+    found = {k: one.witness for k, one in enumerate(bounds) if one.witness is not None}
+    inside = {k: point for k, point in found.items() if problem.ball.contains(point)}
+    checked = [
+        replace(one, witness=None, upper=float("inf")) if k in found and k not in inside else one
+        for k, one in enumerate(bounds)
+    ]
+    if inside:
+        upper = replayed_upper(problem.network, problem.rows[list(inside)], np.stack(list(inside.values())))
+        for k, value in zip(inside, upper.tolist(), strict=True):
+            checked[k] = replace(checked[k], certified_upper=value)
+    return checked
+
+
 def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) -> tuple[FloatArray, tuple[int, ...]]:
     """Rows e_{c*} − e_t for every target t ≠ c*, and those targets.
 
@@ -317,6 +330,22 @@ def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) 
     rows[:, label] = 1.0
     rows[np.arange(len(chosen)), list(chosen)] = -1.0
     return rows, chosen
+
+
+def check_ball(network: Network, ball: LinfBall) -> None:
+    """Raise ValueError unless the ball's centre is an input of the network: flat, or of its shape behind leading 1s.
+
+    Sizes alone do not tell H×W×C from C×H×W; a network whose inputs are plain features takes a centre of any shape.
+    """
+    if ball.size != network.input_size:
+        raise ValueError(f"the ball has {ball.size} coordinates, the network takes {network.input_size} inputs")
+    wanted, shape = network.input_shape, ball.shape
+    extra = len(shape) - len(wanted)
+    leading = extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == wanted
+    if not (len(wanted) == 1 or shape == (ball.size,) or leading):
+        raise ValueError(
+            f"the ball's centre has shape {shape}, the network takes {wanted} (channels first) or {ball.size} numbers"
+        )
 
 
 def selection_rows(size: int, neurons: Sequence[int] | np.ndarray[Any, Any], sign: Literal[1, -1]) -> Any:

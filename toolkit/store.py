@@ -41,6 +41,7 @@ class Row:
 
     lower, upper: proven interval for m*_t (lower −inf and status "failed" where a rung failed; `message` says why).
     certified_lower: a lower bound that holds in real arithmetic and trusts no solver, −inf where a rung gives none.
+    certified_upper: an upper bound in real arithmetic, from the rung's witness or the sample itself, +inf without one.
     seconds, build_seconds: of this row; bounds_seconds: of the l,u chain, shared by the rows of a task. unstable,
     active, inactive: neurons over all layers. relaxed: how many unstable neurons the relaxation's optimum leaves off
     their ReLU (0: its bound is m*), max_slack: by how much at most, y − max(x̂, 0); both −1 where a rung has no such
@@ -62,6 +63,7 @@ class Row:
     lower: float
     upper: float
     certified_lower: float
+    certified_upper: float
     status: str
     seconds: float
     build_seconds: float

@@ -73,6 +73,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+LADDER = "dual,pgd,lp,ideal,exact"  # as certify.LADDER, which would take a second to import for --help
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
 
 
@@ -127,7 +128,12 @@ def certify(
     solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
-    ladder: Annotated[str, typer.Option(help="With --count: rungs to climb.")] = "dual,pgd,lp,ideal,exact",
+    ladder: Annotated[
+        str | None, typer.Option(help="Rungs to climb for the verdict; --rungs where given.", show_default=LADDER)
+    ] = None,
+    trust_solver: Annotated[
+        bool, typer.Option("--trust-solver", help="Count a MILP solver's own bound; the answer says so.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="With --count: processes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="With --count: a CSV file with one row per image.")] = None,
     proof: Annotated[Path | None, typer.Option(help="Write a proof to this .npz, for `relugap check`.")] = None,
@@ -135,14 +141,16 @@ def certify(
 ) -> None:
     """One image: its margins by every rung, and the verdict. Or many: --count.
 
-    YES: every margin has a lower bound > 0. NO: a point of the ball, replayed through the network, is misclassified.
-    MAYBE: neither was shown.
+    YES: every margin has a certified lower bound > 0. NO: a point of the ball, replayed through the network, is
+    misclassified, whatever the rounding. MAYBE: neither was shown.
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --index 3 --eps 0.02
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
     chain = [name.strip() for name in bounds.split(",")]
+    given = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
+    climb = tuple(name.strip() for name in ladder.split(",")) if ladder else tuple(given or LADDER.split(","))
     if count is not None:
         if data is None or index is not None or image is not None:
             raise ValueError("--count needs --data and neither --index nor --image")
@@ -153,18 +161,17 @@ def certify(
         from toolkit.problem import Settings
         from toolkit.solvers import check_solver_name
 
-        climb = tuple(name.strip() for name in ladder.split(","))
         limits = None if no_domain else _box(domain)
-        settings = Settings(solver=check_solver_name(solver))
+        settings = Settings(solver=check_solver_name(solver), rigorous=not trust_solver)
         plan = BatchPlan(eps, limits, climb, tuple(chain), settings=settings, time_limit=time_limit)
         answer_batch(BatchQuestion(network, architecture, data, count, plan, workers, out))
         return
     from toolkit.cli.certify import Question, answer
 
-    chosen = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)
-    question = Question(network, architecture, eps, box, *centre, chosen or ["dual", "lp", "exact"], chain, target)
+    shown = given or ["dual", "lp", "exact"]
+    question = Question(network, architecture, eps, box, *centre, shown, chain, target, climb, trust_solver)
     answer(question, solver, time_limit)
     if proof is not None:
         from toolkit.cli.check import prove

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import TOLERANCE
+from toolkit.certify import Certification, certify
 from toolkit.data import load_dataset, load_image
 from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
@@ -23,14 +23,15 @@ from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Ve
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.solvers import check_solver_name
 
-CLOSED = 1e-3  # an interval narrower than this share of max(1, |margin|) is shown as one number
+CLOSED = 1e-3  # an interval narrower than this share of the margin or of the clean margin is shown as one number
 Found = Mapping[str, Sequence[Bound]]
 STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bold yellow"}
 
 
 @dataclass(frozen=True)
 class Question:
-    """What `certify` was asked: a network, a centre (data set and index, or an image file), ε, and which bounds."""
+    """What `certify` was asked: a network, a centre (data set and index, or an image file), ε, which bounds to
+    show (rungs), and which to climb for what they leave open (ladder)."""
 
     network: str
     architecture: str | None
@@ -43,11 +44,13 @@ class Question:
     rungs: Sequence[str]
     chain: Sequence[str]
     targets: Sequence[int] | None
+    ladder: Sequence[str]
+    trust_solver: bool = False
 
 
 def answer(question: Question, solver: str, time_limit: float | None) -> None:
     """Compute and print; names and files are checked before any work."""
-    settings = Settings(solver=check_solver_name(solver), time_limit=time_limit)
+    settings = Settings(check_solver_name(solver), time_limit=time_limit, rigorous=not question.trust_solver)
     chosen = sorted({get_rung(name).name: get_rung(name) for name in question.rungs}.values(), key=_place)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
@@ -65,8 +68,11 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     _print_whole(console, margin_columns(problem, chosen, found))
     if note := equality_note(found):
         console.print(note, highlight=False, markup=False)
-    verdict, reason = judge(problem, found)
-    console.print(f"[{STYLES[verdict]}]{verdict}[/]: {reason}", highlight=False)
+    answer = certify(
+        network, ball, label, question.ladder, question.chain, settings=settings, time_limit=time_limit,
+        targets=question.targets, known=found,
+    )  # fmt: skip
+    _print_verdict(console, answer)
     for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
         console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -97,37 +103,16 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int]:
     return f"{data.name} test image {question.index}", features, label
 
 
-def judge(problem: Problem, found: Found) -> tuple[Verdict, str]:
-    """YES, NO or MAYBE from the bounds, and why in words. A NO's point is replayed and looked for in the ball again."""
-    clean = problem.replay(problem.ball.center)[0]
-    if clean.min() <= 0:
-        return (
-            Verdict.NO,
-            f"the image itself has margin {clean.min():.4f} to class {problem.targets[int(clean.argmin())]}",
-        )
-    for name, bounds in found.items():
-        for k, bound in enumerate(bounds):
-            if bound.witness is not None and bound.upper <= 0 and problem.ball.contains(bound.witness):
-                value = float(problem.replay(bound.witness)[0, k])
-                if value <= 0:
-                    return (
-                        Verdict.NO,
-                        f"a point of the ball, found by {name}, has margin {value:.4f} to class {bound.target}",
-                    )
-    targets = range(len(problem.targets))
-    certified = [max(bounds[k].certified_lower for bounds in found.values()) for k in targets]
-    if min(certified, default=-math.inf) > TOLERANCE:
-        return Verdict.YES, f"every margin has a certified lower bound > 0, the smallest is {min(certified):.4f}"
-    best = [max(bounds[k].lower for bounds in found.values()) for k in targets]
-    if min(best, default=-math.inf) > TOLERANCE:
-        trusted = [str(problem.targets[k]) for k in targets if not certified[k] > TOLERANCE]
-        return (
-            Verdict.YES,
-            f"every margin has a lower bound > 0, the smallest is {min(best):.4f}; for class {', '.join(trusted)} that "
-            "is the MILP solver's word (--rung bab certifies it)",
-        )
-    open_targets = [str(target) for target, lower in zip(problem.targets, best, strict=True) if not lower > TOLERANCE]
-    return Verdict.MAYBE, f"neither proven nor refuted for class {', '.join(open_targets)}"
+def _print_verdict(console: Console, answer: Certification) -> None:
+    """The verdict, why, and which rung settled it; a YES about some classes, or on trust, is printed as such."""
+    word = f"[{STYLES[answer.verdict]}]{answer.verdict}[/]"
+    if answer.verdict is Verdict.YES and not answer.covers_all:
+        word += " for class " + ", ".join(str(bound.target) for bound in answer.margins)
+    if answer.trusts_solver:
+        word += " on the solver's word"
+    by = f" (by {answer.rung})" if answer.verdict is Verdict.YES else ""
+    console.print(f"{word}: ", end="", highlight=False)
+    console.print(f"{answer.reason}{by}", highlight=False, markup=False)
 
 
 def neuron_table(relu_bounds: ReluBounds, seconds: float) -> Table:
@@ -158,11 +143,12 @@ def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Tab
     for name in relaxed:
         grid.add_column(f"relaxed\nby {name}", justify="right")
     for k, target in enumerate(problem.targets):
-        cells = [_shown(found[rung.name][k], rung.side) for rung in rungs]
+        size = abs(float(clean[k]))
+        cells = [_shown(found[rung.name][k], rung.side, size) for rung in rungs]
         if exact:
-            cells += [_gap(found[exact][k], found[name][k]) for name in lower]
+            cells += [_gap(found[exact][k], found[name][k], size) for name in lower]
         cells += [_relaxed(found[name][k]) for name in relaxed]
-        grid.add_row(str(target), f"{clean[k]:.4f}", *cells)
+        grid.add_row(str(target), _number(float(clean[k])), *cells)
     return grid
 
 
@@ -198,22 +184,25 @@ def _print_whole(console: Console, grid: Table) -> None:
     Console(width=max(width, console.width)).print(grid)
 
 
-def _shown(bound: Bound, side: Side) -> str:
+def _shown(bound: Bound, side: Side, size: float) -> str:
     if side is Side.UPPER:
         return _number(bound.upper)
-    if side is Side.LOWER or _closed(bound):
+    if side is Side.LOWER or _closed(bound, size):
         return _number(bound.upper if side is Side.EXACT else bound.lower)
     return f"[{_number(bound.lower)}, {_number(bound.upper)}]"
 
 
-def _closed(bound: Bound) -> bool:
-    return bound.upper - bound.lower <= CLOSED * max(1.0, abs(bound.upper))
+def _closed(bound: Bound, size: float) -> bool:
+    return bound.upper - bound.lower <= CLOSED * max(size, abs(bound.upper))
 
 
-def _gap(exact: Bound, lower: Bound) -> str:
+def _gap(exact: Bound, lower: Bound, size: float) -> str:
     largest = exact.upper - lower.lower
-    return _number(largest) if _closed(exact) else f"≤ {_number(largest)}"
+    return _number(largest) if _closed(exact, size) else f"≤ {_number(largest)}"
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "–"
+    """Four decimals; significant digits where these would show nothing, or too much."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"

@@ -16,6 +16,7 @@ from matplotlib.image import imsave
 from toolkit.data import find_data, load_dataset
 from toolkit.report.styles import label_of
 from toolkit.report.tables import SAMPLE_KEYS, side_by_side
+from toolkit.verdict import is_safe, is_unsafe, verdict
 
 VERDICTS = ("YES", "NO", "MAYBE")
 SECTION_KEYS = ["network", "network_digest", "dataset", "sample", "label", "norm", "domain"]
@@ -25,35 +26,36 @@ Run = Mapping[str, Any]
 def sample_verdicts(gaps: pd.DataFrame) -> pd.DataFrame:
     """One row per (network, sample, ε, l,u chain) with its verdict, from the rows of that chain together.
 
-    YES: every target asked about has a lower bound > 0. NO: a point with margin ≤ 0 is known, found by a rung or the
-    sample itself. MAYBE: neither.
+    By the rule in verdict.py, from what is certified of every target asked about.
     """
     targets = gaps.groupby([*SAMPLE_KEYS, "target"], dropna=False, as_index=False).agg(
-        low=("lower", "max"), high=("upper", "min"), clean=("clean", "first")
+        low=("certified_lower", "max"), high=("certified_upper", "min")
     )
-    targets = targets.assign(proven=targets["low"] > 0, refuted=(targets["high"] <= 0) | (targets["clean"] <= 0))
-    table = targets.groupby(SAMPLE_KEYS, dropna=False, as_index=False).agg(
-        proven=("proven", "all"), refuted=("refuted", "any")
-    )
-    table["verdict"] = np.where(table["refuted"], "NO", np.where(table["proven"], "YES", "MAYBE"))
-    return table.drop(columns=["proven", "refuted"])
+    table = targets.groupby(SAMPLE_KEYS, dropna=False, as_index=False).agg(low=("low", list), high=("high", list))
+    sides = zip(table["low"], table["high"], strict=True)
+    table["verdict"] = [str(verdict(low, high)) for low, high in sides]
+    return table.drop(columns=["low", "high"])
 
 
-def verdict_reason(part: pd.DataFrame, verdict: str) -> str:
-    """Why a sample has its verdict, in words; part: its rows of `margin_gaps`."""
-    targets = part.groupby("target").agg(low=("lower", "max"), high=("upper", "min"), clean=("clean", "first"))
-    if verdict == "NO" and (targets["clean"] <= 0).any():
+def verdict_reason(part: pd.DataFrame, answer: str) -> str:
+    """Why a sample has its verdict (`answer`), in words; part: its rows of `margin_gaps`."""
+    targets = part.groupby("target").agg(
+        low=("certified_lower", "max"), high=("upper", "min"), clean=("clean", "first")
+    )
+    if answer == "NO" and (targets["clean"] <= 0).any():
         return f"the image itself has margin {targets['clean'].min():.4g} to class {targets['clean'].idxmin()}"
-    if verdict == "NO":
-        finders = part.loc[part["upper"] <= 0, "rung"].astype(str).unique()
+    if answer == "NO":
+        finders = part.loc[is_unsafe(part["certified_upper"]), "rung"].astype(str).unique()
         value, target = targets["high"].min(), targets["high"].idxmin()
         return f"a point of the ball, found by {', '.join(finders)}, has margin {value:.4g} to class {target}"
-    if verdict == "YES":
-        proven = part[part["lower"] > 0].groupby("rung", observed=True)["target"].nunique() == len(targets)
+    if answer == "YES":
+        proven = part[is_safe(part["certified_lower"])].groupby("rung", observed=True)["target"].nunique() == len(
+            targets
+        )
         alone = [str(name) for name in proven.index[proven]]
         by = f"by {alone[0]} alone" if alone else "by several rungs together"
         return f"every margin asked about is proven > 0, {by}; the smallest bound is {targets['low'].min():.4g}"
-    return f"neither proven nor refuted for class {', '.join(map(str, targets.index[~(targets['low'] > 0)]))}"
+    return f"neither proven nor refuted for class {', '.join(map(str, targets.index[~is_safe(targets['low'])]))}"
 
 
 def sample_sections(

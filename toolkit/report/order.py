@@ -6,6 +6,7 @@ interval, dual, crown and alpha are feasible points of the LP's dual or weaker, 
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 LOWER_RUNGS = ("interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal")
@@ -25,6 +26,8 @@ REQUIRED_COLUMNS = [
     "rung",
     "lower",
     "upper",
+    "certified_lower",
+    "certified_upper",
     "status",
     "seconds",
     "bounds_seconds",
@@ -64,9 +67,10 @@ def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
     """Raise ValueError naming the rows that contradict another: some lower bound > some upper bound on the same m*.
 
     Checked per (network_digest, dataset, sample, target, norm, eps, domain): every `lower` ≤ every `upper` and
-    ≤ clean_margin, since all of them bound the one number m*. Checked within equal layer_bounds besides:
-    interval, dual, crown, alpha ≤ lp ≤ ideal, wherever the LP was solved to its end. Two numbers a ≤ b pass if
-    a ≤ b + tolerance·(1 + |b|), the room a solver's own tolerances need. NaN bounds (failed rows) are passed over.
+    ≤ clean_margin, since all of them bound the one number m*, and every certified_lower ≤ every certified_upper.
+    Checked within equal layer_bounds besides: interval, dual, crown, alpha ≤ lp ≤ ideal, wherever the LP was solved to
+    its end. Two numbers a ≤ b pass if a ≤ b + tolerance·max(|a|, |b|, |clean margin|), the room a solver's own
+    tolerances need, in the unit of the logits; certified ones get none. NaN bounds (failed rows) are passed over.
     """
     require_rows(rows)
     if not tolerance >= 0:
@@ -77,8 +81,10 @@ def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
         raise ValueError(f"{len(found)} bounds break the order beyond {tolerance:g}: {'; '.join(found[:5])}{more}")
 
 
-def _exceeds(low: pd.Series[float], high: pd.Series[float], tolerance: float) -> pd.Series[bool]:
-    return low > high + tolerance * (1 + high.abs())
+def _exceeds(joined: pd.DataFrame, tolerance: float) -> pd.Series[bool]:
+    """Where `lower` is above `limit` by more than the tolerance, relative to the size of the margins at hand."""
+    sizes = joined[["lower", "limit", "clean_margin"]].abs().replace(np.inf, np.nan)
+    return joined["lower"] > joined["limit"] + tolerance * sizes.max(axis=1).fillna(0.0)
 
 
 def _against_uppers(rows: pd.DataFrame, tolerance: float) -> list[str]:
@@ -86,11 +92,16 @@ def _against_uppers(rows: pd.DataFrame, tolerance: float) -> list[str]:
     uppers = rows[[*TRUTH_KEYS, "rung", "upper"]].rename(columns={"rung": "by", "upper": "limit"})
     clean = rows[[*TRUTH_KEYS, "clean_margin"]].rename(columns={"clean_margin": "limit"}).assign(by="clean")
     limits = pd.concat([uppers, clean], ignore_index=True).dropna(subset=["limit"]).sort_values("limit", kind="stable")
-    joined = rows.merge(limits.drop_duplicates(TRUTH_KEYS), on=TRUTH_KEYS, how="inner")
-    wrong = joined[_exceeds(joined["lower"], joined["limit"], tolerance)]
+    proven = rows.groupby(TRUTH_KEYS, as_index=False, dropna=False).agg(proven=("certified_upper", "min"))
+    joined = rows.merge(limits.drop_duplicates(TRUTH_KEYS), on=TRUTH_KEYS, how="inner").merge(proven, on=TRUTH_KEYS)
+    wrong = _exceeds(joined, tolerance)
+    false = ~wrong & (joined["certified_lower"] > joined["proven"])
     return [
         f"{_where(row)}: {row['rung']} lower {row['lower']:.9g} > {row['by']} upper {row['limit']:.9g}"
-        for row in wrong.to_dict("records")
+        for row in joined[wrong].to_dict("records")
+    ] + [
+        f"{_where(row)}: {row['rung']} certified lower {row['certified_lower']!r} > certified upper {row['proven']!r}"
+        for row in joined[false].to_dict("records")
     ]
 
 
@@ -105,7 +116,7 @@ def _against_stronger(rows: pd.DataFrame, tolerance: float) -> list[str]:
         joined = kept[kept["rung"] == weak].merge(stronger.rename(columns={"lower": "limit"}), on=CELL_KEYS)
         if weak == "interval":
             joined = joined[joined["layer_bounds"].map(_implied_by_lp).astype(bool)]
-        wrong = joined[_exceeds(joined["lower"], joined["limit"], tolerance)]
+        wrong = joined[_exceeds(joined, tolerance)]
         found += [
             f"{_where(row)}: {weak} lower {row['lower']:.9g} > {strong} lower {row['limit']:.9g}"
             for row in wrong.to_dict("records")

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from toolkit.report.order import CELL_KEYS, TRUTH_KEYS, require_rows, rung_sides
+from toolkit.verdict import is_safe, is_unsafe
 
-CLOSED_WIDTH = 1e-3  # of max(1, |m_high|): a wider interval of m* is called open
+CLOSED_WIDTH = 1e-3  # of max(|m_high|, |clean|): a wider interval of m* is called open
 SAMPLE_KEYS = [key for key in CELL_KEYS if key != "target"]
 GROUP_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "eps", "layer_bounds"]
 
@@ -40,6 +41,8 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     best = rows.groupby([*CELL_KEYS, "rung"], as_index=False, dropna=False, observed=True).agg(
         lower=("lower", "max"),
         upper=("upper", "min"),
+        certified_lower=("certified_lower", "max"),
+        certified_upper=("certified_upper", "min"),
         clean=("clean_margin", "first"),
         seconds=("seconds", "mean"),
         bounds_seconds=("bounds_seconds", "mean"),
@@ -61,12 +64,12 @@ def _truth(best: pd.DataFrame) -> pd.DataFrame:
     """The interval [m_low, m_high] of every m*, whether it is closed, and whether an exact rung ran on it."""
     marked = best.assign(exact_ran=best["side"] == "exact", upper=best[["upper", "clean"]].min(axis=1))
     truth = marked.groupby(TRUTH_KEYS, as_index=False, dropna=False).agg(
-        m_low=("lower", "max"), m_high=("upper", "min"), exact_ran=("exact_ran", "any")
+        m_low=("lower", "max"), m_high=("upper", "min"), clean=("clean", "first"), exact_ran=("exact_ran", "any")
     )
     truth["m_low"] = truth[["m_low", "m_high"]].min(axis=1)  # equal up to rounding where they cross
     width = truth["m_high"] - truth["m_low"]
-    truth["closed"] = width <= CLOSED_WIDTH * truth["m_high"].abs().clip(lower=1.0)
-    return truth
+    truth["closed"] = width <= CLOSED_WIDTH * truth[["m_high", "clean"]].abs().max(axis=1)
+    return truth.drop(columns="clean")
 
 
 def _tightness(clean: pd.Series[float], exact: pd.Series[float], bound: pd.Series[float]) -> pd.Series[float]:
@@ -79,13 +82,10 @@ def _tightness(clean: pd.Series[float], exact: pd.Series[float], bound: pd.Serie
 def sample_shares(gaps: pd.DataFrame) -> pd.DataFrame:
     """One row per (sample, rung): certified, refuted, decided.
 
-    certified: lower > 0 for every target that any rung was asked about. refuted: a point with margin ≤ 0 is known,
-    found by this rung (upper ≤ 0) or the centre itself. decided: either.
+    certified: certified_lower > 0 for every target that any rung was asked about. refuted: a point proven to have
+    margin ≤ 0 is known, found by this rung or the centre itself. decided: either.
     """
-    flagged = gaps.assign(
-        positive=gaps["lower"] > 0,
-        refuted=(gaps["upper"] <= 0) | (gaps["clean"] <= 0),
-    )
+    flagged = gaps.assign(positive=is_safe(gaps["certified_lower"]), refuted=is_unsafe(gaps["certified_upper"]))
     asked = gaps.groupby(SAMPLE_KEYS, as_index=False).agg(asked=("target", "nunique"))
     shares = flagged.groupby([*SAMPLE_KEYS, "rung", "side"], as_index=False, observed=True).agg(
         positive=("positive", "sum"), refuted=("refuted", "any")

@@ -17,11 +17,13 @@ from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
 from toolkit.network import Network
-from toolkit.problem import Bound, Problem, ReluBounds, Status, Verdict
+from toolkit.problem import Bound, Problem, ReluBounds, Status, Verdict, margin_rows
+from toolkit.replay import replay_margins
 from toolkit.rungs import get_rung
 from toolkit.store import Row, StoreError, append_rows
 from toolkit.sweep.bounds_cache import bounds_path, load_bounds, save_bounds
 from toolkit.sweep.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
+from toolkit.verdict import verdict
 
 FLUSH_EVERY = 30.0  # seconds of a task's work that a killed worker may cost, if its rungs are as short
 NONSENSE = 1e-4  # relative excess over the margin at a point of the ball that no solver tolerance explains
@@ -58,12 +60,12 @@ def task_report(rows: Sequence[Row], seconds: float) -> TaskReport:
 
 
 def _verdict(rows: Sequence[Row]) -> Verdict:
-    best: dict[int, float] = {}
+    lower: dict[int, float] = {}
+    upper: dict[int, float] = {}
     for row in rows:
-        if row.upper <= 0 or row.clean_margin <= 0:
-            return Verdict.NO
-        best[row.target] = max(best.get(row.target, -math.inf), row.lower)
-    return Verdict.YES if best and all(lower > 0 for lower in best.values()) else Verdict.MAYBE
+        lower[row.target] = max(lower.get(row.target, -math.inf), row.certified_lower)
+        upper[row.target] = min(upper.get(row.target, math.inf), row.certified_upper)
+    return verdict(list(lower.values()), list(upper.values())) if rows else Verdict.MAYBE
 
 
 @functools.lru_cache(maxsize=32)
@@ -79,17 +81,18 @@ def row_batches(task: Task) -> Iterator[list[Row]]:
     try:
         network = _loaded(task.network)
         ball = LinfBall(task.center, task.eps, task.work.domain)
-        logits = network.forward(ball.center)
+        asked, _ = margin_rows(network.output_size, task.label, task.targets)
+        clean = replay_margins(network, asked, ball.center)
     except Exception as error:
         yield failed_rows(task, error)
         return
-    clean = {t: float(logits[task.label] - logits[t]) for t in task.targets}
-    yield from _TaskRun(task, network, ball, RowMaker(task, clean), time.perf_counter()).batches()
+    maker = RowMaker(task, *(dict(zip(task.targets, side[0].tolist(), strict=True)) for side in clean))
+    yield from _TaskRun(task, network, ball, maker, time.perf_counter()).batches()
 
 
 def failed_rows(task: Task, error: BaseException) -> list[Row]:
     """What is recorded when nothing could be computed at all, for example because workers were killed."""
-    maker = RowMaker(task, dict.fromkeys(task.targets, math.nan))
+    maker = RowMaker(task, dict.fromkeys(task.targets, math.nan), dict.fromkeys(task.targets, math.inf))
     return [row for chain, rungs in task.wanted for rung in rungs for row in maker.failures(chain, rung, error)]
 
 
@@ -163,10 +166,11 @@ class Known:
 
 
 class RowMaker:
-    """Turns a task's bounds into rows. clean: F_{c*} − F_t at the sample per target, NaN if not known."""
+    """Turns a task's bounds into rows. clean: F_{c*} − F_t at the sample per target, NaN if not known; clean_upper:
+    an upper bound of it in real arithmetic."""
 
-    def __init__(self, task: Task, clean: dict[int, float]) -> None:
-        self.task, self.clean, self.keys = task, clean, row_keys(task)
+    def __init__(self, task: Task, clean: dict[int, float], clean_upper: dict[int, float]) -> None:
+        self.task, self.clean, self.clean_upper, self.keys = task, clean, clean_upper, row_keys(task)
 
     def rows(self, chain: Chain, rung: str, bounds: Sequence[Bound], known: Known) -> list[Row]:
         """One row per target. Raises ValueError for bounds that do not belong to the targets."""
@@ -221,6 +225,7 @@ class RowMaker:
             lower=float(bound.lower),
             upper=float(bound.upper),
             certified_lower=float(bound.certified_lower),
+            certified_upper=min(float(bound.certified_upper), self.clean_upper[target]),
             status=str(bound.status),
             seconds=float(bound.seconds),
             build_seconds=float(bound.build_seconds),

@@ -14,7 +14,7 @@ from toolkit.balls import FloatArray
 from toolkit.problem import Rung, Settings, Side, Verdict
 from toolkit.rungs import get_rung
 
-KEY_VERSION = 1  # raised when rows of the same key would mean something else
+KEY_VERSION = 2  # raised when rows of the same key would mean something else
 Chain = tuple[str, ...]
 
 

@@ -15,6 +15,7 @@ from toolkit.network import Network
 from toolkit.training.losses import Region, fgsm_points, pgd_points
 from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import as_torch
+from toolkit.verdict import is_safe
 
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 
@@ -47,4 +48,4 @@ def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, An
 
 def _certified(network: Network, ball: LinfBall, label: int, rung: str, chain: tuple[str, ...]) -> bool:
     bounds = margins(network, ball, label, rung, layer_bounds(network, ball, chain))
-    return all(bound.lower > 0 for bound in bounds)
+    return all(is_safe(bound.certified_lower) for bound in bounds)
