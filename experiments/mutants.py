@@ -113,8 +113,26 @@ def copy_project(to: Path) -> Path:
 
 def run_tests(project: Path, tests: Sequence[str], timeout: float) -> tuple[int | None, str]:
     """Exit code (None: timeout) and output of pytest on a copy of the project, its own code imported."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-rfE", "-p", "no:cacheprovider", "--tb=line", *tests]
-    environ = os.environ | {"PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-n",
+        "0",
+        "-rfE",
+        "-p",
+        "no:cacheprovider",
+        "--tb=line",
+        *tests,
+    ]
+    environ = os.environ | {
+        "PYTHONPATH": str(project),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "HYPOTHESIS_PROFILE": "unshrunk",
+    }
     try:
         done = subprocess.run(
             command, cwd=project, env=environ, capture_output=True, text=True, timeout=timeout, check=False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from toolkit.layers import AffineMap, Conv2d, Dense
 from toolkit.network import Network
@@ -22,6 +22,10 @@ from toolkit.network import Network
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("relugap", max_examples=25, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=300, derandomize=False, print_blob=True, **_COMMON)
+# For mutants: that a test fails is all there is to know.
+settings.register_profile(
+    "unshrunk", max_examples=25, derandomize=True, phases=(Phase.explicit, Phase.generate), **_COMMON
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relugap"))
 
 
