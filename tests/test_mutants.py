@@ -135,6 +135,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
+@pytest.mark.slow
 def test_outcomes_on_a_toy(toy: Path) -> None:
     outcomes = try_all(read_mutants(toy / "list.toml"), workers=2, timeout=120.0)
     assert not isinstance(outcomes, str), outcomes
