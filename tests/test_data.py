@@ -201,9 +201,9 @@ def test_own_images_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not a png")
     (tmp_path / "photo.jpg").write_bytes(b"")
     cases = {
-        "large.npy": r"must hold numbers in \[0, 1\], got 7.0",
-        "nan.npy": "must hold numbers in",
-        "words.npy": "not an array of numbers",
+        "large.npy": r"large.npy: must hold numbers in \[0, 1\], got 7 … 7; save whole numbers 0 … 255 as uint8",
+        "nan.npy": r"every number must be finite, got nan at \(0, 0, 0\), 64 such in all",
+        "words.npy": "must hold uint8 .* got <U1",
         "broken.png": "not a readable .png",
         "photo.jpg": "read from .npy or .png",
     }
@@ -211,7 +211,69 @@ def test_own_images_that_do_not_fit_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_image(tmp_path / name, (1, 8, 8))
     np.save(tmp_path / "small.npy", np.zeros((4, 4)))
-    with pytest.raises(ValueError, match=r"16 numbers \(4, 4\), the network takes \(1, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"has shape \(4, 4\), the network takes \(1, 8, 8\); allowed are .* flat \(64,\)"
+    ):
         load_image(tmp_path / "small.npy", (1, 8, 8))
     with pytest.raises(FileNotFoundError, match="no image file"):
         load_image(tmp_path / "absent.npy", (1, 8, 8))
+
+
+IDX = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "axes", "message"),
+    [
+        (_idx_bytes(IDX)[:-1], 3, r"must hold 24 bytes of \(2, 3, 4\), got 23"),
+        (_idx_bytes(IDX) + b"\0", 3, "must hold 24 bytes of .*, got 25"),
+        (_idx_bytes(IDX)[:9], 3, "not an idx file: it has 9 bytes and begins with 00000803"),
+        (b"", 1, "not an idx file: it has 0 bytes"),
+        (_idx_bytes(IDX), 1, "must have 1 axes, got 3"),
+        (b"\0\0\x0d" + _idx_bytes(IDX)[3:], 3, "type 08, got type 0d"),
+        (b"\0\0\x08\x03" + b"\xff" * 12 + b"\0" * 24, 3, r"\(4294967295, 4294967295, 4294967295\), got 24"),
+        (b"\0\0\x08\x03" + np.array([2**31, 2**31, 4], ">u4").tobytes(), 3, "must hold 18446744073709551616 bytes"),
+        (b"PK" + _idx_bytes(IDX)[2:], 3, "begins with 504b0803"),
+    ],
+)
+def test_idx_headers_are_checked(content, axes, message):
+    with pytest.raises(ValueError, match=rf"^labels .*{message}"):
+        idx.parse_idx(content, "labels", axes)
+
+
+def test_an_idx_file_is_read_as_it_is():
+    assert np.array_equal(idx.parse_idx(_idx_bytes(IDX), "images", 3), IDX)
+
+
+def test_a_gz_bomb_is_not_unpacked(small_mnist, monkeypatch):
+    _, _, origin, folder = small_mnist
+    _place(origin, folder / "mnist")
+    monkeypatch.setattr(idx, "LARGEST", 10_000)
+    (folder / "mnist" / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(10_000_000)))
+    read = []
+    monkeypatch.setattr(idx.hashlib, "sha256", lambda content: read.append(len(content)) or hashlib.sha1(content))
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz is not mnist's"):
+        load_dataset("mnist")
+    assert max(read, default=0) <= 10_000
+
+
+GOOD = {"images": np.zeros((3, 1, 2, 2)), "labels": np.array([0, 1, 2]), "shape": (1, 2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([0, 1])}, r"labels must be 3 whole numbers, one per image, got int64 of shape \(2,\)"),
+        ({"labels": np.array([0.0, 1.0, 2.0])}, "whole numbers, one per image, got float64"),
+        ({"labels": np.array([[0], [1], [2]])}, r"got int64 of shape \(3, 1\)"),
+        ({"labels": np.array([0, -1, 2])}, "labels must be ≥ 0, got -1 at 1"),
+        ({"images": np.full((3, 1, 2, 2), np.nan)}, r"pixels must lie in \[0.0, 1.0\], got nan"),
+        ({"images": np.full((3, 1, 2, 2), 255.0)}, "got 255 … 255"),
+        ({"shape": (2, 2, 1)}, r"images must have shape \(n, \(2, 2, 1\)\) with n ≥ 1, got \(3, 1, 2, 2\)"),
+        ({"images": np.zeros((0, 1, 2, 2)), "labels": np.zeros(0, int)}, "with n ≥ 1"),
+    ],
+)
+def test_data_sets_that_are_none_are_refused(change, message):
+    data.Dataset("own", "test", **GOOD)
+    with pytest.raises(ValueError, match=rf"data set 'own' \(test\): .*{message}"):
+        data.Dataset("own", "test", **(GOOD | change))

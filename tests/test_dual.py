@@ -189,7 +189,7 @@ Case = tuple[str, int, int, int, float, float, float, float, float]
 
 def published_problem(data_dir: Path, case: Case, chain: tuple[str, ...]) -> Problem:
     name, image, label, _, eps = case[:5]
-    network = Network.load(data_dir / "robust-verify-benchmark" / f"{name}.pth")
+    network = Network.load(data_dir / "robust-verify-benchmark" / f"{name}.pth", "mlp")
     mnist = load_dataset("mnist")
     assert mnist.labels[image] == label
     ball = LinfBall(mnist.images[image], eps, domain=(0, 1))

@@ -40,11 +40,44 @@ def saved(content: Any, folder: Path) -> Path:
     return folder / "weights.pth"
 
 
-@pytest.mark.parametrize("architecture", [None, "mlp"])
-def test_an_mlp_is_read_off_the_shapes(architecture: str | None, tmp_path: Path) -> None:
-    net = Network.load(saved(mlp().state_dict(), tmp_path), architecture)
+def test_an_mlp_is_read_off_the_shapes_when_asked_for(tmp_path: Path) -> None:
+    net = Network.load(saved(mlp().state_dict(), tmp_path), "mlp")
     assert net.name == "weights"
     assert net.digest == Network.from_torch(mlp(), (12,)).digest
+
+
+LOOKALIKES = {
+    "relu": lambda: mlp(),
+    "tanh": lambda: nn.Sequential(nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3)),
+    "gelu": lambda: nn.Sequential(nn.Linear(12, 5), nn.GELU(), nn.Linear(5, 3)),
+    "convolutions": lambda: conv_net(),
+}
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_no_architecture_is_ever_guessed(name: str, tmp_path: Path) -> None:
+    """The state dict of a Tanh network has the keys and shapes of a ReLU network's."""
+    path = saved(LOOKALIKES[name]().state_dict(), tmp_path)
+    first = next(iter(LOOKALIKES[name]().state_dict()))
+    with pytest.raises(
+        ValueError, match=rf"needs an architecture .*allowed: {NEEDS}.* the file holds '{first}' \d"
+    ) as e:
+        Network.load(path)
+    assert "\n" not in str(e.value)
+    assert "--architecture" in str(e.value)
+
+
+def test_what_was_assumed_is_said_and_kept(tmp_path: Path) -> None:
+    net = Network.load(saved(mlp().state_dict(), tmp_path), "mlp")
+    assert net.metadata["assumed"] == "mlp (Linear 12→5, ReLU, Linear 5→4, ReLU, Linear 4→3)"
+    again = Network.load(net.save(tmp_path / "again.npz"))
+    assert again.metadata["assumed"] == net.metadata["assumed"]
+    conv = Network.load(saved(conv_net().state_dict(), tmp_path), "wong-kolter-small")
+    assert conv.metadata["assumed"].startswith(
+        "wong-kolter-small (Conv2d 1×28×28→16×14×14 (kernel 4×4, stride 2, padding 1), ReLU, Conv2d 16×14×14→32×7×7 "
+    )
+    given = Network.load(saved(nn.Linear(4, 2).state_dict(), tmp_path), "2x2 flatten linear relu")
+    assert given.metadata["assumed"] == "as given (Flatten, Linear 4→2, ReLU)"
 
 
 def test_wong_and_kolters_network_by_name(tmp_path: Path) -> None:
@@ -64,17 +97,25 @@ def test_an_architecture_can_be_spelled_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda s: {"state_dict": s}, lambda s: {"state_dict": [s], "err": 0.1}, lambda s: [s]]
+    "wrap",
+    [
+        lambda s: {"state_dict": s},
+        lambda s: {"state_dict": [s], "err": 0.1},
+        lambda s: [s],
+        lambda s: {"epoch": 3, "model_state_dict": s, "optimizer_state_dict": {"state": {}, "param_groups": []}},
+        lambda s: {"net": {"state_dict": s}},
+        lambda s: {"model": {f"module.{key}": value for key, value in s.items()}},
+    ],
 )
 def test_wrapped_state_dicts_are_unwrapped(wrap: Any, tmp_path: Path) -> None:
-    net = Network.load(saved(wrap(mlp().state_dict()), tmp_path))
+    net = Network.load(saved(wrap(mlp().state_dict()), tmp_path), "mlp")
     assert net.digest == Network.from_torch(mlp(), (12,)).digest
 
 
 def test_double_precision_weights_are_read_exactly(tmp_path: Path) -> None:
     state = mlp().double().state_dict()
     state["1.weight"][0, 0] = 0.1
-    net = Network.load(saved(state, tmp_path))
+    net = Network.load(saved(state, tmp_path), "mlp")
     assert net.layers[0].to_sparse()[0, 0] == 0.1  # which float32 cannot hold
 
 
@@ -85,11 +126,6 @@ def reordered() -> dict[str, Any]:
 
 NEEDS = "mlp, wong-kolter-small, or a specification such as"
 REFUSED: dict[str, tuple[Any, str | None, str]] = {
-    "convolutions without an architecture": (
-        lambda: conv_net().state_dict(),
-        None,
-        f"needs an architecture; allowed: {NEEDS}",
-    ),
     "an unknown architecture": (
         lambda: mlp().state_dict(),
         "resnet18",
@@ -99,9 +135,19 @@ REFUSED: dict[str, tuple[Any, str | None, str]] = {
     "an mlp as convolutions": (
         lambda: mlp().state_dict(),
         "wong-kolter-small",
-        "layer '1': Conv2d weight must have 4 axes",
+        r"layer '1': a convolution's weight must have 4 axes, got \(5, 12\)",
     ),
-    "another order": (reordered, None, "layer '1': a dense map takes 12 features, got 4"),
+    "another order": (reordered, "mlp", "layers must be in order, got '3' before '1'"),
+    "another order of squares": (
+        lambda: {"net.fc10.weight": torch.eye(3), "net.fc9.weight": torch.ones(3, 3)},
+        "mlp",
+        "layers must be in order, got 'net.fc10' before 'net.fc9'",
+    ),
+    "layers that do not chain": (
+        lambda: {"b.weight": torch.zeros(4, 5), "a.weight": torch.zeros(5, 12)},
+        "mlp",
+        "layer 'a': a dense map takes 12 features, got 4",
+    ),
     "layers left over": (lambda: mlp().state_dict(), "12 linear relu linear", "uses 2 layers, '5' is left over"),
     "layers missing": (lambda: mlp().state_dict(), "12 linear linear linear linear", "all 3 layers are used"),
     "no input shape": (
@@ -121,17 +167,55 @@ REFUSED: dict[str, tuple[Any, str | None, str]] = {
     ),
     "stride 0": (lambda: conv_net().state_dict(), "1x28x28 conv(stride=0)", "stride must be an integer ≥ 1"),
     "running statistics": (
-        lambda: nn.BatchNorm1d(3).state_dict(),
-        None,
-        "'running_mean' is neither a weight nor a bias",
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).state_dict(),
+        "mlp",
+        "'1.running_mean' is neither a weight nor a bias, so no architecture here uses it",
     ),
-    "a bias alone": (lambda: {"0.bias": torch.zeros(3)}, None, "layer '0' has a bias but no weight"),
+    "a layer norm": (
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)).state_dict(),
+        "mlp",
+        r"layer '1' of an mlp must have a matrix as weight, got \(3,\)",
+    ),
+    "a learned slope": (
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.PReLU(), nn.Linear(3, 2)).state_dict(),
+        "4 linear relu linear",
+        "layer '1': Dense weight must have 2 axes",
+    ),
+    "two checkpoints in one": (
+        lambda: {"model": mlp().state_dict(), "net": mlp().state_dict()},
+        "mlp",
+        "got several, under model, net",
+    ),
+    "complex weights": (lambda: {"0.weight": torch.eye(2) * 1j}, "mlp", "'0.weight': .* got torch.complex64"),
+    "whole numbers": (
+        lambda: {"0.weight": torch.eye(2, dtype=torch.int64)},
+        "mlp",
+        "real floating-point numbers, got torch.int64",
+    ),
+    "sparse weights": (lambda: {"0.weight": torch.eye(2).to_sparse()}, "mlp", "must be dense tensors with values"),
+    "a view that repeats": (
+        lambda: {"0.weight": torch.zeros(1).expand(3_000_000, 3_000_000)},
+        "mlp",
+        r"got a view that repeats them to \(3000000, 3000000\)",
+    ),
+    "a bias per place": (
+        lambda: {"0.weight": torch.ones(1, 1, 2, 2), "0.bias": torch.ones(4)},
+        "1x3x3 conv",
+        r"1 channels has as many biases, got \(4,\)",
+    ),
+    "an option twice": (
+        lambda: conv_net().state_dict(),
+        "1x28x28 conv(stride=1,stride=2)",
+        "option 'stride' stands twice",
+    ),
+    "options run together": (lambda: conv_net().state_dict(), "1x28x28 conv(stride=2padding=1)", "unknown operation"),
+    "a bias alone": (lambda: {"0.bias": torch.zeros(3)}, "mlp", "layer '0' has a bias but no weight"),
     "nothing": (dict, None, "the state dict is empty"),
     "numbers": (lambda: {"0.weight": 3.0}, None, "entry '0.weight' must be a tensor, got float"),
     "two state dicts": (lambda: [mlp().state_dict(), mlp().state_dict()], None, "must hold one state dict, got list"),
     "a tensor": (lambda: torch.zeros(3), None, "must hold one state dict, got Tensor"),
     "a pickled module": (mlp, None, "only plain tensors are read"),
-    "nan": (lambda: {"0.weight": torch.full((2, 2), torch.nan)}, None, "Dense weight must be finite, got nan"),
+    "nan": (lambda: {"0.weight": torch.full((2, 2), torch.nan)}, "mlp", "Dense weight must be finite, got nan"),
 }
 
 
@@ -162,10 +246,10 @@ def test_every_named_architecture_is_described() -> None:
 PUBLISHED = {
     "convex_adversarial/mnist.pth": ("wong-kolter-small", (3136, 1568, 100), conv_net),
     "convex_adversarial/fashion_mnist.pth": ("wong-kolter-small", (3136, 1568, 100), conv_net),
-    "robust-verify-benchmark/NOR_MLP_B.pth": (None, (100, 100), None),
+    "robust-verify-benchmark/NOR_MLP_B.pth": ("mlp", (100, 100), None),
     "robust-verify-benchmark/ADV_MLP_B_0.1.pth": ("mlp", (100, 100), None),
-    "robust-verify-benchmark/LPD_MLP_B_0.1.pth": (None, (100, 100), None),
-    "robust-verify-benchmark/mnist_MLP_9_100_LPD.pth": (None, (100,) * 9, None),
+    "robust-verify-benchmark/LPD_MLP_B_0.1.pth": ("mlp", (100, 100), None),
+    "robust-verify-benchmark/mnist_MLP_9_100_LPD.pth": ("mlp", (100,) * 9, None),
 }
 
 

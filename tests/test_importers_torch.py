@@ -180,8 +180,8 @@ class FlatNormalize(Normalize):
         (lambda: Sequential(nn.AvgPool2d(3, ceil_mode=True)), IMAGE, "ceil_mode=False"),
         (lambda: Sequential(Normalize([0.1, 0.2], [1.0, 1.0]), nn.Flatten()), IMAGE, "must have 1 or 3 values"),
         (lambda: Sequential(Normalize([0.1] * 3, [1.0, 0.0, 1.0])), IMAGE, "must have std ≠ 0"),
-        (lambda: Sequential(Doubled(3, 2)), None, "do not add up to its own output"),
-        (lambda: Backwards(Linear(3, 2)), None, "do not add up to its own output"),
+        (lambda: Sequential(Doubled(3, 2)), None, "cannot import Doubled, a Linear with a forward of its own"),
+        (lambda: Backwards(Linear(3, 2)), None, "cannot import Backwards, a Sequential with a forward of its own"),
         (lambda: Sequential(FlatNormalize([0.1, 5.0, 0.3], [1.0] * 3)), (3, 8, 3), "do not add up to its own output"),
     ],
 )
@@ -210,3 +210,171 @@ def test_without_torch_the_error_says_how_to_install_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"needs torch: pip install 'relugap\[train\]'"):
         Network.from_torch(None)
+
+
+class Negated(nn.Sequential):  # type: ignore[misc,name-defined]
+    def forward(self, x: Any) -> Any:
+        return -super().forward(x)
+
+
+class Capped(nn.ReLU):  # type: ignore[misc,name-defined]
+    """A ReLU inside the box where an import might look."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x).clamp(max=1e6)
+
+
+class Mine(Sequential):  # type: ignore[misc,valid-type]
+    """A Sequential under another name, with nothing changed."""
+
+
+class Wrapper(nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Sequential(Linear(4, 5), ReLU(), Linear(5, 3))
+
+    def forward(self, x: Any) -> Any:
+        return self.net(x)
+
+
+def small() -> Any:
+    torch.manual_seed(0)
+    return Sequential(Linear(4, 5), ReLU(), Linear(5, 3))
+
+
+def patched() -> Any:
+    module = small()
+    module[1].forward = lambda x: x
+    return module
+
+
+def hooked(register: str) -> Any:
+    module = small()
+    getattr(module[0], register)(lambda *given: None)
+    return module
+
+
+FOREIGN: dict[str, tuple[Callable[[], Any], str]] = {
+    "negated": (lambda: Negated(*small()), "Negated, a Sequential with a forward of its own"),
+    "negated inside": (lambda: Sequential(Negated(*small()), Linear(3, 2)), "Negated, a Sequential with a forward"),
+    "capped": (lambda: Sequential(Linear(4, 5), Capped(), Linear(5, 3)), "Capped, a ReLU with a forward of its own"),
+    "patched": (patched, "ReLU with a forward of its own"),
+    "hook": (lambda: hooked("register_forward_hook"), "Linear with a forward hook"),
+    "pre-hook": (lambda: hooked("register_forward_pre_hook"), "Linear with a forward hook"),
+    "wrapper": (Wrapper, "class Wrapper; allowed: .*'net', a Sequential, the network you mean"),
+    "data parallel": (lambda: nn.DataParallel(small()), "class DataParallel; allowed: "),
+    "wrapper inside": (lambda: Sequential(Wrapper(), ReLU()), "class Wrapper; allowed: "),
+    "relu6": (lambda: Sequential(Linear(4, 5), nn.ReLU6(), Linear(5, 3)), "class ReLU6"),
+    "leaky": (lambda: Sequential(Linear(4, 5), nn.LeakyReLU(0.0), Linear(5, 3)), "class LeakyReLU"),
+    "complex": (
+        lambda: small().to(torch.complex64),
+        "Linear: weights must be real floating-point numbers, got torch.com",
+    ),
+    "lazy": (lambda: Sequential(Linear(4, 5), nn.LazyLinear(3)), "Linear"),
+    "quantised": (
+        lambda: torch.ao.nn.quantized.dynamic.Linear(4, 3),
+        "class Linear; allowed|with a forward of its own",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_a_module_computes_is_known_or_it_is_refused(name: str) -> None:
+    make, message = FOREIGN[name]
+    with pytest.raises(ValueError, match=message):
+        Network.from_torch(make())
+
+
+def test_a_subclass_that_changes_nothing_is_imported() -> None:
+    assert Network.from_torch(Mine(*small())).digest == Network.from_torch(small()).digest
+
+
+class ShiftedNormalize(Normalize):
+    """Normalisation with one pixel off by little: seen however small the outputs are."""
+
+    def forward(self, x: Any) -> Any:
+        y = super().forward(x)
+        return torch.cat([y[..., :1] * (1 + 1e-5), y[..., 1:]], dim=-1)
+
+
+class ClippedNormalize(Normalize):
+    """Normalisation inside the unit box, something else outside."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-7, 1e-9, 1e-30, 1e6])
+@pytest.mark.parametrize("kind", [ShiftedNormalize, ClippedNormalize])
+def test_the_replay_is_relative_to_every_outputs_own_size(kind: Any, scale: float) -> None:
+    """Output 0 has the given scale beside outputs of size 1, whose size must not hide it."""
+    torch.manual_seed(0)
+    head = Linear(12, 3)
+    with torch.no_grad():
+        head.weight[0] *= scale
+        head.bias[0] *= scale
+        head.weight[1:, ::2] = 0  # only output 0 sees the pixels that ShiftedNormalize changes
+    rest = (nn.Flatten(), head)
+    with pytest.raises(ValueError, match="do not add up to its own output"):
+        Network.from_torch(Sequential(kind([0.1, 0.2, 0.3], [0.5, 0.6, 0.7]), *rest), (3, 2, 2))
+    right = Sequential(Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7]), *rest)
+    assert Network.from_torch(right, (3, 2, 2)).output_size == 3
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_hidden_values_of_any_size_pass_the_replay(scale: float) -> None:
+    module = small()
+    with torch.no_grad():
+        module[0].weight.mul_(scale)
+        module[0].bias.mul_(scale)
+        module[2].weight.div_(scale)
+    assert_agrees(module, Network.from_torch(module))
+
+
+def test_deep_networks_and_half_precision_pass_the_replay() -> None:
+    torch.manual_seed(0)
+    parts = [part for _ in range(12) for part in (Linear(30, 30), ReLU())]
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        module = Sequential(*parts, Linear(30, 4)).to(dtype)
+        net = Network.from_torch(module)
+        expected = module.double()(torch.ones(1, 30, dtype=torch.float64)).detach().numpy()[0]
+        np.testing.assert_allclose(net.forward(np.ones(30)), expected, rtol=1e-9)
+
+
+def test_spectral_norm_in_training_mode_is_read_in_evaluation_mode_and_left_alone() -> None:
+    from torch.nn.utils.parametrizations import spectral_norm
+
+    torch.manual_seed(0)
+    module = Sequential(spectral_norm(Linear(4, 5)), ReLU(), Linear(5, 3)).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    net = Network.from_torch(module)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert module.training
+    assert module[0].training
+    weight = module.eval()[0].weight.detach().double().numpy()
+    np.testing.assert_array_equal(net.layers[0].to_sparse().toarray(), weight)
+
+
+def test_pruning_is_read_as_of_now() -> None:
+    """The pruned weight is made anew in each forward: a change of the original counts although `weight` is stale."""
+    from torch.nn.utils import prune
+
+    module = small()
+    prune.l1_unstructured(module[0], "weight", 0.5)
+    with torch.no_grad():
+        module[0].weight_orig.mul_(3)
+    assert_agrees(module, Network.from_torch(module))
+
+
+def test_normalisation_by_python_numbers_is_not_rounded_to_single_precision() -> None:
+    class PlainNormal(nn.Module):  # type: ignore[misc,name-defined]
+        mean, std = 0.1307, 0.3081
+
+        def forward(self, x: Any) -> Any:
+            return (x - self.mean) / self.std
+
+    net = Network.from_torch(Sequential(PlainNormal(), Linear(4, 2).double()), (4,))
+    plain = Network.from_torch(PlainNormal(), (4,))
+    np.testing.assert_allclose(plain.forward(np.ones(4)), (1 - 0.1307) / 0.3081, rtol=1e-15)
+    assert net.output_size == 2

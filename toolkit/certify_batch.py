@@ -13,6 +13,7 @@ from toolkit.balls import FloatArray, LinfBall
 from toolkit.certify import LADDER, certify
 from toolkit.data import Dataset, LabelArray
 from toolkit.executors import run_calls
+from toolkit.images import check_fits
 from toolkit.network import Network
 from toolkit.problem import Settings, Verdict
 from toolkit.rungs import get_rung
@@ -58,6 +59,7 @@ def certify_samples(
         raise ValueError(
             f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
         )
+    check_fits(data.shape, network.input_shape)
     size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
     chunks = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
     calls = [(network, data.features[chunk], data.labels[chunk], chunk, plan) for chunk in chunks]

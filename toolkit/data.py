@@ -8,16 +8,15 @@ Every file's SHA-256 is checked, wherever it was found.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.balls import FloatArray
 from toolkit.idx import IDX_SOURCES, first_existing, idx_content, parse_idx
+from toolkit.images import load_image as load_image
 
 LabelArray = NDArray[np.int64]
 SPLITS = ("train", "test")
@@ -29,7 +28,7 @@ class Dataset:
     """Images in the unit box with their classes.
 
     images: float64 (n, channels, height, width) in [0, 1], read-only. labels: int64 (n,). shape: of one image.
-    domain: the range of every pixel.
+    domain: the range of every pixel. Raises ValueError where images and labels are not that, naming the first offender.
     """
 
     name: str
@@ -38,6 +37,21 @@ class Dataset:
     labels: LabelArray
     shape: tuple[int, ...]
     domain: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        who = f"data set {self.name!r} ({self.split})"
+        if self.images.shape[1:] != tuple(self.shape) or not len(self.images):
+            raise ValueError(f"{who}: images must have shape (n, {self.shape}) with n ≥ 1, got {self.images.shape}")
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"{who}: labels must be {len(self.images)} whole numbers, one per image, "
+                f"got {self.labels.dtype} of shape {self.labels.shape}"
+            )
+        if int(self.labels.min()) < 0:
+            raise ValueError(f"{who}: labels must be ≥ 0, got {self.labels.min()} at {int(self.labels.argmin())}")
+        low, high = float(self.images.min()), float(self.images.max())  # NaN where any pixel is
+        if not (low >= self.domain[0] and high <= self.domain[1]):
+            raise ValueError(f"{who}: pixels must lie in {list(self.domain)}, got {low:g} … {high:g}")
 
     def __len__(self) -> int:
         return int(self.labels.size)
@@ -96,52 +110,6 @@ def find_data() -> list[DataStatus]:
     return found
 
 
-def load_image(path: str | Path, shape: Sequence[int]) -> FloatArray:
-    """One image of one's own, in [0, 1], as an array of the given shape.
-
-    .npy: numbers in [0, 1], or whole numbers 0 … 255 stored as uint8, with as many entries as the shape. .png: grey
-    or colour, of the shape's height and width; colour becomes grey (0.299 R + 0.587 G + 0.114 B) for one channel,
-    transparency is ignored. shape: (channels, height, width), (height, width) or (n,) with n a square, as grey.
-    Raises FileNotFoundError, or ValueError naming what does not fit.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"no image file at {file}")
-    readers = {".npy": _read_npy, ".png": _read_png}
-    if file.suffix not in readers:
-        raise ValueError(f"images are read from .npy or .png, got {file.name!r}")
-    image = readers[file.suffix](file, tuple(int(n) for n in shape))
-    if image.size != math.prod(shape):
-        raise ValueError(f"{file.name} holds {image.size} numbers {image.shape}, the network takes {tuple(shape)}")
-    if not (np.all(np.isfinite(image)) and image.min() >= 0 and image.max() <= 1):
-        raise ValueError(f"{file.name} must hold numbers in [0, 1], got {image.min()} … {image.max()}")
-    return image.reshape(tuple(shape))
-
-
-def _read_npy(file: Path, shape: tuple[int, ...]) -> FloatArray:
-    try:
-        image = np.load(file, allow_pickle=False)
-        return np.asarray(image / 255.0 if image.dtype == np.uint8 else image, dtype=np.float64)
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{file} is not an array of numbers: {error}") from error
-
-
-def _read_png(file: Path, shape: tuple[int, ...]) -> FloatArray:
-    from matplotlib.image import imread
-
-    try:
-        pixels = np.asarray(imread(file, format="png"), dtype=np.float64)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{file} is not a readable .png: {error}") from error
-    pixels = np.atleast_3d(pixels)
-    colour = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-    wanted = shape if len(shape) == 3 else (1, *(shape if len(shape) == 2 else (math.isqrt(shape[0]),) * 2))
-    if colour.shape[:2] != wanted[1:]:
-        raise ValueError(f"{file.name} has {colour.shape[0]}×{colour.shape[1]} pixels, the network takes {wanted}")
-    grey = colour @ np.array([0.299, 0.587, 0.114])
-    return np.clip(grey[None], 0.0, 1.0) if wanted[0] == 1 else np.moveaxis(colour, 2, 0)
-
-
 @functools.lru_cache(maxsize=1)
 def _read_digits() -> tuple[FloatArray, LabelArray]:
     from sklearn.datasets import load_digits
@@ -194,5 +162,8 @@ def _dataset(name: str, split: str, images: FloatArray, labels: NDArray[np.integ
 
 @functools.lru_cache(maxsize=2)
 def _idx_dataset(name: str, split: str) -> Dataset:
-    pixels, labels = (parse_idx(idx_content(name, file), file.name) for file in IDX_SOURCES[name].files[split])
+    pixels, labels = (
+        parse_idx(idx_content(name, file), file.name, axes)
+        for file, axes in zip(IDX_SOURCES[name].files[split], (3, 1), strict=True)
+    )
     return _dataset(name, split, pixels[:, None] / 255.0, labels)

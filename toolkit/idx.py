@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +97,22 @@ IDX_SOURCES: dict[str, IdxSource] = {
 }
 
 
-def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
-    """The array of an idx file of unsigned bytes: 00 00 08 AXES, big-endian sizes, data."""
-    axes = content[3] if len(content) > 4 else 0
-    shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4).astype(np.int64) if axes in (1, 3) else None
-    if content[:3] != b"\0\0\x08" or shape is None or len(content) != 4 + 4 * axes + int(np.prod(shape)):
-        raise ValueError(f"{name} is not an idx file of unsigned bytes")
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(tuple(int(n) for n in shape))
+LARGEST = 64 * 2**20  # bytes of content; the largest of these files has 47,040,016
+
+
+def parse_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
+    """The array of an idx file of unsigned bytes: 00 00 08 AXES, big-endian sizes, data; ValueError otherwise."""
+    head = 4 + 4 * axes
+    if content[:2] != b"\0\0" or len(content) < head:
+        raise ValueError(f"{name} is not an idx file: it has {len(content)} bytes and begins with {content[:4].hex()}")
+    if content[2] != 8:
+        raise ValueError(f"{name} must hold unsigned bytes, type 08, got type {content[2]:02x}")
+    if content[3] != axes:
+        raise ValueError(f"{name} must have {axes} axes, got {content[3]}")
+    shape = tuple(int(n) for n in np.frombuffer(content, dtype=">u4", count=axes, offset=4))
+    if len(content) != head + math.prod(shape):
+        raise ValueError(f"{name} must hold {math.prod(shape)} bytes of {shape}, got {len(content) - head}")
+    return np.frombuffer(content, dtype=np.uint8, offset=head).reshape(shape)
 
 
 def _candidates(name: str, file: IdxFile) -> list[Path]:
@@ -137,9 +147,10 @@ def idx_content(name: str, file: IdxFile) -> bytes:
 
 
 def _read_file(path: Path) -> bytes | None:
-    """The content, unzipped; None for a broken .gz."""
-    raw = path.read_bytes()
+    """The content, unzipped; None for a broken .gz and for one that grows beyond every file known here."""
     try:
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error):
         return None
+    return content if len(content) <= LARGEST else None

@@ -195,8 +195,9 @@ class Network:
     def load(cls, source: str | Path, architecture: str | None = None) -> Network:
         """Read "zoo:NAME", "published:NAME", a .npz written by `save`, an .onnx model, or a .pth state dict.
 
-        architecture: of a .pth state dict, see importers.from_state_dict_file; refused for everything else. Raises
-        FileNotFoundError for a missing file, ValueError (naming the file) for one that cannot be read.
+        architecture: needed for a .pth state dict and kept in metadata["assumed"], see importers.from_state_dict_file;
+        refused for everything else. Raises FileNotFoundError for a missing file, ValueError (naming the file) for one
+        that cannot be read.
         """
         text = str(source)
         if architecture is not None and Path(text).suffix not in (".pth", ".pt"):

@@ -124,7 +124,7 @@ def certify(
     target: Annotated[list[int] | None, typer.Option(help="A class t ≠ c*; may be repeated. Default: all.")] = None,
     domain: Annotated[str, typer.Option(help="LOW,HIGH: the ball is cut by this box.")] = "0,1",
     no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")] = None,
     solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
@@ -183,7 +183,7 @@ def certify(
 def check(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
     network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
     debug: Debug = False,

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import Certification, certify
-from toolkit.data import load_dataset, load_image
+from toolkit.certify import LADDER, Certification, certify
+from toolkit.data import load_dataset
 from toolkit.explain import explain_equality
+from toolkit.images import check_fits, read_image
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
 from toolkit.network import Network
@@ -44,7 +45,7 @@ class Question:
     rungs: Sequence[str]
     chain: Sequence[str]
     targets: Sequence[int] | None
-    ladder: Sequence[str]
+    ladder: Sequence[str] = LADDER
     trust_solver: bool = False
 
 
@@ -63,6 +64,8 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     console = Console()
     where = f"domain [{ball.domain[0]:g}, {ball.domain[1]:g}]" if ball.domain else "no domain"
     console.print(f"[bold]{network.name or question.network}[/], {title}, class {label}", highlight=False)
+    if assumed := network.metadata.get("assumed"):
+        console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
     console.print(f"ε = {ball.eps:g} in ℓ∞, {where}, l,u by {' + '.join(question.chain)}", highlight=False)
     console.print(neuron_table(relu_bounds, seconds))
     _print_whole(console, margin_columns(problem, chosen, found))
@@ -89,8 +92,8 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int]:
     if question.image is not None:
         if question.label is None:
             raise ValueError("--image needs --label, the class the image shows")
-        pixels = load_image(question.image, network.input_shape)
-        return question.image.name, pixels.ravel(), question.label
+        image = read_image(question.image, network.input_shape, question.domain)
+        return f"{question.image.name} ({image.reading})", image.pixels.ravel(), question.label
     if question.index is None:
         raise ValueError("--data needs --index, which of its test images to take")
     data = load_dataset(str(question.data))
@@ -99,6 +102,7 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int]:
     features = data.features[question.index]
     if features.size != network.input_size:
         raise ValueError(f"{data.name} has images of {features.size} numbers, the network takes {network.input_size}")
+    check_fits(data.shape, network.input_shape)
     label = int(data.labels[question.index]) if question.label is None else question.label
     return f"{data.name} test image {question.index}", features, label
 

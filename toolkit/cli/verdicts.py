@@ -46,6 +46,8 @@ def answer_batch(question: BatchQuestion) -> None:
         f"ε = {question.plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(question.plan.ladder)}",
         highlight=False,
     )
+    if assumed := network.metadata.get("assumed"):
+        console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
     started = time.perf_counter()
     rows = _with_progress(console, network, data, question)
     if question.out is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,9 @@ class OperationChain:
         """Number of current features."""
         return math.prod(self.shape)
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str, metadata: Mapping[str, Any] | None = None) -> Network:
         """The network so far, neighbouring affine maps merged."""
-        return Network.from_operations(self._operations, name, input_shape=self.input_shape)
+        return Network.from_operations(self._operations, name, metadata, input_shape=self.input_shape)
 
     def relu(self) -> None:
         """y = max(x, 0)."""
@@ -76,10 +76,13 @@ class OperationChain:
     def average_pool(
         self, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], divisor: int | None
     ) -> None:
-        """The sum over each window (zeros outside the image) / divisor (None: the window's size), per channel."""
+        """The sum over each window (zeros outside the image) / divisor (None: the window's size), per channel.
+
+        The sum is exact; the division goes through `normalize`, whose rounding is accounted for.
+        """
         channels = self._image_shape("average pooling")[0]
-        weight = np.full((channels, 1, *kernel), 1.0 / (divisor or math.prod(kernel)))
-        self.conv(weight, None, stride, padding, padding, (1, 1), channels)
+        self.conv(np.ones((channels, 1, *kernel)), None, stride, padding, padding, (1, 1), channels)
+        self.normalize(0.0, math.prod(kernel) if divisor is None else divisor)
 
     def batch_norm(self, gamma: ArrayLike, beta: ArrayLike, mean: ArrayLike, variance: ArrayLike, eps: float) -> None:
         """(x − mean)/√(variance + eps)·gamma + beta per entry of the first axis."""
@@ -87,17 +90,26 @@ class OperationChain:
 
     def elementwise(self, scale: ArrayLike, shift: ArrayLike) -> None:
         """scale·x + shift, both broadcast to the current shape."""
+        scales, shifts, shape = self._spread(scale, shift)
+        self._operations.append(ChannelAffine(scales, shifts, shape))
+
+    def normalize(self, mean: ArrayLike, std: ArrayLike) -> None:
+        """(x − mean)/std, both broadcast to the current shape."""
+        means, deviations, shape = self._spread(mean, std)
+        self._operations.append(ChannelAffine.normalize(means, deviations, shape))
+
+    def _spread(self, first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray, Shape]:
+        """Two constants as one value per channel, or per feature where they differ within a channel, and the shape."""
         try:
-            scales, shifts = (np.broadcast_to(np.asarray(v, np.float64), self.shape) for v in (scale, shift))
+            both = [np.broadcast_to(np.asarray(v, np.float64), self.shape) for v in (first, second)]
         except ValueError:
-            given = f"{np.shape(scale)} and {np.shape(shift)}"
+            given = " and ".join(str(np.shape(v)) for v in (first, second) if np.shape(v))
             raise ValueError(f"constants of shape {given} do not broadcast to features of shape {self.shape}") from None
         channels = self._channel_shape()
-        per_place = [np.reshape(v, (channels[0], -1)) for v in (scales, shifts)]
+        per_place = [np.reshape(v, (channels[0], -1)) for v in both]
         if all(np.all(v == v[:, :1]) for v in per_place):
-            self._operations.append(ChannelAffine(per_place[0][:, 0], per_place[1][:, 0], channels))
-        else:
-            self._operations.append(ChannelAffine(scales.ravel(), shifts.ravel(), (self.size, 1, 1)))
+            return per_place[0][:, 0], per_place[1][:, 0], channels
+        return both[0].ravel(), both[1].ravel(), (self.size, 1, 1)
 
     def reshape(self, shape: Sequence[int]) -> None:
         """Another shape for the same features in C order: nothing to compute."""
@@ -136,5 +148,18 @@ def _symmetric(
 
 
 def as_array(values: Any) -> FloatArray:
-    """A torch tensor as a float64 numpy array of its own."""
+    """A torch tensor of plain real floating-point numbers as a float64 numpy array of its own, exactly.
+
+    Raises ValueError for anything that float64 would not hold as it is: complex, quantised, integer or sparse tensors,
+    tensor subclasses with arithmetic of their own, tensors without storage.
+    """
+    import torch
+
+    kind = type(values).__name__
+    if type(values) not in (torch.Tensor, torch.nn.Parameter):
+        raise ValueError(f"weights must be plain tensors, got a {kind}")
+    if values.layout is not torch.strided or values.is_quantized or values.device.type == "meta":
+        raise ValueError(f"weights must be dense tensors with values, got {values.layout}, {values.dtype}")
+    if not values.dtype.is_floating_point:
+        raise ValueError(f"weights must be real floating-point numbers, got {values.dtype}")
     return np.array(values.detach().cpu().double().numpy(), dtype=np.float64)

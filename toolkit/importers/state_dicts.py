@@ -1,12 +1,21 @@
-"""Networks from .pth state dicts: torch.load(weights_only=True) plus the architecture, which the file does not hold."""
+"""Networks from .pth state dicts: torch.load(weights_only=True) plus the architecture, which the file does not hold.
+
+The weights of a Tanh network, of one with skip connections or of one that normalises its input in `forward` look like
+those of a ReLU network, so the architecture is never guessed: the caller names it, and what was assumed is kept in the
+network's metadata under "assumed". Checked: every entry of the file is used, once, in order, and shapes chain.
+Trusted: that the file's network is the one named.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+
+import numpy as np
 
 from toolkit.importers.chain import FloatArray, OperationChain, as_array
 from toolkit.importers.torch_modules import import_torch
@@ -33,6 +42,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 EXAMPLE = "1x28x28 conv(stride=2,padding=1) relu flatten linear"
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model.state")  # where training scripts put state dicts
+SHOWN = 6  # entries of the file that an error lists
 Parameters = dict[str, FloatArray]  # "weight" and perhaps "bias" of one layer
 
 
@@ -41,29 +52,37 @@ def from_state_dict_file(path: str | Path, architecture: str | None = None, name
 
     architecture: a name in ARCHITECTURES, or a specification: the input shape, then one word per operation, in order:
     `linear`, `relu`, `flatten`, `conv(stride=…,padding=…,dilation=…,groups=…)` (all four optional), as in
-    "1x28x28 conv(stride=2,padding=1) relu flatten linear". The weights are taken in the file's order. None means "mlp"
-    if all weights are matrices. The state dict may be wrapped as {"state_dict": …} or as a list of one.
-    name: default the file's stem. Raises ValueError naming the file for anything that does not fit.
+    "1x28x28 conv(stride=2,padding=1) relu flatten linear". The weights are taken in the file's order. The state dict
+    may be wrapped, under one key of WRAPPERS or in a list of one. name: default the file's stem.
 
-    Checked: every parameter is used, once, and shapes chain. Trusted: the architecture's strides, paddings and ReLUs.
+    What was assumed stands in metadata["assumed"], as in "mlp (Linear 784→100, ReLU, Linear 100→10)". Raises
+    ValueError naming the file for anything that does not fit, and where no architecture is given.
+
+    Checked: every entry is a weight or bias and used once, layers that bear numbers ascend, shapes chain. Trusted: the
+    architecture's strides, paddings and ReLUs, and that nothing else happens in the model's forward.
     """
     source = Path(path)
     try:
-        modules = _modules(_load(source))
-        layers = _layers(architecture, modules)
-        if layers is None:
-            return _mlp(modules).network(name or source.stem)
-        return _from_specification(layers, modules).network(name or source.stem)
+        state = _load(source)
+        layers = _layers(architecture, state)
+        modules = _modules(state)
+        chain, words = _mlp(modules) if layers is None else _from_specification(layers, modules)
+        called = architecture if architecture in ARCHITECTURES else "as given"
+        return chain.network(name or source.stem, {"assumed": f"{called} ({', '.join(words)})"})
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _layers(architecture: str | None, modules: dict[str, Parameters]) -> str | None:
+def _layers(architecture: str | None, state: dict[str, Any]) -> str | None:
+    """The specification that an architecture stands for, None for "mlp"."""
     named = f"{', '.join(ARCHITECTURES)}, or a specification such as {EXAMPLE!r}"
     if architecture is None:
-        if all(part["weight"].ndim == 2 for part in modules.values()):
-            return None
-        raise ValueError(f"a state dict with convolutions needs an architecture; allowed: {named}")
+        entries = [f"{str(key)[:60]!r} {'×'.join(map(str, value.shape)) or 'scalar'}" for key, value in state.items()]
+        more = f", and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
+        raise ValueError(
+            "a state dict does not say which activations and connections its network has: it needs an architecture "
+            f"(--architecture, architecture=); allowed: {named}; the file holds {', '.join(entries[:SHOWN])}{more}"
+        )
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture].layers
     if " " not in architecture.strip():
@@ -80,19 +99,29 @@ def _load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file surfaces as almost any exception, from EOFError to AttributeError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"not a state dict that torch.load(weights_only=True) reads: {reason}") from None
-    while True:
-        if isinstance(state, dict) and "state_dict" in state:
-            state = state["state_dict"]
-        elif isinstance(state, list | tuple) and len(state) == 1:
-            state = state[0]
-        else:
-            break
+    state = _unwrapped(state)
     if not isinstance(state, dict):
         raise ValueError(f"must hold one state dict, got {type(state).__name__}")
+    if not state:
+        raise ValueError("the state dict is empty")
     wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if wrong:
         raise ValueError(f"entry {wrong[0]!r} must be a tensor, got {type(state[wrong[0]]).__name__}")
     return state
+
+
+def _unwrapped(state: Any) -> Any:
+    """The state dict inside a training script's checkpoint."""
+    while True:
+        inner = [key for key in WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict | list | tuple)]
+        if len(inner) > 1:
+            raise ValueError(f"must hold one state dict, got several, under {', '.join(inner)}; save the one you mean")
+        if inner:
+            state = state[inner[0]]
+        elif isinstance(state, list | tuple) and len(state) == 1:
+            state = state[0]
+        else:
+            return state
 
 
 def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
@@ -101,68 +130,100 @@ def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
     for key, tensor in state.items():
         prefix, _, part = str(key).rpartition(".")
         if part not in ("weight", "bias"):
-            raise ValueError(f"entry {key!r} is neither a weight nor a bias; load the model and use Network.from_torch")
-        modules.setdefault(prefix, {})[part] = as_array(tensor)
-    if not modules:
-        raise ValueError("the state dict is empty")
+            raise ValueError(
+                f"entry {key!r} is neither a weight nor a bias, so no architecture here uses it; "
+                "load the model and use Network.from_torch"
+            )
+        try:
+            if _repeats(tensor):
+                raise ValueError(f"must hold all its numbers, got a view that repeats them to {tuple(tensor.shape)}")
+            modules.setdefault(prefix, {})[part] = as_array(tensor)
+        except ValueError as error:
+            raise ValueError(f"entry {key!r}: {error}") from None
     bare = [prefix for prefix, part in modules.items() if "weight" not in part]
     if bare:
         raise ValueError(f"layer {bare[0]!r} has a bias but no weight")
+    _check_order(list(modules))
     return modules
 
 
-def _mlp(modules: dict[str, Parameters]) -> OperationChain:
+def _repeats(tensor: Any) -> bool:
+    """Whether a few stored bytes pretend to be a larger tensor, which would take memory without bound to unfold."""
+    dense = tensor.layout is import_torch().strided
+    return bool(dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes())
+
+
+def _check_order(prefixes: list[str]) -> None:
+    """Raise ValueError where layers that differ by one number only, as in 0, 2, 4 or fc1, fc2, do not ascend."""
+    pieces = [re.split(r"(\d+)", prefix) for prefix in prefixes]
+    for k, (before, after) in enumerate(pairwise(pieces)):
+        if len(before) == len(after) and before[::2] == after[::2]:
+            numbers = [[int(n) for n in piece[1::2]] for piece in (before, after)]
+            if numbers[0] > numbers[1]:
+                raise ValueError(f"layers must be in order, got {prefixes[k]!r} before {prefixes[k + 1]!r}")
+
+
+def _mlp(modules: dict[str, Parameters]) -> tuple[OperationChain, list[str]]:
     for prefix, part in modules.items():
         if part["weight"].ndim != 2:
             raise ValueError(f"layer {prefix!r} of an mlp must have a matrix as weight, got {part['weight'].shape}")
-    chain = OperationChain(next(iter(modules.values()))["weight"].shape[1:])
-    for k, (prefix, part) in enumerate(modules.items()):
-        if k:
-            chain.relu()
-        try:
-            chain.dense(part["weight"], part.get("bias"))
-        except ValueError as error:
-            raise ValueError(f"layer {prefix!r}: {error}") from None
-    return chain
+    width = next(iter(modules.values()))["weight"].shape[1]
+    return _from_specification(f"{width} {' relu '.join(['linear'] * len(modules))}", modules)
 
 
-def _from_specification(layers: str, modules: dict[str, Parameters]) -> OperationChain:
+def _from_specification(layers: str, modules: dict[str, Parameters]) -> tuple[OperationChain, list[str]]:
+    """The operations of a specification, and each in words."""
     shape, *words = layers.split()
-    if not re.fullmatch(r"\d+(x\d+)*", shape):
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)*", shape):
         raise ValueError(f"an architecture starts with the input shape, such as 1x28x28, got {shape!r}")
     chain = OperationChain([int(n) for n in shape.split("x")])
     waiting = list(modules.items())
+    said: list[str] = []
     for word in words:
         if word == "relu":
             chain.relu()
+            said.append("ReLU")
         elif word == "flatten":
             chain.reshape((chain.size,))
+            said.append("Flatten")
         else:
             if not waiting:
                 raise ValueError(f"the architecture asks for {word!r}, but all {len(modules)} layers are used")
             prefix, part = waiting.pop(0)
             try:
-                _weighted(chain, word, part)
+                said.append(_weighted(chain, word, part))
             except ValueError as error:
                 raise ValueError(f"layer {prefix!r}: {error}") from None
     if waiting:
         raise ValueError(f"the architecture uses {len(modules) - len(waiting)} layers, {waiting[0][0]!r} is left over")
-    return chain
+    return chain, said
 
 
-def _weighted(chain: OperationChain, word: str, part: Parameters) -> None:
-    """Append the layer that `word` asks for, with the given parameters."""
+def _weighted(chain: OperationChain, word: str, part: Parameters) -> str:
+    """Append the layer that `word` asks for, with the given parameters; what it is in words."""
+    before = "×".join(map(str, chain.shape))
     if word == "linear":
         chain.dense(part["weight"], part.get("bias"))
-        return
-    match = re.fullmatch(r"conv(?:\(((?:\w+=\d+,?)*)\))?", word)
+        return f"Linear {before}→{chain.size}"
+    match = re.fullmatch(r"conv(?:\((\w+=[0-9]+(?:,\w+=[0-9]+)*)?\))?", word)
     if match is None:
         raise ValueError(f"unknown operation {word!r}; allowed: linear, relu, flatten, conv, conv(stride=2,padding=1)")
     options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-    for item in filter(None, (match[1] or "").split(",")):
-        key, _, value = item.partition("=")
+    given = [item.split("=") for item in (match[1] or "").split(",") if item]
+    for key, value in given:
         if key not in options:
             raise ValueError(f"unknown option {key!r} in {word!r}; allowed: {', '.join(options)}")
+        if [other for other, _ in given].count(key) > 1:
+            raise ValueError(f"option {key!r} stands twice in {word!r}")
         options[key] = int(value)
+    weight = part["weight"]
+    if weight.ndim != 4:
+        raise ValueError(f"a convolution's weight must have 4 axes, got {np.shape(weight)}")
     stride, padding, dilation = ((options[key],) * 2 for key in ("stride", "padding", "dilation"))
-    chain.conv(part["weight"], part.get("bias"), stride, padding, padding, dilation, options["groups"])
+    chain.conv(weight, part.get("bias"), stride, padding, padding, dilation, options["groups"])
+    bias = part.get("bias")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"a convolution of {weight.shape[0]} channels has as many biases, got {bias.shape}")
+    kernel = "×".join(map(str, weight.shape[2:]))
+    said = "".join(f", {key} {value}" for key, value in options.items() if value != (0 if key == "padding" else 1))
+    return f"Conv2d {before}→{'×'.join(map(str, chain.shape))} (kernel {kernel}{said})"

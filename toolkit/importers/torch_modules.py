@@ -1,19 +1,30 @@
-"""Networks from torch modules in evaluation mode."""
+"""Networks from torch modules in evaluation mode.
+
+A module counts as what its class says only while its class's own forward computes it: a class that overrides forward,
+a forward set on the module and hooks are refused by name, whatever they do. On top, module and network are compared at
+points of five scales, in double precision, every output relative to its own size.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from toolkit.importers.chain import OperationChain, as_array
+from toolkit.importers.chain import FloatArray, OperationChain, as_array
 from toolkit.network import Network
 
 ALLOWED = (
     "Sequential, Linear, Conv2d, ReLU, Flatten, BatchNorm1d, BatchNorm2d, AvgPool2d, Identity, Dropout, "
     "and a module named *Normal* with mean and std"
 )
+SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # of the points compared: from biases alone to weights alone
+POINTS = 4  # per scale, half of them in the positive orthant
+AGREEMENT = 1e-7  # relative to the largest value of that output at points of that scale, in double precision
+ROUNDING = 64  # units in the last place of an output's own sum of absolute terms
 
 
 def import_torch() -> Any:
@@ -31,29 +42,64 @@ def from_torch(module: Any, input_shape: Sequence[int] | None = None, name: str 
     module: Sequential, nested or not, of Linear, Conv2d (zero padding), ReLU, Flatten, BatchNorm1d/2d, AvgPool2d,
     Identity, Dropout, and input normalisation (x − mean)/std (a class named *Normal* with `mean` and `std`).
     input_shape: without the batch axis, e.g. (1, 28, 28); None reads it off a leading Linear or BatchNorm1d.
-    Neighbouring affine maps are merged. Raises ValueError for any other module, naming its class.
+    Neighbouring affine maps are merged. Weights are read in evaluation mode, after pruning and weight or spectral
+    normalisation. Raises ValueError for any other module, naming its class.
 
-    Checked: the network agrees with the module's own output at three random points, to 1e-3 of their scale (more in
-    half precision), so that an overridden `forward` is refused. Trusted: that this holds everywhere. The module is
-    left as it was.
+    Checked: no class but *Normal* has a forward of its own, no hook but pruning's and normalisation's; network and
+    module agree at points of five scales (see `_check_replay`). Trusted: that *Normal* normalises at other points too.
+    The module is left as it was.
     """
     import_torch()
     leaves = list(_leaves(module))
-    chain = OperationChain(_first_shape(leaves) if input_shape is None else input_shape)
     for leaf in leaves:
-        _append(chain, leaf)
-    network = chain.network(name)
-    _check_replay(module, network)
+        _handler(leaf)
+    with _evaluation_mode(module):
+        shape = tuple(_first_shape(leaves) if input_shape is None else input_shape)
+        chain = OperationChain(shape)
+        _refresh(module, chain.input_shape)
+        for leaf in leaves:
+            _append(chain, leaf)
+        network = chain.network(name)
+        _check_replay(module, network)
     return network
+
+
+@contextmanager
+def _evaluation_mode(module: Any) -> Iterator[None]:
+    """The module in evaluation mode, without gradients; afterwards as it was."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        with import_torch().no_grad():
+            yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _leaves(module: Any) -> Iterator[Any]:
     torch = import_torch()
     if isinstance(module, torch.nn.Sequential):
+        _check_plain(module, torch.nn.Sequential)
         for child in module:
             yield from _leaves(child)
     else:
         yield module
+
+
+def _check_plain(module: Any, base: Any) -> None:
+    """Raise ValueError where something besides the base class's forward may change what the module computes."""
+    kind, home = type(module), "" if type(module) is base else f", a {base.__name__}"
+    if kind.forward is not base.forward or kind.__call__ is not base.__call__ or "forward" in vars(module):
+        raise ValueError(f"cannot import {kind.__name__}{home} with a forward of its own: what it computes is unknown")
+    from torch.nn.utils.prune import BasePruningMethod
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    known = (BasePruningMethod, SpectralNorm, WeightNorm)  # these only set `weight`
+    before = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, known)]
+    if before or module._forward_hooks:
+        raise ValueError(f"cannot import {kind.__name__} with a forward hook: what it computes is unknown; remove it")
 
 
 def _first_shape(leaves: Sequence[Any]) -> tuple[int, ...]:
@@ -68,25 +114,37 @@ def _first_shape(leaves: Sequence[Any]) -> tuple[int, ...]:
     raise ValueError("the module has no affine layer")
 
 
-def _append(chain: OperationChain, leaf: Any) -> None:
+def _handler(leaf: Any) -> Callable[[OperationChain, Any], None]:
+    """What appends this module to a chain; ValueError for a module of another class, or one that is not its class's."""
     nn = import_torch().nn
-    handlers: list[tuple[Any, Callable[[OperationChain, Any], None]]] = [
-        (nn.Linear, _linear),
-        (nn.Conv2d, _conv),
-        (nn.ReLU, lambda chain, _: chain.relu()),
-        (nn.Flatten, _flatten),
-        ((nn.BatchNorm1d, nn.BatchNorm2d), _batch_norm),
-        (nn.AvgPool2d, _average_pool),
-        ((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d), lambda chain, _: None),
-    ]
-    for kinds, handler in handlers:
-        if isinstance(leaf, kinds):
-            handler(chain, leaf)
-            return
-    if "Normal" in type(leaf).__name__ and hasattr(leaf, "mean") and hasattr(leaf, "std"):
-        _normalize(chain, leaf)
-        return
-    raise ValueError(f"cannot import a module of class {type(leaf).__name__}; allowed: {ALLOWED}")
+    handlers: dict[Any, Callable[[OperationChain, Any], None]] = {
+        nn.Linear: _linear,
+        nn.Conv2d: _conv,
+        nn.ReLU: lambda chain, _: chain.relu(),
+        nn.Flatten: _flatten,
+        nn.BatchNorm1d: _batch_norm,
+        nn.BatchNorm2d: _batch_norm,
+        nn.AvgPool2d: _average_pool,
+        **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d), lambda chain, _: None),
+    }
+    for base, handler in handlers.items():
+        if isinstance(leaf, base):
+            _check_plain(leaf, base)
+            return handler
+    kind = type(leaf).__name__
+    if "Normal" in kind and hasattr(leaf, "mean") and hasattr(leaf, "std"):
+        _check_plain(leaf, type(leaf))
+        return _normalize
+    inside = [key for key, child in getattr(leaf, "_modules", {}).items() if isinstance(child, nn.Sequential)]
+    hint = f"; is its attribute {inside[0]!r}, a Sequential, the network you mean?" if inside else ""
+    raise ValueError(f"cannot import a module of class {kind}; allowed: {ALLOWED}{hint}")
+
+
+def _append(chain: OperationChain, leaf: Any) -> None:
+    try:
+        _handler(leaf)(chain, leaf)
+    except ValueError as error:
+        raise ValueError(f"{type(leaf).__name__}: {error}") from None
 
 
 def _linear(chain: OperationChain, leaf: Any) -> None:
@@ -95,7 +153,7 @@ def _linear(chain: OperationChain, leaf: Any) -> None:
 
 def _conv(chain: OperationChain, leaf: Any) -> None:
     if leaf.padding_mode != "zeros":
-        raise ValueError(f"Conv2d padding_mode must be 'zeros', got {leaf.padding_mode!r}")
+        raise ValueError(f"padding_mode must be 'zeros', got {leaf.padding_mode!r}")
     if leaf.padding == "valid":
         before = after = (0, 0)
     elif leaf.padding == "same":
@@ -114,10 +172,10 @@ def _flatten(chain: OperationChain, leaf: Any) -> None:
 
 
 def _batch_norm(chain: OperationChain, leaf: Any) -> None:
-    if leaf.running_mean is None:
-        raise ValueError(f"{type(leaf).__name__} has no running statistics, so its evaluation form is not affine")
-    ones = np.ones(leaf.num_features)
-    gamma, beta = (ones, 0 * ones) if leaf.weight is None else (as_array(leaf.weight), as_array(leaf.bias))
+    if leaf.running_mean is None or leaf.running_var is None:
+        raise ValueError("it has no running statistics, so its evaluation form is not affine")
+    gamma = np.ones(leaf.num_features) if leaf.weight is None else as_array(leaf.weight)
+    beta = np.zeros(leaf.num_features) if leaf.bias is None else as_array(leaf.bias)
     chain.batch_norm(gamma, beta, as_array(leaf.running_mean), as_array(leaf.running_var), leaf.eps)
 
 
@@ -126,51 +184,117 @@ def _average_pool(chain: OperationChain, leaf: Any) -> None:
         (v, v) if isinstance(v, int) else tuple(v) for v in (leaf.kernel_size, leaf.stride, leaf.padding)
     )
     if leaf.ceil_mode or (any(padding) and not leaf.count_include_pad):
-        raise ValueError("AvgPool2d must have ceil_mode=False, and count_include_pad=True when it pads")
+        raise ValueError("must have ceil_mode=False, and count_include_pad=True when it pads")
     chain.average_pool(kernel, stride, padding, leaf.divisor_override)
 
 
 def _normalize(chain: OperationChain, leaf: Any) -> None:
     torch = import_torch()
-    mean, std = (as_array(torch.as_tensor(v)) for v in (leaf.mean, leaf.std))
     channels, axes = chain.shape[0], len(chain.shape)
 
-    def per_channel(values: Any) -> Any:
+    def per_channel(values: Any) -> FloatArray:
         """One value per channel, for values of shape (), (C,), (C, 1, 1) or (1, C, 1, 1)."""
-        if values.size not in (1, channels):
-            raise ValueError(f"{type(leaf).__name__} must have 1 or {channels} values, got shape {values.shape}")
-        return values.reshape(-1, *(1,) * (axes - 1))
+        tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(values, dtype=torch.float64)
+        array = as_array(tensor)
+        if array.size not in (1, channels):
+            raise ValueError(f"must have 1 or {channels} values, got shape {array.shape}")
+        return np.reshape(array, (-1, *(1,) * (axes - 1)))
 
+    mean, std = per_channel(leaf.mean), per_channel(leaf.std)
     if np.any(std == 0):
-        raise ValueError(f"{type(leaf).__name__} must have std ≠ 0, got {std.tolist()}")
-    chain.elementwise(1 / per_channel(std), -per_channel(mean) / per_channel(std))
+        raise ValueError(f"must have std ≠ 0, got {std.ravel().tolist()}")
+    chain.normalize(mean, std)
+
+
+def _points(shape: Sequence[int]) -> list[FloatArray]:
+    """Points of each scale, shape (POINTS, *shape): half of both signs, so that neurons switch, half positive."""
+    rng = np.random.default_rng(0)
+    signs = np.array([-1.0] * (POINTS // 2) + [0.0] * (POINTS - POINTS // 2)).reshape(-1, *(1,) * len(shape))
+    return [scale * rng.uniform(np.broadcast_to(signs, (POINTS, *shape)), 1.0) for scale in SCALES]
+
+
+def _refresh(module: Any, shape: Sequence[int]) -> None:
+    """Run the module once: pruning and weight normalisation renew `weight` in a hook before each forward."""
+    if any(part._forward_pre_hooks for part in module.modules()):
+        _output(module, np.zeros((1, *shape)), *_home(module))
+
+
+def _in_double(module: Any) -> Any:
+    """A copy in double precision, with the weights that pruning and normalisation give now, to the last bit."""
+    torch = import_torch()
+    from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+
+    own = copy.deepcopy(module).cpu()
+    for part in list(own.modules()):
+        made: dict[str, Any] = {}
+        if is_parametrized(part):
+            made = {name: getattr(part, name) for name in part.parametrizations}
+            part.__class__ = type_before_parametrizations(part)  # torch's own remover would change the original's class
+            del part.parametrizations
+        elif part._forward_pre_hooks:
+            made = {key: value for key, value in vars(part).items() if isinstance(value, torch.Tensor)}
+            part._forward_pre_hooks.clear()
+        for name, values in made.items():
+            vars(part).pop(name, None)
+            part.register_parameter(name, torch.nn.Parameter(values.detach().clone()))
+    return own.double()
 
 
 def _check_replay(module: Any, network: Network) -> None:
-    """Raise ValueError unless network and module agree at random points of the network's input shape."""
+    """Raise ValueError unless network and module agree at points of every scale, on every output by itself.
+
+    The module is run in double precision, where only summation order separates the two: |difference| ≤ 1e-7 of that
+    output's largest value at that scale, plus its rounding (64 ulp of Σ|w||x| through the layers). A module that
+    cannot be copied to double runs in its own precision, with both terms in that precision's ulps.
+    """
     torch = import_torch()
-    dtype, device = _home(module)
-    points = np.random.default_rng(0).uniform(-1, 1, (3, *network.input_shape))
-    training = [part for part in module.modules() if part.training]
-    module.eval()
+    dtype, device = torch.float64, "cpu"
     try:
-        with torch.no_grad():
-            expected = as_array(module(torch.as_tensor(points, dtype=dtype, device=device))).reshape(3, -1)
-    except RuntimeError as error:
-        raise ValueError(f"{type(module).__name__} fails on inputs of shape {network.input_shape}: {error}") from None
-    finally:
-        for part in training:
-            part.training = True
-    found = network.forward(points)
-    allowed = max(1e-3, float(torch.finfo(dtype).eps) ** 0.5) * float(np.max(np.abs(expected))) + 1e-6
-    if expected.shape != found.shape or not np.max(np.abs(found - expected)) <= allowed:
-        raise ValueError(
-            f"the layers of {type(module).__name__} do not add up to its own output: is a forward method overridden?"
-        )
+        run = _in_double(module)
+    except (RuntimeError, TypeError, NotImplementedError):
+        run, (dtype, device) = module, _home(module)
+    eps = float(torch.finfo(dtype).eps)
+    for points in _points(network.input_shape):
+        expected = _output(run, points, dtype, device)
+        given = as_array(torch.as_tensor(points, dtype=dtype))  # as the module sees them
+        found = network.forward(given)
+        if expected.shape != found.shape:
+            raise ValueError(f"{type(module).__name__} has outputs {expected.shape}, its layers give {found.shape}")
+        own_size = np.max(np.abs(expected), axis=0)
+        allowed = max(AGREEMENT, 16 * eps) * own_size + ROUNDING * eps * _magnitude(network, given)
+        if not np.all(np.abs(found - expected) <= allowed):
+            where = int(np.argmax(np.max(np.abs(found - expected) - allowed, axis=0)))
+            raise ValueError(
+                f"the layers of {type(module).__name__} do not add up to its own output {where}: at an input of size "
+                f"{np.max(np.abs(points)):g} they differ by {np.max(np.abs(found - expected)[:, where]):.3g}"
+            )
+
+
+def _magnitude(network: Network, points: FloatArray) -> FloatArray:
+    """Σ|w||x| + |b| through the layers, the largest over the points, shape (outputs,): what rounding is relative to."""
+    size: FloatArray = np.max(np.abs(points.reshape(len(points), -1)), axis=0)
+    for layer in network.layers:
+        matrix = layer.to_sparse().copy()  # scipy may sort a matrix's entries in place, which its digest would show
+        size = np.asarray(abs(matrix) @ size + np.abs(layer.bias_vector), dtype=np.float64)
+    return size
+
+
+def _output(module: Any, points: FloatArray, dtype: Any, device: Any) -> FloatArray:
+    """The module's output at points, shape (points, outputs)."""
+    torch = import_torch()
+    try:
+        values = module(torch.as_tensor(points, dtype=dtype, device=device))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{type(module).__name__} fails on inputs of shape {points.shape[1:]}: {reason}") from None
+    if not isinstance(values, torch.Tensor) or values.shape[:1] != (len(points),):
+        raise ValueError(f"{type(module).__name__} must give one row of outputs per input, got {type(values).__name__}")
+    return as_array(values).reshape(len(points), -1)
 
 
 def _home(module: Any) -> tuple[Any, Any]:
-    """dtype and device of the module's first parameter."""
+    """dtype and device of the module's first floating-point parameter or buffer."""
     torch = import_torch()
-    first = next(iter(module.parameters()), torch.zeros(()))
+    tensors = (tensor for group in (module.parameters(), module.buffers()) for tensor in group)
+    first = next((tensor for tensor in tensors if tensor.dtype.is_floating_point), torch.zeros(()))
     return first.dtype, first.device

@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import Dataset, load_dataset
+from toolkit.images import check_fits
 from toolkit.network import Network
 from toolkit.sweep.spec import NetworkSpec, SweepSpec
 from toolkit.sweep.tasks import NetworkRef, Task, Work, row_keys
@@ -94,6 +95,7 @@ def _planned(entry: NetworkSpec, spec: SweepSpec) -> PlannedNetwork:
             f"network {entry.source!r} takes {network.input_size} inputs, "
             f"images of {entry.dataset} have {dataset.features.shape[1]}"
         )
+    check_fits(dataset.shape, network.input_shape)
     samples = choose_samples(dataset, spec.samples, spec.seed)
     labels = tuple(int(dataset.labels[sample]) for sample in samples)
     for sample, label in zip(samples, labels, strict=True):
