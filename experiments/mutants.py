@@ -163,14 +163,14 @@ def try_mutant(mutant: Mutant, project: Path, number: int, timeout: float = TIME
     finally:
         path.write_text(source, encoding="utf-8")
     seconds = round(time.perf_counter() - started, 1)
-    failed = re.findall(r"^FAILED (\S+?)(?: - .*)?$", output, re.MULTILINE)
+    failed = re.findall(r"^FAILED (.+?)(?: - .*)?$", output, re.MULTILINE)
     if code is None:
         return Outcome(mutant, "timeout", f"{timeout:g} s", seconds)
     if code == 0:
         return Outcome(mutant, "SURVIVED", "", seconds)
     if code == 1 and failed:
         return Outcome(mutant, "killed", failed[0], seconds)
-    broken = re.findall(r"^ERROR (\S+)", output, re.MULTILINE)
+    broken = re.findall(r"^ERROR (.+?)(?: - .*)?$", output, re.MULTILINE)
     if code == 1 and broken:  # a fixture fell over
         return Outcome(mutant, "killed", broken[0], seconds)
     return Outcome(mutant, "did not run", (broken or output.strip().splitlines() or ["?"])[-1], seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from strategies import balls, networks
 
 from toolkit.balls import LinfBall
 from toolkit.certificate import CHORD, certified_bounds, derive_cuts
+from toolkit.check import RejectedProofError, _covers, check_proof
 from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import Dense
 from toolkit.leaves import CutStore, Evidence, Leaves, leaf_bounds
 from toolkit.margins import margin_problem
 from toolkit.network import Network
-from toolkit.problem import Problem
+from toolkit.problem import Problem, Settings
+from toolkit.proof import write_proof
 from toolkit.rounding import Region, region_of
+from toolkit.rungs import RUNGS
 
 NO_CUTS = np.zeros(0, dtype=np.int64), np.zeros(0)
 ROW = np.array([1.0, -1.0])
@@ -211,3 +215,41 @@ def test_derived_cuts_do_not_depend_on_how_they_are_asked_for() -> None:
     np.testing.assert_array_equal(some.constant, every.constant[[3, 1]])
     np.testing.assert_array_equal(some.slope, every.slope[[3, 1]])
     assert layer_bounds(problem.network, problem.ball).certified
+
+
+@pytest.mark.parametrize(
+    ("leaves", "whole"),
+    [
+        ([[-1, -1]], True),
+        ([[0, -1], [1, 0], [1, 1]], True),
+        ([[0, -1], [-1, 1]], False),  # misses (1, 0), and no neuron is split in both
+        ([[0, -1], [-1, 1], [1, 0]], False),  # covers, but is no tree: not accepted either
+        ([[0, -1]], False),
+        ([[0, 0], [0, 1], [1, 0]], False),
+        ([[0, -1], [0, -1]], False),
+    ],
+)
+def test_a_checker_accepts_trees_alone(leaves: list[list[int]], whole: bool) -> None:
+    assert _covers(np.array(leaves, dtype=np.int8)) is whole
+
+
+def test_a_checker_believes_no_leaf_to_be_empty(tmp_path: Path) -> None:
+    """Each leaf of a proof in turn is said to be empty, with the multipliers that proved its bound."""
+    rng = np.random.default_rng(3)
+    network = random_dense_network(rng, (4, 10, 10, 2))
+    ball = LinfBall(rng.normal(size=4), 0.8)
+    (least,) = RUNGS["bab"](margin_problem(network, ball, 0))
+    proof = write_proof(tmp_path / "p.npz", network, ball, 0, [1], Settings(stop_at=least.lower - 1e-3), tighten=False)
+    assert check_proof(tmp_path / "p.npz", network).leaves == proof.leaves
+    assert proof.leaves >= 3
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
+        content = {name: archive[name] for name in archive.files}
+    told = 0
+    for leaf in np.flatnonzero(~content["target1.empty"]):
+        empty = content["target1.empty"].copy()
+        empty[leaf] = True
+        np.savez(tmp_path / "q.npz", **(content | {"target1.empty": empty}))
+        with pytest.raises(RejectedProofError):
+            check_proof(tmp_path / "q.npz", network)
+        told += 1
+    assert told >= 2
