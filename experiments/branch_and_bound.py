@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from toolkit.atomic import write_csv, write_text
 from toolkit.balls import LinfBall
 from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
@@ -138,11 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     chosen = [case for case in CASES if case.name in options.cases]
     table = run(chosen, options.solvers, options.time_limit, options.limit, options.repeats)
     options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "table.csv", index=False)
-    (options.out / "table.md").write_text(pipe_table(table, digits=4), encoding="utf-8")
+    write_csv(options.out / "table.csv", table)
+    write_text(options.out / "table.md", pipe_table(table, digits=4))
     record = {"command": "python experiments/branch_and_bound.py", "solvers": options.solvers, "turns": options.repeats}
     record |= environment() | {"time_limit": options.time_limit, "gap": GAP}
-    (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
     return table
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from toolkit.atomic import write_text
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
@@ -300,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         record["command"] = "python experiments/lecture_figures.py"
         record["networks"] = {one.network: Network.load(f"zoo:{one.network}").digest for one in (DIGIT, FOOLED)}
         record["figures"][name] = {"values": values, **environment()}
-        path.write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
+        write_text(path, f"{json.dumps(record, indent=1)}\n")
     return {name: record["figures"][name]["values"] for name in options.only}
 
 

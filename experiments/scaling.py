@@ -42,6 +42,7 @@ from scaling_figures import draw_gap_against_shape, draw_gap_against_unstable, d
 from scaling_tables import fit_table, markdown_report, scaling_cells
 from threadpoolctl import threadpool_limits
 
+from toolkit.atomic import write_csv, write_text
 from toolkit.certify_batch import BatchPlan, certify_samples
 from toolkit.data import load_dataset
 from toolkit.network import Network
@@ -177,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     cost, cost_rungs = cost_tables(batches)
     tables = {"table": cells, "fits": fit_table(cells), "cost": cost, "cost_rungs": cost_rungs}
     for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
-    (out / "table.md").write_text(markdown_report(**tables), encoding="utf-8")
+        write_csv(out / f"{name}.csv", table, float_format="%.6g")
+    write_text(out / "table.md", markdown_report(**tables))
     save_figure(draw_time_against_unstable(cells, tables["fits"]), out / "time_unstable")
     save_figure(draw_gap_against_unstable(cells), out / "gap_unstable")
     save_figure(draw_gap_against_shape(cells), out / "gap_shape")

@@ -36,6 +36,7 @@ import pandas as pd
 from solver_comparison_report import METHOD, write_tables
 from threadpoolctl import threadpool_limits
 
+from toolkit.atomic import write_csv
 from toolkit.balls import LinfBall
 from toolkit.compiled import CompiledModel, compile_model, integer_columns
 from toolkit.data import load_dataset
@@ -243,7 +244,7 @@ def forget_stopped(file: Path, seconds: float) -> None:
     rows = read_rows(file)
     early = (rows["status"] == "time_limit") & (rows["cpu_seconds"] < seconds)
     lost = early.groupby([rows[key] for key in SESSION]).transform("any")
-    rows[~lost.astype(bool)].to_csv(file, index=False, float_format="%.15g")
+    write_csv(file, rows[~lost.astype(bool)], float_format="%.15g")
 
 
 def available(case: Case) -> str:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from toolkit.atomic import write_csv, write_text
 from toolkit.report import save_figure
 from toolkit.report.styles import TEXT_GREY, panel_grid, paper_style
 
@@ -31,8 +32,8 @@ SHOWN = {
 def write_tables(rows: pd.DataFrame, out: Path, gap: float, skipped: Mapping[str, str]) -> pd.DataFrame:
     """Write table.csv, table.md and profile.png; returns the table."""
     table = summarize(rows, gap)
-    table.to_csv(out / "table.csv", index=False, float_format="%.5g")
-    (out / "table.md").write_text(markdown(table, rows, gap, skipped), encoding="utf-8")
+    write_csv(out / "table.csv", table, float_format="%.5g")
+    write_text(out / "table.md", markdown(table, rows, gap, skipped))
     save_figure(draw_profiles(rows), out / "profile")
     return table
 

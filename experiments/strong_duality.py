@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toolkit.atomic import write_csv, write_text
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
@@ -182,11 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     cases = [measure(case, options.iterations) for case in chosen]
     table = pd.concat([case.rows for case in cases], ignore_index=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    table.drop(columns="digest").to_csv(options.out / "table.csv", index=False, float_format="%.6g")
+    write_csv(options.out / "table.csv", table.drop(columns="digest"), float_format="%.6g")
     save_figure(draw(cases), options.out / "alpha_vs_lp")
     shown = ["--shipped"] if options.shipped else []
     record = provenance(cases, [*shown, "--iterations", str(options.iterations)])
-    (options.out / "provenance.json").write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
+    write_text(options.out / "provenance.json", f"{json.dumps(record, indent=1)}\n")
     return table
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from toolkit.atomic import write_csv, write_figure, write_text
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certify import certify
 from toolkit.data import Dataset
@@ -118,7 +119,7 @@ def draw(networks: Sequence[Network], data: Dataset, radius: float, table: pd.Da
         certified = table["boxes_certified_exact"].iloc[k]
         title = f"{network.metadata['spec']['loss']} training: {certified} of {len(data)} boxes certified"
         axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
@@ -135,10 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     networks = [train_toy(data, loss, options.radius, options.hidden, options.epochs, options.seed) for loss in LOSSES]
     table = pd.DataFrame([judge(network, data, options.radius) for network in networks])
     options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "table.csv", index=False)
+    write_csv(options.out / "table.csv", table)
     draw(networks, data, options.radius, table, options.out / "toy2d.png")
     record = environment() | {"specs": [network.metadata["spec"] for network in networks]}
-    (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
     print(table.to_string(index=False))
     return table
 

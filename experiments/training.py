@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from training_report import write_results
 
+from toolkit.atomic import write_text
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certify import certify
 from toolkit.data import Dataset, load_dataset
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     options.out.mkdir(parents=True, exist_ok=True)
     families = [asdict(family) for family in FAMILIES]
     record = environment() | {"plan": asdict(plan), "families": families, "parts": len(options.join or [None])}
-    (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
     if options.join:
         return join(options.join, plan, options.out)
     for given in (family for family in FAMILIES if family.name in options.families):

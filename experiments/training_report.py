@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from toolkit.atomic import write_csv, write_figure, write_text
+
 COLOURS = {"standard": "#D55E00", "adversarial": "#E69F00", "dual": "#0072B2", "interval": "#009E73"}
 FLOOR = 1e-4  # of a gap's axis: below it are solvers' tolerances
 PERCENT = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "interval": "interval", "dual": "dual", "lp": "LP"}
@@ -18,9 +20,9 @@ def write_results(
 ) -> None:
     """table.csv, table.md, accuracy.csv, gaps.csv, certified.png, gap.png and README.md."""
     for name, frame in (("table", table), ("accuracy", accuracy), ("gaps", gaps)):
-        frame.to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
-    (out / "table.md").write_text(markdown(table, plan), encoding="utf-8")
-    (out / "README.md").write_text(paragraph(table, plan), encoding="utf-8")
+        write_csv(out / f"{name}.csv", frame, float_format="%.6g")
+    write_text(out / "table.md", markdown(table, plan))
+    write_text(out / "README.md", paragraph(table, plan))
     draw(accuracy, "eps", ("certified",), "certified by dual (share of images)", out / "certified.png")
     draw(gaps, "gap_eps", ("gap_dual_low", "gap_dual_high"), "mean gap m* − dual", out / "gap.png", log=True)
 
@@ -140,4 +142,4 @@ def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, path: P
     values = frame[ends[-1]]
     panels[0].set_ylim((max(FLOOR, 0.5 * values.min()), 1.5 * values.max()) if log else (-0.02, 1.02))
     panels[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)

@@ -29,6 +29,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from toolkit.atomic import write_csv, write_text
 from toolkit.data import load_dataset
 from toolkit.network import Network
 from toolkit.provenance import environment
@@ -186,11 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
         theirs = table[table["method"] == OTHER].set_index("network")["seconds_step"]
         table["ratio"] = table["seconds_step"] / table["network"].map(theirs)
     options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "table.csv", index=False, float_format="%.6g")
-    (options.out / "table.md").write_text(markdown(table), encoding="utf-8")
+    write_csv(options.out / "table.csv", table, float_format="%.6g")
+    write_text(options.out / "table.md", markdown(table))
     shown = " --against FOLDER" if options.against is not None else ""
     record = {"command": f"python experiments/training_speed.py{shown}", "repeats": options.repeats, **environment()}
-    (options.out / "provenance.json").write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
+    write_text(options.out / "provenance.json", f"{json.dumps(record, indent=1)}\n")
     return table
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from toolkit.atomic import write_csv, write_text
 from toolkit.balls import LinfBall
 from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
@@ -143,10 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
             rows += [row for row in compare(name, problem, options.solvers) if np.isfinite(float(str(row["excess"])))]
     table = summarize(pd.DataFrame(rows))
     options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "table.csv", index=False)
-    (options.out / "table.md").write_text(pipe_table(table, digits=3), encoding="utf-8")
+    write_csv(options.out / "table.csv", table)
+    write_text(options.out / "table.md", pipe_table(table, digits=3))
     record = environment() | {"count": options.count, "samples": options.samples, "seed": options.seed}
-    (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
     print(pipe_table(table, digits=3))
     return table
 

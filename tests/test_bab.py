@@ -15,9 +15,10 @@ from test_template import enumerate_patterns
 from toolkit.balls import LinfBall
 from toolkit.data import load_dataset
 from toolkit.layer_bounds import layer_bounds
+from toolkit.layers import Dense
 from toolkit.margins import margin_problem, margins
 from toolkit.network import Network
-from toolkit.problem import Settings, Status
+from toolkit.problem import ReluBounds, Settings, Status
 from toolkit.pseudo_costs import PseudoCosts
 from toolkit.rungs import get_rung
 from toolkit.session import SolveReport
@@ -195,8 +196,10 @@ def test_wrong_layer_bounds_that_empty_the_region_are_a_failure_and_no_bound() -
     neuron = int(np.flatnonzero(bounds.unstable(0))[0])
     width = upper[0][neuron] - lower[0][neuron]
     lower[0][neuron], upper[0][neuron] = -1e-3 * width, 1e-6  # far from what x̂ can be …
-    network.layers[0].bias[neuron] += 10 * width  # … once the neuron is shifted
-    wrong = replace(bounds, lower=tuple(lower), upper=tuple(upper))
+    first, *rest = network.layers
+    shifted = Dense(first.weight, first.bias + 10 * width * np.eye(first.output_size)[neuron])
+    network = Network([shifted, *rest])  # … once the neuron is shifted
+    wrong = ReluBounds(tuple(lower), tuple(upper))
     for name in ("lp", "ideal", "bab"):
         for bound in margins(network, ball, 0, name, wrong, settings=TIGHT):
             assert bound.status is Status.FAILED

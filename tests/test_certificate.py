@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import random_conv_network, random_dense_network
+from conftest import random_dense_network
 from hypothesis import given
-from hypothesis import strategies as st
+from structures import Case, cases
 
 from toolkit.balls import LinfBall
 from toolkit.certificate import certified_bounds, certify_multipliers, linear_forms
@@ -24,6 +24,7 @@ from toolkit.rungs import RUNGS, get_rung
 from toolkit.solvers import SOLVERS
 
 HIGHS = Settings(solver="highs")
+CLOSED_FORMS = ("interval", "dual", "crown", "alpha")
 CERTIFYING = [name for name, rung in RUNGS.items() if rung.certifies]
 
 
@@ -41,32 +42,30 @@ def exact_forward(network: Network, point: np.ndarray) -> list[Fraction]:
     return values
 
 
-def small_problem(seed: int) -> Problem:
-    rng = np.random.default_rng(seed)
-    network = random_dense_network(rng, (4, 8, 7, 3)) if seed % 2 else random_conv_network(rng, (1, 4, 4), (2, 2), (5,))
-    ball = LinfBall(rng.uniform(0, 1, network.input_size), float(rng.uniform(0, 0.4)), (0, 1))
-    return margin_problem(network, ball, 0, settings=HIGHS)
+def problem_of(case: Case) -> Problem:
+    return margin_problem(case.network, case.ball, 0, settings=HIGHS)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_certified_bounds_lie_below_exact_values(seed: int) -> None:
-    problem = small_problem(seed)
-    corners = problem.ball.argmin_linear(np.random.default_rng(seed).normal(size=(4, problem.ball.size)))
+@given(case=cases())
+def test_certified_bounds_lie_below_exact_values(case: Case) -> None:
+    problem = problem_of(case)
+    corners = problem.ball.argmin_linear(np.random.default_rng(case.seed).normal(size=(4, problem.ball.size)))
     outputs = [exact_forward(problem.network, x) for x in corners]
     least = [min(out[0] - out[t] for out in outputs) for t in (1, 2)]
-    for name in CERTIFYING:
+    for name in CERTIFYING if case.tame else CLOSED_FORMS:
         for bound, value in zip(get_rung(name)(problem), least, strict=True):
             assert np.isfinite(bound.certified_lower)
             assert Fraction(bound.certified_lower) <= value, name
-            assert bound.certified_lower >= bound.lower - 1e-9 * (1 + abs(bound.lower)), name
+            if case.tame:
+                assert bound.certified_lower >= bound.lower - 1e-8 * (1 + abs(bound.lower)), name
 
 
-@given(seed=st.integers(0, 10**6))
-def test_any_multipliers_are_sound(seed: int) -> None:
+@given(case=cases(1))
+def test_any_multipliers_are_sound(case: Case) -> None:
     """Made-up, huge, infinite or absent multipliers only loosen the bound."""
-    problem = small_problem(seed)
+    problem = problem_of(case)
     (truth, _) = get_rung("bab")(problem)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(case.seed)
     count = region_of(problem).count
     for scale in (0.0, 1e-300, 1.0, 1e8, 1e200, 1e308):
         made_up = rng.uniform(-1, 1, size=count) * scale
@@ -76,10 +75,10 @@ def test_any_multipliers_are_sound(seed: int) -> None:
         assert certify_multipliers(problem, 0, made_up) <= truth.upper
 
 
-@given(seed=st.integers(0, 10**6))
-def test_products_of_weights_are_within_their_error_bound(seed: int) -> None:
+@given(case=cases())
+def test_products_of_weights_are_within_their_error_bound(case: Case) -> None:
     """x̂ = w·v + b ± δ at points of the ball, evaluated in rational arithmetic on the float network."""
-    problem = small_problem(seed)
+    problem = problem_of(case)
     region = region_of(problem)
     if not region.count:
         return
@@ -87,12 +86,12 @@ def test_products_of_weights_are_within_their_error_bound(seed: int) -> None:
     weight, bias, slack = linear_forms(region, neurons)
     alive = [(k, int(i)) for k, own in enumerate(region.unstable) for i in own]
     original = [np.flatnonzero(~problem.relu_bounds.inactive(k)) for k in range(len(problem.relu_bounds))]
-    x = problem.ball.sample(1, seed)[0]
+    x = problem.ball.sample(1, case.seed)[0]
     inputs = [Fraction(float(v)) for v in x]
     exact = [exact_forward(problem.network.cut(k), x) for k in range(len(problem.relu_bounds))]
     hats = [exact[k][int(original[k][i])] for k, i in alive]
     values = inputs + [max(v, Fraction(0)) for v in hats]
-    assert slack.max() <= 1e-9
+    assert not case.tame or slack.max() <= 1e-9
     for i in neurons:
         form = sum((Fraction(float(w)) * v for w, v in zip(weight[i], values, strict=True) if w), Fraction(bias[i]))
         assert abs(form - hats[i]) <= Fraction(slack[i])
@@ -162,7 +161,8 @@ def test_yes_is_certified_and_a_solvers_word_alone_is_refused() -> None:
         eps = 1.02 * certified_radius(network, center, label, ("dual", "lp"), tolerance=1e-3).certified
         answer = certify(network, LinfBall(center, eps), label)
         assert answer.certified == (answer.verdict is Verdict.YES)
-        word = certify(network, LinfBall(center, eps), label, ("exact",), settings=HIGHS)
+        trusting = Settings("highs", rigorous=False)
+        word = certify(network, LinfBall(center, eps), label, ("exact",), settings=trusting)
         refused = certify(network, LinfBall(center, eps), label, ("exact",), settings=Settings("highs", rigorous=True))
         assert word.verdict == answer.verdict
         assert refused.verdict in (answer.verdict, Verdict.MAYBE)
@@ -174,7 +174,8 @@ def test_yes_is_certified_and_a_solvers_word_alone_is_refused() -> None:
 def test_a_solver_without_duals_leaves_the_dual_rungs_bound() -> None:
     if not SOLVERS["scip"].status().usable:
         pytest.skip("needs SCIP: pip install 'relugap[scip]'")
-    problem = small_problem(1)
+    network, ball = random_dense_network(np.random.default_rng(1), (4, 8, 7, 3)), LinfBall(np.full(4, 0.5), 0.2)
+    problem = margin_problem(network, ball, 0, settings=HIGHS)
     word = get_rung("lp")(problem.with_settings(Settings(solver="scip")))
     for lp, dual in zip(word, get_rung("dual")(problem), strict=True):
         assert lp.certified_lower == pytest.approx(dual.certified_lower, abs=1e-9)

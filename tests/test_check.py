@@ -12,8 +12,9 @@ import pytest
 from conftest import random_dense_network
 
 from toolkit.balls import LinfBall
-from toolkit.check import RejectedProofError, _covers, check_proof
+from toolkit.check import RejectedProofError, _covers, check_proof, no_class_wins
 from toolkit.cli import main
+from toolkit.data import load_dataset
 from toolkit.margins import margin_problem
 from toolkit.network import Network
 from toolkit.problem import Settings
@@ -172,6 +173,81 @@ def test_certify_writes_a_proof_that_check_verifies(tmp_path: Path, capsys: pyte
     assert main(["check", proof, "--network", "zoo:digits-standard", "--data", "digits", "--index", "4"]) == 1
     assert "REJECTED: the ball's centre is not test image 4 of digits" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "none.npz"), "--network", "zoo:digits-standard"]) == 2
+
+
+def test_some_of_the_targets_are_not_a_proof_of_robustness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Positive means that every other class was shown to lose, in the file and in what the command says."""
+    network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
+    label = int(data.labels[0])
+    others = [t for t in range(10) if t != label]
+    path, ball = tmp_path / "p.npz", LinfBall(data.images[0], 0.01, (0, 1))
+    for targets in (others[:1], others[:-1]):
+        proof = write_proof(path, network, ball, label, targets)
+        checked = check_proof(path, network)
+        assert min(checked.claims.values()) > 0
+        assert not proof.positive
+        assert not checked.positive
+        assert main(["check", str(path), "--network", "zoo:digits-standard"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        missing = ", ".join(str(t) for t in others if t not in targets)
+        assert "no adversarial example in the ball" not in shown
+        assert f"not shown free of adversarial examples; margins to classes not in the proof: {missing}" in shown
+    proof = write_proof(path, network, ball, label)
+    assert proof.positive
+    assert check_proof(path, network).positive
+    for targets in ([], [others[0], others[0]]):
+        with pytest.raises(ValueError, match="targets must name at least one class other than"):
+            write_proof(path, network, ball, label, targets)
+
+
+def test_claims_that_are_not_positive_prove_nothing() -> None:
+    assert no_class_wins(0, 3, {1: 1.0, 2: 1e-300})
+    for claims in ({}, {1: 1.0}, {1: 1.0, 2: 0.0}, {1: 1.0, 2: np.nan}, {1: -np.inf, 2: 1.0}, {1: 1.0, 3: 1.0}):
+        assert not no_class_wins(0, 3, claims)
+    assert not no_class_wins(0, 1, {})
+
+
+def test_a_proof_about_another_class_or_ball_is_not_about_the_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
+    found = network.predict(data.features)
+    wrong = int(np.flatnonzero(found != data.labels)[0])
+    path = tmp_path / "p.npz"
+    write_proof(path, network, LinfBall(data.images[wrong], 1e-4, (0, 1)), int(found[wrong]))
+    command = ["check", str(path), "--network", "zoo:digits-standard"]
+    assert main(command) == 0
+    assert main([*command, "--data", "digits", "--index", str(wrong)]) == 1
+    reason = f"class {found[wrong]}, but test image {wrong} of digits has label {data.labels[wrong]}"
+    assert reason in " ".join(capsys.readouterr().out.split())
+    checked = check_proof(path, network)
+    checked.require(data.images[wrong], 1e-4, int(found[wrong]))
+    for asked in ({"center": data.images[wrong + 1]}, {"eps": 1.1e-4}, {"label": int(data.labels[wrong])}):
+        with pytest.raises(RejectedProofError):
+            checked.require(**asked)
+
+
+def _no_targets(content: Content) -> None:
+    _with_header(content, targets=[], claims=[])
+
+
+def _nan_claim(content: Content) -> None:
+    _with_header(content, claims=[float("nan")])
+
+
+def _all_empty(content: Content) -> None:
+    content["target1.empty"] = np.ones_like(content["target1.empty"])
+
+
+@pytest.mark.parametrize("tamper", [_no_targets, _nan_claim, _all_empty])
+def test_proofs_of_nothing_are_rejected(
+    tamper: Callable[[Content], None], proven: tuple[Path, Network, LinfBall, Proof], tmp_path: Path
+) -> None:
+    content = _read(proven[0])
+    tamper(content)
+    np.savez(tmp_path / "bad.npz", **content)
+    with pytest.raises(RejectedProofError):
+        check_proof(tmp_path / "bad.npz", proven[1])
 
 
 def test_coverage_is_never_claimed_wrongly() -> None:

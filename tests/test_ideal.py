@@ -137,9 +137,9 @@ def test_published_network_passes_the_barrier(data_dir: Path) -> None:
 def test_the_finder_agrees_with_trying_every_subset(rng: np.random.Generator) -> None:
     """The linear-time choice of I is the most violated of all 2ⁿ subsets."""
     network = random_dense_network(rng, (4, 1, 2))
-    layer = network.layers[0]
+    layer = Dense(network.layers[0].weight, [0.1])
+    network = Network([layer, *network.layers[1:]])
     ball = LinfBall(np.zeros(4), eps=1.0)
-    layer.bias[0] = 0.1
     layout = build_template(network, ball, layer_bounds(network, ball)).layout
     assert layout.count == 1
     w, b = layer.weight[0], layer.bias[0]

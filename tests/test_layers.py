@@ -163,8 +163,8 @@ def test_convolution_agrees_with_torch(geometry: dict[str, object], rng: np.rand
     conv = random_conv(rng, geometry)
     twin = torch.nn.Conv2d(4, 8, (3, 2), **geometry, dtype=torch.float64)
     with torch.no_grad():
-        twin.weight.copy_(torch.as_tensor(conv.weight))
-        twin.bias.copy_(torch.as_tensor(conv.bias))
+        twin.weight.copy_(torch.tensor(conv.weight))
+        twin.bias.copy_(torch.tensor(conv.bias))
         images = rng.normal(size=(3, *SHAPE))
         expected = twin(torch.as_tensor(images)).numpy()
     assert expected.shape[1:] == conv.output_shape

@@ -91,10 +91,10 @@ def test_maps_with_an_error_of_their_own_are_charged_for_it() -> None:
     layer = Dense([[1.0]], [-1e-3])
     network = Network([layer])
     assert replay_margins(network, [[1.0]], [[1e-3]])[1][0, 0] == 0.0
-    layer.column_error, layer.bias_error = np.array([1e-3]), 1e-4
-    upper = replay_margins(network, [[1.0]], [[1e-3]])[1][0, 0]
+    loose = layer.with_error(np.array([1e-3]), 1e-4)
+    upper = replay_margins(Network([loose]), [[1.0]], [[1e-3]])[1][0, 0]
     assert 1e-4 + 1e-6 <= upper <= 1.1e-4 + 1e-5
-    deeper = Network([layer, Dense([[5.0]], [0.0])])
+    deeper = Network([loose, Dense([[5.0]], [0.0])])
     assert replay_margins(deeper, [[1.0]], [[2e-3]])[1][0, 0] >= 5 * (1e-3 + 2e-6 + 1e-4)
 
 

@@ -10,6 +10,8 @@ The ball is a set of real points; its ends x ± ε are seldom floats. Bounds tak
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from toolkit.arguments import EPS_HINT, number_array, real_number, shown, whole_number
 
 FloatArray = NDArray[np.float64]
 
@@ -71,14 +75,14 @@ class LinfBall:
     shape: tuple[int, ...] = ()
 
     def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
-        given = np.array(center, dtype=np.float64)
+        given = number_array("center", center)
         flat = given.ravel()
         if flat.size == 0:
             raise ValueError("center must have at least one entry, got none")
         if not np.all(np.isfinite(flat)):
             where = int(np.flatnonzero(~np.isfinite(flat))[0])
             raise ValueError(f"center must be finite, got {flat[where]} at index {where}")
-        eps = float(eps)
+        eps = float(real_number("eps", eps, hint=EPS_HINT))
         if not (np.isfinite(eps) and eps >= 0):
             raise ValueError(f"eps must be finite and ≥ 0, got {eps}")
         flat.setflags(write=False)
@@ -94,9 +98,9 @@ class LinfBall:
 
     @staticmethod
     def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
-        if np.shape(domain) != (2,):
-            raise ValueError(f"domain must be (low, high), got {domain!r}")
-        low, high = float(domain[0]), float(domain[1])
+        if not (isinstance(domain, Sequence) or hasattr(domain, "shape")) or np.shape(domain) != (2,):
+            raise ValueError(f"domain must be (low, high), got {shown(domain)}")
+        low, high = (float(real_number("domain", end)) for end in domain)
         if not low < high:
             raise ValueError(f"domain must have low < high, got ({low}, {high})")
         outside = np.flatnonzero((center < low) | (center > high))
@@ -112,6 +116,13 @@ class LinfBall:
     def size(self) -> int:
         """Number of input coordinates n."""
         return int(self.center.size)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over centre, ε and domain: equal digests are the same set."""
+        state = hashlib.sha256(self.center.tobytes())
+        state.update(json.dumps([self.eps, self.domain]).encode())
+        return state.hexdigest()
 
     @cached_property
     def lower(self) -> FloatArray:
@@ -151,33 +162,35 @@ class LinfBall:
         return np.where(checked > 0, self.inner_lower, np.where(checked < 0, self.inner_upper, self.center))
 
     def _checked_rows(self, rows: ArrayLike) -> FloatArray:
-        checked = np.atleast_2d(np.asarray(rows, dtype=np.float64))
+        checked = np.atleast_2d(number_array("rows", rows))
         if checked.shape[-1] != self.size:
             raise ValueError(f"rows must have {self.size} columns, got shape {checked.shape}")
         return checked
 
     def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
         """Whether the point lies in the ball and domain in exact arithmetic, or within `tolerance` of its floats."""
-        flat = np.asarray(point, dtype=np.float64).ravel()
+        flat = number_array("point", point).ravel()
         if flat.size != self.size:
             raise ValueError(f"point must have {self.size} entries, got {flat.size}")
         return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))
 
     def project(self, points: ArrayLike) -> FloatArray:
         """The nearest float point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
-        given = np.asarray(points, dtype=np.float64)
+        given = number_array("points", points)
         if given.shape[-1:] != (self.size,):
             raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
         return np.clip(given, self.inner_lower, self.inner_upper)
 
     def sample(self, count: int, seed: int = 0) -> FloatArray:
         """`count` points drawn uniformly from the ball and domain, shape (count, n)."""
+        count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
         draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
         return self.project(draws)  # uniform rounds, and may leave the ball by one unit in the last place
 
     def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
         """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""
         if count is not None:
+            count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
             bits = np.random.default_rng(seed).integers(0, 2, (count, self.size))
         elif self.size <= 16:
             bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1

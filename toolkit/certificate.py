@@ -29,8 +29,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.balls import FloatArray
+from toolkit.float_error import SAFETY, gamma, row_norms
 from toolkit.problem import BoolArray, Problem
-from toolkit.rounding import SAFETY, Ledger, Region, gamma, outward, region_of, row_norms
+from toolkit.rounding import OPERATIONS, Ledger, Region, outward, region_of
 
 CHORD = np.nan  # in place of a multiplier: λ = s·ν with s = u/(u − l)
 
@@ -72,7 +73,7 @@ def derive_cuts(region: Region, neurons: Any, members: Any) -> Cuts:
     rows[place, inputs + np.asarray(neurons, dtype=np.int64)] += 1.0
     reach = np.concatenate([np.maximum(np.abs(low[:inputs]), np.abs(high[:inputs])), high[inputs:]])
     size = SAFETY * (np.abs(rows) @ reach + 2.0 * np.abs(fixed) + np.abs(free))
-    slope = fixed + free
+    slope = fixed + free  # one rounding, relative to the sum
     return Cuts(sp.csr_array(rows), fixed, slope + UNIT_SLACK * np.abs(slope), np.asarray(neurons), size)
 
 
@@ -121,7 +122,7 @@ def certified_bounds(
 
     rows: (m, outputs). multipliers: λ of the unstable neurons, (m, N); CHORD for the dual rung's own. phases: −1 free,
     0 inactive, 1 active, (m, N), None = all free. cuts with weights μ ≥ 0 (m, cuts), scipy.sparse; negative ones are
-    taken as 0. Infinite or absent numbers give −inf, never an error.
+    taken as 0. Infinite or absent numbers, and sums that overflow, give −inf, never an error.
     """
     dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
@@ -152,7 +153,9 @@ class _Walk:
         )
         self.indicator = np.asarray((weights @ owner).todense(), dtype=np.float64)
         self.value = self.value + weights @ cuts.constant
-        self.ledger.error = self.ledger.error + gamma(cuts.slope.size + 128) * SAFETY * (weights @ cuts.size)
+        # a cut's terms are summed over the cuts, and what goes to a and the constant over all neurons and maps as well
+        terms = cuts.slope.size + self.region.count + 2 * OPERATIONS + 8 * len(self.region.maps)
+        self.ledger.error = self.ledger.error + gamma(terms) * SAFETY * (weights @ cuts.size)
 
     def run(self) -> FloatArray:
         region, multipliers = self.region, self.rows
@@ -188,7 +191,8 @@ class _Walk:
             self.ledger.terms(k + 1, arriving)
         low, high = region.lower[k][chosen], region.upper[k][chosen]
         given = self.given[:, own]
-        taken = np.where(np.isnan(given), arriving * (high / (high - low)), given)
+        half = 0.5 * high  # u − l may overflow where u and l do not
+        taken = np.where(np.isnan(given), arriving * (half / (half - 0.5 * low)), given)
         self.ledger.terms(k + 1, taken)
         rest = 0.0 if self.indicator is None else self.indicator[:, own]
         active = rest + np.minimum(0.0, (arriving - taken) * high)

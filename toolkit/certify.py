@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from toolkit.arguments import class_label, instance, names, optional_number, real_number
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layer_bounds import layer_bounds
 from toolkit.network import Network
@@ -125,7 +126,12 @@ def certify(
     bounds, by their multipliers. Trusted: a MILP solver's bound where settings.rigorous is False. Raises ValueError
     for an unknown rung, a label out of range, no targets, or shapes that do not fit.
     """
-    climb = _Climb(network, ball, label, targets, bounds, tighten, settings or Settings(), time_limit, tolerance)
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    label, ladder = class_label("label", label, network.output_size), names("ladder", ladder, empty=False)
+    bounds, tighten = names("bounds", bounds, empty=False), names("tighten", tighten)
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    time_limit, tolerance = optional_number("time_limit", time_limit), real_number("tolerance", tolerance)
+    climb = _Climb(network, ball, label, targets, bounds, tighten, settings, time_limit, tolerance)
     return climb.run(ladder, known or {})
 
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from toolkit.arguments import check_labels, instance, optional_number, real_number, whole_numbers
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certify import LADDER, certify
 from toolkit.data import Dataset, LabelArray
-from toolkit.executors import run_calls
+from toolkit.executors import check_workers, run_calls
 from toolkit.images import check_fits
 from toolkit.network import Network
-from toolkit.problem import Settings, Verdict
-from toolkit.rungs import get_rung
+from toolkit.problem import Settings, Side, Verdict
+from toolkit.rungs import get_rungs
 from toolkit.verdict import TOLERANCE
 
 LARGEST_CHUNK = 16  # samples a process is handed at a time
@@ -50,16 +51,8 @@ def certify_samples(
     progress: called with each row as it is finished. A sample that raises gets verdict MAYBE and the error as message.
     Raises ValueError for an unknown rung, a sample outside the data set or a network that does not take its images.
     """
-    for name in (*plan.ladder, *plan.bounds, *plan.tighten):
-        get_rung(name)
-    for sample in samples:
-        if not 0 <= sample < len(data):
-            raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
-    if data.features.shape[1] != network.input_size:
-        raise ValueError(
-            f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
-        )
-    check_fits(data.shape, network.input_shape)
+    workers, samples = check_workers(workers), whole_numbers("samples", samples)
+    check_batch(network, data, samples, plan)
     size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
     chunks = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
     calls = [(network, data.features[chunk], data.labels[chunk], chunk, plan) for chunk in chunks]
@@ -70,6 +63,31 @@ def certify_samples(
             if progress is not None:
                 progress(row)
     return pd.DataFrame(rows).sort_values("sample", ignore_index=True) if rows else pd.DataFrame()
+
+
+def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: BatchPlan) -> None:
+    """Raises ValueError, before any work, for whatever would fail for every sample or should not have been asked."""
+    instance("network", network, Network)
+    instance("data", data, Dataset)
+    instance("plan", plan, BatchPlan)
+    instance("settings", plan.settings, Settings)
+    optional_number("time_limit", plan.time_limit, above=0)
+    real_number("tolerance", plan.tolerance, 0)
+    get_rungs("ladder", plan.ladder)
+    for name in (*get_rungs("bounds", plan.bounds), *get_rungs("tighten", plan.tighten, empty=True)):
+        if name.side is Side.UPPER:
+            raise ValueError(f"rung {name.name!r} gives upper bounds only and cannot bound layers")
+    for sample in samples:
+        if not 0 <= sample < len(data):
+            raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
+    if data.features.shape[1] != network.input_size:
+        raise ValueError(
+            f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
+        )
+    check_fits(data.shape, network.input_shape)
+    check_labels(data.labels[list(samples)], network.output_size, data.name)
+    for sample in samples:
+        LinfBall(data.features[sample], plan.eps, plan.domain)
 
 
 def certify_rows(

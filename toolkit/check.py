@@ -3,14 +3,15 @@
 1. Network and ball have the digests in the file. 2. l,u hold, layer by layer: by the certified bound of certificate.py
 at the dual rung's multipliers, or at stored ones. 3. Every target's leaves cover all activation patterns: they form a
 binary tree. 4. Every leaf's bound reaches the claim, or proves the leaf empty; cuts are derived again from the
-network, never read. Shares with the search only certificate.py, rounding.py and what removes inactive neurons.
+network, never read. Shares with the search only certificate.py, rounding.py and what removes inactive neurons. A key
+that is not used, or an array of another kind, rejects the file (proof_file.py).
 
 Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py states it.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.alive import restrict_to_alive
+from toolkit.arguments import instance
+from toolkit.arrays import ArchiveError, open_archive
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.certificate import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.network import Network
 from toolkit.problem import ReluBounds
+from toolkit.proof_file import LIMIT, RATIO, read_arrays, read_header
 from toolkit.rounding import Region, make_region
 
 FORMAT = 1
@@ -35,30 +39,52 @@ class RejectedProofError(ValueError):
 
 @dataclass(frozen=True)
 class Checked:
-    """What a verified proof states: F_label − F_t ≥ claims[t] on the ball."""
+    """What a verified proof states: F_label − F_t ≥ claims[t] on the ball, of a network with this many classes."""
 
     ball: LinfBall
     label: int
     claims: dict[int, float]
     leaves: int
+    classes: int
 
     @property
     def positive(self) -> bool:
         """Whether all classes but the label were shown to lose: no adversarial example in the ball."""
-        return min(self.claims.values(), default=-1.0) > 0
+        return no_class_wins(self.label, self.classes, self.claims)
+
+    def require(self, center: Any = None, eps: float | None = None, label: int | None = None) -> None:
+        """Raise RejectedProofError unless the proof is about this centre, ε and class (None: not asked)."""
+        if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
+            raise RejectedProofError("the ball's centre is not the image")
+        if eps is not None and float(eps) != self.ball.eps:
+            raise RejectedProofError(f"the proof is about ε = {self.ball.eps}, not {float(eps)}")
+        if label is not None and label != self.label:
+            raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
+
+
+def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool:
+    """Whether there is a claim > 0 for every class but the label, and at least one."""
+    others = set(range(classes)) - {label}
+    return bool(others) and set(claims) == others and all(claim > 0 for claim in claims.values())
 
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
+    instance("network", network, Network)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            content = {name: archive[name] for name in archive.files}
-        header = json.loads(str(content["header"]))
+        with open_archive(path, LIMIT, RATIO) as archive:
+            header = read_header(archive)
+            _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
+            _require(header["network"] == network.digest, "the network has another digest than the proof's")
+            content = read_arrays(archive, network.input_size, network.relu_sizes, header["targets"])
         return _Check(network, header, content).run()
-    except (RejectedProofError, FileNotFoundError):
+    except ArchiveError as error:
+        raise RejectedProofError(f"malformed: {error}") from None
+    except (RejectedProofError, OSError):
         raise
-    except Exception as error:  # a damaged file surfaces as anything from zlib.error to IndexError
-        raise RejectedProofError(f"malformed: {type(error).__name__}: {str(error).splitlines()[:1]}") from None
+    except Exception as error:  # numbers that fit each other as little as IndexError and OverflowError say
+        reason = (str(error).splitlines() or ["no message"])[0][:200]
+        raise RejectedProofError(f"malformed: {type(error).__name__}: {reason}") from None
 
 
 def _require(condition: bool, reason: str) -> None:
@@ -72,10 +98,11 @@ class _Check:
         _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
         _require(header["network"] == network.digest, "the network has another digest than the proof's")
         self.ball = LinfBall(self._floats("center", (network.input_size,)), header["eps"], header["domain"])
-        _require(header["ball"] == _digest(self.ball), "the ball has another digest than the proof's")
+        _require(header["ball"] == self.ball.digest, "the ball has another digest than the proof's")
         self.label, self.targets = int(header["label"]), [int(t) for t in header["targets"]]
         classes = range(network.output_size)
         _require(self.label in classes and set(self.targets) <= set(classes) - {self.label}, "no such class")
+        _require(bool(self.targets), "it names no target, so it states nothing")
         _require(len(header["claims"]) == len(self.targets) == len(set(self.targets)), "one claim per target needed")
 
     def run(self) -> Checked:
@@ -90,7 +117,7 @@ class _Check:
         for target, claim in zip(self.targets, self.header["claims"], strict=True):
             leaves += self._check_target(region, target, float(claim))
         claims = dict(zip(self.targets, map(float, self.header["claims"]), strict=True))
-        return Checked(self.ball, self.label, claims, leaves)
+        return Checked(self.ball, self.label, claims, leaves, self.network.output_size)
 
     def _floats(self, name: str, shape: tuple[int, ...], kind: str = "f") -> Any:
         array = self.content.get(name)
@@ -150,6 +177,7 @@ class _Check:
         _require(bool(np.all(np.diff(ends) >= 0)), f"{name}.ends must not fall")
         _require(bool(np.all((cuts >= 0) & (cuts < self.cut_neurons.size))), f"{name}.cuts out of range")
         _require(bool(np.all(np.isin(phases, (-1, 0, 1)))), f"{name}.phases must be −1, 0 or 1")
+        _require(not empty.all(), f"every leaf of target {target} is said to be empty, but the ball is not")
         _require(_covers(phases), f"the leaves of target {target} do not cover every case")
         row = np.zeros((1, self.network.output_size))
         row[0, self.label], row[0, target] = 1.0, -1.0
@@ -201,11 +229,3 @@ def _covers(phases: Any) -> bool:
             chosen = phases[leaves, neuron] == phase
             waiting.append((leaves[chosen], rest[chosen]))
     return True
-
-
-def _digest(ball: LinfBall) -> str:
-    import hashlib
-
-    state = hashlib.sha256(np.ascontiguousarray(ball.center).tobytes())
-    state.update(json.dumps([ball.eps, ball.domain]).encode())
-    return state.hexdigest()

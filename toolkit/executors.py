@@ -8,37 +8,32 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
-import multiprocessing
 import os
-import pickle
 import queue
-import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, ParamSpec, TypeVar
 
-from threadpoolctl import threadpool_limits
+from toolkit.arguments import whole_number
+from toolkit.workers import (
+    WORKER_NAME,
+    WorkerDiedError,
+    WorkerStartError,
+    check_main_guard,
+    ending,
+    start_context,
+    start_error,
+    start_shielded,
+    work,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-
-@functools.cache
-def limit_blas_threads() -> Any:
-    """One BLAS thread in this process, for good: work is parallel over processes."""
-    return threadpool_limits(1)
-
-
-class WorkerDiedError(BrokenExecutor):
-    """The process that ran a task ended before the task did."""
 
 
 class TaskTimeoutError(TimeoutError):
@@ -62,18 +57,20 @@ class ProcessExecutor(Executor):
     """Local worker processes, each with its own queue thread here, one BLAS thread each.
 
     workers: how many. task_limit: seconds after which a task's process is killed and its future raises
-    TaskTimeoutError. initializer: called once in every new process. Workers ignore SIGINT and SIGTERM, which are the
-    driver's to answer, and end when the driver's process does.
+    TaskTimeoutError. initializer: called once in every new process. SIGINT, SIGTERM and SIGHUP do not reach workers,
+    nor the solvers in them: they are the driver's to answer. Workers end when the driver's process does.
+
+    Raises MissingGuardError in a script without an `if __name__ == "__main__":` guard.
     """
 
     def __init__(
         self, workers: int, task_limit: float | None = None, initializer: Callable[[], object] | None = None
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be ≥ 1, got {workers}")
+        workers = check_workers(workers)
+        check_main_guard()
         self.workers, self.task_limit, self._initializer = workers, task_limit, initializer
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._context = _start_context()
+        self._context = start_context()
         self._starting = threading.Lock()
         self._processes: dict[int, BaseProcess] = {}
         self._closed = self._killed = False
@@ -141,15 +138,16 @@ class ProcessExecutor(Executor):
             if self._killed:
                 raise WorkerDiedError("workers were told to end at once")
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_work, args=(theirs, self._initializer))  # type: ignore[attr-defined]
-            process.start()
+            given = (theirs, self._initializer)
+            process = self._context.Process(target=work, args=given, name=WORKER_NAME)  # type: ignore[attr-defined]
+            start_shielded(process)
             theirs.close()
             self._processes[place] = process
         try:
             ours.recv()  # imports are over: what follows is the task's own time
         except (EOFError, ConnectionError):
             process.join()
-            raise WorkerDiedError(f"worker process {_ending(process.exitcode)} before its first task") from None
+            raise start_error(process.exitcode) from None
         return process, ours
 
     def _call(self, process: BaseProcess, connection: Connection, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -162,55 +160,10 @@ class ProcessExecutor(Executor):
             done, value = connection.recv()
         except (EOFError, ConnectionError):
             process.join()
-            raise WorkerDiedError(f"worker process {_ending(process.exitcode)}") from None
+            raise WorkerDiedError(f"worker process {ending(process.exitcode)}") from None
         if not done:
             raise value
         return value  # type: ignore[no-any-return]
-
-
-def _ending(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"ended with exit code {exitcode}"
-
-
-def _start_context() -> BaseContext:
-    """forkserver where it is safe, with the slow imports done once; else spawn."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.sweep.compute"])
-    return context
-
-
-def _work(connection: Connection, initializer: Callable[[], object] | None) -> None:
-    """A worker's life: calls come in, results go out, until the driver closes the pipe or dies."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    limit_blas_threads()
-    if initializer is not None:
-        initializer()
-    connection.send("ready")
-    with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            fn, args = connection.recv()
-            try:
-                answer = (True, fn(*args))
-            except Exception as error:
-                answer = (False, error)
-            try:
-                connection.send(answer)
-            except (TypeError, AttributeError, pickle.PicklingError) as error:
-                connection.send((False, RuntimeError(f"the task's answer cannot be sent back: {error}")))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 @contextlib.contextmanager
@@ -228,6 +181,15 @@ def one_thread_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def check_workers(workers: object) -> int:
+    """The number of processes asked for. Raises ValueError for anything but a whole number ≥ 1, and MissingGuardError
+    in a script whose work would begin anew in every worker, so that it begins in none."""
+    count = whole_number("workers", workers, 1)
+    if count > 1:
+        check_main_guard()
+    return count
+
+
 def usable_cpus() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -240,8 +202,12 @@ def run_calls(
 
     When the iteration is left (Ctrl-C, an error), calls not begun are dropped and those in other processes ended, since
     nobody would see their results. function: at module level if workers > 1, so that it can run in another process.
+    Raises KeyboardInterrupt where a call was interrupted, wherever it ran; WorkerStartError where workers cannot start,
+    MissingGuardError for want of an `if __name__ == "__main__":` guard.
     """
-    if workers == 1:
+    check_workers(workers)
+    workers = min(workers, len(calls))
+    if workers <= 1:
         serial = SerialExecutor()
         for call in calls:
             yield call, serial.submit(function, *call)
@@ -250,6 +216,8 @@ def run_calls(
     try:
         futures = {executor.submit(function, *call): call for call in calls}
         for future in as_completed(futures):
+            if isinstance(error := future.exception(), KeyboardInterrupt | WorkerStartError):
+                raise error
             yield futures.pop(future), future
     except BaseException:
         executor.kill()

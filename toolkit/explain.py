@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.arguments import instance
 from toolkit.problem import Bound
 
 SLACK_TOLERANCE = 1e-6
@@ -32,6 +33,7 @@ class Equality:
 
 def explain_equality(bound: Bound, tolerance: float = SLACK_TOLERANCE) -> Equality:
     """Read the slack of an `lp` or `ideal` bound; raises ValueError for a bound that has none."""
+    instance("bound", bound, Bound)
     if bound.slack is None:
         raise ValueError("only bounds from lp and ideal carry a slack; this one has none")
     count = int(bound.slack.size)

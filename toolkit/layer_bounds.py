@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.arguments import instance, names
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray
 from toolkit.network import Network
-from toolkit.problem import Problem, ReluBounds, Rung, Settings, Side
+from toolkit.problem import Problem, ReluBounds, Rung, Settings, Side, region_digest
 from toolkit.rungs import get_rung
 
-CROSSING_TOLERANCE = 1e-6
+CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 CHUNK = 8  # neurons between two looks at the clock
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
 
@@ -35,27 +36,32 @@ def layer_bounds(
     """l and u of every ReLU input over the ball by a chain of rungs.
 
     Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds; certified (in real arithmetic) if
-    every rung of the chain certifies. deadline: time.perf_counter() after
+    every rung of the chain certifies; marked with the region they hold on. deadline: time.perf_counter() after
     which rungs that solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises ValueError for
-    an unknown rung, an empty chain, or an attack in the chain (it bounds from the other side).
+    an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u: then a rung has
+    said something false.
     """
-    chain = [get_rung(name) for name in rungs]
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    chain = [get_rung(name) for name in names("rungs", rungs)]
     if not chain:
         raise ValueError("rungs must name at least one rung, got none")
     for rung in chain:
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
-    settings = settings or Settings()
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    certified = all(rung.certifies for rung in chain)
+    used = tuple(rung.name for rung in chain)
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
+    region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k in range(len(network.relu_sizes)):
-        known = ReluBounds(tuple(lower), tuple(upper))
+        cut = network.cut(k)
+        known = ReluBounds(tuple(lower), tuple(upper), used, certified, region_digest(cut, ball))
         first = [get_rung("interval")]
-        low, high = _bound_layer(network.cut(k), ball, known, chain if k else first, settings, progress, deadline)
+        low, high = _bound_layer(cut, ball, known, chain if k else first, settings, progress, deadline)
         lower.append(low)
         upper.append(high)
-    certified = all(rung.certifies for rung in chain)
-    return ReluBounds(tuple(lower), tuple(upper), tuple(rung.name for rung in chain), certified)
+    return ReluBounds(tuple(lower), tuple(upper), used, certified, region)
 
 
 @dataclass
@@ -97,18 +103,32 @@ def _bound_layer(
             low, high = rung.neuron_ranges(problem, some)
             box.low[some] = np.maximum(box.low[some], low)
             box.high[some] = np.minimum(box.high[some], high)
-        _uncross(box, rung)
+        _check_order(box, rung, problem, chain)
         if progress is not None:
             progress(len(known), rung.name, int(tried.size), int(tried.size - box.unstable().size))
     return box.low, box.high
 
 
-def _uncross(box: _Box, rung: Rung) -> None:
-    """Swap l and u where two tight bounds of a nearly constant neuron crossed by rounding; refuse more than that."""
+def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung]) -> None:
+    """Where l > u one of two claims is false. Raise ValueError; but where rungs only claim to hold within a solver's
+    tolerance, and l and u crossed by no more, take the interval that holds both ends."""
     crossed = np.flatnonzero(box.low > box.high)
-    low, high = box.low[crossed], box.high[crossed]
-    wrong = np.flatnonzero(low - high > CROSSING_TOLERANCE * (1.0 + np.abs(low)))
+    if not crossed.size:
+        return
+    certified = all(one.certifies for one in chain)
+    allowed = 0.0 if certified else CROSSING_TOLERANCE * _scales(problem)[crossed]
+    wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
     if wrong.size:
         i = int(crossed[wrong[0]])
-        raise ValueError(f"rung {rung.name!r} bounds neuron {i} by l = {box.low[i]} > u = {box.high[i]}")
-    box.low[crossed], box.high[crossed] = high, low
+        word = "certified bounds" if certified else "bounds"
+        raise ValueError(f"rung {rung.name!r} gives {word} l = {box.low[i]} > u = {box.high[i]} of neuron {i}")
+    box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
+
+
+def _scales(problem: Problem) -> FloatArray:
+    """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
+    ball, last = problem.ball, problem.network.layers[-1]
+    size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
+    if problem.relu_bounds.upper:
+        size = np.maximum(problem.relu_bounds.upper[-1], 0.0)
+    return np.asarray(abs(last.to_sparse()) @ size + np.abs(last.bias_vector), dtype=np.float64)

@@ -1,12 +1,17 @@
 """Affine maps x ↦ Wx + b on flat vectors: dense, convolutional, channel-wise and sparse.
 
 Every map has `forward`, `adjoint` (ν ↦ Wᵀν, the backward step of every dual bound) and `to_sparse`. Vectors are flat
-(C order over channels, height, width); leading axes are batch axes. Weights are float64 numpy arrays for certifying;
-Dense and Conv2d also hold torch tensors unchanged, so that training runs the same bounds and keeps gradients.
+(C order over channels, height, width); leading axes are batch axes. Weights are float64 numpy arrays for certifying,
+copied and read-only, so that what was computed from them stays true; Dense and Conv2d also hold torch tensors
+unchanged, so that training runs the same bounds and keeps gradients.
+
+A map made from others by arithmetic (merging, normalisation) carries the error of its float weights against the real
+map it stands for: `column_error`, `bias_error` (weight_error.py). A certificate covers both.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,43 +23,149 @@ import scipy.sparse as sp
 from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.arguments import whole_number, whole_numbers
+from toolkit.float_error import SAFETY, TINY, gamma, norm
+from toolkit.weight_error import SMALLEST, column_norms, merged_error, power_of_two, product_error, sum_error
+
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 Shape = tuple[int, int, int]
+_ROUNDED = gamma(4)  # relative error of a quotient, its divisor's root and sum
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
 
 
+def exact_float64(name: str, values: Any) -> FloatArray:
+    """A float64 copy of real numbers; ValueError for any other dtype and for numbers that float64 would round."""
+    given = np.asarray(values)
+    if given.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be real numbers, got dtype {given.dtype}")
+    with np.errstate(over="ignore"):
+        array = np.array(given, dtype=np.float64)
+    if given.dtype.kind == "f" and given.dtype.itemsize > 8:
+        rounded = (array.astype(given.dtype) != given) & ~np.isnan(given)
+    elif given.dtype.kind in "iu" and given.dtype.itemsize == 8:
+        rounded = np.zeros(given.shape, dtype=np.bool_)
+        for index in np.argwhere(np.abs(array) >= 2.0**53):
+            rounded[tuple(index)] = int(array[tuple(index)]) != int(given[tuple(index)])
+    else:
+        return array
+    if rounded.any():
+        where = tuple(int(i) for i in np.argwhere(rounded)[0])
+        raise ValueError(f"{name} must fit into float64 exactly, got {given[where]} ({given.dtype}) at index {where}")
+    return array
+
+
+def read_only(array: Any) -> Any:
+    """The array itself, no longer writable."""
+    array.setflags(write=False)
+    return array
+
+
 def _checked(name: str, values: Any, ndim: int | tuple[int, ...]) -> Any:
-    """Values as finite float64 numpy (torch tensors pass unchanged), with the number of axes checked."""
-    array = values if is_torch_array(values) else np.asarray(values, dtype=np.float64)
+    """Values as finite float64 numpy of their own, read-only (torch tensors pass unchanged), axes checked."""
+    array = values if is_torch_array(values) else exact_float64(name, values)
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if array.ndim not in allowed:
         raise ValueError(f"{name} must have {' or '.join(map(str, allowed))} axes, got shape {tuple(array.shape)}")
-    if not is_torch_array(array) and not np.all(np.isfinite(array)):
+    if is_torch_array(array):
+        return array
+    if not np.all(np.isfinite(array)):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} must be finite, got {array[where]} at index {where}")
-    return array
+    return read_only(array)
+
+
+def _canonical(matrix: Any) -> Any:
+    """A CSR copy with sorted, single entries, read-only; ValueError where the same entry is given twice."""
+    if not sp.issparse(matrix):
+        matrix = sp.csr_array(exact_float64("Sparse matrix", matrix))
+    if matrix.format in ("csr", "csc", "bsr"):
+        matrix.check_format(full_check=True)  # indices outside the shape would be read as memory
+    entries = matrix.tocoo()
+    data = _checked("Sparse matrix", entries.data, 1)
+    whole = sp.csr_array((data, entries.coords), shape=matrix.shape)
+    whole.sum_duplicates()
+    if whole.nnz != data.size:
+        raise ValueError(f"Sparse matrix must give every entry once, got {data.size - whole.nnz} entries again")
+    return _frozen_matrix(whole)
+
+
+def _frozen_matrix(matrix: Any) -> Any:
+    matrix.sort_indices()
+    for part in (matrix.data, matrix.indices, matrix.indptr):
+        read_only(part)
+    return matrix
 
 
 def _zeros(like: Any, size: int) -> Any:
     """Zeros of the library, dtype and device of `like`."""
-    return like.new_zeros(size) if is_torch_array(like) else np.zeros(size)
+    return like.new_zeros(size) if is_torch_array(like) else read_only(np.zeros(size))
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(pair) != 2 or any(int(v) < least for v in pair):
-        raise ValueError(f"{name} must be an integer ≥ {least} or two of them, got {value!r}")
-    return int(pair[0]), int(pair[1])
+    given = (value, value) if np.ndim(value) == 0 else value
+    try:
+        first, second = whole_numbers(name, given, least)
+    except ValueError:
+        raise ValueError(f"{name} must be an integer ≥ {least} or two of them, got {value!r}") from None
+    return first, second
+
+
+def _image_shape(shape: object) -> Shape:
+    found = whole_numbers("shape", shape, 1)
+    if len(found) != 3:
+        raise ValueError(f"shape must be (channels, height, width), got {found}")
+    return found[0], found[1], found[2]
 
 
 class AffineMap(ABC):
-    """An affine map on flat vectors; `bias` has shape (output_size,) once `bias_vector` is read."""
+    """An affine map on flat vectors; `bias` has shape (output_size,) once `bias_vector` is read.
+
+    column_error: ‖ΔW_:j‖₂ per input, at most, shape (input_size,), None where W is exact; bias_error: ‖Δb‖₂, at most:
+    the real map is x ↦ (W + ΔW)x + b + Δb. Attributes are set once.
+    """
 
     input_size: int
     output_size: int
     column_error: FloatArray | None = None
     bias_error: float = 0.0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.{name} is set once; make another map instead")
+        object.__setattr__(self, name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled and deep copies are read-only as well."""
+        self.__dict__.update(state)
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                read_only(value)
+            elif sp.issparse(value):
+                _frozen_matrix(value)
+
+    def with_error(self, column_error: Any, bias_error: float) -> AffineMap:
+        """The same map with these errors in place of its own; column_error: shape (input_size,), or None for zeros.
+
+        Raises ValueError for another shape, and for numbers that are negative or NaN.
+        """
+        columns = None if column_error is None else exact_float64("column_error", column_error)
+        if columns is not None and (columns.shape != (self.input_size,) or not np.all(columns >= 0)):
+            raise ValueError(f"column_error must be {self.input_size} numbers ≥ 0, got shape {columns.shape}")
+        if not bias_error >= 0:
+            raise ValueError(f"bias_error must be ≥ 0, got {bias_error}")
+        twin = copy.copy(self)
+        exact = columns is None or not columns.any()
+        twin.__dict__["column_error"] = None if exact else read_only(columns)
+        twin.__dict__["bias_error"] = float(bias_error)
+        return twin
+
+    def rounded(self, weight: int, bias: int) -> AffineMap:
+        """The same map, whose every weight and bias has been rounded so often (after arithmetic that made them)."""
+        own = np.zeros(self.input_size) if self.column_error is None else self.column_error
+        columns = SAFETY * (own + gamma(weight) * column_norms(self.to_sparse()) + (TINY if weight else 0.0))
+        constant = gamma(bias) * norm(self.bias_vector) + (TINY if bias else 0.0)
+        return self.with_error(columns, SAFETY * (self.bias_error + constant))
 
     @property
     @abstractmethod
@@ -99,7 +210,14 @@ class AffineMap(ABC):
         matrix = matrix if outputs is None else matrix[outputs]
         matrix = matrix if inputs is None else matrix[:, inputs]
         bias = self.bias_vector
-        return Sparse(matrix, bias if outputs is None else bias[outputs])
+        return self._part(Sparse.of_parts(matrix, bias if outputs is None else bias[outputs]), inputs)
+
+    def _part(self, part: AffineMap, inputs: IndexArray | None) -> AffineMap:
+        """The part of this map with this map's errors, which are no less than its own."""
+        if self.column_error is None and not self.bias_error:
+            return part
+        columns = self.column_error if self.column_error is None or inputs is None else self.column_error[inputs]
+        return part.with_error(columns, self.bias_error)
 
 
 class Dense(AffineMap):
@@ -114,6 +232,14 @@ class Dense(AffineMap):
                 f"Dense bias must have shape ({self.output_size},) for weight {tuple(self.weight.shape)}, "
                 f"got {tuple(self.bias.shape)}"
             )
+
+    @classmethod
+    def of_parts(cls, weight: Any, bias: Any) -> Dense:
+        """A map with parts of another map's checked arrays, which nobody else can write."""
+        part = cls.__new__(cls)
+        part.weight, part.bias = read_only(weight), read_only(bias)
+        part.output_size, part.input_size = weight.shape
+        return part
 
     @property
     def bias_vector(self) -> Any:
@@ -133,22 +259,29 @@ class Dense(AffineMap):
 
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:
         weight = self.weight if outputs is None else self.weight[outputs]
-        return Dense(
-            weight if inputs is None else weight[:, inputs],
-            self.bias if outputs is None else self.bias[outputs],
-        )
+        weight = weight if inputs is None else weight[:, inputs]
+        bias = self.bias if outputs is None else self.bias[outputs]
+        part = Dense(weight, bias) if is_torch_array(weight) else Dense.of_parts(weight, bias)
+        return self._part(part, inputs)
 
 
 class Sparse(AffineMap):
     """x ↦ matrix·x + bias with a scipy.sparse matrix: what merging or restricting a convolution leaves."""
 
     def __init__(self, matrix: Any, bias: Any) -> None:
-        self.matrix = sp.csr_array(matrix)
-        _checked("Sparse matrix", self.matrix.data, 1)
+        self.matrix = _canonical(matrix)
         self.output_size, self.input_size = map(int, self.matrix.shape)
         self.bias = _checked("Sparse bias", bias, 1)
         if self.bias.shape != (self.output_size,):
             raise ValueError(f"Sparse bias must have shape ({self.output_size},), got {self.bias.shape}")
+
+    @classmethod
+    def of_parts(cls, matrix: Any, bias: Any) -> Sparse:
+        """A map with parts of another map's checked matrix and bias, which nobody else can write."""
+        part = cls.__new__(cls)
+        part.matrix, part.bias = _frozen_matrix(matrix), read_only(bias)
+        part.output_size, part.input_size = matrix.shape
+        return part
 
     @property
     def bias_vector(self) -> Any:
@@ -173,7 +306,7 @@ class ChannelAffine(AffineMap):
     def __init__(self, scale: Any, shift: Any, shape: Shape) -> None:
         self.scale = _checked("ChannelAffine scale", scale, 1)
         self.shift = _checked("ChannelAffine shift", shift, 1)
-        self.shape: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.shape: Shape = _image_shape(shape)
         if self.scale.shape != (shape[0],) or self.shift.shape != (shape[0],):
             raise ValueError(
                 f"ChannelAffine needs {shape[0]} scales and shifts for input shape {shape}, "
@@ -184,20 +317,42 @@ class ChannelAffine(AffineMap):
     @classmethod
     def batch_norm(cls, gamma: Any, beta: Any, mean: Any, variance: Any, eps: float, shape: Shape) -> ChannelAffine:
         """(x − mean)/√(variance + eps)·gamma + beta, as evaluation mode computes it."""
-        spread = np.asarray(variance, dtype=np.float64) + eps
-        if not np.all(spread > 0):
-            raise ValueError(f"variance + eps must be > 0, got {spread[~(spread > 0)][0]}")
-        scale = np.asarray(gamma, dtype=np.float64) / np.sqrt(spread)
-        return cls(scale, np.asarray(beta, dtype=np.float64) - scale * np.asarray(mean, dtype=np.float64), shape)
+        given = (gamma, beta, mean, variance)
+        names = ("batch_norm gamma", "beta", "mean", "variance")
+        gammas, betas, means, variances = (exact_float64(n, v) for n, v in zip(names, given, strict=True))
+        spread = variances + eps
+        allowed = (spread > 0) & np.isfinite(spread)
+        if not np.all(allowed):
+            raise ValueError(f"variance + eps must be > 0 and finite, got {spread[~allowed][0]}")
+        root = np.sqrt(spread)
+        scale = gammas / root
+        # exact where √(variance + eps) is a power of two; else three roundings: of the sum, the root and the quotient
+        plain = (sum_error(variances, np.float64(eps)) == 0) & power_of_two(root) & (root * root == spread)
+        plain &= np.abs(scale) >= SMALLEST
+        scale_error = np.where(plain | (gammas == 0), 0.0, _ROUNDED * np.abs(scale) + TINY)
+        product = scale * means
+        shift_error = scale_error * np.abs(means) + product_error(scale, means) + sum_error(betas, -product)
+        return cls(scale, betas - product, shape)._with_channel_error(scale_error, shift_error)
 
     @classmethod
     def normalize(cls, mean: Any, std: Any, shape: Shape) -> ChannelAffine:
         """(x − mean)/std per channel, with scalars spread over the channels."""
-        spread = np.broadcast_to(np.asarray(std, dtype=np.float64), (shape[0],))
-        centre = np.broadcast_to(np.asarray(mean, dtype=np.float64), (shape[0],))
+        spread = np.broadcast_to(exact_float64("std", std), (shape[0],))
+        centre = np.broadcast_to(exact_float64("mean", mean), (shape[0],))
         if not np.all(spread != 0):
             raise ValueError(f"std must be ≠ 0, got {spread.tolist()}")
-        return cls(1.0 / spread, -centre / spread, shape)
+        scale, shift = 1.0 / spread, -centre / spread
+        plain = power_of_two(spread) & (np.abs(scale) >= SMALLEST)
+        scale_error = np.where(plain, 0.0, _ROUNDED * np.abs(scale) + TINY)
+        plain &= np.abs(shift) >= SMALLEST
+        shift_error = np.where(plain | (centre == 0), 0.0, _ROUNDED * np.abs(shift) + TINY)
+        return cls(scale, shift, shape)._with_channel_error(scale_error, shift_error)
+
+    def _with_channel_error(self, scale_error: FloatArray, shift_error: FloatArray) -> ChannelAffine:
+        """With bounds of the error of every scale and shift."""
+        found = self.with_error(self._spread(scale_error), norm(self._spread(shift_error)))
+        assert isinstance(found, ChannelAffine)
+        return found
 
     def _spread(self, per_channel: Any) -> Any:
         return np.repeat(per_channel, self.shape[1] * self.shape[2])
@@ -234,11 +389,11 @@ class Conv2d(AffineMap):
         groups: int = 1,
     ) -> None:
         self.weight = _checked("Conv2d weight", weight, 4)
-        self.shape: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.shape: Shape = _image_shape(shape)
         self.stride = _pair("stride", stride, 1)
         self.padding = _pair("padding", padding, 0)
         self.dilation = _pair("dilation", dilation, 1)
-        self.groups = int(groups)
+        self.groups = whole_number("groups", groups, 1)
         out_channels, per_group, *kernel = map(int, self.weight.shape)
         if self.groups < 1 or per_group * self.groups != self.shape[0] or out_channels % self.groups:
             raise ValueError(
@@ -314,7 +469,7 @@ class Conv2d(AffineMap):
         data = np.broadcast_to(self.weight[..., None, None], full)[keep]
         matrix = sp.csr_array((data, (row, column)), shape=(self.output_size, self.input_size))
         matrix.sum_duplicates()
-        return matrix
+        return _frozen_matrix(matrix)
 
 
 def _select_rows(rows: Any, matrix: Any) -> Any:
@@ -335,13 +490,25 @@ def _apply_sparse(matrix: Any, x: Any) -> Any:
 
 
 def merge(first: AffineMap, second: AffineMap) -> AffineMap:
-    """The single affine map second∘first, kept in the most structured form that holds it exactly.
+    """The single affine map second∘first in the most structured form, with the error of its rounded weights.
 
     A channel-wise map before or after a Dense or Conv2d stays Dense or Conv2d; with zero padding the shift of a map
     before a Conv2d becomes a bias that differs from place to place. Everything else becomes Dense or Sparse.
     """
     if first.output_size != second.input_size:
         raise ValueError(f"cannot chain a map to {first.output_size} features into one from {second.input_size}")
+    merged = _merged(first, second)
+    if any(is_torch_array(layer.bias_vector) for layer in (first, second)):
+        return merged
+    return merged.with_error(*merged_error(_with_errors(first), _with_errors(second)))
+
+
+def _with_errors(layer: AffineMap) -> tuple[Any, FloatArray, FloatArray | None, float]:
+    weight = layer.weight if isinstance(layer, Dense) else layer.to_sparse()
+    return weight, layer.bias_vector, layer.column_error, layer.bias_error
+
+
+def _merged(first: AffineMap, second: AffineMap) -> AffineMap:
     bias = second.forward(first.bias_vector)
     if isinstance(first, ChannelAffine) and isinstance(second, ChannelAffine) and first.shape == second.shape:
         return ChannelAffine(first.scale * second.scale, second.scale * first.shift + second.shift, first.shape)

@@ -64,8 +64,9 @@ class Leaves:
     keep: hold every leaf for a proof; otherwise they are evaluated in batches and let go.
     """
 
-    def __init__(self, region: Region, row: FloatArray, store: CutStore, keep: bool = False) -> None:
-        self.region, self.row, self.store, self.keep = region, row, store, keep
+    def __init__(self, region: Region, row: Any, store: CutStore, keep: bool = False) -> None:
+        dense = row.toarray() if sp.issparse(row) else row
+        self.region, self.row, self.store, self.keep = region, np.ravel(dense), store, keep
         self.kept: list[tuple[PhaseArray, Evidence | None]] = []
         self._waiting: list[tuple[PhaseArray, Evidence | None]] = []
         self._least = np.inf
@@ -80,9 +81,10 @@ class Leaves:
 
     @property
     def certified(self) -> float:
-        """A lower bound, in real arithmetic, of the row over all leaves (+inf if all are empty or there are none)."""
+        """A lower bound, in real arithmetic, of the row over all leaves; −inf without any, and if all are proven empty:
+        no region is, so l,u must be false."""
         self._evaluate()
-        return self._least
+        return self._least if self._least < np.inf else -np.inf
 
     def _evaluate(self) -> None:
         if self._waiting:

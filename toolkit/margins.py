@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from toolkit.arguments import instance
 from toolkit.balls import LinfBall
 from toolkit.layer_bounds import layer_bounds
 from toolkit.network import Network
@@ -23,6 +24,7 @@ def margin_problem(
 
     relu_bounds None: `layer_bounds` with its default chain ("interval", "dual").
     """
+    instance("network", network, Network), instance("ball", ball, LinfBall)
     rows, chosen = margin_rows(network.output_size, label, targets)
     settings = settings or Settings()
     bounds = layer_bounds(network, ball, settings=settings) if relu_bounds is None else relu_bounds

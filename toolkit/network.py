@@ -20,10 +20,15 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
+from toolkit.arguments import file_path, instance, number_array, text, whole_number, whole_numbers
+from toolkit.atomic import write_atomically
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
+from toolkit.network_file import FORMAT_VERSION, read_network_file
 
 FloatArray = NDArray[np.float64]
-FORMAT_VERSION = 1
+
+
+_LAYERS_HINT = "torch modules are converted by Network.from_torch, files read by Network.load"
 
 
 class Flatten:
@@ -48,10 +53,12 @@ class Network:
         metadata: Mapping[str, Any] | None = None,
         input_shape: Sequence[int] | None = None,
     ) -> None:
+        if not isinstance(layers, Sequence):
+            instance("layers", layers, list, _LAYERS_HINT)
         self.layers = tuple(layer for layer in layers if isinstance(layer, AffineMap))
         unknown = [type(layer).__name__ for layer in layers if not isinstance(layer, AffineMap | Flatten)]
         if unknown:
-            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}")
+            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}; {_LAYERS_HINT}")
         if not self.layers:
             raise ValueError("a network needs at least one affine map, got none")
         for k, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
@@ -59,11 +66,13 @@ class Network:
                 raise ValueError(
                     f"layer {k} gives {before.output_size} features, layer {k + 1} takes {after.input_size}"
                 )
-        self.name = name
+        self.name = text("name", name)
         self.metadata: dict[str, Any] = dict(metadata or {})
         first = self.layers[0]
         natural = first.shape if isinstance(first, Conv2d) else (first.input_size,)
-        self.input_shape: tuple[int, ...] = tuple(int(n) for n in (input_shape or natural))
+        self.input_shape: tuple[int, ...] = whole_numbers(
+            "input_shape", natural if input_shape is None else input_shape
+        )
         if math.prod(self.input_shape) != first.input_size:
             raise ValueError(f"input_shape {self.input_shape} does not hold the {first.input_size} inputs")
 
@@ -80,6 +89,8 @@ class Network:
         A ReLU before the first or after the last affine map, or twice in a row, is bridged by an identity map or
         dropped (ReLU∘ReLU = ReLU); raises ValueError when no affine map is given.
         """
+        if not isinstance(operations, Sequence):
+            instance("operations", operations, list, _LAYERS_HINT)
         unknown = [type(op).__name__ for op in operations if not isinstance(op, AffineMap | Flatten | ReLU)]
         if unknown:
             raise ValueError(f"operations must be affine maps, Flatten or ReLU, got {unknown[0]}")
@@ -121,11 +132,12 @@ class Network:
 
     def preactivations(self, x: Any) -> list[Any]:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every affine map's output, the logits last. x: (…, n) or (…, *input_shape)."""
-        values = x if is_torch_array(x) else np.asarray(x, dtype=np.float64)
+        known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
+        values = x if known else number_array("x", x)
         axes = len(self.input_shape)
         if tuple(values.shape[-axes:]) == self.input_shape:
             values = values.reshape(*values.shape[:-axes], self.input_size)
-        if values.shape[-1] != self.input_size:
+        if tuple(values.shape[-1:]) != (self.input_size,):
             raise ValueError(f"x must end in {self.input_size} or {self.input_shape}, got shape {tuple(values.shape)}")
         outputs = [self.layers[0].forward(values)]
         xp = array_namespace(outputs[0])
@@ -144,11 +156,20 @@ class Network:
     def cut(self, layer: int) -> Network:
         """The network whose output is the input x̂ of ReLU layer `layer` (0-based; −1 cuts nothing off)."""
         count = len(self.layers)
+        layer = whole_number("layer", layer)
         if not -1 <= layer < count:
             raise ValueError(f"layer must be in -1 … {count - 1}, got {layer}")
         if layer in (-1, count - 1):
             return self
-        return Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
+        part = Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
+        if "prefix_digests" in self.__dict__:  # hashing is done once for all cuts
+            part.__dict__["prefix_digests"] = self.prefix_digests[: layer + 1]
+        return part
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over kinds, shapes, float64 weights and their errors: equal digests compute the same function."""
+        return self.prefix_digests[-1]
 
     @cached_property
     def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
@@ -162,18 +183,20 @@ class Network:
         return tuple(found)
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 over kinds, shapes and float64 weights: equal digests compute the same function."""
+    def prefix_digests(self) -> tuple[str, ...]:
+        """The digest of `cut(k)` for every map k, in one pass."""
         state = hashlib.sha256()
+        found = []
         for k, layer in enumerate(self.layers):
             for key, array in _pack(layer, k).items():
                 state.update(f"{key}{array.shape}{array.dtype.str}".encode())
                 state.update(np.ascontiguousarray(array).tobytes())
-        return state.hexdigest()
+            found.append(state.copy().hexdigest())
+        return tuple(found)
 
     def save(self, path: str | Path) -> Path:
-        """Write a .npz (no pickle): weights float32 where that is exact, else float64, and the metadata."""
-        target = Path(path)
+        """Write a .npz (no pickle) in one step: weights float32 where that is exact, else float64, and the metadata."""
+        target = file_path("path", path)
         if target.suffix != ".npz":
             raise ValueError(f"networks are saved as .npz, got {target.name!r}")
         arrays: dict[str, Any] = {}
@@ -186,8 +209,7 @@ class Network:
             "input_shape": self.input_shape,
             "metadata": self.metadata,
         }
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
+        with write_atomically(target) as file:
             np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
         return target
 
@@ -199,6 +221,8 @@ class Network:
         refused for everything else. Raises FileNotFoundError for a missing file, ValueError (naming the file) for one
         that cannot be read.
         """
+        if not isinstance(source, str | Path):
+            instance("source", source, Path, "a file's path, zoo:NAME or published:NAME")
         text = str(source)
         if architecture is not None and Path(text).suffix not in (".pth", ".pt"):
             raise ValueError(f"only .pth and .pt files take an architecture, got {architecture!r} with {text}")
@@ -236,7 +260,7 @@ class Network:
         """A network from an ONNX file; see importers.from_onnx."""
         from toolkit.importers import from_onnx
 
-        return from_onnx(path, name)
+        return from_onnx(file_path("path", path), name)
 
 
 def zoo_names() -> list[str]:
@@ -268,7 +292,15 @@ def _shortest(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _pack(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
-    """The arrays that define one layer, under keys `layerK.kind.part`."""
+    """The arrays that define one layer, under keys `layerK.kind.part`, and `layerK.error.part` where it has errors."""
+    arrays = _pack_weights(layer, k)
+    if layer.column_error is not None or layer.bias_error:
+        columns = np.zeros(layer.input_size) if layer.column_error is None else layer.column_error
+        arrays |= {f"layer{k}.error.columns": columns, f"layer{k}.error.bias": np.array(layer.bias_error)}
+    return arrays
+
+
+def _pack_weights(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
     if isinstance(layer, Dense):
         return {f"layer{k}.dense.weight": layer.weight, f"layer{k}.dense.bias": layer.bias}
     if isinstance(layer, Conv2d):
@@ -294,33 +326,9 @@ def _pack(layer: AffineMap, k: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _unpack(parts: Mapping[str, NDArray[Any]], k: int) -> AffineMap:
-    own = {key.split(".", 2)[2]: value for key, value in parts.items() if key.startswith(f"layer{k}.")}
-    kinds = {key.split(".", 2)[1] for key in parts if key.startswith(f"layer{k}.")}
-    match kinds:
-        case _ if kinds == {"dense"}:
-            return Dense(own["weight"], own["bias"])
-        case _ if kinds == {"conv2d"}:
-            g = [int(v) for v in own["geometry"]]
-            return Conv2d(own["weight"], own["bias"], (g[0], g[1], g[2]), g[3:5], g[5:7], g[7:9], g[9])
-        case _ if kinds == {"channel"}:
-            s = [int(v) for v in own["shape"]]
-            return ChannelAffine(own["scale"], own["shift"], (s[0], s[1], s[2]))
-        case _ if kinds == {"sparse"}:
-            shape = tuple(int(v) for v in own["shape"])
-            return Sparse(sp.csr_array((own["data"], own["indices"], own["indptr"]), shape=shape), own["bias"])
-    raise ValueError(f"layer {k} must be dense, conv2d, channel or sparse, got {sorted(kinds)}")
-
-
 def _load_npz(path: Path) -> Network:
+    content = read_network_file(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            parts = {key: archive[key] for key in archive.files}
-        header = json.loads(str(parts.pop("header")))
-        if header["format"] != FORMAT_VERSION:
-            raise ValueError(f"its format must be {FORMAT_VERSION}, got {header['format']!r}")
-        layers = [_unpack(parts, k) for k in range(int(header["layers"]))]
-        return Network(layers, header["name"] or path.stem, header["metadata"], header["input_shape"])
-    except Exception as error:  # a damaged archive surfaces as anything from zlib.error to NotImplementedError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not a relugap network: {reason}") from None
+        return Network(content.layers, content.name or path.stem, content.metadata, content.input_shape)
+    except ValueError as error:  # sizes that do not chain
+        raise ValueError(f"{path} is not a relugap network: {error}") from None

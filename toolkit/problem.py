@@ -17,8 +17,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from toolkit.arguments import check_settings, class_label, class_targets, instance
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.layers import IndexArray
+from toolkit.layers import IndexArray, exact_float64, read_only
 from toolkit.network import Network
 from toolkit.replay import replayed_upper
 
@@ -69,6 +70,7 @@ class Settings:
     rigorous: bool = True
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit must be > 0 seconds or None, got {self.time_limit}")
         if self.threads < 1:
@@ -120,30 +122,67 @@ class Bound:
         return replace(self, seconds=self.seconds + seconds, build_seconds=self.build_seconds + seconds)
 
 
+def region_digest(network: Network, ball: LinfBall) -> str:
+    """What bounds on every ReLU input depend on: the digests of the ball and, per ReLU layer, of the maps up to it.
+
+    Parted by dots, so that the bounds of a network's first ReLU layers serve its cuts.
+    """
+    return ".".join((ball.digest, *network.prefix_digests[:-1]))
+
+
 @dataclass(frozen=True, eq=False)
 class ReluBounds:
     """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
 
-    lower, upper: one flat array per ReLU layer, in the network's order. chain: names of the rungs they come from.
-    certified: whether they hold in real arithmetic, rounding included (given by hand: as stated).
+    lower, upper: one flat array per ReLU layer, in the network's order, kept as read-only float64 copies. chain: names
+    of the rungs they come from. region: what they hold on, `region_digest(network, ball)`; "" = given by hand.
+    certified: whether they hold in real arithmetic, rounding included; never so for bounds given by hand, which are
+    believed but certify nothing. Raises ValueError for shapes that do not match, NaN, l > u, l = +inf or u = −inf.
     A neuron is active if l ≥ 0, inactive if u ≤ 0 (and not active), unstable if l < 0 < u.
     """
 
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
     chain: tuple[str, ...] = ()
-    certified: bool = True
+    certified: bool = False
+    region: str = ""
 
     def __post_init__(self) -> None:
+        for name, side in (("lower", self.lower), ("upper", self.upper)):
+            for low in instance(name, side, tuple, "one array per ReLU layer"):
+                instance(f"every entry of {name}", low, np.ndarray)
         if len(self.lower) != len(self.upper):
             raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
+        for name in ("lower", "upper"):
+            sides = (exact_float64(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
+            object.__setattr__(self, name, tuple(read_only(side) for side in sides))
+        object.__setattr__(self, "certified", bool(self.certified and self.region))
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
                 raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
-            wrong = np.flatnonzero(~(low <= high))
+            wrong = np.flatnonzero(~((low <= high) & (low < np.inf) & (high > -np.inf)))
             if wrong.size:
                 i = int(wrong[0])
                 raise ValueError(f"layer {layer}, neuron {i}: lower must be ≤ upper, got {low[i]} and {high[i]}")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled bounds are read-only as well."""
+        self.__dict__.update(state)
+        for side in (*self.lower, *self.upper):
+            read_only(side)
+
+    def check_region(self, network: Network, ball: LinfBall) -> None:
+        """Raise ValueError if the bounds are known to hold on another ball or for other weights."""
+        if not self.region:
+            return
+        own, *maps = self.region.split(".")
+        if own != ball.digest:
+            raise ValueError(f"relu_bounds belong to another ball than this one of eps = {ball.eps}")
+        for k, (known, digest) in enumerate(zip(maps, network.prefix_digests[:-1], strict=False)):
+            if known != digest:
+                raise ValueError(f"relu_bounds belong to another network: map {k} differs from {network.name!r}")
+        if len(maps) < len(self.lower):
+            raise ValueError(f"relu_bounds name the maps of {len(maps)} ReLU layers only, got {len(self.lower)}")
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -168,13 +207,36 @@ class ReluBounds:
         ]
 
 
+_MADE_FOR = "made for"  # the key in a problem's cache of the four things that the cache depends on
+
+
+def _checked_rows(rows: Any) -> Any:
+    """Rows as float64 numbers, none of them rounded, every entry of a sparse matrix given once."""
+    values = rows.data if sp.issparse(rows) else rows
+    if isinstance(values, np.ndarray) and values.dtype == np.float64:
+        if not sp.issparse(rows):
+            return rows
+        if rows.format == "csr" and rows.has_canonical_format:
+            return rows
+    if not sp.issparse(rows):
+        return exact_float64("rows", rows)
+    whole = sp.csr_array(rows, copy=True)
+    whole.data = exact_float64("rows", whole.data)
+    given = whole.nnz
+    whole.sum_duplicates()
+    if whole.nnz != given:
+        raise ValueError(f"rows must give every entry once, got {given - whole.nnz} entries again")
+    return whole
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Bound min over the ball of C·F(x̃), row by row.
 
     rows: C, shape (m, outputs), dense or scipy.sparse. targets: the class each row belongs to, or None.
     `shared` memoises what depends on (network, ball, relu_bounds, settings.solver) alone, such as the built
-    template, so that rungs and targets of one task pay for it once; `with_rows` keeps it.
+    template, so that rungs and targets of one task pay for it once; `with_rows` keeps it, and a problem with another of
+    these four starts afresh. Raises ValueError for parts that do not fit, and for relu_bounds of another region.
     """
 
     network: Network
@@ -186,6 +248,8 @@ class Problem:
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        instance("network", self.network, Network), instance("ball", self.ball, LinfBall)
+        instance("relu_bounds", self.relu_bounds, ReluBounds), instance("settings", self.settings, Settings)
         outputs = self.network.output_size
         if self.rows.ndim != 2 or self.rows.shape[1] != outputs:
             raise ValueError(f"rows must have shape (m, {outputs}), got {self.rows.shape}")
@@ -194,6 +258,12 @@ class Problem:
         given = tuple(low.size for low in self.relu_bounds.lower)
         if given != sizes:
             raise ValueError(f"relu_bounds must have layer sizes {sizes}, got {given}")
+        self.relu_bounds.check_region(self.network, self.ball)
+        object.__setattr__(self, "rows", _checked_rows(self.rows))
+        made_for = (self.network, self.ball, self.relu_bounds, self.settings.solver)
+        known = self._cache.setdefault(_MADE_FOR, made_for)
+        if any(old is not new for old, new in zip(known[:3], made_for[:3], strict=True)) or known[3] != made_for[3]:
+            object.__setattr__(self, "_cache", {_MADE_FOR: made_for})
         if not self.targets:
             object.__setattr__(self, "targets", (None,) * self.rows.shape[0])
         elif len(self.targets) != self.rows.shape[0]:
@@ -215,8 +285,7 @@ class Problem:
 
     def with_settings(self, settings: Settings) -> Problem:
         """The same problem under other settings; shared work is kept unless the solver changes."""
-        cache = self._cache if settings.solver == self.settings.solver else {}
-        return replace(self, settings=settings, _cache=cache)
+        return replace(self, settings=settings)
 
     def replay(self, points: ArrayLike) -> FloatArray:
         """C·F at each point, by the original network. Shapes: (k, n) → (k, m)."""
@@ -318,14 +387,11 @@ def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
 def margin_rows(outputs: int, label: int, targets: Sequence[int] | None = None) -> tuple[FloatArray, tuple[int, ...]]:
     """Rows e_{c*} − e_t for every target t ≠ c*, and those targets.
 
-    Shapes: (m, outputs). Raises ValueError for a label or target outside 0 … outputs−1, or a target equal to the label.
+    Shapes: (m, outputs). Raises ValueError for fewer than two outputs, a label or target outside 0 … outputs−1, a
+    target equal to the label or listed twice, or no target.
     """
-    if not 0 <= label < outputs:
-        raise ValueError(f"label must be in 0 … {outputs - 1}, got {label}")
-    chosen = tuple(t for t in range(outputs) if t != label) if targets is None else tuple(int(t) for t in targets)
-    for target in chosen:
-        if not 0 <= target < outputs or target == label:
-            raise ValueError(f"target must be in 0 … {outputs - 1} and differ from the label {label}, got {target}")
+    label = class_label("label", label, outputs)
+    chosen = class_targets(targets, label, outputs)
     rows = np.zeros((len(chosen), outputs))
     rows[:, label] = 1.0
     rows[np.arange(len(chosen)), list(chosen)] = -1.0

@@ -8,7 +8,6 @@ leaves of a search tree: splits, multipliers, and weights of cuts. Nothing in it
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arguments import class_label, class_targets, file_path, instance
+from toolkit.atomic import write_atomically
 from toolkit.balls import FloatArray, LinfBall
+from toolkit.check import no_class_wins
 from toolkit.leaves import CutStore, Evidence, Leaves
 from toolkit.network import Network
-from toolkit.problem import Problem, ReluBounds, Settings, margin_rows, selection_rows
+from toolkit.problem import Problem, ReluBounds, Settings, margin_rows, region_digest, selection_rows
 from toolkit.pseudo_costs import PseudoCosts
 from toolkit.rounding import region_of
 from toolkit.rungs.bab import TreeSearch
@@ -34,23 +36,26 @@ SLACK = 1e-10  # by which stored numbers are loosened, so that another machine's
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven: claims per target, certified lower bounds of the margins; leaves: size of the trees."""
+    """What was proven: claims per target, certified lower bounds of the margins of class `label` against them.
+
+    leaves: size of the trees. classes: number of the network's outputs.
+    """
 
     targets: tuple[int, ...]
     claims: tuple[float, ...]
     leaves: int
+    label: int
+    classes: int
 
     @property
     def positive(self) -> bool:
-        """Whether the ball is free of adversarial examples."""
-        return min(self.claims, default=1.0) > 0
+        """Whether the ball is free of adversarial examples: every class but the label was shown to lose."""
+        return no_class_wins(self.label, self.classes, dict(zip(self.targets, self.claims, strict=True)))
 
 
 def ball_digest(ball: LinfBall) -> str:
     """SHA-256 over centre, ε and domain."""
-    state = hashlib.sha256(np.ascontiguousarray(ball.center).tobytes())
-    state.update(json.dumps([ball.eps, ball.domain]).encode())
-    return state.hexdigest()
+    return ball.digest
 
 
 def write_proof(
@@ -65,14 +70,21 @@ def write_proof(
     """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
 
     tighten: also bound unstable neurons by LPs. settings.time_limit: seconds per target; settings.stop_at: what to
-    prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range.
+    prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range or twice, or
+    no target at all.
     """
-    if Path(path).suffix != ".npz":
+    if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
-    given = replace(settings or Settings(), solver="highs")
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    label = class_label("label", label, network.output_size)
+    targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
-    bounds, content = provable_bounds(network, ball, settings, tighten)
     rows, chosen = margin_rows(network.output_size, label, targets)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"targets must name at least one class other than {label}, each once, got {list(chosen)}")
+    bounds, content = provable_bounds(network, ball, settings, tighten)
     problem = Problem(network, ball, rows, bounds, settings, chosen)
     store, trees = _search(problem)
     for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
@@ -99,10 +111,9 @@ def write_proof(
         "cut.ends": np.cumsum([subset.size for subset in store.subsets], dtype=np.int64),
         "cut.columns": columns.astype(np.int32),
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("wb") as file:
+    with write_atomically(path) as file:
         np.savez_compressed(file, **content)
-    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees))
+    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
 
 
 def provable_bounds(
@@ -112,10 +123,13 @@ def provable_bounds(
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
     content: dict[str, Any] = {}
+    chain = ("dual", "lp") if tighten else ("dual",)
+    region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k, size in enumerate(network.relu_sizes):
-        known = ReluBounds(tuple(lower), tuple(upper))
+        cut = network.cut(k)
+        known = ReluBounds(tuple(lower), tuple(upper), chain, True, region_digest(cut, ball))
         plain = replace(settings, stop_at=None)
-        problem = Problem(network.cut(k), ball, np.zeros((0, size)), known, plain)
+        problem = Problem(cut, ball, np.zeros((0, size)), known, plain)
         low, high = DUAL.neuron_ranges(problem, np.arange(size))
         low, high = low.copy(), high.copy()
         unstable = np.flatnonzero((low < 0) & (high > 0)) if k and tighten else np.zeros(0, dtype=np.int64)
@@ -137,7 +151,7 @@ def provable_bounds(
             f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
             f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(len(found), region_of(problem).count),
         }
-    return ReluBounds(tuple(lower), tuple(upper), ("dual", "lp") if tighten else ("dual",)), content
+    return ReluBounds(tuple(lower), tuple(upper), chain, True, region), content
 
 
 def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:

@@ -12,13 +12,16 @@ import os
 import platform
 import subprocess
 import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from toolkit.arrays import checked_list, parse_json
+from toolkit.names import path_name
 from toolkit.solvers import SOLVERS
-from toolkit.store import replace_file
+from toolkit.store import DamagedResultsWarning, read_rows, replace_file, set_aside
 from toolkit.sweep.plan import Plan
 from toolkit.sweep.spec import SweepSpec
 
@@ -26,27 +29,85 @@ PROVENANCE = "provenance.json"
 FORMAT = 1
 PACKAGES = ("relugap", "numpy", "scipy", "pyomo", "highspy", "gurobipy", "pandas", "pyarrow", "scikit-learn", "mlxtend",
             "torch")  # fmt: skip
+RUN_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("run_id", "started", "outcome", "spec_text", "python"), (str,)),
+    "ended": (str, type(None)),
+    **dict.fromkeys(("rows", "spec", "relugap", "packages", "solvers", "platform"), (dict,)),
+    "networks": (list, dict),
+}
 
 
 def read_provenance(out: str | Path) -> list[dict[str, Any]]:
-    """The runs recorded in a results folder, oldest first; none for a folder without the file."""
-    path = Path(out) / PROVENANCE
-    if not path.is_file():
-        return []
+    """The runs recorded in a results folder, oldest first; none for a folder without the file.
+
+    A damaged file counts as none, with a DamagedResultsWarning that names it: rows can be read without it.
+    """
+    runs, problem = read_runs(Path(out) / PROVENANCE)
+    if problem:
+        warnings.warn(problem, DamagedResultsWarning, stacklevel=2)
+    return runs
+
+
+def read_runs(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The runs in a provenance.json, and what is wrong with it ("" for nothing). Never raises."""
+    if not (path.exists() or path.is_symlink()):
+        return [], ""
     try:
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a provenance file: {error}") from error
-    return list(runs)
+        runs = checked_list(parse_json("its content", path.read_text(encoding="utf-8")), "runs", 1_000_000)
+        for k, run in enumerate(runs):
+            _check_run(f"runs[{k}]", run)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return [], f"{path} is damaged and not used: {reason}"
+    return runs, ""
+
+
+def _check_run(place: str, run: object) -> None:
+    """Types of what readers look at; experiments record other runs, so nothing but a run_id has to be there."""
+    if not isinstance(run, dict):
+        raise ValueError(f"{place} must be an object, got {type(run).__name__}")
+    if "run_id" in run:
+        path_name(str(run["run_id"]), f"{place}.run_id")
+    for key, types in RUN_TYPES.items():
+        if key in run and not isinstance(run[key], types):
+            raise ValueError(f"{place}.{key} must be {types[0].__name__}, got {type(run[key]).__name__}")
+    if "name" in run.get("spec", {}) and not isinstance(run["spec"]["name"], str):
+        raise ValueError(f"{place}.spec.name must be a text")
+    if not all(isinstance(solver, dict) for solver in run.get("solvers", {}).values()):
+        raise ValueError(f"{place}.solvers must hold objects")
+    if isinstance(run.get("networks"), list):
+        _check_texts(f"{place}.networks", run["networks"], ("name", "source", "digest"))
+    if "networks" in run.get("spec", {}):
+        _check_texts(f"{place}.spec.networks", run["spec"]["networks"], ("source",))
+
+
+def _check_texts(place: str, entries: object, keys: Sequence[str]) -> None:
+    good = isinstance(entries, list) and all(
+        isinstance(one, dict) and all(isinstance(one.get(key), str) for key in keys) for one in entries
+    )
+    if not good:
+        raise ValueError(f"{place} must be objects with {', '.join(keys)} as texts")
+
+
+def run_name(runs: Sequence[Mapping[str, Any]], otherwise: str) -> str:
+    """What the latest run's spec is called."""
+    names = [str(run["spec"]["name"]) for run in runs if "name" in run.get("spec", {})]
+    return names[-1] if names else otherwise
 
 
 def begin_run(out: Path, plan: Plan, spec_text: str, execution: Mapping[str, Any]) -> str:
     """Add an entry for a run that starts now and return its run_id. Raises StoreError.
 
-    run_ids sort in the order the runs began, whatever the clock does. execution: executor, workers, threads.
+    run_ids sort in the order the runs began, whatever the clock does. execution: executor, workers, threads. A damaged
+    provenance.json is set aside; numbering goes on after the rows' runs.
     """
-    runs = read_provenance(out)
-    run_id = f"r{len(runs) + 1:04d}-{uuid.uuid4().hex[:6]}"
+    runs, problem = read_runs(out / PROVENANCE)
+    number = len(runs) + 1
+    if problem:
+        warnings.warn(f"{problem}; kept as {set_aside(out / PROVENANCE).name}", DamagedResultsWarning, stacklevel=2)
+        numbers = [int(name[1:5]) for name in read_rows(out, everything=True)["run_id"].unique() if name[1:5].isdigit()]
+        number = max(numbers, default=0) + 1
+    run_id = f"r{number:04d}-{uuid.uuid4().hex[:6]}"
     entry = {
         "run_id": run_id,
         "started": _now(),
@@ -71,7 +132,7 @@ def end_run(out: Path, run_id: str, outcome: str, rows: Mapping[str, int]) -> No
     """Complete a run's entry. Raises StoreError."""
     runs = read_provenance(out)
     for entry in runs:
-        if entry["run_id"] == run_id:
+        if entry.get("run_id") == run_id:
             entry |= {"ended": _now(), "outcome": outcome, "rows": dict(rows)}
     _write(out, runs)
 
@@ -142,7 +203,7 @@ def _solvers() -> dict[str, dict[str, Any]]:
 
 def _write(out: Path, runs: list[dict[str, Any]]) -> None:
     text = json.dumps({"format": FORMAT, "runs": runs}, indent=1, ensure_ascii=False)
-    replace_file(out / PROVENANCE, f"{text}\n".encode())
+    replace_file(out / PROVENANCE, f"{text}\n".encode("utf-8", "replace"))
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from toolkit.arguments import class_label, instance, names, real_number, shown
 from toolkit.balls import LinfBall
 from toolkit.certify import LADDER, Certification, certify
 from toolkit.network import Network
@@ -56,8 +57,14 @@ def certified_radius(
     time_limit: seconds per verdict. known: (certified, refuted), between which the radius is known to lie; not asked
     again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
+    label = class_label("label", label, instance("network", network, Network).output_size)
+    ladder = names("ladder", ladder, empty=False)
+    largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
+    if not isinstance(known, Sequence) or len(known) != 2:
+        raise ValueError(f"known must be (certified, refuted), got {shown(known)}")
+    known = (real_number("known", known[0]), real_number("known", known[1]))
     if not 0 <= known[0] <= known[1]:
         raise ValueError(f"known must be (certified, refuted) with 0 ≤ certified ≤ refuted, got {known}")
     tried: list[tuple[float, Verdict]] = []

@@ -24,12 +24,11 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from toolkit.balls import FloatArray
-from toolkit.floats import SAFETY, gamma
+from toolkit.float_error import SAFETY, TINY, gamma
 from toolkit.layers import AffineMap
 from toolkit.network import Network
 
 LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers: about 20 seconds
-UNDERFLOW = 2.0**-1060  # what underflowing products and sums of one neuron can lose
 IntegerArray = NDArray[np.object_]
 Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
 
@@ -80,13 +79,11 @@ def _rough_error(network: Network, rows: FloatArray, points: FloatArray, outputs
     error = np.zeros_like(size)
     for layer, (norm, bias, terms) in zip(network.layers, network.operator_norms, strict=True):
         sums = SAFETY * (norm * (size + error) + bias)
-        error = SAFETY * (
-            norm * error + gamma(terms + 2) * sums + UNDERFLOW + _largest_merge_error(layer, size + error)
-        )
+        error = SAFETY * (norm * error + gamma(terms + 2) * sums + TINY + _largest_merge_error(layer, size + error))
         size = sums + error
     weights = np.abs(rows).sum(axis=1)
     spread = error + gamma(rows.shape[1] + 2) * (np.abs(outputs).max(axis=1) + error)
-    return np.outer(spread, SAFETY * weights) + UNDERFLOW
+    return np.outer(spread, SAFETY * weights) + TINY
 
 
 def _largest_merge_error(layer: AffineMap, size: FloatArray) -> FloatArray | float:
@@ -106,11 +103,11 @@ def _neuron_errors(network: Network, rows: FloatArray, points: FloatArray) -> tu
         weight, bias, reach = layer.to_sparse(), np.asarray(layer.bias_vector)[:, None], np.abs(y) + error
         size, terms = abs(weight), int(np.diff(weight.indptr).max(initial=0))
         merged = _merge_error(layer, reach)
-        error = SAFETY * (size @ error + gamma(terms + 2) * (size @ reach + np.abs(bias)) + UNDERFLOW + merged)
+        error = SAFETY * (size @ error + gamma(terms + 2) * (size @ reach + np.abs(bias)) + TINY + merged)
         own = SAFETY * (size @ own + merged)
         y = weight @ y + bias
     weights = np.abs(rows)
-    total = weights @ error + gamma(rows.shape[1] + 2) * (weights @ (np.abs(y) + error)) + UNDERFLOW
+    total = weights @ error + gamma(rows.shape[1] + 2) * (weights @ (np.abs(y) + error)) + TINY
     return np.asarray((SAFETY * total).T), np.asarray((SAFETY * (weights @ own)).T)
 
 

@@ -8,11 +8,16 @@ u = 2⁻⁵³ and γ_n = n·u/(1 − n·u), in any order of summation and with o
 
 so |Σ_j (error of ν_j)·y_j| ≤ γ_n ‖λ‖₂ Σ_j ‖W_:j‖₂ r_j for every y with |y_j| ≤ r_j: one number per map times one norm
 per row. The sums and products at a ReLU and at the input have terms of absolute sum at most ‖ν‖₂‖r‖₂ (or ‖λ‖₂‖b‖₂),
-and so an error of at most γ_{n+OPERATIONS} times that; the ball's ends x ± ε, rounded once each, are covered by it too.
-The constants are themselves rounded, by much less than SAFETY; underflow adds less than TINY per unit of r.
+and so an error of at most γ_{n+OPERATIONS} times that; the box's middle and half-widths, rounded once or twice each,
+are covered by it too. W and b may themselves be rounded (AffineMap.column_error, bias_error): the map the user gave
+differs by at most λ·(ΔW y + Δb) ≤ ‖λ‖₂(Σ_j ‖ΔW_:j‖₂ r_j + ‖Δb‖₂), added to the map's number. The constants are
+themselves rounded, by much less than SAFETY. Underflow adds less than TINY per unit of r, and less than
+γ‖ν‖₂·LEAST_SIZE in a product with ν. What overflows makes a norm, an error or the value infinite or NaN, and the bound
+−∞ (`outward`).
 
 Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", §3.1, §3.5. Trusted: IEEE 754 binary64 with
-rounding to nearest, and matrix products that only add products of entries (no Strassen).
+rounding to nearest, and matrix products that only add products of entries (no Strassen). Checked: tests hold every term
+against rational arithmetic.
 """
 
 from __future__ import annotations
@@ -22,49 +27,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from toolkit.alive import AliveNetwork, alive_network
 from toolkit.balls import FloatArray, LinfBall
+from toolkit.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
 from toolkit.layers import AffineMap, IndexArray
 from toolkit.network import Network
 from toolkit.problem import Problem, ReluBounds
 
-UNIT = 2.0**-53
-UNIT32 = 2.0**-24
-SAFETY = 1.0 + 1e-6
+__all__ = ["Ledger", "Region", "float32_error", "gamma", "make_region", "norm", "outward", "region_of", "row_norms"]
+
 OPERATIONS = 64  # roundings at one ReLU or one input besides those of a sum, and additions of layers' parts
-TINY = 2.0**-1000
-FLOOR = 1e-150  # what squares that underflow can take from a norm, relative to 1
-
-
-def gamma(n: int, unit: float = UNIT) -> float:
-    """γ_n = n·u/(1 − n·u), raised by SAFETY. Raises ValueError where it is not defined (n·u ≥ 1/2)."""
-    if n * unit >= 0.5:
-        raise ValueError(f"sums of {n} terms are too long for an error bound at unit roundoff {unit}")
-    return SAFETY * n * unit / (1.0 - n * unit)
-
-
-def norm(values: Any) -> float:
-    """Euclidean norm of all entries, scaled against overflow, rounded up."""
-    peak = float(np.abs(values).max(initial=0.0))
-    if peak == 0.0 or not np.isfinite(peak):
-        return peak
-    return SAFETY * peak * (float(np.sqrt(np.square(values / peak).sum())) + FLOOR)
-
-
-def row_norms(rows: Any) -> FloatArray:
-    """Euclidean norm of every row, rounded up; +inf where squares overflow. rows: numpy or scipy.sparse, (m, n)."""
-    with np.errstate(over="ignore", under="ignore"):
-        if sp.issparse(rows):
-            matrix = rows.tocsr()
-            squares = np.zeros(matrix.shape[0])
-            filled = np.flatnonzero(np.diff(matrix.indptr))
-            if filled.size:
-                squares[filled] = np.add.reduceat(np.square(matrix.data), matrix.indptr[filled])
-        else:
-            squares = np.einsum("ij,ij->i", rows, rows)
-        return np.asarray(SAFETY * np.sqrt(squares) + FLOOR, dtype=np.float64)
+LEAST_32, LARGEST_32 = 2.0**-126, 2.0**127  # float32: least normal number, and less than the largest
+LEAST_SIZE = 2.0**-960  # r at least, so that γ‖ν‖r covers what underflow takes from a product with ν
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +80,25 @@ def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region
     extra = OPERATIONS + 8 * len(maps)
     product, spread, floor = [], [], TINY
     inputs = [np.arange(ball.size), *alive.alive]
-    for layer, size, chosen in zip(network.layers, sizes, inputs, strict=True):
-        columns, terms = layer.column_norms
-        with np.errstate(over="ignore"):
-            own = SAFETY * (float(columns[chosen] @ size) + FLOOR * float(columns.max(initial=0.0)) * float(size.sum()))
-        bias = norm(layer.bias_vector)
-        product.append(gamma(terms + extra) * own + gamma(layer.output_size + extra) * bias)
-        spread.append(gamma(layer.input_size + extra) * norm(size))
-        floor += TINY * float(size.sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer, reach, chosen in zip(network.layers, sizes, inputs, strict=True):
+            size = np.maximum(reach, LEAST_SIZE)
+            product.append(_product_error(layer, size, chosen, extra))
+            spread.append(gamma(layer.input_size + extra) * norm(size))
+            floor += TINY * float(size.sum())
     unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.layers)))
     box = ball.lower, ball.upper
     return Region(maps, alive.lower, alive.upper, unstable, *box, tuple(product), tuple(spread), floor)
+
+
+def _product_error(layer: AffineMap, size: FloatArray, chosen: IndexArray, extra: int) -> float:
+    """Error of λ·b + (λW)·y per unit of ‖λ‖₂, |y_j| ≤ size_j at the chosen inputs: of rounding, and of W and b."""
+    columns, terms = layer.column_norms
+    own = float(columns[chosen] @ size) + FLOOR * float(columns.max(initial=0.0)) * float(size.sum())
+    found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(layer.bias_vector)
+    if layer.column_error is not None:
+        found += SAFETY * float(layer.column_error[chosen] @ size)
+    return found + SAFETY * layer.bias_error
 
 
 def region_of(problem: Problem) -> Region:
@@ -150,29 +133,37 @@ class Ledger:
 
 
 def outward(lower: FloatArray, error: FloatArray) -> FloatArray:
-    """lower − error, rounded down; −inf where that is no number."""
+    """lower − error, rounded down; −inf where that is no number or infinite: a sum that overflowed proves nothing."""
     with np.errstate(invalid="ignore", over="ignore"):
         safe = lower - error * SAFETY
         moved = np.nextafter(safe - UNIT * np.abs(safe), -np.inf)
-    return np.asarray(np.where(np.isnan(moved), -np.inf, moved), dtype=np.float64)
+    return np.asarray(np.where(np.isfinite(safe) & np.isfinite(moved), moved, -np.inf), dtype=np.float64)
 
 
 def float32_error(layers: Sequence[AffineMap], ball: LinfBall, relu_bounds: ReluBounds | None = None) -> FloatArray:
     """By how much a float32 forward pass can differ from real arithmetic, per output, anywhere in the ball.
 
-    e ← |W|e + γ_{n+3}(|W|(r + e) + |b|), in u = 2⁻²⁴, from e = u·|x| for the rounded input; r bounds |y| by |W|r + |b|,
-    and by u where relu_bounds are given. Covers weights rounded to float32. Shape (outputs,). The margin of a row c
-    loses at most |c|·error: a margin proven above that holds for float32 inference too. Trusted: float32 sums of
-    products in any order, no reduced-precision units (TF32, Winograd), no overflow.
+    e ← |W|e + γ_{n+3}(|W|(r + e) + |b|) + (n+3)·2⁻¹²⁶(1 + Σ(r + e)), in u = 2⁻²⁴, from e = u·|x| + 2⁻¹²⁶ for the
+    rounded input; r bounds |y| by |W|r + |b|, and by u where relu_bounds are given; the last term is underflow, flushed
+    to zero or not. Covers weights rounded to float32, and the error that the maps carry themselves. +inf where a sum
+    may overflow float32. Shape (outputs,). The margin of a row c loses at most |c|·error: a margin proven above that
+    holds for float32 inference too. Trusted: float32 sums of products in any order, no reduced-precision units (TF32,
+    Winograd).
     """
     size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
-    error = UNIT32 * size
-    for k, layer in enumerate(layers):
-        weight = abs(layer.to_sparse())
-        bias = np.abs(layer.bias_vector)
-        rounding = gamma(int(np.diff(weight.indptr).max(initial=0)) + 3, UNIT32)
-        error = SAFETY * (weight @ error + rounding * (weight @ (size + error) + bias))
-        size = SAFETY * (weight @ size + bias)
-        if relu_bounds is not None and k < len(relu_bounds):
-            size = np.minimum(size, np.maximum(relu_bounds.upper[k], 0.0))
-    return np.asarray(error, dtype=np.float64)
+    error = UNIT32 * size + LEAST_32
+    overflows = bool(np.any(size + error > LARGEST_32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k, layer in enumerate(layers):
+            weight = abs(layer.to_sparse())
+            bias = np.abs(layer.bias_vector)
+            count = int(np.diff(weight.indptr).max(initial=0)) + 3
+            total = weight @ (size + error) + bias
+            overflows |= bool(np.any(~(total <= LARGEST_32)))
+            made = layer.bias_error + (0.0 if layer.column_error is None else float(layer.column_error @ size))
+            lost = count * LEAST_32 * (1.0 + float((size + error).sum()))
+            error = SAFETY * (weight @ error + gamma(count, UNIT32) * total + made + lost)
+            size = SAFETY * (weight @ size + bias + made)
+            if relu_bounds is not None and k < len(relu_bounds):
+                size = np.minimum(size, np.maximum(relu_bounds.upper[k], 0.0))
+    return np.full(error.shape, np.inf) if overflows else np.asarray(error, dtype=np.float64)

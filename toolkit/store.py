@@ -6,7 +6,8 @@
 
 Nothing is ever rewritten in place. A line is whole or ignored, so a writer may be killed at any moment; writers never
 share a file, so several processes and hosts may write to one folder. Of several rows with one key the latest run's
-counts.
+counts. A file that cannot be read, and a line that is no row, are left out and named (DamagedResultsWarning); the rows
+of all others count.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import threading
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +30,9 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from toolkit.arguments import file_path
+from toolkit.atomic import sync_folder, write_atomically
+from toolkit.names import path_name
 from toolkit.problem import Status
 
 SCHEMA_VERSION = 1
@@ -93,6 +98,10 @@ class StoreError(OSError):
     """The results folder cannot be written; what was written before is intact."""
 
 
+class DamagedResultsWarning(UserWarning):
+    """A part of a results folder cannot be read and is left out; the text names it."""
+
+
 def prepare_folder(out: Path) -> None:
     """Make a results folder that rows can be written to. Raises OSError."""
     (out / SHARDS).mkdir(parents=True, exist_ok=True)
@@ -109,8 +118,8 @@ def append_rows(out: Path, run_id: str, rows: Sequence[Row]) -> Path:
     One write and one fsync a call; a failed write is undone as far as the file system lets. Raises StoreError, also
     where OUT/shards does not exist: a distant worker that does not share the folder must not write to a local one.
     """
-    shard = out / SHARDS / f"{run_id}-{_writer_token(os.getpid(), threading.get_ident())}.jsonl"
-    lines = [json.dumps(row.__dict__ | {"schema": SCHEMA_VERSION}, separators=(",", ":")) for row in rows]
+    shard = out / SHARDS / f"{path_name(run_id, 'a run_id')}-{_writer_token(os.getpid(), threading.get_ident())}.jsonl"
+    lines = [json.dumps(_storable(row) | {"schema": SCHEMA_VERSION}, separators=(",", ":")) for row in rows]
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
         _append(shard, data)
@@ -119,6 +128,14 @@ def append_rows(out: Path, run_id: str, rows: Sequence[Row]) -> Path:
             error.errno, f"cannot write rows ({error.strerror}); earlier rows are intact", str(shard)
         ) from error
     return shard
+
+
+def _storable(row: Row) -> dict[str, Any]:
+    """The row's values; a lone surrogate, as in an undecodable file name, is no text that could be read back."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in row.__dict__.items()
+    }
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -140,30 +157,13 @@ def _append(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed names in a folder survive a power cut, where the system can."""
-    if os.name == "posix":
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part. Raises StoreError."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        with write_atomically(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(error.errno, f"cannot write {path.name}: {error.strerror}", str(path)) from error
+        raise StoreError(error.errno, f"cannot write {path.name}: {error.strerror or error}", str(path)) from error
 
 
 def shard_paths(out: Path) -> list[Path]:
@@ -172,23 +172,50 @@ def shard_paths(out: Path) -> list[Path]:
 
 
 def valid_lines(content: bytes) -> Iterator[bytes]:
-    """The lines that hold a whole row; torn and foreign ones are left out."""
+    """The lines that hold a whole row, each value of its column's type; torn and foreign ones are left out."""
     for line in content.split(b"\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and ROW_COLUMNS.keys() | {"schema"} <= row.keys():
-            yield line
+        row = _object(line)
+        if row is not None and _is_row(row):
+            yield json.dumps({name: row[name] for name in (*ROW_COLUMNS, "schema")}).encode()
 
 
-def _read_shard(path: Path) -> Table:
+def foreign_lines(content: bytes) -> int:
+    """How many lines are whole JSON objects, and yet no rows: nothing that a killed writer leaves."""
+    rows = (_object(line) for line in content.split(b"\n"))
+    return sum(row is not None and not _is_row(row) for row in rows)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    types = ROW_COLUMNS | {"schema": "int64"}
+    return types.keys() <= row.keys() and all(_is_of_type(row[name], dtype) for name, dtype in types.items())
+
+
+def _is_of_type(value: object, dtype: str) -> bool:
+    if dtype == "str":
+        return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
+    if dtype == "int64":
+        return type(value) is int and -(2**63) <= value < 2**63
+    return type(value) is float or (type(value) is int and abs(value) <= 2**53)
+
+
+def _read_shard(path: Path) -> tuple[Table, str]:
+    """The whole rows of a shard, and what of it is damaged ("" for nothing but a line cut short)."""
     content = path.read_bytes()
     content = content[: content.rfind(b"\n") + 1]
     try:
-        return _parse_lines(content)
-    except pa.ArrowInvalid:  # a torn line before the last: look at each
-        return _parse_lines(b"".join(line + b"\n" for line in valid_lines(content)))
+        return _parse_lines(content), ""
+    except pa.ArrowException:  # a torn or mistyped line before the last: look at each
+        foreign = foreign_lines(content)
+        note = f"{path.name}: {foreign} lines are no rows and left out" if foreign else ""
+        return _parse_lines(b"".join(line + b"\n" for line in valid_lines(content))), note
 
 
 def _parse_lines(content: bytes) -> Table:
@@ -202,23 +229,75 @@ def _parse_lines(content: bytes) -> Table:
     return table
 
 
-def _read_all(out: Path) -> Table:
+@dataclass(frozen=True)
+class _Content:
+    """What a results folder holds. damage: what was left out, in words, by the file it is in."""
+
+    table: Table
+    damage: dict[Path, str]
+
+
+def _read_all(out: Path) -> _Content:
     """Every whole row in the folder, oldest source first."""
-    tables = []
+    tables, damage = [], {}
     for path in shard_paths(out):
         try:
-            table = _read_shard(path)
-        except FileNotFoundError:
-            continue  # compacted meanwhile: its rows are in the Parquet file, which is read after the shards
+            table, note = _read_shard(path)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            if isinstance(error, FileNotFoundError) and not path.is_symlink():
+                continue  # compacted meanwhile: its rows are in the Parquet file, which is read after the shards
+            damage[path] = _damaged(path, error)
+            continue
+        if note:
+            damage[path] = note
         newest = max(table["schema"].unique().to_pylist(), default=SCHEMA_VERSION)
         _check_schema(path, newest)
         tables.append(table.select(ROW_COLUMNS))
     compacted = out / ROWS
-    if compacted.is_file():
-        table = pq.read_table(compacted)
-        _check_schema(compacted, int((table.schema.metadata or {}).get(b"relugap_schema", SCHEMA_VERSION)))
-        tables.insert(0, table.select(list(ROW_COLUMNS)).cast(_ROWS_SCHEMA))
-    return pa.concat_tables(tables) if tables else _ROWS_SCHEMA.empty_table()
+    if compacted.exists() or compacted.is_symlink():
+        try:
+            table, version = _read_compacted(compacted)
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            damage[compacted] = _damaged(compacted, error)
+        else:
+            _check_schema(compacted, version)
+            tables.insert(0, table)
+    return _Content(pa.concat_tables(tables) if tables else _ROWS_SCHEMA.empty_table(), damage)
+
+
+def _read_compacted(path: Path) -> tuple[Table, int]:
+    table = _read_parquet(path)
+    version = int((table.schema.metadata or {}).get(b"relugap_schema", SCHEMA_VERSION))
+    if version > SCHEMA_VERSION:
+        return _ROWS_SCHEMA.empty_table(), version
+    table = table.select(list(ROW_COLUMNS)).cast(_ROWS_SCHEMA)
+    if any(table[name].null_count for name, dtype in ROW_COLUMNS.items() if dtype != "float64"):  # there null is NaN
+        raise ValueError("a row lacks columns")
+    return table, version
+
+
+def _read_parquet(path: Path) -> Table:
+    if path.is_dir():  # which pyarrow would read as a data set of many files
+        raise IsADirectoryError("it is a folder")
+    return pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = (str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__])[0][:200]
+    return f"{path.name} is damaged and left out: {reason}"
+
+
+def _warn(out: Path, notes: Iterable[str]) -> None:
+    for note in notes:
+        warnings.warn(f"{out}: {note}", DamagedResultsWarning, stacklevel=3)
+
+
+def damage(out: str | Path) -> list[str]:
+    """What of a folder's rows and plan cannot be read, one line for each file; read_rows warns of the same."""
+    folder = Path(out)
+    plan = folder / PLAN
+    found = list(_read_all(folder).damage.values())
+    return [*found, *([note] if (note := _read_plan(plan)[1]) else [])]
 
 
 def _check_schema(path: Path, version: int) -> None:
@@ -242,13 +321,15 @@ def read_rows(out: str | Path, everything: bool = False) -> pd.DataFrame:
     """The rows in a results folder as one frame with the columns and dtypes of ROW_COLUMNS, one row per key.
 
     Rows the latest spec asks for, in its order (sample by sample); with `everything` also those that remain of
-    earlier specs. Reads while a sweep is writing. Raises FileNotFoundError for a folder that is none, ValueError for
-    rows of a newer schema.
+    earlier specs. Reads while a sweep is writing. What is damaged is left out with a DamagedResultsWarning that names
+    it. Raises FileNotFoundError for a folder that is none, ValueError for rows of a newer schema.
     """
-    folder = Path(out)
+    folder = file_path("out", out)
     if not folder.is_dir():
         raise FileNotFoundError(f"no results folder at {folder}")
-    frame = _latest(_read_all(folder).to_pandas()).astype(ROW_COLUMNS)
+    content = _read_all(folder)
+    _warn(folder, content.damage.values())
+    frame = _framed(content)
     planned = None if everything else read_plan(folder)
     if planned is not None:
         places = pd.Index(frame["key"]).get_indexer(pd.Index(planned))
@@ -256,35 +337,66 @@ def read_rows(out: str | Path, everything: bool = False) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
+def _framed(content: _Content) -> pd.DataFrame:
+    return _latest(content.table.to_pandas()).astype(ROW_COLUMNS)
+
+
 def write_plan(out: Path, keys: Iterable[str]) -> int:
     """Record which rows the spec asks for, in order; returns how many. Raises StoreError."""
     column = pa.array(keys, pa.string())
     data = io.BytesIO()
-    pq.write_table(pa.table({"key": column}), data)
+    pq.write_table(pa.table({"key": column}), data, write_page_checksum=True)
     replace_file(out / PLAN, data.getvalue())
     return len(column)
 
 
 def read_plan(out: Path) -> list[str] | None:
-    """The keys the latest spec asks for, None for a folder no sweep has run in."""
-    path = out / PLAN
-    return [str(key) for key in pq.read_table(path)["key"].to_pylist()] if path.is_file() else None
+    """The keys the latest spec asks for, None for a folder no sweep has run in, or, with a warning, a damaged plan."""
+    keys, note = _read_plan(out / PLAN)
+    _warn(out, [note] if note else [])
+    return keys
+
+
+def _read_plan(path: Path) -> tuple[list[str] | None, str]:
+    if not (path.exists() or path.is_symlink()):
+        return None, ""
+    try:
+        return [str(key) for key in _read_parquet(path)["key"].to_pylist()], ""
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        return None, _damaged(path, error)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that a new one can be written and nothing is lost; returns where it is now."""
+    place = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:6]}")
+    try:
+        path.rename(place)
+    except OSError as error:
+        raise StoreError(error.errno, f"cannot set {path.name} aside: {error.strerror}", str(path)) from error
+    return place
 
 
 def compact(out: str | Path) -> int:
     """Move all rows of the shards into rows.parquet, the latest per key, and return how many it holds.
 
     Not while a sweep writes to the folder. Cut short at any point it loses nothing: shards go after the new file is
-    in place. Raises StoreError, and as read_rows does.
+    in place. Damaged shards stay; a damaged rows.parquet is set aside. Raises StoreError, and as read_rows does.
     """
     folder = Path(out)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no results folder at {folder}")
     shards = shard_paths(folder)
-    frame = read_rows(folder, everything=True)
+    content = _read_all(folder)
+    _warn(folder, content.damage.values())
     schema = _ROWS_SCHEMA.with_metadata({"relugap_schema": str(SCHEMA_VERSION)})
     data = io.BytesIO()
+    frame = _framed(content).reset_index(drop=True)
     table = pa.Table.from_pandas(frame, schema, preserve_index=False)
-    pq.write_table(table.replace_schema_metadata(schema.metadata), data)
+    pq.write_table(table.replace_schema_metadata(schema.metadata), data, write_page_checksum=True)
+    if folder / ROWS in content.damage:
+        set_aside(folder / ROWS)
     replace_file(folder / ROWS, data.getvalue())
     for shard in shards:
-        shard.unlink(missing_ok=True)
+        if shard not in content.damage:
+            shard.unlink(missing_ok=True)
     return len(frame)

@@ -1,5 +1,28 @@
 """The command `relugap`."""
 
-from toolkit.cli.app import app, main
+from __future__ import annotations
 
-__all__ = ["app", "main"]
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141
+    where the reader of the output went away.
+
+    arguments: None = those of the process, which ends with this call. With --debug anywhere, errors are raised with
+    their traceback. What takes time is imported in here, so that a Ctrl-C while it loads is answered like any other.
+    """
+    try:
+        from toolkit.interrupts import Interrupts
+
+        with Interrupts(last=arguments is None):
+            from toolkit.cli.app import run
+
+            return run(arguments)
+    except KeyboardInterrupt:
+        import sys
+
+        print("interrupted; nothing was begun", file=sys.stderr)
+        return 130

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +14,11 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
-from toolkit.cli.errors import expected_message
+from toolkit.arguments import check_writable
+from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.results import results_app
+from toolkit.interrupts import ENDED
+from toolkit.names import printable
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
@@ -21,8 +26,23 @@ Exact, relaxed (LP) and dual margins of a network over an ℓ∞ ball, on the sa
 Start with: relugap demo"""
 
 
+PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
+# What an interrupted command leaves, where it does not say so itself, and how to go on.
+LEFT = {
+    "demo": "finished rows are kept; the same command continues",
+    "certify": "nothing is kept",
+    "check": "nothing was verified",
+    "sweep": "finished rows are kept; the same command continues",
+    "report": "tables and figures may be incomplete; run it again",
+    "reproduce": "what was finished is kept; the same command continues",
+    "train": "networks that are finished, and finished epochs of the next, are kept; the same command continues",
+    "doctor": "nothing is kept",
+    "results": "no row is lost",
+}
+
+
 class InterruptedCommandError(Exception):
-    """Ctrl-C during a command, with what the command says about it; typer would drop the text."""
+    """An interrupt during a command, with what the command says about it; typer would drop the text."""
 
 
 class _Commands(typer.core.TyperGroup):
@@ -30,7 +50,8 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            raise InterruptedCommandError(str(interrupt)) from interrupt
+            left = LEFT.get(ctx.invoked_subcommand or "", "nothing is kept")
+            raise InterruptedCommandError(str(interrupt) or f"interrupted; {left}") from interrupt
 
 
 app = typer.Typer(
@@ -40,8 +61,10 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for an error told in one line, 130 after Ctrl-C.
+@plain_warnings()
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
+    reader of the output went away.
 
     arguments: None = those of the process. With --debug anywhere, errors are raised with their traceback.
     """
@@ -49,19 +72,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         code = app(args=given, standalone_mode=False, prog_name="relugap")
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except InterruptedCommandError as stop:
-        return _complain(str(stop) or "interrupted; what was finished is kept", 130)
+        return _complain(str(stop), ENDED)
+    except (SystemExit, BrokenPipeError):  # rich and typer leave by SystemExit where a pipe is closed
+        return _closed_pipe()
     except Exception as error:
         message = expected_message(error)
         if message is None or debug:
             raise
         return _complain(message, 2)
+    if code == ENDED:  # typer's answer to an interrupt before the command began
+        return _complain("interrupted; nothing was begun", ENDED)
     return code if isinstance(code, int) else 0
+
+
+def _closed_pipe() -> int:
+    """Leave without a word, and without one at exit, when what is still buffered has no reader."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
 
 
 def _complain(message: str, code: int) -> int:
     text = Text(f"error: {message}", style="red") if code == 2 else Text(message)
-    Console(stderr=True, soft_wrap=True).print(text)
+    with contextlib.suppress(OSError, SystemExit):  # a terminal that was closed has no reader either
+        Console(stderr=True, soft_wrap=True).print(text)
     return code
 
 
@@ -124,7 +160,9 @@ def certify(
     target: Annotated[list[int] | None, typer.Option(help="A class t ≠ c*; may be repeated. Default: all.")] = None,
     domain: Annotated[str, typer.Option(help="LOW,HIGH: the ball is cut by this box.")] = "0,1",
     no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")
+    ] = None,
     solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
@@ -148,14 +186,15 @@ def certify(
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
-    chain = [name.strip() for name in bounds.split(",")]
-    given = [*(rung or ()), *(name.strip() for name in (rungs or "").split(",") if name.strip())]
-    climb = tuple(name.strip() for name in ladder.split(",")) if ladder else tuple(given or LADDER.split(","))
+    chain = _listed("--bounds", bounds)
+    given = [*(rung or ()), *(_listed("--rungs", rungs) if rungs is not None else ())]
+    climb = tuple(_listed("--ladder", ladder) if ladder is not None else given or LADDER.split(","))
     if count is not None:
         if data is None or index is not None or image is not None:
             raise ValueError("--count needs --data and neither --index nor --image")
-        if proof is not None:
-            raise ValueError("--proof is for one image, not for --count")
+        for name, value in {"--proof": proof, "--label": label, "--target": target}.items():
+            if value is not None:
+                raise ValueError(f"{name} is for one image, not for --count")
         from toolkit.certify_batch import BatchPlan
         from toolkit.cli.verdicts import BatchQuestion, answer_batch
         from toolkit.problem import Settings
@@ -168,6 +207,14 @@ def certify(
         return
     from toolkit.cli.certify import Question, answer
 
+    if out is not None or workers != 1:
+        raise ValueError(f"{'--workers' if out is None else '--out'} is for --count, not for one image")
+    if image is not None and index is not None and data is None:
+        raise ValueError("--index is for --data, an --image is one image already")
+    if proof is not None:
+        if proof.suffix != ".npz":
+            raise ValueError(f"proofs are written as .npz, got {proof.name!r}")
+        check_writable(proof)
     box = None if no_domain else _box(domain)
     centre = (data, index, image, label)
     shown = given or ["dual", "lp", "exact"]
@@ -183,7 +230,9 @@ def certify(
 def check(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
     network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
     debug: Debug = False,
@@ -196,6 +245,14 @@ def check(
 
     if not answer_check(proof, network, architecture, data, index):
         raise typer.Exit(1)
+
+
+def _listed(option: str, text: str) -> list[str]:
+    """The names of a comma-separated option."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ValueError(f"{option} must be names with a comma between two, as in dual,lp, got {text!r}")
+    return found
 
 
 def _box(text: str) -> tuple[float, float]:
@@ -248,7 +305,7 @@ def report(
     """
     from toolkit.cli.sweeps import run_report
 
-    run_report(folder, out, [name.strip() for name in formats.split(",")], tolerance, html)
+    run_report(folder, out, _listed("--formats", formats), tolerance, html)
 
 
 @app.command("reproduce")
@@ -297,7 +354,7 @@ def train(
     from toolkit.training.loop import train_spec
 
     written = train_spec(spec, out, only=only or None, force=force)
-    Console().print(f"trained: {', '.join(str(path) for path in written)}", highlight=False)
+    Console().print(f"trained: {', '.join(map(printable, written))}", highlight=False, markup=False)
 
 
 @app.command()

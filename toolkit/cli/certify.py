@@ -19,6 +19,7 @@ from toolkit.explain import explain_equality
 from toolkit.images import check_fits, read_image
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
+from toolkit.names import markup_text, printable
 from toolkit.network import Network
 from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict
 from toolkit.rungs import RUNGS, get_rung
@@ -63,9 +64,12 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     found = {rung.name: rung(problem) for rung in chosen}
     console = Console()
     where = f"domain [{ball.domain[0]:g}, {ball.domain[1]:g}]" if ball.domain else "no domain"
-    console.print(f"[bold]{network.name or question.network}[/], {title}, class {label}", highlight=False)
+    console.print(
+        f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(title)}, class {label}",
+        highlight=False,
+    )
     if assumed := network.metadata.get("assumed"):
-        console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
+        console.print(f"assumed architecture: {printable(assumed)}", highlight=False, markup=False)
     console.print(f"ε = {ball.eps:g} in ℓ∞, {where}, l,u by {' + '.join(question.chain)}", highlight=False)
     console.print(neuron_table(relu_bounds, seconds))
     _print_whole(console, margin_columns(problem, chosen, found))
@@ -77,7 +81,7 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     )  # fmt: skip
     _print_verdict(console, answer)
     for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {printable(note)}", highlight=False, markup=False)
 
 
 def _place(rung: Rung) -> tuple[int, int]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.balls import LinfBall
-from toolkit.check import RejectedProofError, check_proof
+from toolkit.check import Checked, RejectedProofError, check_proof
 from toolkit.cli.certify import Question, centre
 from toolkit.data import load_dataset
+from toolkit.names import markup_text, printable
 from toolkit.network import Network
 from toolkit.problem import Settings
 
@@ -27,7 +28,7 @@ def prove(question: Question, path: Path, time_limit: float | None) -> None:
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
-    Console().print(f"proof {path}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
+    Console().print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
 
 
 def answer_check(path: Path, source: str, architecture: str | None, data: str | None, index: int | None) -> bool:
@@ -43,26 +44,42 @@ def answer_check(path: Path, source: str, architecture: str | None, data: str | 
         checked = check_proof(path, network)
         seconds = time.perf_counter() - started
         if data is not None and index is not None:
-            _compare(checked.ball, data, index)
+            _compare(checked, data, index)
     except RejectedProofError as error:
-        console.print(f"[bold red]REJECTED[/]: {error}", highlight=False)
+        console.print(f"[bold red]REJECTED[/]: {markup_text(error)}", highlight=False)
         return False
-    others = network.output_size - 1
     where = f"domain [{checked.ball.domain[0]:g}, {checked.ball.domain[1]:g}]" if checked.ball.domain else "no domain"
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
-    console.print(f"class {checked.label}, ε = {checked.ball.eps:g} in ℓ∞, {where}", highlight=False, markup=False)
+    image = f"test image {index} of {data} and its label" if data is not None else "the centre in the file"
+    console.print(f"class {checked.label}, ε = {checked.ball.eps!r} in ℓ∞ around {image}, {where}",
+                  highlight=False, markup=False)  # fmt: skip
     for target, claim in checked.claims.items():
         console.print(f"margin to class {target} ≥ {claim:.6g}", highlight=False)
-    if checked.positive and len(checked.claims) == others:
-        console.print("no adversarial example in the ball", highlight=False)
+    console.print(_summary(checked), highlight=False, markup=False)
     return True
 
 
-def _compare(ball: LinfBall, data: str, index: int) -> None:
+def _summary(checked: Checked) -> str:
+    """What the verified claims say about adversarial examples."""
+    if checked.positive:
+        return "no adversarial example in the ball"
+    missing = sorted(set(range(checked.classes)) - set(checked.claims) - {checked.label})
+    open_ = sorted(target for target, claim in checked.claims.items() if not claim > 0)
+    parts = [f"not shown positive: {', '.join(map(str, open_))}"] if open_ else []
+    parts += [f"not in the proof: {', '.join(map(str, missing))}"] if missing else []
+    return f"the ball is not shown free of adversarial examples; margins to classes {'; '.join(parts)}"
+
+
+def _compare(checked: Checked, data: str, index: int) -> None:
     images = load_dataset(data)
     if not 0 <= index < len(images):
         raise ValueError(f"--index must be in 0 … {len(images) - 1} for {images.name}, got {index}")
     features = images.features[index]
-    if features.shape != ball.center.shape or not (features == ball.center).all():
+    if features.shape != checked.ball.center.shape or not (features == checked.ball.center).all():
         raise RejectedProofError(f"the ball's centre is not test image {index} of {images.name}")
+    label = int(images.labels[index])
+    if checked.label != label:
+        raise RejectedProofError(
+            f"the proof is about class {checked.label}, but test image {index} of {images.name} has label {label}"
+        )

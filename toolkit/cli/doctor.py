@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from toolkit.doctor import data_found, machine, packages, solvers_found
 from toolkit.downloads import place
+from toolkit.names import markup_text
 from toolkit.published import PUBLISHED
 
 
@@ -19,16 +19,18 @@ def print_diagnosis() -> bool:
     solvers = solvers_found()
     grid = _table("solver", "version", "licence", "model size", "check")
     for solver in solvers:
-        mark = "[green]passed[/]" if solver.passed else f"[red]{escape(solver.problem)}[/]"
+        mark = "[green]passed[/]" if solver.passed else f"[red]{markup_text(solver.problem)}[/]"
         grid.add_row(solver.name, solver.version or "–", solver.licence, solver.limit, mark)
     console.print(grid)
     grid = _table("package", "version", "needed for")
     for package in packages():
-        grid.add_row(package.name, package.version or "[yellow]missing[/]", escape(package.purpose))
+        grid.add_row(package.name, package.version or "[yellow]missing[/]", markup_text(package.purpose))
     console.print(grid)
     grid = _table("data set", "split", "found", "where")
     for data in data_found():
-        grid.add_row(data.name, data.split, "[green]yes[/]" if data.available else "[yellow]no[/]", data.where)
+        grid.add_row(
+            data.name, data.split, "[green]yes[/]" if data.available else "[yellow]no[/]", markup_text(data.where)
+        )
     console.print(grid)
     grid = _table("published network", "found", "paper")
     for network in PUBLISHED.values():

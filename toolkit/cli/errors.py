@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+
 from pydantic import ValidationError
 
+from toolkit.names import printable, shortened
+
+LONGEST = 2000  # characters of a message: a file can make one as long as itself
 EXTRAS = {
     "torch": "train",
     "onnx": "onnx",
@@ -18,14 +27,16 @@ EXTRAS = {
 def expected_message(error: Exception) -> str | None:
     """One line for an error that is the input's or the machine's, None for one that is a bug of ours.
 
-    Expected are ValueError (bad values, specs, files), OSError (missing or unwritable files), MemoryError, a missing
-    optional package, and click's usage errors.
+    Expected are ValueError (bad values, specs, files), OSError (missing, unwritable or busy files), MemoryError, a
+    missing optional package, a solver that is not usable here, workers that died, and click's usage errors.
     """
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             return None
         return f"{package} is not installed; pip install 'relugap[{EXTRAS[package]}]'"
+    if isinstance(error, ImportError):  # ours, which says what to install
+        return _one_line(str(error)) if "pip install" in str(error) else None
     usage = getattr(error, "format_message", None)  # click's, whichever copy of click typer brings
     if usage is not None:
         context = getattr(error, "ctx", None)
@@ -36,10 +47,35 @@ def expected_message(error: Exception) -> str | None:
         return _one_line("; ".join(problems))
     if isinstance(error, MemoryError):
         return "out of memory"
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, OSError) and error.strerror:  # without its number, which says nothing to a reader
+        where = "" if error.filename is None else f": {error.filename}"
+        return _one_line(f"{error.strerror}{where}")
+    if isinstance(error, ValueError | OSError | BrokenExecutor) or _is_solver_unavailable(error):
         return _one_line(str(error)) or type(error).__name__
     return None
 
 
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings of the block as lines on stderr, "note: …", each text once, instead of Python's two with source code."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        text = _one_line(str(message))
+        if text not in seen:
+            seen.add(text)
+            print(f"note: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _is_solver_unavailable(error: Exception) -> bool:
+    """Without importing the solvers: whoever raised it has."""
+    session = sys.modules.get("toolkit.session")
+    return session is not None and isinstance(error, session.SolverUnavailableError)
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shortened(" ".join(printable(text).split()), LONGEST)

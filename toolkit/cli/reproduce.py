@@ -12,6 +12,7 @@ from rich.table import Table
 
 from toolkit.cli.verdicts import counting_bars
 from toolkit.executors import usable_cpus
+from toolkit.names import markup_text, printable
 from toolkit.reproduce import Catalogue, Experiment, read_catalogue, reproduce
 from toolkit.reproduce.tables import terminal
 
@@ -24,7 +25,7 @@ def list_experiments() -> None:
     for name in ("experiment", "minutes", "shows"):
         grid.add_column(name, overflow="fold")
     for experiment in read_catalogue().experiments.values():
-        grid.add_row(experiment.name, f"{experiment.minutes:g}", experiment.shows)
+        grid.add_row(experiment.name, f"{experiment.minutes:g}", markup_text(experiment.shows))
     Console().print(grid)
 
 
@@ -53,13 +54,13 @@ def _run(
     fresh: bool,
 ) -> None:
     started = time.perf_counter()
-    console.print(f"[bold]{experiment.name}[/]: {experiment.shows}", highlight=False)
+    console.print(f"[bold]{experiment.name}[/]: {markup_text(experiment.shows)}", highlight=False)
     with _Stages(console) as stages:
         found = reproduce(catalogue, experiment, out, count, workers or usable_cpus(), fresh, stages.advance)
     if found is not None:
         console.print(terminal(*found))
     spent = time.perf_counter() - started
-    console.print(f"{spent:.0f} s; written to {out}", highlight=False)
+    console.print(f"{spent:.0f} s; written to {printable(out)}", highlight=False, markup=False)
 
 
 class _Stages:
@@ -80,9 +81,9 @@ class _Stages:
         """Show how far a stage is."""
         if title not in self._tasks:
             self._bars.start()
-            self._tasks[title] = self._bars.add_task(title, total=total)
+            self._tasks[title] = self._bars.add_task(markup_text(title), total=total)
         self._bars.update(self._tasks[title], completed=done)
         now = time.monotonic()
         if not self._console.is_terminal and (done == total or now - self._said > LINE_EVERY):
-            self._console.print(f"{title}: {done}/{total}", highlight=False)
+            self._console.print(f"{printable(title)}: {done}/{total}", highlight=False, markup=False)
             self._said = now

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
+from toolkit.names import printable, printable_frame
+
 results_app = typer.Typer(no_args_is_help=True, help="Look at, check, export, compact and watch results folders.")
+
+
+def _swept(folder: Path) -> Path:
+    """The folder itself. Raises FileNotFoundError for one that holds no rows and no plan: it is neither whole nor empty
+    results, but something else."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no results folder at {folder}")
+    if not any((folder / name).exists() for name in ("plan.parquet", "provenance.json", "rows.parquet", "shards")):
+        raise FileNotFoundError(f"no sweep has run in {folder}")
+    return folder
 
 
 @results_app.command("ls")
@@ -20,8 +32,10 @@ def list_folders(
     """
     from toolkit.sweep.results import list_results
 
-    frame = list_results(root)
-    typer.echo(f"no results folders in {root}" if frame.empty else frame.to_string(index=False))
+    if not root.is_dir() and root != Path("results"):
+        raise FileNotFoundError(f"no folder at {root}")
+    frame = printable_frame(list_results(root))
+    typer.echo(printable(f"no results folders in {root}") if frame.empty else frame.to_string(index=False))
 
 
 @results_app.command()
@@ -32,12 +46,12 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> N
     """
     from toolkit.sweep.results import summarize
 
-    summary = summarize(folder)
-    typer.echo(summary.statuses.to_string())
+    summary = summarize(_swept(folder))
+    typer.echo(summary.statuses.rename(index=printable, columns=printable).to_string())
     typer.echo("\nseconds per rung")
-    typer.echo(summary.seconds.to_string(float_format=lambda value: f"{value:.2f}"))
+    typer.echo(summary.seconds.rename(index=printable).to_string(float_format=lambda value: f"{value:.2f}"))
     for line in summary.mixes:
-        typer.echo(f"mixed: {line}")
+        typer.echo(printable(f"mixed: {line}"))
 
 
 @results_app.command()
@@ -52,7 +66,7 @@ def export(
     """
     from toolkit.sweep.results import export_rows
 
-    typer.echo(f"wrote {export_rows(folder, target, everything)}")
+    typer.echo(printable(f"wrote {export_rows(_swept(folder), target, everything)}"))
 
 
 @results_app.command()
@@ -64,8 +78,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A results folder.")]) ->
     from toolkit.sweep.results import findings_text
     from toolkit.sweep.results import verify as verify_folder
 
-    findings = verify_folder(folder)
-    typer.echo(findings_text(findings) or f"{folder} is whole")
+    findings = verify_folder(_swept(folder))
+    typer.echo(findings_text(findings) or printable(f"{folder} is whole"))
     if any(finding.error for finding in findings):
         raise typer.Exit(1)
 
@@ -78,7 +92,7 @@ def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -
     """
     from toolkit.sweep.results import compact_results
 
-    typer.echo(f"{compact_results(folder)} rows in {folder / 'rows.parquet'}")
+    typer.echo(printable(f"{compact_results(_swept(folder))} rows in {folder / 'rows.parquet'}"))
 
 
 @results_app.command()

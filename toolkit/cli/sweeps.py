@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 import toolkit
+from toolkit.names import printable
 from toolkit.provenance import read_provenance
 from toolkit.report import gap_table, terminal_table, write_report
 from toolkit.report.html import plotly_script, write_html
@@ -36,8 +37,10 @@ def run_demo(out: Path, workers: int | None) -> None:
         console.print(line, highlight=False)
     console.print()
     _print_written(console, written, out)
-    console.print(f"Rows and where they come from: {out / 'rows.parquet'}, {out / 'provenance.json'}", highlight=False)
-    console.print(f"Look at {out / 'tightness.png'} first, then at {out / 'table.md'}.", highlight=False)
+    rows_at, runs_at = printable(out / "rows.parquet"), printable(out / "provenance.json")
+    console.print(f"Rows and where they come from: {rows_at}, {runs_at}", highlight=False, markup=False)
+    first = f"Look at {printable(out / 'tightness.png')} first, then at {printable(out / 'table.md')}."
+    console.print(first, highlight=False, markup=False)
 
 
 def demo_spec() -> Path:
@@ -63,8 +66,8 @@ def run_spec(
     failed = int((rows["status"] == "failed").sum())
     note = f", {failed} of them failed (see the column message)" if failed else ""
     console = Console()
-    console.print(f"{len(rows)} rows in {folder}{note}", highlight=False)
-    console.print(f"Tables and figures: relugap report {folder}", highlight=False)
+    console.print(f"{len(rows)} rows in {printable(folder)}{note}", highlight=False, markup=False)
+    console.print(f"Tables and figures: relugap report {printable(folder)}", highlight=False, markup=False)
 
 
 def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance: float, html: bool = False) -> None:
@@ -78,7 +81,7 @@ def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance
     console = Console()
     _print_table(console, rows)
     for line in mixed(rows, read_provenance(folder)):
-        console.print(f"mixed: {line}", highlight=False, markup=False)
+        console.print(f"mixed: {printable(line)}", highlight=False, markup=False)
     _print_written(console, written, out or folder)
 
 
@@ -87,4 +90,5 @@ def _print_table(console: Console, rows: pd.DataFrame) -> None:
 
 
 def _print_written(console: Console, written: Sequence[Path], folder: Path) -> None:
-    console.print(f"Written to {folder}: {', '.join(path.name for path in written)}", highlight=False)
+    names = ", ".join(path.name for path in written)
+    console.print(f"Written to {printable(folder)}: {names}", highlight=False, markup=False)

@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from toolkit.certify_batch import BatchPlan, certify_samples, summarize
+from toolkit.arguments import check_writable
+from toolkit.atomic import write_csv
+from toolkit.certify_batch import BatchPlan, certify_samples, check_batch, summarize
 from toolkit.cli.certify import STYLES
 from toolkit.data import Dataset, load_dataset
+from toolkit.names import markup_text, printable
 from toolkit.network import Network
 from toolkit.problem import Verdict
 
@@ -39,10 +42,13 @@ def answer_batch(question: BatchQuestion) -> None:
     data = load_dataset(question.data)
     if not 1 <= question.count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    check_batch(network, data, range(question.count), question.plan)
+    if question.out is not None:
+        check_writable(question.out)
     console = Console()
     where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
     console.print(
-        f"[bold]{network.name or question.network}[/], first {question.count} test images of {data.name}, "
+        f"[bold]{markup_text(network.name or question.network)}[/], first {question.count} test images of {data.name}, "
         f"ε = {question.plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(question.plan.ladder)}",
         highlight=False,
     )
@@ -51,11 +57,10 @@ def answer_batch(question: BatchQuestion) -> None:
     started = time.perf_counter()
     rows = _with_progress(console, network, data, question)
     if question.out is not None:
-        question.out.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(question.out, index=False)
+        write_csv(question.out, rows)
     _print_totals(console, rows, time.perf_counter() - started)
     if question.out is not None:
-        console.print(f"one row per image in {question.out}", highlight=False)
+        console.print(f"one row per image in {printable(question.out)}", highlight=False, markup=False)
 
 
 def counting_bars(console: Console, transient: bool = False, disable: bool = False) -> Progress:
@@ -103,4 +108,4 @@ def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:
     console.print(counts, highlight=False)
     console.print(f"{seconds:.1f} s in all, slowest image {total.slowest:.2f} s", highlight=False)
     for message in sorted({str(text) for text in rows["message"] if isinstance(text, str) and text}):
-        console.print(f"note: {message}", highlight=False, markup=False)
+        console.print(f"note: {printable(message)}", highlight=False, markup=False)

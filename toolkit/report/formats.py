@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from toolkit.names import markdown_text, markup_text
 from toolkit.report.tables import varying_keys
 
 KEY_LABELS = {
@@ -90,7 +91,9 @@ def terminal_table(table: pd.DataFrame) -> Group:
 
 def _network_table(name: str, shown: pd.DataFrame) -> Table:
     keys = [label for label in KEY_LABELS.values() if label in shown.columns]
-    grid = Table(title=name, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid = Table(
+        title=markup_text(name), title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for column in shown.columns:
         left = column in keys or column == "rung"
         grid.add_column(HEADERS.get(column, column), justify="left" if left else "right", no_wrap=column not in keys)
@@ -99,7 +102,8 @@ def _network_table(name: str, shown: pd.DataFrame) -> Table:
         first = k == 0 or blocks[k] != blocks[k - 1]
         last = k + 1 == len(blocks) or blocks[k] != blocks[k + 1]
         grid.add_row(
-            *("" if place < len(keys) and not first else text for place, text in enumerate(row)), end_section=last
+            *("" if place < len(keys) and not first else markup_text(text) for place, text in enumerate(row)),
+            end_section=last,
         )
     return grid
 
@@ -115,7 +119,7 @@ def pipe_table(frame: pd.DataFrame, digits: int | None = None, rules: Sequence[s
     """Any frame as a Markdown pipe table. digits: significant ones of floats, None = as str shows them."""
 
     def text(cell: object) -> str:
-        return f"{cell:.{digits}g}" if digits is not None and isinstance(cell, float) else str(cell).replace("|", "\\|")
+        return f"{cell:.{digits}g}" if digits is not None and isinstance(cell, float) else markdown_text(cell)
 
     lines = [list(frame.columns), rules or ["---"] * frame.shape[1], *frame.itertuples(index=False)]
     return "".join("| " + " | ".join(text(cell) for cell in line) + " |\n" for line in lines)

@@ -15,6 +15,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from toolkit.atomic import write_text
+from toolkit.names import printable, printable_frame, printable_lines
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
@@ -41,6 +43,7 @@ def write_html(
     `tolerance` (named); ModuleNotFoundError without Plotly.
     """
     script = plotly_script()
+    rows = printable_frame(rows)
     check_order(rows, tolerance)
     gaps = margin_gaps(rows)
     verdicts = sample_verdicts(gaps)
@@ -68,10 +71,7 @@ def write_html(
         sample_count=len(verdicts[SECTION_KEYS].drop_duplicates()),
         runs=[_run(run) for run in runs],
     )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
-    return target
+    return write_text(path, text)
 
 
 def plotly_script() -> str:
@@ -87,7 +87,7 @@ def _embedded(name: str) -> Markup:
 
 def _title(runs: Sequence[Run]) -> str:
     names = [str(run["spec"]["name"]) for run in runs if "name" in run.get("spec", {})]
-    return names[-1] if names else "sweep"
+    return printable(names[-1]) if names else "sweep"
 
 
 def _facts(rows: pd.DataFrame, gaps: pd.DataFrame) -> list[tuple[str, str]]:
@@ -154,8 +154,10 @@ def _run(run: Run) -> dict[str, Any]:
     """One run of provenance.json for the reader: facts, spec, everything."""
     code = run.get("relugap", {})
     changes = " with changes" if code.get("dirty") else ""
-    commit = f", commit {code['commit'][:12]}{changes}" if code.get("commit") else ""
-    solvers = [f"{name} {solver['version']}" for name, solver in run.get("solvers", {}).items() if solver.get("usable")]
+    commit = f", commit {str(code['commit'])[:12]}{changes}" if code.get("commit") else ""
+    solvers = [
+        f"{name} {solver.get('version')}" for name, solver in run.get("solvers", {}).items() if solver.get("usable")
+    ]
     execution = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in run.get("execution", {}).items())
     machine = run.get("platform", {})
     facts = {
@@ -170,9 +172,10 @@ def _run(run: Run) -> dict[str, Any]:
         "machine": ", ".join(str(value) for value in (machine.get("system"), machine.get("machine")) if value),
         "networks": ", ".join(f"{net['name']} ({net['digest'][:12]})" for net in run.get("networks", [])),
     }
+    other = {key: value for key, value in run.items() if key != "spec_text"}
     return {
-        "id": run.get("run_id", "run"),
-        "facts": {key: value for key, value in facts.items() if value not in (None, "")},
-        "spec": run.get("spec_text", ""),
-        "record": json.dumps({key: run[key] for key in run if key != "spec_text"}, indent=1, ensure_ascii=False),
+        "id": printable(run.get("run_id", "run")),
+        "facts": {key: printable(value) for key, value in facts.items() if value not in (None, "")},
+        "spec": printable_lines(run.get("spec_text", "")),
+        "record": printable_lines(json.dumps(other, indent=1, ensure_ascii=False)),
     }

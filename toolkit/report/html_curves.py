@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from toolkit.names import plotly_text
 from toolkit.report.plots import EPS_LABEL, panel_parts, present_rungs
 from toolkit.report.styles import TEXT_GREY, label_of, look_of
 from toolkit.report.tables import sample_shares
@@ -65,7 +66,7 @@ def _trace(name: str, rungs: list[str], plot: int, x: pd.Series[float], y: pd.Se
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": label_of(name),
+        "name": plotly_text(label_of(name)),
         "legendgroup": name,
         "x": _numbers(x),
         "y": _numbers(y),
@@ -73,7 +74,7 @@ def _trace(name: str, rungs: list[str], plot: int, x: pd.Series[float], y: pd.Se
         "yaxis": f"y{axis}",
         "line": {"color": look.color, "dash": dash, "width": 1.6 + 0.9 * weaker},
         "marker": {"symbol": symbol, "size": 7 + 2 * weaker, "color": look.color, "line": {"width": 1.6}},
-        "hovertemplate": f"{label_of(name)}: {value}<extra></extra>",
+        "hovertemplate": f"{plotly_text(label_of(name))}: {value}<extra></extra>",
     }
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from toolkit.data import find_data, load_dataset
+from toolkit.names import printable
 from toolkit.report.styles import label_of
 from toolkit.report.tables import SAMPLE_KEYS, side_by_side
 from toolkit.verdict import is_safe, is_unsafe, verdict
@@ -128,7 +129,7 @@ def _command(line: dict[Any, Any], rungs: Sequence[str], runs: Sequence[Run]) ->
     words += ["--bounds", str(line["layer_bounds"]).replace("+", ",")]
     domain = str(line["domain"])
     words += ["--no-domain"] if domain == "none" else ["--domain", domain.strip("[]").replace(" ", "")]
-    return shlex.join([*words, *(["--architecture", architecture] if architecture else [])])
+    return printable(shlex.join([*words, *(["--architecture", architecture] if architecture else [])]))
 
 
 def _source(digest: str, runs: Sequence[Run]) -> tuple[str, str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from toolkit.arguments import instance
+
 LOWER_RUNGS = ("interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal")
 EXACT_RUNGS = ("bab", "exact")
 UPPER_RUNGS = ("fgsm", "pgd")
@@ -38,6 +40,7 @@ REQUIRED_COLUMNS = [
 
 def require_rows(rows: pd.DataFrame) -> None:
     """Raise ValueError for a frame without rows or without the columns a report needs, naming them."""
+    instance("rows", rows, pd.DataFrame, "read_rows(folder) gives them")
     missing = [name for name in REQUIRED_COLUMNS if name not in rows.columns]
     if missing:
         raise ValueError(f"rows lack the columns {', '.join(missing)}; a report needs {', '.join(REQUIRED_COLUMNS)}")

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from toolkit.names import plot_text
 from toolkit.report.styles import TEXT_GREY, label_of, look_of, panel_grid, paper_style, shared_legend
 from toolkit.report.tables import margin_gaps, sample_shares, varying_keys
 
@@ -68,7 +69,7 @@ def draw_panels(
     with paper_style():
         figure, panels = panel_grid(len(parts), share_y)
         for k, (panel, (title, part)) in enumerate(zip(panels, parts, strict=True)):
-            panel.set_title(title)
+            panel.set_title(plot_text(title))
             draw_panel(panel, part)
             panel.set_xlabel(x_label)
             if not (share_y and k % 2):
@@ -187,7 +188,7 @@ def _time_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             boxprops={"edgecolor": color, "facecolor": (1, 1, 1, 0.6)}, medianprops={"color": color, "linewidth": 1.8},
             whiskerprops={"color": color}, capprops={"color": color}, patch_artist=True, zorder=3,
         )  # fmt: skip
-    panel.set_xticks(range(len(strips)), [label for label, _, _ in strips])
+    panel.set_xticks(range(len(strips)), [plot_text(label) for label, _, _ in strips])
     if len(strips) > 6:
         panel.tick_params(axis="x", rotation=55)
     panel.set_xlim(-0.6, len(strips) - 0.4)

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from toolkit.names import plot_text
+
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.5  # inches: one column of a two-column page
 GRID_GREY, TEXT_GREY, YES_GREEN = "#DDDDDD", "#444444", "#00785A"
 GAP_HEIGHT = 1.5  # inches: the smaller panel under another one
@@ -138,7 +140,7 @@ def shared_legend(figure: Figure, panels: Sequence[Axes], remarks: Mapping[str, 
     wide = figure.get_figwidth() > 2 * PANEL_WIDTH
     figure.legend(
         list(entries.values()),
-        [f"{label} ({notes[label]})" if label in notes else label for label in entries],
+        [plot_text(f"{label} ({notes[label]})" if label in notes else label) for label in entries],
         loc="outside lower center",
         ncols=min(len(entries), 7 if wide and len(entries) < 8 else 5 if wide else 3),
         frameon=False,

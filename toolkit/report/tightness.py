@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from toolkit.names import plot_text
 from toolkit.report.order import EXACT_RUNGS
 from toolkit.report.plots import EPS_LABEL, draw_panels, panel_parts, present_rungs, say_no_exact
 from toolkit.report.styles import TEXT_GREY, YES_GREEN, label_of, look_of, paper_style, shared_legend, stacked_grid
@@ -38,7 +39,7 @@ def draw_tightness(gaps: pd.DataFrame) -> Figure:
         for k, ((upper, lower), (title, part)) in enumerate(zip(panels, parts, strict=True)):
             off |= _margin_panel(upper, part)
             _gap_panel(lower, part)
-            upper.set_title(title)
+            upper.set_title(plot_text(title))
             lower.set_xlabel(EPS_LABEL)
             if k % 2 == 0:
                 upper.set_ylabel("mean margin (logits)")

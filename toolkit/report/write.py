@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toolkit.atomic import write_csv, write_figure, write_text
+from toolkit.names import printable_frame
 from toolkit.report.distribution import draw_distribution
 from toolkit.report.formats import latex_table, markdown_table
 from toolkit.report.order import check_order
@@ -41,15 +43,15 @@ def write_report(
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"formats must be among {', '.join(FORMATS)}, got {unknown[0]!r}")
+    rows = printable_frame(rows)
     check_order(rows, tolerance)
     gaps = margin_gaps(rows)
     table = summarise(gaps)
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "table.csv", index=False)
-    (out / "table.md").write_text(markdown_table(table), encoding="utf-8")
-    (out / "table.tex").write_text(latex_table(table), encoding="utf-8")
-    side_by_side(gaps).to_csv(out / "margins.csv", index=False)
+    write_csv(out / "table.csv", table)
+    write_text(out / "table.md", markdown_table(table))
+    write_text(out / "table.tex", latex_table(table))
+    write_csv(out / "margins.csv", side_by_side(gaps))
     written = [out / name for name in ("table.csv", "table.md", "table.tex", "margins.csv")]
     for name, draw in (FIGURES | (GAP_FIGURES if gaps["exact_ran"].any() else {})).items():
         written += save_figure(draw(gaps), out / name, formats)
@@ -61,5 +63,5 @@ def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
     with paper_style():
         for path in paths:
-            figure.savefig(path, dpi=300, bbox_inches="tight", pad_inches=0.04)
+            write_figure(path, figure, dpi=300, bbox_inches="tight", pad_inches=0.04)
     return paths

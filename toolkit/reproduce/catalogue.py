@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 import toolkit
-from toolkit.reproduce.entries import first_problem
+from toolkit.names import path_name
+from toolkit.reproduce.entries import first_entry, first_problem
+from toolkit.toml_file import StrictModel, placed, read_toml
 
 CATALOGUE = Path("experiments", "catalogue.toml")
 
 
-class Experiment(BaseModel):
+class Experiment(StrictModel):
     """One experiment. file: beside the catalogue; a .toml is an entry or a sweep, a .py a script with --out.
 
     shows: one line. minutes: on two cores, at the size of results/NAME. count: the script's option for a smaller size.
     arguments: of the script, always given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(min_length=1)]
     file: str
     shows: str
@@ -30,9 +30,13 @@ class Experiment(BaseModel):
     count: str | None = None
     arguments: tuple[str, ...] = ()
 
+    @field_validator("name", "file")
+    @classmethod
+    def _fits_a_path(cls, value: str) -> str:
+        return path_name(value, "name and file of an experiment")
 
-class _Catalogue(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class _Catalogue(StrictModel):
     experiments: Annotated[tuple[Experiment, ...], Field(min_length=1)]
 
 
@@ -59,11 +63,13 @@ def read_catalogue() -> Catalogue:
     if found is None:
         raise FileNotFoundError(f"no {CATALOGUE} here nor in {checkout}; run this in a checkout of the project")
     try:
-        content = _Catalogue.model_validate(tomllib.loads(found.read_text(encoding="utf-8")))
+        raw, text = read_toml(found)
+    except ValueError as error:
+        raise ValueError(f"{found} is not a TOML file: {error}") from None
+    try:
+        content = _Catalogue.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(f"{found}: {first_problem(error)}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{found} is not a TOML file: {error}") from error
+        raise ValueError(f"{placed(found, text, first_entry(error)['loc'])}: {first_problem(error)}") from error
     missing = [one.file for one in content.experiments if not (found.parent / one.file).is_file()]
     if missing:
         raise ValueError(f"{found}: there is no {missing[0]} beside it")

@@ -24,17 +24,18 @@ and images are at hand, and fit each other, when their row begins.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from toolkit.certify_batch import BatchPlan
 from toolkit.fields import Count, DatasetName, Domain, Index, NetworkSource, RungName, Seconds
 from toolkit.problem import Settings, Side
 from toolkit.rungs import get_rung
+from toolkit.toml_file import StrictModel, placed, read_toml
 
 Names = tuple[str, ...]
 Rungs = tuple[RungName, ...]
@@ -42,11 +43,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 CLEAN = "clean"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Stage(_Strict):
+class Stage(StrictModel):
     """One column: what images that no earlier stage of the row decided are asked.
 
     bounds, ladder, tighten, time_limit (seconds an image): as in `certify`. samples: how many of the row's images, None
@@ -87,7 +84,7 @@ class Stage(_Strict):
         )
 
 
-class _Row(_Strict):
+class _Row(StrictModel):
     """A network and the data set it is asked about. architecture: of a .pth file of one's own. note: shown below."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -121,7 +118,7 @@ class RadiiRow(_Row):
     published: Mapping[str, float] = {}
 
 
-class Absent(_Strict):
+class Absent(StrictModel):
     """A published row that cannot be reproduced, and why."""
 
     name: str
@@ -129,7 +126,7 @@ class Absent(_Strict):
     published: Mapping[str, float | tuple[float, float]] = {}
 
 
-class ErrorsEntry(_Strict):
+class ErrorsEntry(StrictModel):
     """A table of robust errors."""
 
     kind: Literal["errors"]
@@ -175,7 +172,7 @@ class Method(Stage):
     samples: None = None
 
 
-class RadiiEntry(_Strict):
+class RadiiEntry(StrictModel):
     """A table of mean certified radii (for an attack alone: of mean radii at which it succeeds)."""
 
     kind: Literal["radii"]
@@ -219,22 +216,27 @@ def load_entry(path: str | Path) -> Entry:
     """Read and check an entry. Raises FileNotFoundError, ValueError naming the file and what does not fit."""
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not a TOML file: {error}") from error
+        content, text = read_toml(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not a TOML file: {error}") from None
     kinds: dict[Any, type[ErrorsEntry] | type[RadiiEntry]] = {"errors": ErrorsEntry, "radii": RadiiEntry}
-    if content.get("kind") not in kinds:
+    if not isinstance(content.get("kind"), str) or content["kind"] not in kinds:
         raise ValueError(f"{file}: kind must be {' or '.join(kinds)}, got {content.get('kind')!r}")
     try:
         return kinds[content["kind"]].model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{file}: {first_problem(error)}") from error
+        raise ValueError(f"{placed(file, text, first_entry(error)['loc'])}: {first_problem(error)}") from error
+
+
+def first_entry(error: ValidationError) -> ErrorDetails:
+    """The first thing wrong; an unknown key says more than the missing one it may stand for."""
+    found = error.errors(include_url=False)
+    return next((one for one in found if one["type"] == "extra_forbidden"), found[0])
 
 
 def first_problem(error: ValidationError) -> str:
-    """One line for the first thing wrong; an unknown key says more than the missing one it may stand for."""
-    found = error.errors(include_url=False)
-    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    """One line for it."""
+    first = first_entry(error)
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {where}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from toolkit.arguments import check_labels
 from toolkit.certify_batch import certify_samples
 from toolkit.data import Dataset, load_dataset
 from toolkit.network import Network
@@ -61,6 +62,7 @@ def run_errors(
     asked: list[pd.DataFrame] = []
     for row in entry.rows:
         network, data = Network.load(row.network, row.architecture), load_dataset(row.dataset)
+        check_labels(data.labels[:count], network.output_size, row.dataset)
         verdicts = _clean_verdicts(network, data, count)
         cells.append(_clean_cell(row, network, verdicts))
         for stage in entry.stages_of(row):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -13,8 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from toolkit.atomic import write_csv, write_parquet
 from toolkit.data import load_dataset
-from toolkit.provenance import PROVENANCE, environment
+from toolkit.executors import check_workers
+from toolkit.interrupts import ENDED
+from toolkit.provenance import PROVENANCE, environment, read_runs
 from toolkit.report import write_report
 from toolkit.reproduce.catalogue import Catalogue, Experiment
 from toolkit.reproduce.cells import FOLDER, Advance
@@ -22,7 +27,7 @@ from toolkit.reproduce.entries import Entry, ErrorsEntry, load_entry
 from toolkit.reproduce.errors import run_errors
 from toolkit.reproduce.radii import run_radii
 from toolkit.reproduce.tables import errors_table, markdown, radii_table
-from toolkit.store import replace_file
+from toolkit.store import replace_file, set_aside
 from toolkit.sweep.run import run_sweep
 from toolkit.sweep.spec import load_spec
 
@@ -43,6 +48,7 @@ def reproduce(
     and provenance.json and return the entry with its table; others return None. Raises ValueError,
     FileNotFoundError, or ChildProcessError where a script fails.
     """
+    check_workers(workers)
     file = catalogue.folder / experiment.file
     if file.suffix == ".py":
         if fresh:
@@ -75,16 +81,21 @@ def run_entry(
         radii, images = run_radii(entry, out, count, workers, advance)
         table = radii_table(radii)
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "table.csv", index=False, float_format="%.6g")
+    write_csv(out / "table.csv", table, float_format="%.6g")
     numbers = dict.fromkeys(
         images.select_dtypes("float64").columns, "float32"
     )  # seven digits to look at; table.csv is made of the cells
-    images.astype(numbers).to_parquet(out / "images.parquet", index=False, compression="zstd")
+    write_parquet(out / "images.parquet", images.astype(numbers), compression="zstd")
     replace_file(out / "table.md", markdown(entry, table).encode())
     record = {"started": started, "ended": _now(), "count": count, "workers": workers, "entry": file.name}
     networks = dict(table.groupby("row", sort=False)["digest"].first())
     _record(out, record | {"networks": networks, **environment()})
     return entry, table
+
+
+def ending_with_us() -> None:
+    """For a child between fork and exec, on Linux: it ends when this process does, killed or not."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None) -> None:
@@ -94,7 +105,14 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
         if experiment.count is None:
             raise ValueError(f"{experiment.name} has one size only; leave out --count")
         arguments += [experiment.count, str(count)]
-    code = subprocess.run(arguments, check=False).returncode
+    bound = ending_with_us if sys.platform == "linux" else None
+    stopped = f"{experiment.name} was interrupted; what {file.name} had written by then is in {out}"
+    try:
+        code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stopped) from None
+    if code in (ENDED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt(stopped)
     if code:
         raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")
 
@@ -102,7 +120,9 @@ def _run_script(file: Path, experiment: Experiment, out: Path, count: int | None
 def _record(out: Path, run: dict[str, Any]) -> None:
     """Add a run to the folder's provenance, which keeps those that its results may still come from."""
     file = out / PROVENANCE
-    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    runs, problem = read_runs(file)
+    if problem:
+        set_aside(file)
     text = json.dumps({"runs": [*runs, run]}, indent=1, ensure_ascii=False)
     replace_file(file, f"{text}\n".encode())
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from scipy.stats import binomtest
 
+from toolkit.names import markup_text
 from toolkit.report import pipe_table
 from toolkit.reproduce.entries import Absent, Entry, ErrorsEntry
 from toolkit.reproduce.errors import ErrorCell
@@ -164,9 +165,9 @@ def _absent(row: Absent) -> str:
 def terminal(entry: Entry, table: pd.DataFrame) -> Table:
     """The numbers for a terminal."""
     shown = wide(table, error_texts(table) if isinstance(entry, ErrorsEntry) else radius_texts(table))
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=entry.title, title_justify="left")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=markup_text(entry.title), title_justify="left")
     for name in shown.columns:
-        grid.add_column(str(name), overflow="fold")
+        grid.add_column(markup_text(name), overflow="fold")
     for line in shown.astype(str).to_numpy().tolist():
-        grid.add_row(*line)
+        grid.add_row(*map(markup_text, line))
     return grid

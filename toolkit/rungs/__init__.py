@@ -1,5 +1,6 @@
 """The rungs, by name, from cheap to exact. A new bound is one file here and one line in this registry."""
 
+from toolkit.arguments import names, shown
 from toolkit.problem import Rung
 from toolkit.rungs import alpha, attack, bab, crown, dual, exact, ideal, interval, lipschitz, lp
 
@@ -23,9 +24,14 @@ RUNGS: dict[str, Rung] = {
 
 def get_rung(name: str) -> Rung:
     """The rung called `name`; ValueError lists the allowed names."""
-    if name not in RUNGS:
-        raise ValueError(f"unknown rung {name!r}; allowed: {', '.join(RUNGS)}")
+    if not isinstance(name, str) or name not in RUNGS:
+        raise ValueError(f"unknown rung {shown(name)}; allowed: {', '.join(RUNGS)}")
     return RUNGS[name]
 
 
-__all__ = ["RUNGS", "get_rung"]
+def get_rungs(name: str, listed: object, empty: bool = False) -> tuple[Rung, ...]:
+    """The rungs of a list of names, which is the parameter `name` of somebody; ValueError for what is no such list."""
+    return tuple(get_rung(entry) for entry in names(name, listed, empty))
+
+
+__all__ = ["RUNGS", "get_rung", "get_rungs"]

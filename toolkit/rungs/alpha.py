@@ -139,10 +139,11 @@ class DualFunction:
         return np.where(feasible, value, np.inf)
 
     def spread(self, slopes: FloatArray) -> list[FloatArray]:
-        """Slopes (N, m) as `certified_values` takes them: (m, n_k) per layer over alive neurons."""
+        """Slopes (N, m) as `certified_values` takes them: (m, n_k) per layer over alive neurons; 0 where none is known
+        because l or u is infinite."""
         full = [np.zeros((slopes.shape[1], size)) for size in self.alive]
         for layer, index, own in zip(full, self.unstable, self.own, strict=True):
-            layer[:, index] = slopes[own].T
+            layer[:, index] = np.nan_to_num(slopes[own].T)
         return full
 
 
@@ -234,7 +235,8 @@ def alpha_rung(problem: Problem) -> list[Bound]:
     widest = max(problem.ball.size, alive_matrices(problem).widest)
     count = max(1, CHUNK_ENTRIES // widest)
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
-    return [bound for rows in chunks for bound in climb(problem.with_rows(rows))]
+    with np.errstate(over="ignore", invalid="ignore"):  # iterates may overflow: only what is certified counts
+        return [bound for rows in chunks for bound in climb(problem.with_rows(rows))]
 
 
 def climb(problem: Problem) -> list[Bound]:

@@ -19,10 +19,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 from array_api_compat import array_namespace
 
-from toolkit.alive import alive_network, folded_rows
+from toolkit.alive import AliveNetwork, alive_network, folded_rows
 from toolkit.balls import FloatArray, box_range_linear
 from toolkit.layers import DENSE_ABOVE, AffineMap
 from toolkit.problem import Problem, Rung, Side
@@ -34,8 +35,9 @@ def upper_slope(lower: Any, upper: Any) -> Any:
     xp = array_namespace(lower, upper)
     zero, one = xp.zeros_like(lower), xp.ones_like(lower)
     unstable = (lower < 0) & (upper > 0)
-    width = xp.where(unstable, upper - lower, one)
-    return xp.where(unstable, xp.where(unstable, upper, zero) / width, xp.where(lower >= 0, one, zero))
+    half = 0.5 * upper  # u − l may overflow where u and l do not
+    width = xp.where(unstable, half - 0.5 * lower, one)
+    return xp.where(unstable, xp.where(unstable, half, zero) / width, xp.where(lower >= 0, one, zero))
 
 
 def dual_ranges(
@@ -104,10 +106,17 @@ def dual_values(
 def certified_ranges(problem: Problem, slopes: Sequence[Any] | None = None) -> tuple[FloatArray, FloatArray]:
     """middle ∓ half_width of `dual_ranges` in numpy float64 for every row, less rounding; slopes: of alive neurons.
 
-    slopes None is the rung itself: α = s, where both sides are bounds.
+    slopes None is the rung itself: α = s, where both sides are bounds. Raises ValueError for slopes outside [0, 1].
     """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return _certified_ranges(problem, slopes)
+
+
+def _certified_ranges(problem: Problem, slopes: Sequence[Any] | None) -> tuple[FloatArray, FloatArray]:
     nu, value = folded_rows(problem)
     network = alive_network(problem)
+    if slopes is not None:
+        _check_slopes(slopes, network)
     box = problem.ball.lower, problem.ball.upper
     if sp.issparse(nu) and (slopes is not None or nu.nnz > DENSE_ABOVE * math.prod(nu.shape)):
         nu = nu.toarray()
@@ -117,8 +126,23 @@ def certified_ranges(problem: Problem, slopes: Sequence[Any] | None = None) -> t
     return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 
+def _check_slopes(slopes: Sequence[Any], network: AliveNetwork) -> None:
+    """ValueError unless every unstable neuron's α is in [0, 1]: only then is it dual feasible."""
+    if len(slopes) != len(network.alive):
+        raise ValueError(f"slopes must be one array per ReLU layer, {len(network.alive)}, got {len(slopes)}")
+    for k, given in enumerate(slopes):
+        alpha = np.asarray(given)
+        size = network.lower[k].size
+        if alpha.shape[-1:] != (size,):
+            raise ValueError(f"slopes of ReLU layer {k} must end in its {size} alive neurons, got shape {alpha.shape}")
+        wrong = network.unstable(k) & ~((alpha >= 0) & (alpha <= 1))
+        if wrong.any():
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(f"slopes of ReLU layer {k} must be in [0, 1], got {alpha[where]} at index {where}")
+
+
 def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> FloatArray:
-    """g(α) in numpy float64 for every row of the problem, shape (m,)."""
+    """g(α) in numpy float64 for every row of the problem, less rounding, shape (m,); raises as `certified_ranges`."""
     return certified_ranges(problem, slopes)[0]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from toolkit.alive import alive_network, folded_rows
@@ -28,17 +29,18 @@ def post_activation_box(lower: Any, upper: Any) -> tuple[Any, Any]:
 
 def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """Lower and upper bound of every row. The last ReLU layer's l,u carry all that is known of earlier layers."""
-    nu, value = folded_rows(problem)
-    network = alive_network(problem)
-    if network.alive:
-        low, high = post_activation_box(network.lower[-1], network.upper[-1])
-    else:
-        low, high = problem.ball.lower, problem.ball.upper
-    middle, half_width = box_range_linear(nu, low, high)
-    ledger = Ledger(region_of(problem), problem.rows)
-    ledger.terms(len(network.alive), nu)
-    middle = value + middle
-    return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        nu, value = folded_rows(problem)
+        network = alive_network(problem)
+        if network.alive:
+            low, high = post_activation_box(network.lower[-1], network.upper[-1])
+        else:
+            low, high = problem.ball.lower, problem.ball.upper
+        ledger = Ledger(region_of(problem), problem.rows)
+        ledger.terms(len(network.alive), nu)
+        middle, half_width = box_range_linear(nu, low, high)
+        middle = value + middle
+        return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 
 RUNG = Rung(

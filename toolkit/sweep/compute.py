@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from toolkit.balls import LinfBall
 from toolkit.explain import explain_equality
 from toolkit.layer_bounds import layer_bounds
@@ -36,6 +38,7 @@ class TaskTimeLimitError(TimeoutError):
 def run_task(task: Task) -> TaskReport:
     """Compute a task's rows and append them to this process's shard. Raises StoreError if they cannot be written.
 
+    A KeyboardInterrupt passes: the rung that was interrupted has no rows, those before it have.
     Written at the end, and before it whenever FLUSH_EVERY seconds of new rows are at stake, or at every rung if the
     task has a time limit, since its process may be killed at any moment.
     """
@@ -43,11 +46,16 @@ def run_task(task: Task) -> TaskReport:
     flush_every = FLUSH_EVERY if task.work.task_time_limit is None else 0.0
     rows: list[Row] = []
     unsaved: list[Row] = []
-    for batch in row_batches(task):
-        unsaved += batch
-        if time.perf_counter() - saved > flush_every:
+    try:
+        for batch in row_batches(task):
+            unsaved += batch
+            if time.perf_counter() - saved > flush_every:
+                append_rows(Path(task.work.out), task.work.run_id, unsaved)
+                rows, unsaved, saved = rows + unsaved, [], time.perf_counter()
+    except KeyboardInterrupt:
+        if unsaved:
             append_rows(Path(task.work.out), task.work.run_id, unsaved)
-            rows, unsaved, saved = rows + unsaved, [], time.perf_counter()
+        raise
     if unsaved:
         append_rows(Path(task.work.out), task.work.run_id, unsaved)
     return task_report(rows + unsaved, time.perf_counter() - started)
@@ -102,6 +110,16 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
 
 
+# How the message of a row begins that failed because somebody or something ended the computation; the last two stood
+# in rows of earlier versions, where a solver that was interrupted counted as one that failed.
+INTERRUPTED = ("KeyboardInterrupt", "WorkerDiedError", "gurobi: status 11", "scip: status userinterrupt")
+
+
+def interrupted_rows(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Mask of the failed rows that say nothing about the question: they are to be computed again."""
+    return (rows["status"] == Status.FAILED) & rows["message"].str.contains("|".join(INTERRUPTED))
+
+
 class _TaskRun:
     """One task while it is computed. `free` holds the bounds of rungs that ignore l,u: the same for every chain."""
 
@@ -147,7 +165,7 @@ class _TaskRun:
         """The margin problem on l,u by the chain, and the seconds these l,u took when they were computed."""
         task, settings = self.task, self.task.work.settings
         path = bounds_path(task, chain) if task.work.cache_bounds else None
-        found = None if path is None else load_bounds(path, chain)
+        found = None if path is None else load_bounds(path, chain, self.network.relu_sizes)
         if found is None:
             started = time.perf_counter()
             bounds = layer_bounds(self.network, self.ball, chain, settings)

@@ -13,7 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from toolkit.executors import ONE_THREAD, WorkerDiedError, limit_blas_threads, one_thread_environment, usable_cpus
+from toolkit.executors import (
+    ONE_THREAD,
+    one_thread_environment,
+    usable_cpus,
+)
+from toolkit.interrupts import block_signals
+from toolkit.workers import GUARD_HINT, WorkerDiedError, WorkerStartError, limit_blas_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +32,8 @@ class DaskExecutor(Executor):
     """A Dask cluster as an executor; a task whose workers keep dying raises WorkerDiedError.
 
     address: of a scheduler, or "local" for a cluster of `workers` processes on this machine with its dashboard.
-    Raises ImportError without the extra `cluster`, OSError if no scheduler answers.
+    Raises ImportError without the extra `cluster`, OSError if no scheduler answers, WorkerStartError if workers do not
+    start.
     """
 
     def __init__(self, address: str, workers: int | None = None) -> None:
@@ -35,7 +42,10 @@ class DaskExecutor(Executor):
         except ImportError as error:
             raise ImportError("Dask is not installed; pip install 'relugap[cluster]'") from error
         self._distributed = distributed
-        self._cluster = _local_cluster(workers or usable_cpus()) if address == LOCAL else None
+        try:
+            self._cluster = _local_cluster(workers or usable_cpus()) if address == LOCAL else None
+        except RuntimeError as error:
+            raise WorkerStartError(f"the local Dask cluster cannot start ({error}); {GUARD_HINT}") from error
         self._client = distributed.Client(self._cluster or address, set_as_default=False, timeout=CONNECT_SECONDS)
         self._pairs: dict[Future[Any], Any] = {}
         self._lock = threading.Lock()
@@ -125,6 +135,7 @@ def _local_cluster(workers: int) -> Any:
 
 def dask_setup(worker: Any) -> None:
     """Called by Dask in each new process of a local cluster: Ctrl-C is the driver's to answer."""
+    block_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -18,7 +18,7 @@ LOCK = ".lock"
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-class FolderInUseError(RuntimeError):
+class FolderInUseError(OSError):
     """Another process is writing to the results folder."""
 
 

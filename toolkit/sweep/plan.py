@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from toolkit.arguments import check_outputs
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.data import Dataset, load_dataset
 from toolkit.images import check_fits
@@ -96,6 +97,10 @@ def _planned(entry: NetworkSpec, spec: SweepSpec) -> PlannedNetwork:
             f"images of {entry.dataset} have {dataset.features.shape[1]}"
         )
     check_fits(dataset.shape, network.input_shape)
+    try:
+        check_outputs(network.output_size)
+    except ValueError as error:
+        raise ValueError(f"network {entry.source!r}: {error}") from None
     samples = choose_samples(dataset, spec.samples, spec.seed)
     labels = tuple(int(dataset.labels[sample]) for sample in samples)
     for sample, label in zip(samples, labels, strict=True):

@@ -172,7 +172,9 @@ def write_snapshot(out: Path, snapshot: Snapshot) -> None:
 def read_snapshot(out: Path) -> Snapshot | None:
     """What the latest run last said about itself; None if there is nothing to read."""
     try:
-        return Snapshot(**json.loads((out / SNAPSHOT).read_text(encoding="utf-8")))
+        found = Snapshot(**json.loads((out / SNAPSHOT).read_text(encoding="utf-8")))
+        describe(found)  # raises for values of other types
+        return found
     except (OSError, ValueError, TypeError):
         return None
 
@@ -235,7 +237,8 @@ class _Lines(_Silent):
             self.line(describe(progress.snapshot()))
 
     def line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a closed pipe or terminal must not end a sweep
+            print(text, file=sys.stderr, flush=True)
 
     def end(self, progress: SweepProgress) -> None:
         self.line(describe(progress.snapshot()))
@@ -255,11 +258,13 @@ class _Screen(_Silent):
         self._live.start()
 
     def line(self, text: str) -> None:
-        self._console.print(Text(text))
+        with contextlib.suppress(OSError, SystemExit):  # SystemExit: rich's answer to a terminal that was closed
+            self._console.print(Text(text))
 
     def end(self, progress: SweepProgress) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError, SystemExit):
+                self._live.stop()
 
 
 def _display(show: bool) -> _Silent:

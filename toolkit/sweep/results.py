@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,23 @@ import pandas as pd
 from rich.console import Console
 from rich.live import Live
 
+from toolkit.atomic import write_atomically, write_csv, write_parquet
+from toolkit.names import markup_text, printable
 from toolkit.problem import Status
-from toolkit.provenance import PROVENANCE, read_provenance
-from toolkit.store import compact, read_plan, read_rows, shard_paths, valid_lines
+from toolkit.provenance import PROVENANCE, read_provenance, read_runs, run_name
+from toolkit.store import (
+    PLAN,
+    ROWS,
+    SHARDS,
+    DamagedResultsWarning,
+    compact,
+    damage,
+    foreign_lines,
+    read_plan,
+    read_rows,
+    shard_paths,
+    valid_lines,
+)
 from toolkit.sweep.lock import folder_lock, lock_owner
 from toolkit.sweep.progress import Snapshot, describe, read_snapshot, render
 
@@ -48,38 +63,43 @@ class ResultsSummary:
 
 
 def list_results(root: str | Path) -> pd.DataFrame:
-    """One line per results folder at or below `root`: name, rows of rows planned, failures, last run, owner."""
+    """One line per results folder at or below `root`: name, rows of rows planned, failures, last run, owner.
+
+    damaged: how many of its files cannot be read whole; warnings name them.
+    """
     lines = []
-    for path in filter(_has_runs, sorted(Path(root).rglob(PROVENANCE))):
-        folder, runs = path.parent, read_provenance(path.parent)
-        if not runs or not isinstance(runs[-1], dict) or "run_id" not in runs[-1]:
+    for path in sorted(Path(root).rglob(PROVENANCE)):
+        folder, (runs, problem) = path.parent, read_runs(path)
+        if problem and not any((folder / name).exists() for name in (SHARDS, ROWS, PLAN)):
             continue  # a provenance.json of something else
-        rows = read_rows(folder)
-        lines.append(
-            {
-                "folder": str(folder),
-                "name": runs[-1]["spec"]["name"],
-                "rows": len(rows),
-                "planned": len(read_plan(folder) or ()),
-                "failed": int((rows["status"] == Status.FAILED).sum()),
-                "time_limit": int((rows["status"] == Status.TIME_LIMIT).sum()),
-                "runs": len(runs),
-                "started": runs[-1]["started"],
-                "outcome": runs[-1]["outcome"],
-                "owner": lock_owner(folder) or "",
-            }
-        )
+        if not problem and not (runs and "run_id" in runs[-1]):
+            continue
+        lines.append(_listed(folder, runs, [problem] if problem else []))
     columns = ["folder", "name", "rows", "planned", "failed", "time_limit", "runs", "started", "outcome", "owner"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(lines, columns=[*columns, "damaged"])
 
 
-def _has_runs(provenance: Path) -> bool:
-    """Whether a provenance.json is a sweep's; a damaged one may be, and reading it says what is wrong with it."""
+def _listed(folder: Path, runs: Sequence[Mapping[str, Any]], problems: list[str]) -> dict[str, Any]:
+    """One folder's line; one that cannot be read must not hide the others."""
+    last: Mapping[str, Any] = runs[-1] if runs else {}
     try:
-        content = json.loads(provenance.read_text(encoding="utf-8"))
-    except ValueError:
-        return True
-    return isinstance(content, dict) and "runs" in content
+        rows, planned, problems = read_rows(folder), len(read_plan(folder) or ()), problems + damage(folder)
+    except (ValueError, OSError) as error:  # rows of a newer relugap, for example
+        rows, planned, problems = pd.DataFrame({"status": []}), 0, [*problems, str(error)]
+        warnings.warn(f"{folder}: {error}", DamagedResultsWarning, stacklevel=2)
+    return {
+        "folder": str(folder),
+        "name": run_name(runs, folder.name),
+        "rows": len(rows),
+        "planned": planned,
+        "failed": int((rows["status"] == Status.FAILED).sum()),
+        "time_limit": int((rows["status"] == Status.TIME_LIMIT).sum()),
+        "runs": len(runs),
+        "started": last.get("started", ""),
+        "outcome": last.get("outcome", ""),
+        "owner": lock_owner(folder) or "",
+        "damaged": len(problems),
+    }
 
 
 def summarize(out: str | Path) -> ResultsSummary:
@@ -87,7 +107,7 @@ def summarize(out: str | Path) -> ResultsSummary:
     folder = Path(out)
     rows, runs = read_rows(folder), read_provenance(folder)
     return ResultsSummary(
-        name=runs[-1]["spec"]["name"] if runs else folder.name,
+        name=run_name(runs, folder.name),
         rows=len(rows),
         planned=len(read_plan(folder) or ()),
         other_rows=len(read_rows(folder, everything=True)) - len(rows),
@@ -107,7 +127,7 @@ def mixed(rows: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> list[str]:
     used = set(rows["run_id"])
     facts: dict[str, dict[str, list[str]]] = {}
     for run in runs:
-        if run["run_id"] not in used:
+        if run.get("run_id") not in used:
             continue
         for name, value in _circumstances(run):
             facts.setdefault(name, {}).setdefault(value, []).append(run["run_id"])
@@ -127,31 +147,32 @@ def mixed(rows: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _circumstances(run: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    code = run["relugap"]
-    yield "relugap", f"{code['version']} {code['commit'] or ''}{' with local changes' if code['dirty'] else ''}".strip()
-    yield from ((name, str(version)) for name, version in run["packages"].items() if name != "relugap")
-    yield from ((f"licence of {name}", str(solver["licence"])) for name, solver in run["solvers"].items())
-    yield "python", str(run["python"])
-    yield "machine", f"{run['platform']['system']} {run['platform']['machine']}, {run['platform']['cpus']} CPUs"
+    code, machine = run.get("relugap", {}), run.get("platform", {})
+    changes = " with local changes" if code.get("dirty") else ""
+    yield "relugap", f"{code.get('version')} {code.get('commit') or ''}{changes}".strip()
+    yield from ((name, str(version)) for name, version in run.get("packages", {}).items() if name != "relugap")
+    yield from ((f"licence of {name}", str(solver.get("licence"))) for name, solver in run.get("solvers", {}).items())
+    yield "python", str(run.get("python"))
+    yield "machine", f"{machine.get('system')} {machine.get('machine')}, {machine.get('cpus')} CPUs"
 
 
 def export_rows(out: str | Path, target: str | Path, everything: bool = False) -> Path:
     """Write a folder's rows to one .csv, .parquet or .jsonl file, all columns at full precision.
 
-    In .jsonl infinite and missing numbers are Infinity, -Infinity and NaN, as in the shards. Raises ValueError for
+    In .jsonl infinite and missing numbers are Infinity, -Infinity and NaN, as in the shards. In .csv a text that a
+    spreadsheet would take for a formula has an apostrophe in front. Raises ValueError for
     another ending, and as read_rows does.
     """
     path = Path(target)
     if path.suffix not in EXPORTS:
         raise ValueError(f"rows are exported to {', '.join(EXPORTS)}, got {path.name!r}")
     rows = read_rows(out, everything)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        rows.to_parquet(path, index=False)
+        write_parquet(path, rows)
     elif path.suffix == ".csv":
-        rows.to_csv(path, index=False)
+        write_csv(path, rows)
     else:
-        with path.open("w", encoding="utf-8") as file:
+        with write_atomically(path, "w") as file:
             file.writelines(f"{json.dumps(record)}\n" for record in rows.to_dict("records"))
     return path
 
@@ -159,17 +180,22 @@ def export_rows(out: str | Path, target: str | Path, everything: bool = False) -
 def verify(out: str | Path) -> list[Finding]:
     """Whether a results folder is whole: lines, keys, runs, and rows that contradict themselves.
 
-    Checked: every line parses; every planned row is there; every row's run is recorded; statuses are known; no NaN
-    bound; lower ≤ upper and ≤ clean_margin to 1e-6 relative; failed rows say why. Not checked: rows against each
-    other (the report does) and against a new computation.
+    Checked: every file can be read, every line is a row; every planned row is there; every row's run is recorded;
+    statuses are known; no NaN bound; lower ≤ upper and ≤ clean_margin to 1e-6 relative; failed rows say why. Not
+    checked: rows against each other (the report does) and against a new computation.
     """
     folder = Path(out)
-    rows = read_rows(folder, everything=True)
-    findings = [*_torn_lines(folder), *_row_findings(rows)]
-    recorded = {run["run_id"] for run in read_provenance(folder)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedResultsWarning)  # the findings say the same
+        rows, planned = read_rows(folder, everything=True), read_plan(folder)
+    findings = [Finding(True, text) for text in damage(folder)]
+    findings += [*_torn_lines(folder), *_set_aside(folder), *_row_findings(rows)]
+    runs, problem = read_runs(folder / PROVENANCE)
+    if problem:
+        return [*findings, Finding(True, problem)]
+    recorded = {run.get("run_id") for run in runs}
     if unknown := sorted(set(rows["run_id"]) - recorded):
         findings.append(Finding(True, f"rows name runs that {PROVENANCE} lacks: {', '.join(unknown)}"))
-    planned = read_plan(folder)
     if planned is not None:
         present = set(rows["key"])
         missing = sum(key not in present for key in planned)
@@ -182,12 +208,18 @@ def verify(out: str | Path) -> list[Finding]:
 
 def _torn_lines(folder: Path) -> list[Finding]:
     found = []
-    for shard in shard_paths(folder):
+    for shard in filter(Path.is_file, shard_paths(folder)):
         lines = [line for line in shard.read_bytes().split(b"\n") if line]
-        torn = len(lines) - sum(1 for _ in valid_lines(b"\n".join(lines)))
+        content = b"\n".join(lines)
+        torn = len(lines) - sum(1 for _ in valid_lines(content)) - foreign_lines(content)
         if torn:
             found.append(Finding(False, f"{shard.name}: {torn} of {len(lines)} lines are torn and ignored"))
     return found
+
+
+def _set_aside(folder: Path) -> list[Finding]:
+    kept = sorted(path.name for path in folder.glob("*.damaged-*"))
+    return [Finding(False, f"{name} was damaged and set aside; remove it once it is of no use") for name in kept]
 
 
 def _row_findings(rows: pd.DataFrame) -> list[Finding]:
@@ -231,7 +263,7 @@ def watch(out: str | Path, every: float = 2.0, console: Console | None = None) -
             if isinstance(live, Live):
                 live.update(render(snapshot))
             else:
-                console.print(describe(snapshot), highlight=False)
+                console.print(markup_text(describe(snapshot)), highlight=False)
             if snapshot.ended or owner is None:
                 break
             time.sleep(every)
@@ -243,4 +275,4 @@ def watch(out: str | Path, every: float = 2.0, console: Console | None = None) -
 def findings_text(findings: Sequence[Finding]) -> str:
     """Findings as lines, errors first."""
     ordered = sorted(findings, key=lambda finding: not finding.error)
-    return "\n".join(f"{'error' if finding.error else 'note'}: {finding.text}" for finding in ordered)
+    return "\n".join(f"{'error' if finding.error else 'note'}: {printable(finding.text)}" for finding in ordered)

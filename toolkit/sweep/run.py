@@ -22,24 +22,27 @@ from types import FrameType
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from toolkit.arguments import file_path, instance, optional_number
 from toolkit.executors import (
     ProcessExecutor,
     SerialExecutor,
     TaskTimeoutError,
-    WorkerDiedError,
+    check_workers,
     one_thread_environment,
     usable_cpus,
 )
+from toolkit.interrupts import ending_signals
 from toolkit.problem import Status
 from toolkit.provenance import begin_run, end_run
 from toolkit.store import StoreError, append_rows, compact, prepare_folder, read_rows, write_plan
-from toolkit.sweep.compute import explain, failed_rows, run_task, task_report
-from toolkit.sweep.dask_executor import DaskExecutor
+from toolkit.sweep.compute import explain, failed_rows, interrupted_rows, run_task, task_report
+from toolkit.sweep.dask_executor import LOCAL, DaskExecutor
 from toolkit.sweep.lock import folder_lock
 from toolkit.sweep.plan import Plan, make_plan
 from toolkit.sweep.progress import SweepProgress
 from toolkit.sweep.spec import SweepSpec, load_spec
 from toolkit.sweep.tasks import Task, TaskReport, Work
+from toolkit.workers import MissingGuardError, WorkerDiedError, WorkerStartError, check_main_guard
 
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
 RETRIES = 2  # how often a task whose worker died is tried again
@@ -65,21 +68,31 @@ def run_sweep(
     max_hours: start no task after that long. progress: a live display on a terminal, plain lines elsewhere, both on
     stderr.
 
-    Ctrl-C (or SIGTERM) finishes the running tasks, then raises KeyboardInterrupt; a second one ends them at once.
-    Raises ValueError or FileNotFoundError for a spec that does not fit, before any work; FolderInUseError if another
-    sweep writes to `out`; StoreError if rows cannot be written. Finished rows stay in every case.
+    Ctrl-C (or SIGTERM) finishes the running tasks, then raises KeyboardInterrupt; a second one ends them at once, as a
+    closed terminal does. A task that was interrupted leaves no rows but those of its finished rungs, and rows that
+    failed because their worker was killed are computed again.
+    Raises MissingGuardError (a ValueError) in a script without an `if __name__ == "__main__":` guard, ValueError or
+    FileNotFoundError for a spec that does not fit, before any work; WorkerStartError if workers cannot start;
+    FolderInUseError if another sweep writes to `out`; StoreError if rows cannot be written. Finished rows stay in every
+    case.
     """
-    if rerun is not None and rerun not in RERUN:
+    if rerun is not None and (not isinstance(rerun, str) or rerun not in RERUN):
         raise ValueError(f"unknown rerun {rerun!r}; allowed: {', '.join(RERUN)}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be ≥ 1, got {workers}")
-    if max_hours is not None and not max_hours > 0:
-        raise ValueError(f"max_hours must be > 0, got {max_hours}")
+    workers = None if workers is None else check_workers(workers)
+    if (executor is None and dask is None and workers != 1) or dask == LOCAL:
+        check_main_guard()
+    optional_number("max_hours", max_hours, above=0)
+    if dask is not None:
+        instance("dask", dask, str, 'a scheduler\'s address, or "local"')
+    folder = file_path("out", out).absolute()
+    if executor is not None:
+        instance("executor", executor, Executor, "one of concurrent.futures, or of toolkit.executors")
+    if not isinstance(spec, SweepSpec | str | Path):
+        instance("spec", spec, SweepSpec, "or the path of a .toml file")
     plan = make_plan(spec if isinstance(spec, SweepSpec) else load_spec(spec))
     text = "" if isinstance(spec, SweepSpec) else Path(spec).read_text(encoding="utf-8")
-    folder = Path(out).absolute()
     with folder_lock(folder):
-        choice = _choose(executor, dask, workers, plan.spec)
+        choice = _choose(executor, dask, workers, plan)
         _run(plan, text, folder, choice, _Options(rerun, progress, max_hours))
         return read_rows(folder)
 
@@ -101,8 +114,10 @@ class _Choice:
     owned: bool = True
 
 
-def _choose(executor: Executor | None, dask: str | None, workers: int | None, spec: SweepSpec) -> _Choice:
-    count = workers or usable_cpus()
+def _choose(executor: Executor | None, dask: str | None, workers: int | None, plan: Plan) -> _Choice:
+    spec = plan.spec
+    tasks = sum(len(network.samples) * len(network.eps) for network in plan.networks)
+    count = min(workers or usable_cpus(), max(2, tasks))  # a worker without a task costs a thread all the same
     if executor is not None:
         return _Choice(type(executor).__name__, count, lambda: executor, owned=False)
     if dask is not None:
@@ -135,13 +150,16 @@ def _run(plan: Plan, text: str, out: Path, choice: _Choice, options: _Options) -
     except BaseException as error:
         outcome = f"ended by {explain(error)}"
         progress.log(outcome)
-        raise
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        stop.interrupted = True
     finally:
         counts["written"] = progress.snapshot().rows
         with contextlib.suppress(StoreError):  # a full disk must not hide why the run ended
             end_run(out, run_id, outcome, counts)
     if stop.interrupted:
-        raise KeyboardInterrupt(f"stopped; run the same command to continue ({counts['written']} rows are new)")
+        kept = f"{counts['written']} rows are new and kept in {out}"
+        raise KeyboardInterrupt(f"stopped; {kept}; run the same command to continue")
     with contextlib.suppress(StoreError):  # the shards hold every row
         compact(out)
 
@@ -150,7 +168,8 @@ def _done_keys(out: Path, rerun: str | None) -> set[str]:
     """Keys of the rows that need not be computed."""
     rows = read_rows(out, everything=True)
     again = RERUN[rerun] if rerun else ()
-    return set(rows.loc[~rows["status"].isin([str(status) for status in again]), "key"])
+    settled = ~rows["status"].isin([str(status) for status in again])
+    return set(rows.loc[settled & ~interrupted_rows(rows), "key"])
 
 
 class _Driver:
@@ -161,6 +180,7 @@ class _Driver:
         self._choice, self._progress, self._stop = choice, progress, stop
         self._running: dict[Future[TaskReport], Task] = {}
         self._deaths: Counter[int] = Counter()
+        self._failed_starts = 0  # in a row
 
     def run(self) -> None:
         executor = self._choice.open()
@@ -190,12 +210,16 @@ class _Driver:
             self._running[executor.submit(run_task, task)] = task
 
     def _settle(self, future: Future[TaskReport], task: Task) -> None:
+        """Raises KeyboardInterrupt for a task that was interrupted where it ran: it has no rows."""
         if future.cancelled():
             self._progress.recalled(task)
             self._waiting.appendleft(task)
             return
         try:
             self._progress.finished(task, future.result())
+            self._failed_starts = 0
+        except WorkerStartError as error:
+            self._after_failed_start(task, error)
         except Exception as error:
             if isinstance(error, BrokenExecutor):
                 self._after_death(task, error)
@@ -204,6 +228,15 @@ class _Driver:
                 self._give_up(task, error)
             else:
                 raise
+
+    def _after_failed_start(self, task: Task, error: WorkerStartError) -> None:
+        """Not the task's fault: try again, but end the sweep where workers never start."""
+        self._failed_starts += 1
+        again = self._failed_starts <= RETRIES and not isinstance(error, MissingGuardError)
+        self._progress.lost(task, str(error), again=True)
+        self._waiting.appendleft(task)
+        if not again:
+            raise error
 
     def _after_death(self, task: Task, error: BrokenExecutor) -> None:
         """Try the task again, a bounded number of times, then record it as failed."""
@@ -242,7 +275,8 @@ class _Stop:
         return bool(self.reason)
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        if self.interrupted:
+        if self.interrupted or number not in (signal.SIGINT, signal.SIGTERM):  # SIGHUP: nobody is there to wait
+            self.interrupted = True
             raise KeyboardInterrupt
         self.interrupted = True
         self.reason = f"{signal.Signals(number).name} received, running tasks are finished (again: end them at once)"
@@ -250,11 +284,11 @@ class _Stop:
 
 @contextlib.contextmanager
 def _handling(stop: _Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM go to `stop`; outside the main thread, where Python allows no handlers, nothing changes."""
+    """The ending signals go to `stop`; outside the main thread, where Python allows no handlers, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         yield
     finally:

@@ -18,24 +18,23 @@ checked by plan.py, also before any work starts.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
+from toolkit.arguments import file_path
 from toolkit.fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
+from toolkit.names import path_name
 from toolkit.problem import Settings, Side
 from toolkit.published import PREFIX
 from toolkit.rungs import get_rung
 from toolkit.solvers import check_solver_name
+from toolkit.toml_file import StrictModel, placed, read_toml, unknown_key
 
 Names = tuple[str, ...]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _checked_eps(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -54,7 +53,7 @@ def _without_repeats(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class NetworkSpec(_Strict):
+class NetworkSpec(StrictModel):
     """One network with the data set whose test images it is asked about.
 
     source: "zoo:NAME", "published:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name:
@@ -73,9 +72,10 @@ class NetworkSpec(_Strict):
         return None if values is None else _checked_eps(values)
 
 
-class SweepSpec(_Strict):
+class SweepSpec(StrictModel):
     """A sweep: every rung on every (network, sample, ε, layer-bound chain), for all targets t ≠ label.
 
+    name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
     one's), or their indices. eps: ≥ 0, in input units. domain: (low, high) cuts every ball, None cuts none.
     solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
@@ -97,11 +97,16 @@ class SweepSpec(_Strict):
     task_time_limit: Seconds | None = None
     threads: Count = 1
     mip_gap: Annotated[float, Field(ge=0, lt=1)] = Settings.mip_gap
-    mip_gap_abs: Annotated[float, Field(ge=0)] = Settings.mip_gap_abs
+    mip_gap_abs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Settings.mip_gap_abs
     rigorous: bool = True
     attack_steps: Count = Settings.attack_steps
     attack_restarts: Count = Settings.attack_restarts
     cache_bounds: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_path(cls, name: str) -> str:
+        return path_name(name, "name")
 
     @field_validator("eps")
     @classmethod
@@ -162,17 +167,17 @@ def load_spec(path: str | Path) -> SweepSpec:
     Raises FileNotFoundError, or ValueError in one line that names the file and the key with what is allowed, or the
     line that is not TOML.
     """
-    file = Path(path)
+    file = file_path("path", path)
     if not file.is_file():
         raise FileNotFoundError(f"no spec file at {file}")
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content, text = read_toml(file)
+    except ValueError as error:
         raise ValueError(f"{file} is not valid TOML: {error}") from None
     try:
-        return parse_spec(content, folder=file.resolve().parent)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        return _found_beside(SweepSpec.model_validate(content), file.resolve().parent)
+    except ValidationError as error:
+        raise ValueError(f"{placed(file, text, _first(error)['loc'])}: {_one_line(error)}") from None
 
 
 def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepSpec:
@@ -181,8 +186,10 @@ def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepS
         spec = SweepSpec.model_validate(content)
     except ValidationError as error:
         raise ValueError(_one_line(error)) from None
-    if folder is None:
-        return spec
+    return spec if folder is None else _found_beside(spec, folder)
+
+
+def _found_beside(spec: SweepSpec, folder: Path) -> SweepSpec:
     found = tuple(n.model_copy(update={"source": _resolved(n.source, folder)}) for n in spec.networks)
     return spec.model_copy(update={"networks": found})
 
@@ -191,19 +198,27 @@ def _resolved(source: str, folder: Path) -> str:
     return source if source.startswith(("zoo:", PREFIX)) else str(folder / Path(source).expanduser())
 
 
-def _one_line(error: ValidationError) -> str:
-    found = error.errors(include_url=False)
+def _first(error: ValidationError) -> ErrorDetails:
+    """The problem to tell: an unknown key, which says more than the missing one it may stand for, else the first key's;
+    of a union's complaints the one that got furthest."""
+    found = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
     same_key = [entry for entry in found if entry["loc"][:1] == found[0]["loc"][:1]]
-    first = max(same_key, key=lambda entry: len(entry["loc"]))  # of a union's complaints the one that got furthest
+    return max(same_key, key=lambda entry: len(entry["loc"]))
+
+
+def _one_line(error: ValidationError) -> str:
+    first = _first(error)
     place = _place(first["loc"])
     if first["type"] == "extra_forbidden":
         model = NetworkSpec if first["loc"][0] == "networks" else SweepSpec
-        return f"unknown key {place!r}; allowed: {', '.join(model.model_fields)}"
+        name = str(first["loc"][-1])
+        return unknown_key(repr(place or name[:100]), name, model.model_fields)
     if first["type"] == "missing":
         return f"key {place!r} is missing"
     if first["type"] == "value_error":
         return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    got = repr(first["input"])
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {got if len(got) <= 200 else f'{got[:199]}…'}"
 
 
 def _place(loc: Sequence[str | int]) -> str:

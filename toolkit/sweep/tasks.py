@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.balls import FloatArray
+from toolkit.names import printable
 from toolkit.problem import Rung, Settings, Side, Verdict
 from toolkit.rungs import get_rung
 
@@ -62,7 +63,7 @@ class Task:
     @property
     def title(self) -> str:
         """For people: network, sample and ε."""
-        return f"{self.network.name} {self.dataset} #{self.sample} ε={self.eps:g}"
+        return f"{printable(self.network.name)} {self.dataset} #{self.sample} ε={self.eps:g}"
 
 
 @dataclass(frozen=True)

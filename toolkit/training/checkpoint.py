@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from toolkit.arrays import require_keys
+from toolkit.atomic import write_atomically
+
+KEYS = ("spec", "weights", "optimizer", "history")
 
 
 def save_checkpoint(
@@ -26,10 +29,8 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "history": list(history),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    torch.save(state, scratch)
-    os.replace(scratch, path)
+    with write_atomically(path) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(
@@ -43,12 +44,41 @@ def load_checkpoint(
         return []
     try:
         state = torch.load(path, weights_only=True)
-        if state["spec"] == digest:
-            with torch.no_grad():
-                for tensor, saved in zip(weights, state["weights"], strict=True):
-                    tensor.copy_(saved)
-            optimizer.load_state_dict(state["optimizer"])
-            return list(state["history"])
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a checkpoint ({type(error).__name__}); remove it to start anew") from error
-    raise ValueError(f"{path} is of another spec; remove it, or train under the spec that made it")
+        require_keys("key", state, KEYS, KEYS)
+        if state["spec"] != digest:
+            raise _OtherSpecError(f"{path} is of another spec; remove it, or train under the spec that made it")
+        _check_weights(weights, state["weights"])
+        history = [_checked_epoch(k, epoch) for k, epoch in enumerate(state["history"], start=1)]
+        optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for tensor, saved in zip(weights, state["weights"], strict=True):
+                tensor.copy_(saved)
+    except _OtherSpecError as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # a damaged file surfaces as anything from KeyError to UnpicklingError
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+        raise ValueError(f"{path} is not a checkpoint ({reason}); remove it to start anew") from error
+    return history
+
+
+class _OtherSpecError(ValueError):
+    """A whole checkpoint, of another spec."""
+
+
+def _check_weights(weights: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
+    """One tensor each, of the same shape (copying would spread a smaller one) and finite."""
+    if len(saved) != len(weights):
+        raise ValueError(f"it has {len(saved)} weights, the network {len(weights)}")
+    for k, (own, other) in enumerate(zip(weights, saved, strict=True)):
+        if other.shape != own.shape or other.dtype != own.dtype:
+            raise ValueError(
+                f"weight {k} is {tuple(other.shape)} {other.dtype}, must be {tuple(own.shape)} {own.dtype}"
+            )
+        if not bool(torch.isfinite(other).all()):
+            raise ValueError(f"weight {k} must be finite")
+
+
+def _checked_epoch(number: int, epoch: Mapping[str, Any]) -> dict[str, Any]:
+    if epoch.get("epoch") != number or not all(type(value) in (int, float) for value in epoch.values()):
+        raise ValueError(f"its history must hold epoch {number} as numbers")
+    return dict(epoch)

@@ -10,6 +10,7 @@ import contextlib
 import math
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -103,7 +104,14 @@ def train_spec(
 
 
 def _made_by(target: Path, spec: NetworkSpec) -> bool:
-    return target.is_file() and Network.load(target).metadata.get("spec") == spec.record
+    """Whether the file holds a network of this spec; one that cannot be read is named, and trained again."""
+    if not target.is_file():
+        return False
+    try:
+        return bool(Network.load(target).metadata.get("spec") == spec.record)
+    except ValueError as error:
+        warnings.warn(f"{error}; it is trained again", stacklevel=2)
+        return False
 
 
 def _metadata(spec: NetworkSpec, trained: Trained, test: Dataset) -> dict[str, Any]:

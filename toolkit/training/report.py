@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.atomic import write_atomically, write_figure, write_text
+from toolkit.names import markdown_text, plot_text
 from toolkit.network import Network
 
 if TYPE_CHECKING:
@@ -49,9 +52,8 @@ def epoch_display(spec: NetworkSpec, shown: bool) -> Iterator[Callable[[Epoch], 
 
 def write_history(history: Sequence[Epoch], stem: Path) -> None:
     """STEM.csv, a line per epoch, and STEM.png, errors and loss against epochs."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     rows = [asdict(epoch) for epoch in history]
-    with stem.with_name(f"{stem.name}.csv").open("w", newline="", encoding="utf-8") as file:
+    with write_atomically(stem.with_name(f"{stem.name}.csv"), "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
@@ -72,38 +74,42 @@ def _draw_curves(history: Sequence[Epoch], path: Path) -> None:
     if not math.isnan(history[-1].certified_error):
         errors.plot(numbers, [100 * epoch.attacked_error for epoch in history], label="attacked (PGD)")
         errors.plot(numbers, [100 * epoch.certified_error for epoch in history], label="not certified")
-    errors.set(xlabel="epoch", ylabel="test error (%)", title=path.stem, ylim=(0, 100))
+    errors.set(xlabel="epoch", ylabel="test error (%)", title=plot_text(path.stem), ylim=(0, 100))
     loss = errors.twinx()
     loss.plot(numbers, [epoch.loss for epoch in history], color="0.6", linestyle="--", label="training loss")
     loss.set_ylabel("training loss")
     lines = [*errors.get_lines(), *loss.get_lines()]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def write_table(folder: Path, source: str) -> Path:
-    """folder/README.md: one row per network there that records how it was trained."""
-    networks = [Network.load(path) for path in sorted(folder.glob("*.npz"))]
-    rows = [_table_row(network) for network in networks if "spec" in network.metadata]
+    """folder/README.md: one row per network there that records how it was trained; a damaged file is named."""
+    rows = []
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            network = Network.load(path)
+            rows += [_table_row(network)] if "spec" in network.metadata else []
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            warnings.warn(f"{path} is left out of {folder / 'README.md'}: {error}", stacklevel=2)
     header = ["network", "layers", "data", "loss", "ε", "epochs", *ERRORS.values(), "seconds", "torch"]
+    shown = markdown_text(source)
     lines = [header, ["---"] * len(header), *rows]
     text = "\n".join(
         [
             "# Trained networks",
             "",
-            f"Written by `relugap train`, last for {source}; do not edit. Each file holds its weights (float32,",
+            f"Written by `relugap train`, last for {shown}; do not edit. Each file holds its weights (float32,",
             "exact in float64) and, as metadata, the full spec, seed, versions and errors:",
             "`Network.load(…).metadata`. Errors are those of the float64 network, in per cent: clean of the whole test",
             "split, the others at radius ε (in units of the pixel range [0, 1]) of its first images, as many as the",
             "spec's `evaluate` says: wrong at an attack's point, or not certified by a rung.",
             "",
-            *("| " + " | ".join(line) + " |" for line in lines),
+            *("| " + " | ".join(map(markdown_text, line)) + " |" for line in lines),
             "",
         ]
     )
-    target = folder / "README.md"
-    target.write_text(text, encoding="utf-8")
-    return target
+    return write_text(folder / "README.md", text)
 
 
 def _table_row(network: Network) -> list[str]:

@@ -15,23 +15,23 @@ Unknown keys are errors that name the key and the allowed ones.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from toolkit.data import dataset_names
+from toolkit.names import path_name
+from toolkit.toml_file import StrictModel, placed, read_toml, unknown_key
 
 # The keys of losses.LOSSES, which needs torch.
 LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval")
 
 
-class LayerSpec(BaseModel):
+class LayerSpec(StrictModel):
     """One hidden layer: `{ dense = 100 }` or `{ conv = 16, kernel = 4, stride = 2, padding = 1 }`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     dense: int | None = Field(default=None, ge=1)
     conv: int | None = Field(default=None, ge=1)
     kernel: int = Field(default=3, ge=1)
@@ -55,7 +55,7 @@ ARCHITECTURES: dict[str, tuple[LayerSpec, ...]] = {
 }
 
 
-class NetworkSpec(BaseModel):
+class NetworkSpec(StrictModel):
     """One network to train.
 
     Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
@@ -69,7 +69,6 @@ class NetworkSpec(BaseModel):
     are recorded with the network. device: cpu, cuda, or auto (cuda where there is one). threads: of torch.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     dataset: str
     hidden: tuple[int, ...] | None = None
@@ -96,6 +95,11 @@ class NetworkSpec(BaseModel):
     evaluate: int = Field(default=200, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1)
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_path(cls, value: str) -> str:
+        return path_name(value, "name")
 
     @field_validator("dataset")
     @classmethod
@@ -144,10 +148,9 @@ class NetworkSpec(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
-class TrainSpec(BaseModel):
+class TrainSpec(StrictModel):
     """A file of networks to train."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     networks: tuple[NetworkSpec, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -165,9 +168,9 @@ def load_train_spec(path: str | Path) -> TrainSpec:
     if not file.is_file():
         raise FileNotFoundError(f"no training file at {file}")
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
+        content, text = read_toml(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not TOML: {error}") from None
     defaults = content.pop("defaults", {})
     networks = content.get("networks", [])
     if not isinstance(defaults, Mapping) or not isinstance(networks, list):
@@ -176,7 +179,7 @@ def load_train_spec(path: str | Path) -> TrainSpec:
     try:
         return TrainSpec.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{file}: {_first_problem(error)}") from error
+        raise ValueError(f"{placed(file, text, error.errors()[0]['loc'])}: {_first_problem(error)}") from error
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -188,10 +191,10 @@ def _first_problem(error: ValidationError) -> str:
         if len(problem["loc"]) > 3:
             model = LayerSpec
         allowed = ["defaults", "networks"] if model is TrainSpec else sorted(model.model_fields)
-        return f"unknown key {place}; allowed: {', '.join(allowed)}"
+        return unknown_key(place, str(problem["loc"][-1]), allowed)
     message = str(problem["msg"]).removeprefix("Value error, ")
     shown = problem["input"] if not isinstance(problem["input"], Mapping) else problem["input"].get("name", "…")
-    return f"{place}: {message} (got {shown!r})" if place else message
+    return f"{place}: {message} (got {repr(shown)[:200]})" if place else message
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
