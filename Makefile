@@ -1,16 +1,18 @@
 # make demo   the gap table of two small networks (sets up .venv first)
 # make test   the test suite; make test-all adds the slow tests
+# make mutants  which small faults in the code the tests would not see
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 EXTRAS := dev,train,onnx,cluster,scip,html
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all mutants lint format clean
 
 help:
 	@echo "make demo      set up .venv, run experiments/demo.toml, write results/demo"
 	@echo "make test      set up .venv with all extras, run the tests"
-	@echo "make test-all  the same with the slow tests"
+	@echo "make test-all  the same with the slow tests and many more random examples"
+	@echo "make mutants   break the code on purpose, one line at a time; write which tests notice to results/mutants"
 	@echo "make lint      ruff check, ruff format --check, mypy"
 	@echo "make format    let ruff rewrite the code"
 	@echo "make clean     remove caches and build outputs (results and .venv stay)"
@@ -22,7 +24,10 @@ test: $(VENV)/.ready-test
 	$(PYTHON) -m pytest -n 2
 
 test-all: $(VENV)/.ready-test
-	$(PYTHON) -m pytest -n 2 -m ""
+	HYPOTHESIS_PROFILE=long $(PYTHON) -m pytest -n 2 -m ""
+
+mutants: $(VENV)/.ready-test
+	$(PYTHON) experiments/mutants.py --out results/mutants
 
 lint: $(VENV)/.ready-test
 	$(PYTHON) -m ruff check .

@@ -12,16 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from toolkit.layers import AffineMap, Conv2d, Dense
 from toolkit.network import Network
 
-# Wall-clock deadlines fail on busy machines; the examples are derandomised so that a failure can be run again.
+# Wall-clock deadlines fail on busy machines. By default the same few examples are run every time; `make test-all` draws
+# many new ones each time, and a failure is kept in .hypothesis and printed so that it can be run again.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("relugap", max_examples=25, derandomize=True, **_COMMON)
+settings.register_profile("long", max_examples=300, derandomize=False, print_blob=True, **_COMMON)
+# For mutants: that a test fails is all there is to know.
 settings.register_profile(
-    "relugap", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "unshrunk", max_examples=25, derandomize=True, phases=(Phase.explicit, Phase.generate), **_COMMON
 )
-settings.load_profile("relugap")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relugap"))
 
 
 def random_dense_network(rng: np.random.Generator, sizes: Sequence[int], name: str = "") -> Network:

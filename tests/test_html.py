@@ -123,6 +123,8 @@ def test_page_is_accessible_by_structure(page: Page) -> None:
     assert set(links) == {"summary", "curves", "gaps", "samples", "provenance"} <= set(names)
     labelled = {label["attrs"]["for"] for label in page.all("label")}
     assert {one["attrs"]["id"] for tag in ("input", "select") for one in page.all(tag)} == labelled
+    for tag in ("th", "img", "table", "input", "select"):  # what follows is about something
+        assert page.all(tag), tag
     assert all("scope" in head["attrs"] for head in page.all("th"))
     heads = page.inside("gap-table", "th")
     assert [head["attrs"]["aria-sort"] for head in heads] == ["none"] * len(heads)
@@ -195,6 +197,7 @@ def test_curves_hold_the_means(rows: pd.DataFrame) -> None:
     assert lp["x"] == list(means.index)
     assert lp["y"] == pytest.approx(list(means))
     pgd = next(trace for trace in panel["data"] if trace["name"] == "pgd" and trace["yaxis"] == "y3")
+    assert len(pgd["y"]) == len(means)
     assert all(0 <= share <= 1 for share in pgd["y"])
     assert sum(trace["showlegend"] for trace in panel["data"]) == 3  # each rung once
     json.dumps(panel, allow_nan=False)

@@ -15,7 +15,7 @@ from conftest import random_conv_network, random_dense_network
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layer_bounds import layer_bounds
 from toolkit.margins import margin_problem
-from toolkit.problem import Bound, Problem, Settings, Side
+from toolkit.problem import Bound, Problem, Rung, Settings, Side
 from toolkit.rungs import RUNGS
 
 SETTINGS = Settings(solver="highs", mip_gap=0.0)
@@ -102,3 +102,39 @@ def test_every_rung_is_tight_on_a_point(name: str) -> None:
     for bound, value in zip(RUNGS[name](problem), clean, strict=True):
         known = bound.upper if RUNGS[name].side is Side.UPPER else bound.lower
         assert known == pytest.approx(value, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", list(RUNGS))
+def test_nothing_is_certified_on_layer_bounds_that_are_not(name: str) -> None:
+    """l,u from a rung that does not certify: what rests on them is no certificate, whoever computed it."""
+    problem = random_problem(1, ("interval", "dual"))
+    believed = replace(problem, relu_bounds=replace(problem.relu_bounds, certified=False), _cache={})
+    assert believed.relu_bounds.chain
+    for sure, unsure in zip(RUNGS[name](problem), RUNGS[name](believed), strict=True):
+        assert unsure.certified_lower == -np.inf
+        if RUNGS[name].certifies:
+            assert sure.certified_lower > -np.inf
+
+
+def test_layer_bounds_are_certified_if_every_rung_of_the_chain_is() -> None:
+    network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).ball
+    certifying = [name for name, rung in RUNGS.items() if rung.certifies and rung.side is Side.LOWER]
+    others = [name for name, rung in RUNGS.items() if not rung.certifies and rung.side is Side.LOWER]
+    assert others
+    for name in certifying:
+        assert layer_bounds(network, ball, ("interval", name), SETTINGS).certified
+    for name in others:
+        assert not layer_bounds(network, ball, ("interval", name), SETTINGS).certified
+
+
+def test_layer_bounds_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rung whose l is above another's u by far: one of them is wrong, and nothing may rest on either."""
+    network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).ball
+
+    def shifted(problem: Problem) -> tuple[FloatArray, FloatArray]:
+        _, high = RUNGS["interval"].ranges(problem)  # type: ignore[misc]
+        return high + 1.0, high + 2.0
+
+    monkeypatch.setitem(RUNGS, "liar", Rung("liar", Side.LOWER, "lies", "", ranges=shifted, certifies=True))
+    with pytest.raises(ValueError, match="'liar'"):
+        layer_bounds(network, ball, ("interval", "liar"), SETTINGS)

@@ -161,3 +161,13 @@ def test_a_rung_that_loses_a_row_is_an_error(problem: Problem) -> None:
 def test_bad_settings_are_refused(make: Callable[[], Settings], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_neurons_are_told_apart_exactly() -> None:
+    """The smallest number on the wrong side of 0 makes a neuron unstable."""
+    tiny = 5e-324
+    low, high = np.array([-tiny, -tiny, 0.0, -1.0, -1.0]), np.array([tiny, 0.0, tiny, tiny, -0.0])
+    bounds = ReluBounds((low,), (high,))
+    np.testing.assert_array_equal(bounds.unstable(0), [True, False, False, True, False])
+    np.testing.assert_array_equal(bounds.active(0), [False, False, True, False, False])
+    np.testing.assert_array_equal(bounds.inactive(0), [False, True, False, False, True])
