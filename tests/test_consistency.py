@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.balls import LinfBall
-from toolkit.replay import evaluation_errors
+from toolkit.layers import Dense
 from toolkit.margins import margin_problem
 from toolkit.network import Network
 from toolkit.problem import Bound, Problem, Rung, Side, Status
+from toolkit.replay import evaluation_errors
 
 
 def asked() -> Problem:
@@ -86,9 +87,8 @@ def test_the_replay_error_covers_what_float64_does(seed: int, unit: float) -> No
     """The value at a float point in rational arithmetic is within the error of the one in float64."""
     rng = np.random.default_rng(seed)
     network = random_dense_network(rng, (3, 5, 4, 2))
-    for layer, factor in zip(network.layers, (unit, 1.0, 1.0 / unit), strict=True):
-        layer.weight[...] *= factor
-    network = Network(list(network.layers))
+    factors = zip(network.layers, (unit, 1.0, 1.0 / unit), strict=True)
+    network = Network([Dense(layer.weight * factor, layer.bias) for layer, factor in factors])
     ball = LinfBall(rng.normal(size=3), 0.1)
     problem = margin_problem(network, ball, 0)
     y = [Fraction(v) for v in ball.center.tolist()]
