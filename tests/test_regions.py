@@ -119,7 +119,7 @@ def test_the_cache_of_a_sweep_keeps_region_and_certification(
 ) -> None:
     bounds = layer_bounds(network, LinfBall(center, 0.01))
     save_bounds(tmp_path / "b.npz", bounds, 1.0)
-    found = load_bounds(tmp_path / "b.npz", bounds.chain)
+    found = load_bounds(tmp_path / "b.npz", bounds.chain, network.relu_sizes)
     assert found is not None
     assert (found[0].region, found[0].certified) == (bounds.region, True)
     with pytest.raises(ValueError, match="another ball"):

@@ -64,14 +64,14 @@ def test_only_exact_rungs_have_a_word_and_only_on_request() -> None:
 
 
 class TestWords:
-    """A MILP solver that states a margin which is false, and nobody's duals prove."""
+    """A MILP solver that states a margin which is false, though no point at hand shows it, and nobody's duals prove."""
 
     network = Network([Dense([[1.0], [-1.0]]), Dense([[1.0, 1.0], [0.0, 0.0]], [-0.5, 0.0])])  # F0 − F1 = |x| − 0.5
     ball = LinfBall([1.0], 1.0)
 
     @pytest.fixture(autouse=True)
     def _liar(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = Rung("exact", Side.EXACT, "", "", lambda problem: [Bound(7.0, solver="liar") for _ in problem.rows])
+        word = Rung("exact", Side.EXACT, "", "", lambda problem: [Bound(0.3, solver="liar") for _ in problem.rows])
         monkeypatch.setitem(RUNGS, "exact", word)
 
     def test_it_is_not_believed(self) -> None:
@@ -86,7 +86,7 @@ class TestWords:
         assert "the MILP solver's word" in answer.reason
 
     def test_what_another_rung_states_does_not_count_even_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = Rung("lipschitz", Side.LOWER, "", "", lambda problem: [Bound(7.0) for _ in problem.rows])
+        word = Rung("lipschitz", Side.LOWER, "", "", lambda problem: [Bound(0.3) for _ in problem.rows])
         monkeypatch.setitem(RUNGS, "lipschitz", word)
         answer = certify(self.network, self.ball, 0, ("lipschitz",), settings=Settings(rigorous=False))
         assert answer.verdict is MAYBE

@@ -18,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from toolkit.interrupts import Interrupts
 
         with Interrupts(last=arguments is None):
-            from toolkit.cli.app import run
+            from toolkit.cli import app
 
-            return run(arguments)
+            return app.main(arguments)
     except KeyboardInterrupt:
         import sys
 

@@ -62,7 +62,7 @@ app = typer.Typer(
 
 
 @plain_warnings()
-def run(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
     reader of the output went away.
 
