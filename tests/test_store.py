@@ -175,6 +175,26 @@ def test_plan_selects_and_orders(out: Path) -> None:
     assert sorted(read_rows(out, everything=True)["key"]) == ["k0", "k1", "k2", "k3"]
 
 
+def test_rows_of_the_first_version_are_read_and_prove_no_upper_bound(out: Path) -> None:
+    """They have no certified_upper; in a shard, compacted, and beside rows of today."""
+    append_rows(out, "run", [ROW, replace(ROW, key="other", upper=-1.0)])
+    [shard] = (out / SHARDS).iterdir()
+    old = [json.loads(line) | {"schema": 1} for line in shard.read_text().splitlines()]
+    shard.write_text(
+        "".join(json.dumps({k: v for k, v in row.items() if k != "certified_upper"}) + "\n" for row in old)
+    )
+    append_rows(out, "later", [replace(ROW, key="new", run_id="later", certified_upper=0.5)])
+    for _ in range(2):
+        rows = read_rows(out, everything=True)
+        assert dict(zip(rows["key"], rows["certified_upper"], strict=True)) == {
+            ROW.key: math.inf, "other": math.inf, "new": 0.5
+        }  # fmt: skip
+        compact(out)
+    table = pq.read_table(out / ROWS).drop_columns(["certified_upper"])
+    pq.write_table(table.replace_schema_metadata({"relugap_schema": "1"}), out / ROWS)
+    assert (read_rows(out, everything=True)["certified_upper"] == math.inf).all()
+
+
 def test_newer_schema_is_refused(out: Path) -> None:
     shard = append_rows(out, "r0001-aaaaaa", numbered(1))
     shard.write_text(json.dumps(json.loads(shard.read_text()) | {"schema": SCHEMA_VERSION + 1}) + "\n")

@@ -49,7 +49,7 @@ def layer_bounds(
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
     settings = Settings() if settings is None else instance("settings", settings, Settings)
-    certified = all(rung.certifies for rung in chain)
+    certified = all(rung.certifies_under(settings) for rung in chain)
     used = tuple(rung.name for rung in chain)
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
@@ -115,7 +115,7 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
     crossed = np.flatnonzero(box.low > box.high)
     if not crossed.size:
         return
-    certified = all(one.certifies for one in chain)
+    certified = all(one.certifies_under(problem.settings) for one in chain)
     allowed = 0.0 if certified else CROSSING_TOLERANCE * _scales(problem)[crossed]
     wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
     if wrong.size:

@@ -325,9 +325,9 @@ class Rung:
     A rung is given by `run` (problem → one Bound per row), or, when its bounds come as one array at once, by `values`
     (problem → lower bounds, shape (m,)) or `ranges` (problem → lower bounds on the minima and upper bounds on the
     maxima, for a rung that gets both sides in one pass). uses_relu_bounds: whether l,u matter to it. certifies: whether
-    its bounds hold in real arithmetic, rounding included, whatever a solver says. version: raised
-    when its numbers change, so that stored rows of older versions are not mistaken for its own. claim, source: for
-    help and tables.
+    its bounds (of a `run`: certified_lower) hold in real arithmetic, rounding included, whatever a solver says. states:
+    whether `lower` may be a MILP solver's word, which counts where settings.rigorous is False. version: raised when its
+    numbers change, so that stored rows of older versions are not mistaken for its own. claim, source: for help, tables.
     """
 
     name: str
@@ -340,6 +340,11 @@ class Rung:
     version: int = 1
     uses_relu_bounds: bool = True
     certifies: bool = False
+    states: bool = False
+
+    def certifies_under(self, settings: Settings) -> bool:
+        """Whether `lower_values` are certified: always, or only where no solver's word counts."""
+        return self.certifies and (settings.rigorous or not self.states)
 
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in and witnesses replayed."""
@@ -372,7 +377,7 @@ class Rung:
             return np.asarray(self.ranges(problem)[0], dtype=np.float64)
         if self.values is not None:
             return np.asarray(self.values(problem), dtype=np.float64)
-        certified = self.certifies and problem.relu_bounds.certified
+        certified = self.certifies_under(problem.settings) and problem.relu_bounds.certified
         found = self(problem)
         return np.array([bound.certified_lower if certified else bound.lower for bound in found], dtype=np.float64)
 

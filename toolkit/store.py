@@ -35,7 +35,8 @@ from toolkit.atomic import sync_folder, write_atomically
 from toolkit.names import path_name
 from toolkit.problem import Status
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+ADDED: dict[str, float] = {"certified_upper": float("inf")}  # columns that rows of version 1 lack: nothing proven
 SHARDS, ROWS, PLAN = "shards", "rows.parquet", "plan.parquet"
 Table = Any  # pyarrow has no types
 
@@ -191,7 +192,9 @@ def _object(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        return None
+    return ADDED | row if row.get("schema") == 1 else row
 
 
 def _is_row(row: dict[str, Any]) -> bool:
@@ -271,6 +274,10 @@ def _read_compacted(path: Path) -> tuple[Table, int]:
     version = int((table.schema.metadata or {}).get(b"relugap_schema", SCHEMA_VERSION))
     if version > SCHEMA_VERSION:
         return _ROWS_SCHEMA.empty_table(), version
+    if version == 1:
+        for name, value in ADDED.items():
+            if name not in table.column_names:
+                table = table.append_column(name, pa.array(np.full(table.num_rows, value)))
     table = table.select(list(ROW_COLUMNS)).cast(_ROWS_SCHEMA)
     if any(table[name].null_count for name, dtype in ROW_COLUMNS.items() if dtype != "float64"):  # there null is NaN
         raise ValueError("a row lacks columns")

@@ -95,4 +95,6 @@ RUNG = Rung(
     claim="optimum of the MILP with binary ReLU indicators",
     source="Tjeng, Xiao & Tedrake 2019",
     run=exact_rung,
+    certifies=True,
+    states=True,
 )
