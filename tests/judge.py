@@ -29,7 +29,7 @@ LIMIT = 10.0  # seconds per row: nothing here takes as long unless something is 
 NOISE = 1e-6  # relative to 1 + |m*|: by how much a float bound, not certified, may be off before it is counted
 CHEAP = ("interval", "dual", "crown", "lipschitz", "pgd")
 COSTLY = ("alpha", "lp", "ideal", "bab", "exact")
-FAULTS = ("certified bound above m*", "certified l,u wrong", "false YES", "false NO", "certified, but m* <= 0",
+FAULTS = ("certified bound above m*", "certified l,u wrong", "false YES", "false NO", "certified, but m* is not positive",
           "witness outside the ball", "witness is safe", "certified_upper below the witness", "lower > upper",
           "exception")  # fmt: skip
 REMARKS = ("float bound above m*", "solver's word: false YES")  # what nothing certified rests on
@@ -178,7 +178,7 @@ def _judge_verdict(found: Judgement, case: Case, way: Certify, answer: Certifica
         kind = "false YES" if way.settings.rigorous or answer.certified else "solver's word: false YES"
         found.add(kind, by, f"by {answer.rung}, m* = {float(least)!r}")
     if answer.certified and least <= 0:
-        found.add("certified, but m* <= 0", by, f"m* = {float(least)!r}")
+        found.add("certified, but m* is not positive", by, f"m* = {float(least)!r}")
     if answer.verdict is Verdict.NO:
         if least > 0:
             found.add("false NO", by, f"m* = {float(least)!r}")

@@ -163,6 +163,16 @@ def test_no_needs_a_witness_that_holds_on_replay(monkeypatch: pytest.MonkeyPatch
         assert bound.certified_upper > 0
 
 
+def test_certified_means_every_margin() -> None:
+    """F₀ − F₁ = 1 and F₀ − F₂ = x on a ball around 0.5: the first is certified, the second is not positive."""
+    network = Network([Dense(np.array([[1.0], [1.0], [0.0]]), np.array([0.0, -1.0, 0.0]))])
+    for eps, every in ((0.4, True), (0.6, False)):
+        answer = certify(network, LinfBall([0.5], eps), 0, ("interval",))
+        assert [bound.certified_lower > 0 for bound in answer.margins] == [True, every]
+        assert answer.certified is every
+        assert (answer.verdict is Verdict.YES) is every
+
+
 def test_a_time_limit_keeps_what_was_proven() -> None:
     rng = np.random.default_rng(11)
     network = random_dense_network(rng, (20, 60, 60, 60, 5))

@@ -146,7 +146,7 @@ LIES: list[tuple[str, bool, Callable[[pytest.MonkeyPatch, Case], None]]] = [
     ("float bound above m*", YES, _lying_bound(lambda c, b: replace(b, lower=float(c.truth[0]) + 0.01))),
     ("certified l,u wrong", YES, _wrong_layers),
     ("false YES", NO, _lying_answer(lambda c, a: replace(a, verdict=Verdict.YES))),
-    ("certified, but m* <= 0", NO, _lying_answer(lambda c, a: replace(
+    ("certified, but m* is not positive", NO, _lying_answer(lambda c, a: replace(
         a, margins=tuple(replace(b, certified_lower=1e-300) for b in a.margins)))),
     ("false NO", YES, _lying_answer(lambda c, a: replace(a, verdict=Verdict.NO, witness=_safe_point(c)))),
     ("witness is safe", NO, _lying_answer(lambda c, a: replace(a, verdict=Verdict.NO, witness=_safe_point(c)))),

@@ -109,6 +109,7 @@ MEAN, STD = np.array([0.1, 0.2, 0.3], np.float32).reshape(1, 3, 1, 1), np.float3
 GRAPHS: dict[str, tuple[list[Step], tuple[int, ...]]] = {
     "gemm": ([gemm(5, 6), RELU, gemm(4, 5), RELU, gemm(3, 4)], (6,)),
     "gemm untransposed": ([Step("Gemm", ("x", normal(6, 5), normal(1, 5)))], (6,)),
+    "gemm of a square matrix": ([Step("Gemm", ("x", normal(6, 6), normal(6))), RELU, gemm(6, 6)], (6,)),
     "gemm alpha beta": ([gemm(5, 6, alpha=0.3, beta=-2.0), RELU, gemm(3, 5)], (6,)),
     "gemm without C": ([Step("Gemm", ("x", normal(6, 5))), RELU], (6,)),
     "gemm scalar C": ([Step("Gemm", ("x", normal(6, 5), np.float32(0.7)))], (6,)),
