@@ -196,7 +196,7 @@ def test_some_of_the_targets_are_not_a_proof_of_robustness(tmp_path: Path, capsy
     assert proof.positive
     assert check_proof(path, network).positive
     for targets in ([], [others[0], others[0]]):
-        with pytest.raises(ValueError, match="targets must (name at least one|not repeat a) class"):
+        with pytest.raises(ValueError, match=r"targets must (name at least one|not repeat a) class"):
             write_proof(path, network, ball, label, targets)
 
 

@@ -178,7 +178,7 @@ def test_plan_selects_and_orders(out: Path) -> None:
 def test_rows_of_the_first_version_are_read_and_prove_no_upper_bound(out: Path) -> None:
     """They have no certified_upper; in a shard, compacted, and beside rows of today."""
     append_rows(out, "run", [ROW, replace(ROW, key="other", upper=-1.0)])
-    [shard] = (out / SHARDS).iterdir()
+    [shard] = (out / "shards").iterdir()
     old = [json.loads(line) | {"schema": 1} for line in shard.read_text().splitlines()]
     shard.write_text(
         "".join(json.dumps({k: v for k, v in row.items() if k != "certified_upper"}) + "\n" for row in old)
