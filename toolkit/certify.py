@@ -16,6 +16,7 @@ import numpy as np
 
 from toolkit.arguments import class_label, instance, names, optional_number, real_number
 from toolkit.balls import FloatArray, LinfBall
+from toolkit.consistency import CENTRE, outputs_at
 from toolkit.layer_bounds import layer_bounds
 from toolkit.network import Network
 from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, check_ball, margin_rows
@@ -173,7 +174,8 @@ class _Climb:
         # attacks may run before there are l,u: on bounds that say nothing
         free = tuple(np.full(size, np.inf) for size in network.relu_sizes)
         nothing = ReluBounds(tuple(-side for side in free), free)
-        self.problem = Problem(network, ball, self.rows, nothing, self.settings, self.targets)
+        self.centre = outputs_at(network, ball.center)
+        self.problem = self._problem(nothing)
         self.rung_seconds: dict[str, float] = {}
 
     def run(self, ladder: Sequence[str], known: Mapping[str, Sequence[Bound]]) -> Certification:
@@ -200,6 +202,11 @@ class _Climb:
         if self.settings.rigorous and not self._done():
             self._certify_words()
         return self._answer()
+
+    def _problem(self, bounds: ReluBounds) -> Problem:
+        problem = Problem(self.network, self.ball, self.rows, bounds, self.settings, self.targets)
+        problem.shared(CENTRE, lambda: self.centre)
+        return problem
 
     def _done(self) -> bool:
         return self.witness is not None or not self._open() or self._left() == 0.0
@@ -259,7 +266,7 @@ class _Climb:
         settings = replace(self._clocked(), stop_at=None)
         known = layer_bounds(self.network, self.ball, chain, settings, deadline=deadline)
         self.relu_bounds = known
-        self.problem = Problem(self.network, self.ball, self.rows, known, self.settings, self.targets)
+        self.problem = self._problem(known)
         self._spend("bounds", started)
 
     def _tighten(self) -> None:
@@ -292,12 +299,15 @@ class _Climb:
         """Run a point through the original network: it lowers every upper side, and may prove NO."""
         if not self.ball.contains(point):
             return
-        values, proven = (side[0] for side in replay_margins(self.network, self.rows, point))
+        outputs = self.centre if point is self.ball.center else None
+        values, proven = (side[0] for side in replay_margins(self.network, self.rows, point, outputs))
         for i, (value, upper) in enumerate(zip(values.tolist(), proven.tolist(), strict=True)):
-            if value < self.margins[i].upper:
-                self.margins[i] = replace(self.margins[i], upper=value, witness=point)
-            if upper < self.margins[i].certified_upper:
-                self.margins[i] = replace(self.margins[i], certified_upper=upper)
+            known = self.margins[i]
+            if value < known.upper:
+                least = min(upper, known.certified_upper)
+                self.margins[i] = replace(known, upper=value, witness=point, certified_upper=least)
+            elif upper < known.certified_upper:
+                self.margins[i] = replace(known, certified_upper=upper)
             if is_unsafe(upper):
                 self.decided_by[i] = self.decided_by[i] or name
         if is_unsafe(proven).any() and not float(values.min()) >= self.worst:

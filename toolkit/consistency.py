@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.balls import FloatArray
+from toolkit.network import Network
 from toolkit.replay import evaluation_errors
 
 if TYPE_CHECKING:
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
 ALLOWANCE = 4.0
 
 
+CENTRE = "outputs at the centre"  # key of what a problem shares
+
+
+def outputs_at(network: Network, point: FloatArray) -> FloatArray:
+    """F at a point in float64; infinite or NaN where that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(network.forward(point), dtype=np.float64)
+
+
 def clean_values(problem: Problem) -> FloatArray:
     """C·F at the ball's centre, shape (m,); the network's outputs there are memoised on the problem."""
-
-    def outputs() -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(problem.network.forward(problem.ball.center), dtype=np.float64)
-
+    outputs = problem.shared(CENTRE, lambda: outputs_at(problem.network, problem.ball.center))
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(problem.rows @ problem.shared("outputs at the centre", outputs), dtype=np.float64)
+        return np.asarray(problem.rows @ outputs, dtype=np.float64)
 
 
 def contradiction(problem: Problem, row: int, bound: Bound, clean: float) -> str:

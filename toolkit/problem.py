@@ -349,27 +349,34 @@ class Rung:
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in and witnesses replayed."""
         if self.run is not None:
-            return self._finished(problem, _replayed(problem, self.run(problem)))
+            bounds = _replayed(problem, self.run(problem))
+            own = zip(bounds, problem.targets, strict=True)
+            given = [(bound.certified_lower if self._sound(problem) else -np.inf, target) for bound, target in own]
+            return self._checked(
+                problem,
+                [replace(one, certified_lower=low, target=t) for one, (low, t) in zip(bounds, given, strict=True)],
+            )
         started = time.perf_counter()
         lower = self.lower_values(problem)
         each = (time.perf_counter() - started) / max(1, lower.size)
-        return self._finished(problem, [Bound(lower=low, seconds=each) for low in lower.tolist()])
+        proven = lower if self.certifies and self._sound(problem) else np.full(lower.shape, -np.inf)
+        found = zip(lower.tolist(), proven.tolist(), problem.targets, strict=True)
+        return self._checked(problem, [Bound(low, target=t, seconds=each, certified_lower=p) for low, p, t in found])
 
-    def _finished(self, problem: Problem, bounds: Sequence[Bound]) -> list[Bound]:
-        """The bounds with their targets, with no more certified than their l,u are, and none that cannot be true."""
+    def _sound(self, problem: Problem) -> bool:
+        """Whether what a bound rests on is certified."""
+        return problem.relu_bounds.certified or not self.uses_relu_bounds
+
+    def _checked(self, problem: Problem, bounds: list[Bound]) -> list[Bound]:
+        """The bounds, but for those that cannot be true: they are failed, with the reason."""
         clean = clean_values(problem).tolist()
-        sound = (self.certifies or self.run is not None) and (
-            problem.relu_bounds.certified or not self.uses_relu_bounds
-        )
-        finished = []
-        for row, (bound, target) in enumerate(zip(bounds, problem.targets, strict=True)):
-            certified = bound.certified_lower if self.run is not None else bound.lower
-            own = replace(bound, target=target, certified_lower=certified if sound else -np.inf)
-            reason = "" if own.status is Status.FAILED else contradiction(problem, row, own, clean[row])
+        for row, bound in enumerate(bounds):
+            reason = "" if bound.status is Status.FAILED else contradiction(problem, row, bound, clean[row])
             if reason:
-                own = own.failed(reason, float(np.fmin(own.upper, clean[row])))
-            finished.append(own if own.lower <= own.upper else replace(own, lower=own.upper))  # by rounding alone
-        return finished
+                bounds[row] = bound.failed(reason, float(np.fmin(bound.upper, clean[row])))
+            elif not bound.lower <= bound.upper:  # by rounding alone
+                bounds[row] = replace(bound, lower=bound.upper)
+        return bounds
 
     def lower_values(self, problem: Problem) -> FloatArray:
         """The lower bounds alone, shape (m,); those that are certified where the rung certifies."""

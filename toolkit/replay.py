@@ -33,17 +33,19 @@ IntegerArray = NDArray[np.object_]
 Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
 
 
-def replay_margins(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def replay_margins(
+    network: Network, rows: Any, points: ArrayLike, outputs: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """rows·F at each point: the float64 values, and upper bounds of the true ones.
 
     Shapes: (m, outputs), (k, n) → (k, m).
     The upper bound is the tightest of the three above that decides whether the true value is ≤ 0. A network too large
-    for the third keeps an upper bound > 0 where that is needed.
+    for the third keeps an upper bound > 0 where that is needed. outputs: F at the points in float64, where it is known.
     """
     inputs = np.atleast_2d(np.asarray(points, dtype=np.float64))
     dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        outputs = np.asarray(network.forward(inputs), dtype=np.float64)
+        outputs = np.atleast_2d(np.asarray(network.forward(inputs) if outputs is None else outputs, dtype=np.float64))
         values = outputs @ dense.T
         upper = _above(values, _rough_error(network, dense, inputs, outputs))
         open_points = np.flatnonzero(_undecided(values, upper).any(axis=1))
