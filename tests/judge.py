@@ -29,9 +29,18 @@ LIMIT = 10.0  # seconds per row: nothing here takes as long unless something is 
 NOISE = 1e-6  # relative to 1 + |m*|: by how much a float bound, not certified, may be off before it is counted
 CHEAP = ("interval", "dual", "crown", "lipschitz", "pgd")
 COSTLY = ("alpha", "lp", "ideal", "bab", "exact")
-FAULTS = ("certified bound above m*", "certified l,u wrong", "false YES", "false NO", "certified, but m* is not positive",
-          "witness outside the ball", "witness is safe", "certified_upper below the witness", "lower > upper",
-          "exception")  # fmt: skip
+FAULTS = (
+    "certified bound above m*",
+    "certified l,u wrong",
+    "certified, but m* is not positive",
+    "certified_upper below the witness",
+    "false YES",
+    "false NO",
+    "witness outside the ball",
+    "witness is safe",
+    "lower > upper",
+    "exception",
+)
 REMARKS = ("float bound above m*", "solver's word: false YES")  # what nothing certified rests on
 
 

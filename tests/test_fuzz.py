@@ -18,7 +18,7 @@ from oracle import inside, least_margins
 from strategies import cases
 
 from toolkit.certify import Certification
-from toolkit.problem import Bound, Problem, ReluBounds, Rung, Side, Status, Verdict
+from toolkit.problem import Bound, Problem, ReluBounds, Status, Verdict
 from toolkit.rungs import RUNGS
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -101,7 +101,7 @@ def _lying_bound(change: Callable[[Case, Bound], Bound]) -> Callable[[pytest.Mon
         def run(problem: Problem) -> list[Bound]:
             return [change(case, replace(bound, upper=np.inf, witness=None)) for bound in honest(problem)]
 
-        patch.setitem(judging.RUNGS, "dual", Rung("dual", Side.LOWER, "lies", "", run, certifies=True))
+        patch.setattr(judging, "RUNGS", {**RUNGS, "dual": run})  # no Rung: that would look through some of the lies
 
     return install
 
