@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from conftest import random_conv_network, random_dense_network
@@ -14,6 +16,7 @@ from toolkit.layers import Dense
 from toolkit.margins import margin_problem
 from toolkit.network import Network
 from toolkit.problem import Problem, ReluBounds, Settings
+from toolkit.replay import exact_margins
 from toolkit.rungs import get_rung
 from toolkit.rungs.lipschitz import jacobian_ranges, jacobian_values, product_values
 
@@ -46,10 +49,10 @@ def test_constants_computed_by_hand() -> None:
     assert product_values(blind)[0] == pytest.approx(-1 - 4.5)
     assert jacobian_values(blind)[0] == pytest.approx(-1 - 3.5)
     middle, half_width = jacobian_ranges(blind)
-    np.testing.assert_allclose([middle - half_width, middle + half_width], [[[0, -5]], [[2, 0]]])
+    np.testing.assert_allclose([middle - half_width, middle + half_width], [[[0, -5]], [[2, 0]]], atol=1e-12)
     informed = Problem(network, ball, np.eye(1), layer_bounds(network, ball))
     middle, half_width = jacobian_ranges(informed)
-    np.testing.assert_allclose([middle - half_width, middle + half_width], [[[0, -5]], [[2, -1]]])
+    np.testing.assert_allclose([middle - half_width, middle + half_width], [[[0, -5]], [[2, -1]]], atol=1e-12)
     small = LinfBall([1.0, 1.0], eps=0.1)
     exact = Problem(network, small, np.eye(1), layer_bounds(network, small))
     assert get_rung("lipschitz").lower_values(exact)[0] == pytest.approx(-1.1)
@@ -94,6 +97,40 @@ def test_affine_network_is_bounded_exactly(rng: np.random.Generator) -> None:
     problem = margin_problem(network, LinfBall(rng.uniform(0, 1, 7), eps=0.2, domain=(0, 1)), 0)
     expected = get_rung("interval").lower_values(problem)
     np.testing.assert_allclose(get_rung("lipschitz").lower_values(problem), expected, atol=1e-12)
+
+
+BIG, COUNT = 2.0**54, 40
+SIGNS = np.concatenate([[1.0], -np.ones(COUNT), [-1.0]])  # of 2⁵⁴, forty ones, 2⁵⁴: −40, and float64 may well say 0
+SIZES = np.concatenate([[BIG], np.ones(COUNT), [BIG]])
+
+
+def cancelling(where: str, order: np.ndarray) -> tuple[Problem, float]:
+    """A problem on [−1, 1] in which −40 comes of SIZES and SIGNS in one place, and the slope there."""
+    signs, sizes, row = SIGNS[order], SIZES[order], np.eye(1)
+    if where == "value":
+        network, slope = Network([Dense(np.zeros((COUNT + 2, 1)), sizes), Dense(signs[None], [30.0])]), 0.0
+    elif where == "last map":
+        network, slope, row = Network([Dense(np.ones((COUNT + 2, 1)))]), -COUNT, (signs * sizes)[None]
+    else:
+        network = Network([Dense([[1.0]], [2.0]), Dense(sizes[:, None]), Dense(signs[None])])
+        slope = -COUNT
+    ball = LinfBall([0.0], 1.0)
+    return Problem(network, ball, row, layer_bounds(network, ball)), slope
+
+
+@pytest.mark.parametrize("where", ["value", "last map", "way back"])
+def test_rounding_is_taken_off(where: str) -> None:
+    """Whatever the order in which float64 sums; in some order it does lose the ones."""
+    lost = 0
+    for seed in range(60):
+        problem, slope = cancelling(where, np.random.default_rng(seed).permutation(COUNT + 2))
+        least = min(exact_margins(problem.network, problem.rows, [x])[0] for x in (-1.0, 0.0, 1.0))
+        for values in (product_values, jacobian_values):
+            assert Fraction(float(values(problem)[0])) <= least
+        middle, half_width = jacobian_ranges(problem)
+        assert middle[0, 0] - half_width[0, 0] <= slope <= middle[0, 0] + half_width[0, 0]
+        lost += middle[0, 0] != slope or problem.replay([0.0])[0, 0] > -10
+    assert lost > 0
 
 
 def test_can_bound_layers() -> None:

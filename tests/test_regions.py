@@ -254,24 +254,25 @@ def test_slopes_that_are_no_dual_point_are_refused(wrong: float, network: Networ
         certified_values(problem, [slopes[0][:-1], slopes[1]])
 
 
-def crossed(low: float, high: float, scale: float, names: tuple[str, ...]) -> _Box:
+def crossed(low: float, high: float, scale: float, rungs: list[Rung]) -> _Box:
     """The box after a rung bounded the one neuron of a map with terms of this size."""
     network = Network([Dense([[scale]])])
     problem = Problem(network, LinfBall([1.0], 0.0), np.eye(1), ReluBounds((), ()))
     box = _Box(np.array([low]), np.array([high]))
-    _check_order(box, get_rung(names[-1]), problem, [get_rung(name) for name in names])
+    _check_order(box, rungs[-1], problem, rungs)
     return box
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_crossed_bounds_are_never_repaired_into_less_than_they_claim(scale: float) -> None:
+    word = replace(get_rung("interval"), name="word", certifies=False)
     low, high = np.nextafter(scale, np.inf), scale
     with pytest.raises(ValueError, match=r"gives certified bounds l = .* > u = "):
-        crossed(low, high, scale, ("interval", "dual"))
-    box = crossed(low, high, scale, ("interval", "lipschitz"))
+        crossed(low, high, scale, [get_rung("interval"), get_rung("dual")])
+    box = crossed(low, high, scale, [get_rung("interval"), word])
     assert (box.low[0], box.high[0]) == (high, low)
     with pytest.raises(ValueError, match=r"gives bounds l = .* > u = "):
-        crossed(scale * (1 + 1e-5), scale, scale, ("interval", "lipschitz"))
+        crossed(scale * (1 + 1e-5), scale, scale, [get_rung("interval"), word])
 
 
 def test_a_rung_that_lies_about_a_layer_is_found_out(

@@ -12,7 +12,9 @@ The rung gives the larger. The second never loses more than the first does per u
 Source: Szegedy et al. 2014, "Intriguing properties of neural networks", §4.3 (product); Hein & Andriushchenko 2017,
 "Formal guarantees on the robustness of a classifier", Thm 2.1 (margin minus radius times a local constant); Weng et
 al. 2018, "Towards fast computation of certified robustness for ReLU networks", Alg. 2 Fast-Lip (the range of J).
-Checked: nothing needs to be. Trusted: float64 rounding, and for the second that the given l,u hold.
+Rounding is taken off: constants and half-widths are raised by what their sums can lose, γ_n = nu/(1 − nu) of them, and
+the map's own errors ΔW, Δb are part of them; the value at the point has the error bound of replay.py. Trusted: what
+rounding.py trusts, and for the second bound that the given l,u hold.
 """
 
 from __future__ import annotations
@@ -25,45 +27,82 @@ import scipy.sparse as sp
 from toolkit.alive import alive_network, folded_rows
 from toolkit.alive_matrices import plain_weight
 from toolkit.balls import FloatArray
+from toolkit.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.layers import AffineMap
 from toolkit.problem import Problem, Rung, Side
+from toolkit.replay import evaluation_errors
+from toolkit.rounding import outward
 
 
 def product_values(problem: Problem) -> FloatArray:
     """c·F(x) − ‖c·W_L‖₁·Π‖W_l‖_{∞→∞}·ε for every row, shape (m,); no l,u needed."""
-    nu, _ = problem.network.layers[-1].compose_rows(problem.rows)
-    constants = np.asarray(abs(nu).sum(axis=1), dtype=np.float64) * problem.shared(
-        "operator_norms", lambda: _product_of_norms(problem)
-    )
-    return np.asarray(problem.replay(problem.ball.center)[0] - constants * problem.ball.eps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle, half_width = _row_vectors(problem.rows, problem.network.layers[-1])
+        sums = (np.abs(middle) + half_width).sum(axis=1)
+        constants = sums * problem.shared("product of norms", lambda: _product_of_norms(problem))
+        loss = _raised(constants * problem.ball.eps, middle.shape[1])
+        return _below(problem, problem.ball.center, loss)
 
 
 def jacobian_values(problem: Problem) -> FloatArray:
     """c·F(p) − Σ_j max(|J̲_j|, |J̄_j|)·r_j for every row, shape (m,)."""
-    middle, half_width = jacobian_ranges(problem)
     low, high = problem.ball.lower, problem.ball.upper
-    loss = (np.abs(middle) + half_width) @ (0.5 * (high - low))
-    return np.asarray(problem.replay(0.5 * (low + high))[0] - loss)
+    point = np.clip(0.5 * low + 0.5 * high, low, high)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle, half_width = jacobian_ranges(problem)
+        reach = np.maximum(high - point, point - low)
+        loss = _raised((np.abs(middle) + half_width) @ reach, middle.shape[1])
+        return _below(problem, point, loss)
 
 
 def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """Middle and half-width of J̲ ≤ J ≤ J̄: every difference quotient of c·F between points of the ball lies there.
 
     Shapes: (m, n) each. With J̲ ≤ J ≤ J̄ behind a ReLU, D ∈ [0,1] gives min(J̲, 0) ≤ J·D ≤ max(J̄, 0) at unstable
-    neurons; behind W the middle maps by W and the half-width by |W|.
+    neurons; behind W the middle maps by W and the half-width by |W|, plus what rounding may have done to both.
     """
-    rows, _ = folded_rows(problem)
-    middle = rows.toarray() if sp.issparse(rows) else np.asarray(rows, dtype=np.float64)
-    half_width = np.zeros_like(middle)
     network = alive_network(problem)
+    rows, _ = folded_rows(problem)
+    last = problem.network.layers[-1]
+    own = problem.shared("alive_last", lambda: last.restrict(None, network.alive[-1])) if network.alive else last
+    middle, half_width = _row_vectors(problem.rows, own, rows)
     sizes = problem.shared("absolute_weights", lambda: [absolute_weight(layer) for layer in network.layers])
     for k in range(len(network.layers) - 1, -1, -1):
-        unstable = network.unstable(k)
+        unstable, layer = network.unstable(k), network.layers[k]
         low = np.where(unstable, np.minimum(middle - half_width, 0.0), middle - half_width)
         high = np.where(unstable, np.maximum(middle + half_width, 0.0), middle + half_width)
-        middle = network.layers[k].adjoint(0.5 * (low + high))
-        half_width = np.asarray((sizes[k].T @ (0.5 * (high - low)).T).T)
+        middle, half_width = 0.5 * (low + high), 0.5 * (high - low) + 4 * UNIT * (np.abs(low) + np.abs(high))
+        spread = half_width + gamma(layer.output_size + 4) * np.abs(middle)
+        merged = _merge_error(layer, np.abs(middle) + half_width)
+        middle = layer.adjoint(middle)
+        half_width = _raised(np.asarray((sizes[k].T @ spread.T).T) + merged, layer.output_size) + TINY
     return middle, half_width
+
+
+def _row_vectors(rows: Any, last: AffineMap, product: Any = None) -> tuple[FloatArray, FloatArray]:
+    """c·W_L and by how much it may differ from its real value. Shapes: (m, inputs of the last map) each."""
+    dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+    nu = last.compose_rows(rows)[0] if product is None else product
+    middle = np.asarray(nu.toarray() if sp.issparse(nu) else nu, dtype=np.float64)
+    size = np.asarray((absolute_weight(last).T @ np.abs(dense).T).T)
+    error = gamma(last.output_size + 4) * size + _merge_error(last, np.abs(dense)) + TINY
+    return middle, _raised(error, 4)
+
+
+def _merge_error(layer: AffineMap, rows: FloatArray) -> FloatArray | float:
+    """Bounds |λΔW|_j ≤ ‖λ‖₂‖ΔW_:j‖₂ for |λ| ≤ rows. Shape (m, inputs), or 0 for an exact map."""
+    return 0.0 if layer.column_error is None else np.outer(row_norms(rows), layer.column_error)
+
+
+def _raised(values: FloatArray, terms: int) -> FloatArray:
+    """Sums of that many numbers ≥ 0, and a few products, rounded up."""
+    return values * (1.0 + gamma(terms + 8))
+
+
+def _below(problem: Problem, point: FloatArray, loss: FloatArray) -> FloatArray:
+    """c·F at the point minus the loss, less rounding; −inf where that is no number."""
+    value = problem.replay(point)[0]
+    return outward(value - loss, evaluation_errors(problem.network, problem.rows, point)[0][0] + TINY)
 
 
 def absolute_weight(layer: AffineMap) -> Any:
@@ -72,9 +111,12 @@ def absolute_weight(layer: AffineMap) -> Any:
 
 
 def _product_of_norms(problem: Problem) -> float:
-    """Π ‖W_l‖_{∞→∞} over all maps but the last; 1 for an affine network."""
-    norms = [absolute_weight(layer).sum(axis=1).max() for layer in problem.network.layers[:-1]]
-    return float(np.prod(norms))
+    """Π ‖W_l‖_{∞→∞} over all maps but the last, rounded up; 1 for an affine network."""
+    found = 1.0
+    for layer, (norm, _, terms) in zip(problem.network.layers[:-1], problem.network.operator_norms, strict=False):
+        merged = 0.0 if layer.column_error is None else float(np.sum(layer.column_error))
+        found *= (norm + merged) * (1.0 + gamma(terms + layer.input_size + 8)) + TINY
+    return found
 
 
 def lipschitz_values(problem: Problem) -> FloatArray:
@@ -88,4 +130,5 @@ RUNG = Rung(
     claim="margin minus radius times a bound on its gradient",
     source="Szegedy et al. 2014; Hein & Andriushchenko 2017; Weng et al. 2018",
     values=lipschitz_values,
+    certifies=True,
 )
