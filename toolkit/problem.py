@@ -143,6 +143,13 @@ def region_digest(network: Network, ball: LinfBall) -> str:
     return ".".join((ball.digest, *network.prefix_digests[:-1]))
 
 
+def _frozen(name: str, side: FloatArray) -> FloatArray:
+    """The side itself if it is float64 that nobody can write, else a read-only copy."""
+    if side.dtype == np.float64 and side.base is None and not side.flags.writeable:
+        return side
+    return np.asarray(read_only(exact_float64(name, side)))
+
+
 @dataclass(frozen=True, eq=False)
 class ReluBounds:
     """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
@@ -167,8 +174,8 @@ class ReluBounds:
         if len(self.lower) != len(self.upper):
             raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
         for name in ("lower", "upper"):
-            sides = (exact_float64(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
-            object.__setattr__(self, name, tuple(read_only(side) for side in sides))
+            sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
+            object.__setattr__(self, name, tuple(sides))
         object.__setattr__(self, "certified", bool(self.certified and self.region))
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
