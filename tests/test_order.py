@@ -116,15 +116,13 @@ def test_nothing_is_certified_on_layer_bounds_that_are_not(name: str) -> None:
             assert sure.certified_lower > -np.inf
 
 
-def test_layer_bounds_are_certified_if_every_rung_of_the_chain_is() -> None:
+def test_layer_bounds_are_certified_if_every_rung_of_the_chain_is(monkeypatch: pytest.MonkeyPatch) -> None:
     network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).ball
-    certifying = [name for name, rung in RUNGS.items() if rung.certifies and rung.side is Side.LOWER]
-    others = [name for name, rung in RUNGS.items() if not rung.certifies and rung.side is Side.LOWER]
-    assert others
-    for name in certifying:
+    for name in [name for name, rung in RUNGS.items() if rung.certifies and rung.side is Side.LOWER]:
         assert layer_bounds(network, ball, ("interval", name), SETTINGS).certified
-    for name in others:
-        assert not layer_bounds(network, ball, ("interval", name), SETTINGS).certified
+    monkeypatch.setitem(RUNGS, "unsure", replace(RUNGS["interval"], name="unsure", certifies=False))
+    for chain in (("unsure",), ("interval", "unsure"), ("unsure", "interval", "dual")):
+        assert not layer_bounds(network, ball, chain, SETTINGS).certified
 
 
 def test_layer_bounds_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
