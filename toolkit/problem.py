@@ -22,7 +22,7 @@ from toolkit.balls import FloatArray, LinfBall
 from toolkit.consistency import clean_values, contradiction
 from toolkit.layers import IndexArray, exact_float64, read_only
 from toolkit.network import Network
-from toolkit.replay import replayed_upper
+from toolkit.replay import replayed
 
 BoolArray = NDArray[np.bool_]
 T = TypeVar("T")
@@ -306,8 +306,9 @@ class Problem:
 
     def replay(self, points: ArrayLike) -> FloatArray:
         """C·F at each point, by the original network. Shapes: (k, n) → (k, m)."""
-        outputs = self.network.forward(np.atleast_2d(np.asarray(points, dtype=np.float64)))
-        return np.asarray((self.rows @ outputs.T).T, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite or NaN then, which proves nothing
+            outputs = self.network.forward(np.atleast_2d(np.asarray(points, dtype=np.float64)))
+            return np.asarray((self.rows @ outputs.T).T, dtype=np.float64)
 
 
 class Side(enum.StrEnum):
@@ -358,9 +359,7 @@ class Rung:
     def _finished(self, problem: Problem, bounds: Sequence[Bound]) -> list[Bound]:
         """The bounds with their targets, with no more certified than their l,u are, and none that cannot be true."""
         clean = clean_values(problem).tolist()
-        sound = (self.certifies or self.run is not None) and (
-            problem.relu_bounds.certified or not self.uses_relu_bounds
-        )
+        sound = self.certifies and (problem.relu_bounds.certified or not self.uses_relu_bounds)
         finished = []
         for row, (bound, target) in enumerate(zip(bounds, problem.targets, strict=True)):
             certified = bound.certified_lower if self.run is not None else bound.lower
@@ -368,6 +367,8 @@ class Rung:
             reason = "" if own.status is Status.FAILED else contradiction(problem, row, own, clean[row])
             if reason:
                 own = own.failed(reason, float(np.fmin(own.upper, clean[row])))
+            if own.witness is None:  # an upper side is a point's or nothing
+                own = replace(own, upper=np.inf, certified_upper=np.inf)
             finished.append(own if own.lower <= own.upper else replace(own, lower=own.upper))  # by rounding alone
         return finished
 
@@ -398,17 +399,19 @@ class Rung:
 
 
 def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
-    """The bounds with certified_upper from their witnesses; one that lies outside the ball proves nothing and goes."""
+    """The bounds with the upper sides that their witnesses prove; one that lies outside the ball proves nothing."""
     found = {k: one.witness for k, one in enumerate(bounds) if one.witness is not None}
     inside = {k: point for k, point in found.items() if problem.ball.contains(point)}
     checked = [
-        replace(one, witness=None, upper=float("inf")) if k in found and k not in inside else one
+        replace(one, witness=None, upper=np.inf, certified_upper=np.inf) if k in found and k not in inside else one
         for k, one in enumerate(bounds)
     ]
     if inside:
-        upper = replayed_upper(problem.network, problem.rows[list(inside)], np.stack(list(inside.values())))
-        for k, value in zip(inside, upper.tolist(), strict=True):
-            checked[k] = replace(checked[k], certified_upper=value)
+        points = np.stack(list(inside.values()))
+        values, proven = replayed(problem.network, problem.rows[list(inside)], points)
+        for k, value, upper in zip(inside, values.tolist(), proven.tolist(), strict=True):
+            said = checked[k].upper
+            checked[k] = replace(checked[k], upper=value if value > said else said, certified_upper=upper)
     return checked
 
 
