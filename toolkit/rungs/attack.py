@@ -53,9 +53,7 @@ class MarginGradient:
         with np.errstate(over="ignore", invalid="ignore"):  # a point is judged by its replay alone
             return self._evaluate(points, row, leak)
 
-    def _evaluate(
-        self, points: FloatArray, row: IndexArray, leak: FloatArray | float
-    ) -> tuple[FloatArray, FloatArray]:
+    def _evaluate(self, points: FloatArray, row: IndexArray, leak: FloatArray | float) -> tuple[FloatArray, FloatArray]:
         slopes, y = [], points
         for weight, bias in zip(self.matrices.forward, self.matrices.bias, strict=True):
             x_hat = weight @ y + bias
