@@ -204,6 +204,15 @@ class AffineMap(ABC):
         entries = np.bincount(matrix.coords[1], minlength=1)
         return peak * np.sqrt(squares), int(entries.max(initial=0))
 
+    @cached_property
+    def row_spread(self) -> float:
+        """The largest over the least of all rows' largest entries, zero rows left out."""
+        matrix = abs(self.to_sparse()).tocsr()
+        filled = np.flatnonzero(np.diff(matrix.indptr))
+        largest = np.maximum.reduceat(matrix.data, matrix.indptr[filled]) if filled.size else np.ones(1)
+        with np.errstate(over="ignore"):
+            return float(largest.max() / (largest[largest > 0].min(initial=np.inf) or 1.0))
+
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:
         """The map between the named outputs and inputs only (None = all)."""
         matrix = self.to_sparse()
