@@ -83,7 +83,7 @@ def judge(network: Network, data: Dataset, radius: float, grid: int = 41) -> dic
     for x, label in zip(data.features, data.labels.tolist(), strict=True):
         ball = LinfBall(x, radius)
         one_sided += bool(np.all(network.predict(x + offsets) == label))
-        dual += all(bound.lower > 0 for bound in margins(network, ball, label, "dual"))
+        dual += all(bound.certified_lower > 0 for bound in margins(network, ball, label, "dual"))
         exact += certify(network, ball, label, ladder=("dual", "pgd", "exact"), time_limit=20).verdict is Verdict.YES
     return {
         "network": network.name,

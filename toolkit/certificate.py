@@ -29,7 +29,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.balls import FloatArray
-from toolkit.float_error import SAFETY, gamma, row_norms
+from toolkit.float_error import SAFETY, gamma
 from toolkit.problem import BoolArray, Problem
 from toolkit.rounding import OPERATIONS, Ledger, Region, outward, region_of
 
@@ -99,10 +99,10 @@ def linear_forms(region: Region, neurons: Any) -> tuple[FloatArray, FloatArray, 
         error = np.full(own.size, region.floor)
         for k in range(top, -1, -1):
             bias[own] += multipliers @ region.maps[k].bias_vector
-            error += region.product[k] * row_norms(multipliers)
+            error += region.product[k] * region.after(k, multipliers)
             multipliers = region.maps[k].adjoint(multipliers)
             if k:
-                error += region.spread[k] * row_norms(multipliers)
+                error += region.spread[k] * region.before(k, multipliers)
                 weight[own, inputs + ends[k - 1] : inputs + ends[k]] = multipliers[:, region.unstable[k - 1]]
                 multipliers[:, region.unstable[k - 1]] = 0.0
         weight[own, :inputs] = multipliers
@@ -188,12 +188,12 @@ class _Walk:
         if self.extra is not None:
             columns = slice(region.ball_lower.size + own.start, region.ball_lower.size + own.stop)
             arriving = arriving + self.extra[:, columns]
-            self.ledger.terms(k + 1, arriving)
+            self.ledger.terms(k + 1, arriving, chosen)
         low, high = region.lower[k][chosen], region.upper[k][chosen]
         given = self.given[:, own]
         half = 0.5 * high  # u − l may overflow where u and l do not
         taken = np.where(np.isnan(given), arriving * (half / (half - 0.5 * low)), given)
-        self.ledger.terms(k + 1, taken)
+        self.ledger.terms(k + 1, taken, chosen)
         rest = 0.0 if self.indicator is None else self.indicator[:, own]
         active = rest + np.minimum(0.0, (arriving - taken) * high)
         inactive = np.minimum(0.0, -taken * low)

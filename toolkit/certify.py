@@ -16,7 +16,7 @@ import numpy as np
 
 from toolkit.arguments import class_label, instance, names, optional_number, real_number
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.consistency import CENTRE, outputs_at
+from toolkit.consistency import CENTRE, clean_values, contradiction, outputs_at
 from toolkit.layer_bounds import layer_bounds
 from toolkit.network import Network
 from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, check_ball, margin_rows
@@ -294,6 +294,7 @@ class _Climb:
         self.counted[i] = max(self.counted[i], counted_lower(bound, rung, self.settings))
         if not self.decided_by[i] and is_safe(self.counted[i], self.tolerance):
             self.decided_by[i] = rung.name
+        self._settle(i)
 
     def _replay(self, point: FloatArray, name: str) -> None:
         """Run a point through the original network: it lowers every upper side, and may prove NO."""
@@ -313,7 +314,23 @@ class _Climb:
         if is_unsafe(proven).any() and not float(values.min()) >= self.worst:
             self.witness, self.worst = point, float(values.min())
 
+    def _settle(self, i: int) -> None:
+        """Where a point lies under what a rung said uncertified: by rounding, or the word was false and goes."""
+        bound = self.margins[i]
+        if bound.lower <= bound.upper:
+            return
+        problem = self.problem.with_rows(self.rows[[i]], [self.targets[i]])
+        if contradiction(problem, 0, bound, float(clean_values(problem)[0])):
+            self.margins[i] = replace(bound, lower=min(bound.certified_lower, bound.upper))
+            self.counted[i] = bound.certified_lower
+            if not is_safe(self.counted[i], self.tolerance) and not is_unsafe(bound.certified_upper):
+                self.decided_by[i] = ""
+        else:
+            self.margins[i] = replace(bound, lower=bound.upper)
+
     def _answer(self) -> Certification:
+        for i in range(len(self.targets)):
+            self._settle(i)
         answer = verdict(self.counted, [bound.certified_upper for bound in self.margins], self.tolerance)
         changed = None if self.witness is None else self._changed_class(self.witness)
         return Certification(

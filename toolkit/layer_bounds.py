@@ -15,7 +15,7 @@ import numpy as np
 
 from toolkit.arguments import instance, names
 from toolkit.balls import FloatArray, LinfBall
-from toolkit.layers import IndexArray
+from toolkit.layers import IndexArray, read_only
 from toolkit.network import Network
 from toolkit.problem import Problem, ReluBounds, Rung, Settings, Side, region_digest
 from toolkit.rungs import get_rung
@@ -59,8 +59,8 @@ def layer_bounds(
         known = ReluBounds(tuple(lower), tuple(upper), used, certified, region_digest(cut, ball))
         first = [get_rung("interval")]
         low, high = _bound_layer(cut, ball, known, chain if k else first, settings, progress, deadline)
-        lower.append(low)
-        upper.append(high)
+        lower.append(read_only(low))
+        upper.append(read_only(high))
     return ReluBounds(tuple(lower), tuple(upper), used, certified, region)
 
 

@@ -204,11 +204,24 @@ class AffineMap(ABC):
         entries = np.bincount(matrix.coords[1], minlength=1)
         return peak * np.sqrt(squares), int(entries.max(initial=0))
 
+    @cached_property
+    def row_spread(self) -> float:
+        """The largest over the least of all rows' largest entries, zero rows left out."""
+        matrix = abs(self.to_sparse()).tocsr()
+        filled = np.flatnonzero(np.diff(matrix.indptr))
+        largest = np.maximum.reduceat(matrix.data, matrix.indptr[filled]) if filled.size else np.ones(1)
+        with np.errstate(over="ignore"):
+            return float(largest.max() / (largest[largest > 0].min(initial=np.inf) or 1.0))
+
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:
         """The map between the named outputs and inputs only (None = all)."""
         matrix = self.to_sparse()
         matrix = matrix if outputs is None else matrix[outputs]
         matrix = matrix if inputs is None else matrix[:, inputs]
+        if inputs is None or np.all(inputs[1:] > inputs[:-1]):
+            matrix.has_sorted_indices = True  # as this map's are; scipy would look at every entry
+        else:
+            matrix.sort_indices()
         bias = self.bias_vector
         return self._part(Sparse.of_parts(matrix, bias if outputs is None else bias[outputs]), inputs)
 
@@ -279,7 +292,9 @@ class Sparse(AffineMap):
     def of_parts(cls, matrix: Any, bias: Any) -> Sparse:
         """A map with parts of another map's checked matrix and bias, which nobody else can write."""
         part = cls.__new__(cls)
-        part.matrix, part.bias = _frozen_matrix(matrix), read_only(bias)
+        for array in (matrix.data, matrix.indices, matrix.indptr):
+            read_only(array)
+        part.matrix, part.bias = matrix, read_only(bias)
         part.output_size, part.input_size = matrix.shape
         return part
 

@@ -22,7 +22,7 @@ from toolkit.balls import FloatArray, LinfBall
 from toolkit.consistency import clean_values, contradiction
 from toolkit.layers import IndexArray, exact_float64, read_only
 from toolkit.network import Network
-from toolkit.replay import replayed_upper
+from toolkit.replay import replayed
 
 BoolArray = NDArray[np.bool_]
 T = TypeVar("T")
@@ -143,6 +143,13 @@ def region_digest(network: Network, ball: LinfBall) -> str:
     return ".".join((ball.digest, *network.prefix_digests[:-1]))
 
 
+def _frozen(name: str, side: FloatArray) -> FloatArray:
+    """The side itself if it is float64 that nobody can write, else a read-only copy."""
+    if side.dtype == np.float64 and side.base is None and not side.flags.writeable:
+        return side
+    return np.asarray(read_only(exact_float64(name, side)))
+
+
 @dataclass(frozen=True, eq=False)
 class ReluBounds:
     """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
@@ -167,8 +174,8 @@ class ReluBounds:
         if len(self.lower) != len(self.upper):
             raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
         for name in ("lower", "upper"):
-            sides = (exact_float64(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
-            object.__setattr__(self, name, tuple(read_only(side) for side in sides))
+            sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
+            object.__setattr__(self, name, tuple(sides))
         object.__setattr__(self, "certified", bool(self.certified and self.region))
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
@@ -306,8 +313,9 @@ class Problem:
 
     def replay(self, points: ArrayLike) -> FloatArray:
         """C·F at each point, by the original network. Shapes: (k, n) → (k, m)."""
-        outputs = self.network.forward(np.atleast_2d(np.asarray(points, dtype=np.float64)))
-        return np.asarray((self.rows @ outputs.T).T, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite or NaN then, which proves nothing
+            outputs = self.network.forward(np.atleast_2d(np.asarray(points, dtype=np.float64)))
+            return np.asarray((self.rows @ outputs.T).T, dtype=np.float64)
 
 
 class Side(enum.StrEnum):
@@ -351,7 +359,8 @@ class Rung:
         if self.run is not None:
             bounds = _replayed(problem, self.run(problem))
             own = zip(bounds, problem.targets, strict=True)
-            given = [(bound.certified_lower if self._sound(problem) else -np.inf, target) for bound, target in own]
+            sound = self._sound(problem)
+            given = [(bound.certified_lower if sound else -np.inf, target) for bound, target in own]
             return self._checked(
                 problem,
                 [replace(one, certified_lower=low, target=t) for one, (low, t) in zip(bounds, given, strict=True)],
@@ -359,13 +368,13 @@ class Rung:
         started = time.perf_counter()
         lower = self.lower_values(problem)
         each = (time.perf_counter() - started) / max(1, lower.size)
-        proven = lower if self.certifies and self._sound(problem) else np.full(lower.shape, -np.inf)
+        proven = lower if self._sound(problem) else np.full(lower.shape, -np.inf)
         found = zip(lower.tolist(), proven.tolist(), problem.targets, strict=True)
         return self._checked(problem, [Bound(low, target=t, seconds=each, certified_lower=p) for low, p, t in found])
 
     def _sound(self, problem: Problem) -> bool:
-        """Whether what a bound rests on is certified."""
-        return problem.relu_bounds.certified or not self.uses_relu_bounds
+        """Whether the rung certifies, and what it rests on is certified."""
+        return self.certifies and (problem.relu_bounds.certified or not self.uses_relu_bounds)
 
     def _checked(self, problem: Problem, bounds: list[Bound]) -> list[Bound]:
         """The bounds, but for those that cannot be true: they are failed, with the reason."""
@@ -373,8 +382,10 @@ class Rung:
         for row, bound in enumerate(bounds):
             reason = "" if bound.status is Status.FAILED else contradiction(problem, row, bound, clean[row])
             if reason:
-                bounds[row] = bound.failed(reason, float(np.fmin(bound.upper, clean[row])))
-            elif not bound.lower <= bound.upper:  # by rounding alone
+                bounds[row] = bound = bound.failed(reason, float(np.fmin(bound.upper, clean[row])))
+            if bound.witness is None and min(bound.upper, bound.certified_upper) < np.inf:
+                bounds[row] = bound = replace(bound, upper=np.inf, certified_upper=np.inf)  # a point's, or nothing
+            if not bound.lower <= bound.upper:  # by rounding alone
                 bounds[row] = replace(bound, lower=bound.upper)
         return bounds
 
@@ -405,17 +416,19 @@ class Rung:
 
 
 def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
-    """The bounds with certified_upper from their witnesses; one that lies outside the ball proves nothing and goes."""
+    """The bounds with the upper sides that their witnesses prove; one that lies outside the ball proves nothing."""
     found = {k: one.witness for k, one in enumerate(bounds) if one.witness is not None}
     inside = {k: point for k, point in found.items() if problem.ball.contains(point)}
     checked = [
-        replace(one, witness=None, upper=float("inf")) if k in found and k not in inside else one
+        replace(one, witness=None, upper=np.inf, certified_upper=np.inf) if k in found and k not in inside else one
         for k, one in enumerate(bounds)
     ]
     if inside:
-        upper = replayed_upper(problem.network, problem.rows[list(inside)], np.stack(list(inside.values())))
-        for k, value in zip(inside, upper.tolist(), strict=True):
-            checked[k] = replace(checked[k], certified_upper=value)
+        points = np.stack(list(inside.values()))
+        values, proven = replayed(problem.network, problem.rows[list(inside)], points)
+        for k, value, upper in zip(inside, values.tolist(), proven.tolist(), strict=True):
+            said = checked[k].upper
+            checked[k] = replace(checked[k], upper=value if value > said else said, certified_upper=upper)
     return checked
 
 

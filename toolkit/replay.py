@@ -62,7 +62,13 @@ def replay_margins(
 
 def replayed_upper(network: Network, rows: Any, points: ArrayLike) -> FloatArray:
     """Upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,)."""
-    return np.diagonal(replay_margins(network, rows, points)[1]).copy()
+    return replayed(network, rows, points)[1]
+
+
+def replayed(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Value and upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,) each."""
+    values, upper = replay_margins(network, rows, points)
+    return np.diagonal(values).copy(), np.diagonal(upper).copy()
 
 
 def _above(values: FloatArray, error: FloatArray) -> FloatArray:

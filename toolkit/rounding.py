@@ -15,6 +15,10 @@ themselves rounded, by much less than SAFETY. Underflow adds less than TINY per 
 γ‖ν‖₂·LEAST_SIZE in a product with ν. What overflows makes a norm, an error or the value infinite or NaN, and the bound
 −∞ (`outward`).
 
+Where the neurons of a layer (or the inputs) differ in size by more than SPREAD, one norm for all of them would charge
+the small for the large. There each entry counts in units of its neuron's own size d (a power of two near r):
+Σ_i |λ_i||W_ij| = Σ_i (|λ_i|d_i)(|W_ij|/d_i) ≤ ‖λ∘d‖₂ ‖W_:j/d‖₂, and ‖ν∘d‖₂‖r/d‖₂ for terms of absolute sum Σ|ν_i|r_i.
+
 Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", §3.1, §3.5. Trusted: IEEE 754 binary64 with
 rounding to nearest, and matrix products that only add products of entries (no Strassen). Checked: tests hold every term
 against rational arithmetic.
@@ -27,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from toolkit.alive import AliveNetwork, alive_network
 from toolkit.balls import FloatArray, LinfBall
@@ -34,11 +39,14 @@ from toolkit.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, 
 from toolkit.layers import AffineMap, IndexArray
 from toolkit.network import Network
 from toolkit.problem import Problem, ReluBounds
+from toolkit.weight_error import column_norms
 
 __all__ = ["Ledger", "Region", "float32_error", "gamma", "make_region", "norm", "outward", "region_of", "row_norms"]
 
 OPERATIONS = 64  # roundings at one ReLU or one input besides those of a sum, and additions of layers' parts
 LEAST_32, LARGEST_32 = 2.0**-126, 2.0**127  # float32: least normal number, and less than the largest
+SPREAD = 2.0**16  # of the sizes in a layer from where on each neuron is measured in its own unit
+LEAST_UNIT = 2.0**-200  # of the largest unit in a layer
 LEAST_SIZE = 2.0**-960  # r at least, so that γ‖ν‖r covers what underflow takes from a product with ν
 
 
@@ -47,9 +55,9 @@ class Region:
     """A network over a ball with l,u, reduced to alive neurons, and its error coefficients.
 
     maps: all affine maps between alive neurons. lower, upper: l and u of alive neurons per ReLU layer. unstable: which
-    of them have l < 0. ball_lower, ball_upper: the input box. product[k]: error of λ·b_k + (λW_k)·y per unit of ‖λ‖₂;
-    spread[k]: error of the terms in front of map k (k = 0: the input's) per unit of ‖ν‖₂ and ‖λ‖₂ there; floor: the
-    part that stands by itself.
+    of them have l < 0. ball_lower, ball_upper: the input box. product[k]: error of λ·b_k + (λW_k)·y per unit of
+    `after`; spread[k]: error of the terms in front of map k (k = 0: the input's) per unit of `before`, for ν and λ there; floor:
+    the part that stands by itself. units[k]: d of what map k takes, in the end of the outputs; None: 1 for all of it.
     """
 
     maps: tuple[AffineMap, ...]
@@ -61,6 +69,19 @@ class Region:
     product: tuple[float, ...]
     spread: tuple[float, ...]
     floor: float
+    units: tuple[FloatArray | None, ...]
+
+    def before(self, k: int, rows: Any, chosen: IndexArray | None = None) -> FloatArray:
+        """‖ν∘d‖₂ of every row, ν over what map k takes, or over the chosen part of it."""
+        unit = self.units[k]
+        if unit is None:
+            return row_norms(rows)
+        unit = unit if chosen is None else unit[chosen]
+        return row_norms(rows.multiply(unit[None]).tocsr() if sp.issparse(rows) else rows * unit)
+
+    def after(self, k: int, rows: Any) -> FloatArray:
+        """‖λ∘d‖₂ of every row, λ over what map k gives."""
+        return self.before(k + 1, rows)
 
     @property
     def count(self) -> int:
@@ -81,14 +102,32 @@ def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region
     product, spread, floor = [], [], TINY
     inputs = [np.arange(ball.size), *alive.alive]
     with np.errstate(over="ignore", invalid="ignore"):
-        for layer, reach, chosen in zip(network.layers, sizes, inputs, strict=True):
+        outputs = abs(maps[-1].to_sparse()) @ sizes[-1] + np.abs(maps[-1].bias_vector)
+        apart = [False, *(layer.row_spread > SPREAD for layer in network.layers[:-1]), False]
+        units = tuple(_unit(*of) for of in zip((*sizes, np.asarray(outputs)), apart, strict=True))
+        for k, (layer, reach, chosen) in enumerate(zip(network.layers, sizes, inputs, strict=True)):
             size = np.maximum(reach, LEAST_SIZE)
-            product.append(_product_error(layer, size, chosen, extra))
-            spread.append(gamma(layer.input_size + extra) * norm(size))
+            outer, unit = units[k + 1], units[k]
+            if outer is None:
+                product.append(_product_error(layer, size, chosen, extra))
+            else:
+                product.append(_product_error_in_units(layer, maps[k], outer, size, chosen, extra))
+            spread.append(gamma(layer.input_size + extra) * norm(size if unit is None else size / unit))
             floor += TINY * float(size.sum())
     unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.layers)))
     box = ball.lower, ball.upper
-    return Region(maps, alive.lower, alive.upper, unstable, *box, tuple(product), tuple(spread), floor)
+    return Region(maps, alive.lower, alive.upper, unstable, *box, tuple(product), tuple(spread), floor, units)
+
+
+def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
+    """A power of two near every size, None where not all are numbers, or where they are alike and not `apart`: then
+    inactive neurons of the layer, which the norms of its whole map count, are of another size."""
+    largest, known = float(reach.max(initial=0.0)), reach[reach > 0]
+    if not known.size or not np.isfinite(largest) or (largest <= SPREAD * float(known.min()) and not apart):
+        return None
+    # not below 2⁻⁹⁰⁰ either: quotients by it must stay numbers
+    floor = max(largest * LEAST_UNIT, 2.0**-900)
+    return np.asarray(np.ldexp(1.0, np.frexp(np.maximum(reach, floor))[1] - 1), dtype=np.float64)
 
 
 def _product_error(layer: AffineMap, size: FloatArray, chosen: IndexArray, extra: int) -> float:
@@ -99,6 +138,20 @@ def _product_error(layer: AffineMap, size: FloatArray, chosen: IndexArray, extra
     if layer.column_error is not None:
         found += SAFETY * float(layer.column_error[chosen] @ size)
     return found + SAFETY * layer.bias_error
+
+
+def _product_error_in_units(
+    layer: AffineMap, alive: AffineMap, outer: FloatArray, size: FloatArray, chosen: IndexArray, extra: int
+) -> float:
+    """The same per unit of ‖λ∘outer‖₂; alive: the part of the layer between alive neurons."""
+    scaled = abs(alive.to_sparse()).multiply(1.0 / outer[:, None])
+    own = SAFETY * float(column_norms(sp.csr_array(scaled)) @ size)
+    terms = layer.column_norms[1]
+    found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(alive.bias_vector / outer)
+    made = (
+        layer.bias_error if layer.column_error is None else float(layer.column_error[chosen] @ size) + layer.bias_error
+    )
+    return found + SAFETY * made / float(outer.min())
 
 
 def region_of(problem: Problem) -> Region:
@@ -120,11 +173,11 @@ class Ledger:
 
     def product(self, k: int, multipliers: Any) -> None:
         """λ·b_k and ν = λW_k were formed."""
-        self.error = self.error + self._region.product[k] * row_norms(multipliers)
+        self.error = self.error + self._region.product[k] * self._region.after(k, multipliers)
 
-    def terms(self, k: int, nu: Any) -> None:
-        """Products with ν (or λ) in front of map k were summed up; k = 0: over the input box."""
-        self._norms = row_norms(nu)
+    def terms(self, k: int, nu: Any, chosen: IndexArray | None = None) -> None:
+        """Products with ν (or λ) in front of map k, or the chosen part of it, were summed up; k = 0: the input box."""
+        self._norms = self._region.before(k, nu, chosen)
         self.error = self.error + self._region.spread[k] * self._norms
 
     def product_of_shrunk(self, k: int) -> None:

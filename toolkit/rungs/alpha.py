@@ -42,7 +42,8 @@ GAP, GAIN = 2e-4, 1e-4
 LEAST_SCALE = 0.05  # of what the objective loses from the ball's centre to the bound
 FIRST_ROUND, ROUND_GROWTH, MAX_ITERATIONS = 200, 2, 1400
 STEP, STEP_SHRINKS_TO = 0.2, 0.02
-MOMENTS, TINY = (0.9, 0.999), 1e-12
+MOMENTS, TINY = (0.9, 0.999), 1e-12  # TINY: of the objective's drop
+ROUNDING = 1e-9  # of a neuron's range: by how much an averaged point may leave a triangle
 AVERAGE = 0.95  # weight of the past in the averaged points
 CHECK_EVERY = 10
 CHUNK_ENTRIES = 500_000  # rows × widest layer at a time
@@ -79,6 +80,7 @@ class DualFunction:
         self.unstable: list[IndexArray] = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
         chosen = list(enumerate(self.unstable))
         self.lower = [network.lower[k][index, None] for k, index in chosen]
+        self.range = [network.upper[k][index, None] - self.lower[k] for k, index in chosen]
         self.chord = [upper_slope(self.lower[k], network.upper[k][index, None]) for k, index in chosen]
         crown = crown_slopes(problem)
         self.crown = [crown[k][index, None] for k, index in chosen]
@@ -133,7 +135,7 @@ class DualFunction:
             if chosen.size:
                 x_hat = y[chosen]
                 least, most = np.maximum(x_hat, 0.0), self.chord[k] * (x_hat - self.lower[k])
-                feasible &= np.all(least <= most + 1e-9 * (1.0 - self.lower[k]), axis=0)
+                feasible &= np.all(least <= most + ROUNDING * self.range[k], axis=0)
                 y[chosen] = np.clip(outputs[self.own[k]], least, np.maximum(least, most))
         value = np.einsum("ij,ij->j", self.nu, y) + self.constant
         return np.where(feasible, value, np.inf)
@@ -160,7 +162,10 @@ class Ascent:
         self.sweep = self.function.sweep(self.slopes)
         self.best = self.best_at_half = self.sweep.value
         self.relaxed = np.full(self.best.size, np.inf)
-        self.least_scale = LEAST_SCALE * (problem.replay(problem.ball.center)[0] - self.best)
+        drop = problem.replay(problem.ball.center)[0] - self.best
+        self.least_scale = LEAST_SCALE * drop
+        # exponent of the unit that gradients are measured in: squares must neither overflow nor vanish
+        self.unit = np.frexp(np.where(np.isfinite(drop) & (drop > 0), drop, 1.0))[1]
         self.mean_points, self.mean_outputs, self.weight = self.sweep.points, self.sweep.outputs, 1.0
         self.iterations, self.round_length = 0, FIRST_ROUND
         self._begin_round()
@@ -190,6 +195,7 @@ class Ascent:
 
     def _move(self, gradient: FloatArray) -> FloatArray:
         beta, gamma = MOMENTS
+        gradient = np.ldexp(gradient, -self.unit)
         self.first = beta * self.first + (1 - beta) * gradient
         self.second = gamma * self.second + (1 - gamma) * gradient**2
         length = STEP * STEP_SHRINKS_TO ** (self.round_step / self.round_length)
@@ -215,6 +221,7 @@ class Ascent:
         self.sweep = self.sweep.keep(columns)
         self.best, self.best_at_half = self.best[columns], self.best_at_half[columns]
         self.relaxed, self.least_scale = self.relaxed[columns], self.least_scale[columns]
+        self.unit = self.unit[columns]
         self.slopes, self.current = self.slopes[:, columns], self.current[:, columns]
         self.first, self.second = self.first[:, columns], self.second[:, columns]
         self.mean_points, self.mean_outputs = self.mean_points[:, columns], self.mean_outputs[:, columns]

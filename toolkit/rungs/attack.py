@@ -50,6 +50,10 @@ class MarginGradient:
 
         leak: the slope at switched-off ReLUs in the sweep back, per point; the gradient is the true one at 0.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # a point is judged by its replay alone
+            return self._evaluate(points, row, leak)
+
+    def _evaluate(self, points: FloatArray, row: IndexArray, leak: FloatArray | float) -> tuple[FloatArray, FloatArray]:
         slopes, y = [], points
         for weight, bias in zip(self.matrices.forward, self.matrices.bias, strict=True):
             x_hat = weight @ y + bias
@@ -110,7 +114,8 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
     best, best_points, done = value, points, 0
     while done < steps and time.perf_counter() - started <= limit:
         size = np.abs(gradient).sum(axis=0)
-        velocity = MOMENTUM * velocity + gradient / np.where(size > 0, size, 1.0)
+        usable = (size > 0) & np.isfinite(size)  # what overflowed has no direction
+        velocity = MOMENTUM * velocity + np.where(usable, gradient, 0.0) / np.where(usable, size, 1.0)
         points = np.clip(points - lengths[done] * np.sign(velocity), low, high)
         done += 1
         value, gradient = value_and_gradient(points, row, leaks[done])

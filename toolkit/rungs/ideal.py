@@ -138,7 +138,8 @@ class CuttingPlanes:
         if report.duals is None or not self.idle.size:
             return
         owners = np.array([self.store.neurons[i] for i in self.ids.tolist()], dtype=np.int64)
-        busy = np.abs(report.duals[self.own_rows :]) * self.ranges[owners] > IDLE * self.scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            busy = np.abs(report.duals[self.own_rows :]) * self.ranges[owners] > IDLE * self.scale
         self.idle = np.where(busy, 0, self.idle + 1)
         keep = self.idle < IDLE_ROUNDS
         if not keep.all():

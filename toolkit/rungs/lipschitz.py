@@ -121,7 +121,9 @@ def _product_of_norms(problem: Problem) -> float:
 
 def lipschitz_values(problem: Problem) -> FloatArray:
     """The larger of the two bounds for every row, shape (m,)."""
-    return np.maximum(product_values(problem), jacobian_values(problem))
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.fmax(product_values(problem), jacobian_values(problem))
+    return np.where(np.isfinite(found), found, -np.inf)  # a sum that overflowed proves nothing
 
 
 RUNG = Rung(

@@ -1,0 +1,97 @@
+"""What a rung may say on its own authority: nothing that a verdict rests on, unless it claims to certify, or shows a
+point."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from toolkit.balls import LinfBall
+from toolkit.certify import certify
+from toolkit.layer_bounds import layer_bounds
+from toolkit.layers import Dense
+from toolkit.margins import margin_problem
+from toolkit.network import Network
+from toolkit.problem import Bound, Rung, Settings, Side, Status, Verdict
+from toolkit.rungs import RUNGS
+
+NETWORK = Network([Dense(np.array([[1.0], [0.0]]), np.zeros(2))])  # F₀ − F₁ = x
+BALL = LinfBall([0.5], 1.0)  # −1/2 at worst, 1/2 at the centre
+
+LIES: dict[str, Callable[[], Bound]] = {
+    "certified": lambda: Bound(0.1, certified_lower=0.1),
+    "certified, though failed": lambda: Bound(0.1, certified_lower=0.1, status=Status.FAILED),
+    "upper without a point": lambda: Bound(-9.0, -5.0, certified_upper=-5.0),
+    "upper at a point outside": lambda: Bound(-9.0, -5.0, certified_upper=-5.0, witness=np.array([9.0])),
+    "upper at another point": lambda: Bound(-9.0, -5.0, certified_upper=-5.0, witness=np.array([1.0])),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("side", list(Side))
+def test_a_rung_that_does_not_certify_proves_nothing_but_points(
+    lie: str, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar = Rung("liar", side, "", "", run=lambda problem: [LIES[lie]() for _ in problem.rows])
+    monkeypatch.setitem(RUNGS, "liar", liar)
+    (bound,) = liar(margin_problem(NETWORK, BALL, 0))
+    assert bound.certified_lower == -np.inf
+    assert bound.certified_upper >= 0.5 - 1e-9
+    assert bound.upper >= 0.5 - 1e-9
+    answer = certify(NETWORK, BALL, 0, ("liar",))  # an exact rung's word makes it ask bab, which finds the truth
+    assert answer.verdict is (Verdict.NO if "bab" in answer.rung_seconds else Verdict.MAYBE)
+
+
+@pytest.mark.parametrize("name", list(RUNGS))
+def test_weights_past_what_float64_holds_are_no_reason_to_warn(name: str) -> None:
+    """Sums of 1e308 and more overflow; every rung says −∞ or fails by name, without numpy's word about it."""
+    rng = np.random.default_rng(0)
+    layers = [Dense(1e150 * rng.normal(size=(m, n)), 1e100 * rng.normal(size=m)) for n, m in ((3, 4), (4, 4), (4, 3))]
+    network, ball = Network(layers), LinfBall(0.3 * rng.normal(size=3), 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        bounds = layer_bounds(network, ball)
+        for bound in RUNGS[name](margin_problem(network, ball, 0, bounds, settings=Settings(time_limit=1.0))):
+            assert not np.isnan([bound.lower, bound.upper]).any()
+            assert bound.certified_lower <= bound.certified_upper
+
+
+@pytest.mark.parametrize("order", [("word", "point"), ("point", "word")])
+def test_a_word_that_a_point_refutes_is_neither_shown_nor_counted(
+    order: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The word is 0.4; another rung shows a point of the ball with margin 0.11."""
+    ball = LinfBall([0.5], 0.4)
+    word = Rung("word", Side.EXACT, "", "", run=lambda problem: [Bound(0.4) for _ in problem.rows])
+    point = Rung("point", Side.UPPER, "", "", run=lambda problem: [Bound(-np.inf, 0.11, witness=np.array([0.11]))])
+    monkeypatch.setitem(RUNGS, "word", word)
+    monkeypatch.setitem(RUNGS, "point", point)
+    known = {"point": point(margin_problem(NETWORK, ball, 0)), "word": [Bound(0.4, target=1)]}
+    known = {name: known[name] for name in order}
+    answer = certify(NETWORK, ball, 0, ("word",), settings=Settings(rigorous=False), known=known)
+    (margin,) = answer.margins
+    assert margin.lower <= margin.upper
+    assert answer.verdict is Verdict.MAYBE
+    assert answer.decided_by == ("",)
+
+
+def test_neurons_of_any_size_side_by_side_change_no_bound() -> None:
+    """Every hidden neuron in a unit of its own, 2⁻⁴⁰ … 2⁴⁰, taken back by the layer after: the same function."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        pairs = [(rng.normal(size=(m, n)), 0.3 * rng.normal(size=m)) for n, m in ((3, 5), (5, 4), (4, 2))]
+        plain, scaled = [], []
+        taken = np.ones(3)
+        for weight, bias in pairs:
+            plain.append(Dense(weight, bias))
+            unit = 2.0 ** np.round(rng.uniform(-40, 40, size=bias.size)) if bias.size > 2 else np.ones(bias.size)
+            scaled.append(Dense(weight * unit[:, None] / taken, bias * unit))
+            taken = unit
+        ball = LinfBall(rng.normal(size=3), 0.15)
+        for name in ("interval", "dual", "crown", "alpha", "lp", "ideal", "bab"):
+            one, other = (RUNGS[name](margin_problem(Network(layers), ball, 0))[0] for layers in (plain, scaled))
+            np.testing.assert_allclose(other.certified_lower, one.certified_lower, rtol=2e-3, atol=1e-3)
+            assert other.status is one.status
