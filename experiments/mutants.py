@@ -3,6 +3,7 @@
     make mutants
     python experiments/mutants.py --out results/mutants
     python experiments/mutants.py --only ledger-terms leaf-last     # by name or part of it; prints, writes nothing
+    python experiments/mutants.py --changed                         # those that the table does not show as killed
 
 The faults are in mutants.toml: a file, a text in it, what it is replaced by, and the tests that guard the place. A text
 must occur exactly once in its file, or exactly once behind its `anchor`. The guarding tests must pass on the code as it
@@ -208,12 +209,25 @@ def tabulate(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["mutant", "file", "outcome", "by", "seconds", "digest"])
 
 
+def kept_lines(path: Path, mutants: Sequence[Mutant]) -> pd.DataFrame:
+    """The lines of an earlier table that are about these very mutants, killed."""
+    if not path.is_file():
+        return tabulate([])
+    table = pd.read_csv(path, keep_default_na=False)
+    same = set(zip(table["mutant"], table["digest"], strict=True)) & {(m.name, m.digest) for m in mutants}
+    wanted = [(name, digest) in same for name, digest in zip(table["mutant"], table["digest"], strict=True)]
+    return table[pd.Series(wanted, index=table.index, dtype=bool) & table["outcome"].isin(GOOD)]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and write table.csv, table.md and provenance.json; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/mutants"))
     parser.add_argument("--list", type=Path, default=LIST, help="another list of mutants")
     parser.add_argument("--only", nargs="+", help="names, or parts of them; nothing is written")
+    parser.add_argument(
+        "--changed", action="store_true", help="keep the lines of OUT's table that are about killed ones"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds per mutant")
     options = parser.parse_args(arguments)
@@ -222,11 +236,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mutants = [mutant for mutant in mutants if any(part in mutant.name for part in options.only)]
         if not mutants:
             parser.error(f"no mutant is named like {options.only}")
+    every, kept = [mutant.name for mutant in mutants], tabulate([])
+    if options.changed:
+        kept = kept_lines(options.out / "table.csv", mutants)
+        mutants = [mutant for mutant in mutants if mutant.name not in set(kept["mutant"])]
     outcomes = try_all(mutants, options.workers, options.timeout)
     if isinstance(outcomes, str):
         print(f"the guarding tests fail without any fault put in:\n{outcomes}", file=sys.stderr)
         return 2
-    table = tabulate(outcomes)
+    table = pd.concat([kept, tabulate(outcomes)]) if len(kept) else tabulate(outcomes)
+    table = table.set_index("mutant").loc[every].reset_index()
     print(pipe_table(table))
     wrong = table[~table["outcome"].isin(GOOD)]
     if len(wrong):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "experiments"))
 
 import mutants as experiment  # noqa: E402
-from mutants import GOOD, Mutant, MutantError, main, read_mutants, tabulate, try_all, try_mutant  # noqa: E402
+from mutants import GOOD, Mutant, MutantError, Outcome, kept_lines, main, read_mutants, tabulate, try_all, try_mutant  # noqa: E402
 
 MUTANTS = read_mutants()
 TABLE = ROOT / "results" / "mutants" / "table.csv"
@@ -31,7 +32,7 @@ def test_mutants_are_of_every_part() -> None:
     counts = Counter(Path(mutant.file).name for mutant in MUTANTS)
     assert len(MUTANTS) >= 40
     assert {"certificate.py", "rounding.py", "leaves.py", "check.py", "certify.py", "verdict.py", "replay.py", "bab.py",
-            "layer_bounds.py", "session.py", "compiled.py", "balls.py", "onnx_graphs.py"} <= set(counts)  # fmt: skip
+            "layer_bounds.py", "session.py", "compiled.py", "balls.py", "onnx_operators.py"} <= set(counts)  # fmt: skip
 
 
 def test_the_table_is_of_this_list_and_none_survived() -> None:
@@ -153,6 +154,15 @@ def test_a_mutant_that_runs_without_end_is_killed_by_the_clock(toy: Path) -> Non
     outcome = try_mutant(noticed, toy, 1, timeout=0.01)
     assert (outcome.outcome, outcome.by) == ("timeout", "0.01 s")
     assert outcome.outcome in GOOD
+
+
+def test_lines_of_unchanged_killed_mutants_are_kept(tmp_path: Path) -> None:
+    killed, survived, changed, new = (Mutant(name, "f.py", "a", "b", ("t",)) for name in ("k", "s", "c", "n"))
+    earlier = [Outcome(killed, "killed", "t::x"), Outcome(survived, "SURVIVED"), Outcome(changed, "killed", "t::x")]
+    tabulate(earlier).to_csv(tmp_path / "table.csv", index=False)
+    now = [killed, survived, replace(changed, new="c"), new]
+    assert kept_lines(tmp_path / "table.csv", now)["mutant"].tolist() == ["k"]
+    assert len(kept_lines(tmp_path / "none.csv", now)) == 0
 
 
 def test_guards_that_fail_by_themselves_end_it(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
