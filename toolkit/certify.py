@@ -306,7 +306,7 @@ class _Climb:
             self.witness, self.worst = point, float(values.min())
 
     def _settle(self, i: int) -> None:
-        """Where a point lies under what a rung said without certifying it: by rounding, or the word was false and goes."""
+        """Where a point lies under what a rung said, uncertified: by rounding, or the word was false and goes."""
         bound = self.margins[i]
         if bound.lower <= bound.upper:
             return
