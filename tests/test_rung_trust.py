@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from toolkit.certify import certify
 from toolkit.check import check_proof
 from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import Dense
-from toolkit.margins import margin_problem
+from toolkit.margins import margin_problem, margins
 from toolkit.network import Network
 from toolkit.problem import Bound, Rung, Settings, Side, Status, Verdict
 from toolkit.proof import write_proof
@@ -120,3 +121,17 @@ def test_a_proof_holds_for_logits_of_any_size(tmp_path: Path) -> None:
         assert check_proof(tmp_path / "proof.npz", network).positive
         claims.append(np.array(proof.claims) / logit)
     np.testing.assert_allclose(claims[1], claims[0], rtol=1e-6)
+
+
+def test_known_bounds_of_another_question_are_refused() -> None:
+    """On the ball of radius 0.1 the margin is at least 0.4, which says nothing of radius 1, or of the other class."""
+    small = LinfBall([0.5], 0.1)
+    known = {"dual": margins(NETWORK, small, 0, "dual")}
+    assert certify(NETWORK, small, 0, ("interval",), known=known).decided_by == ("dual",)
+    twice = Network([Dense(np.array([[2.0], [0.0]]), np.zeros(2))])
+    for network, ball in ((NETWORK, BALL), (twice, small)):
+        with pytest.raises(ValueError, match="another network, ball or label"):
+            certify(network, ball, 0, ("interval",), known=known)
+    other = {"dual": [replace(known["dual"][0], target=0)]}
+    with pytest.raises(ValueError, match="another network, ball or label"):
+        certify(NETWORK, small, 1, ("interval",), known=other)
