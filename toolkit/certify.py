@@ -121,7 +121,8 @@ def certify(
     first of ideal, exact or bab (empty: never). time_limit: seconds for the whole answer; what was proven before it
     stays; `ideal` gets IDEAL_SHARE of what is left where an exact rung follows. tolerance: a target counts as certified
     when its certified lower bound exceeds it. known: bounds of these margins that rungs gave already, by the rung's
-    name, one per target in order; only what they leave open is climbed for.
+    name, one per target in order; only what they leave open is climbed for. Those of another question are refused;
+    bounds made by hand are believed.
 
     Checked: every witness, by replay through `network` with rounding against it and containment in the ball; lower
     bounds, by their multipliers. Trusted: a MILP solver's bound where settings.rigorous is False. Raises ValueError
@@ -190,6 +191,8 @@ class _Climb:
                     f"known[{name!r}] must hold one bound for each of the targets {self.targets}, in order"
                 )
             for i, bound in enumerate(found):
+                if bound.asked and bound.asked != self.problem.asked(i):
+                    raise ValueError(f"known[{name!r}] holds bounds of another network, ball or label than asked about")
                 self._merge(i, bound, get_rung(name))
         for place, rung in enumerate(rungs):
             if self._done():
@@ -315,7 +318,7 @@ class _Climb:
             self.witness, self.worst = point, float(values.min())
 
     def _settle(self, i: int) -> None:
-        """Where a point lies under what a rung said uncertified: by rounding, or the word was false and goes."""
+        """Where a point lies under what a rung said, uncertified: by rounding, or the word was false and goes."""
         bound = self.margins[i]
         if bound.lower <= bound.upper:
             return

@@ -116,7 +116,7 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
     if not crossed.size:
         return
     certified = all(one.certifies_under(problem.settings) for one in chain)
-    allowed = 0.0 if certified else CROSSING_TOLERANCE * _scales(problem)[crossed]
+    allowed = 0.0 if certified else CROSSING_TOLERANCE * output_scales(problem)[crossed]
     wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
     if wrong.size:
         i = int(crossed[wrong[0]])
@@ -125,7 +125,7 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
     box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
 
 
-def _scales(problem: Problem) -> FloatArray:
+def output_scales(problem: Problem) -> FloatArray:
     """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
     ball, last = problem.ball, problem.network.layers[-1]
     size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))

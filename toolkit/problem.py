@@ -8,6 +8,7 @@ A rung bounds linear functionals of a network's output over a ball, given bounds
 from __future__ import annotations
 
 import enum
+import hashlib
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,7 @@ class Bound:
     certified_lower: a lower bound in real arithmetic, rounding included, that trusts no solver (−inf: none; see
     certificate.py); it rests on l,u as `lower` does. certified_upper: an upper bound of cᵀF at the witness in real
     arithmetic (+inf: none). multipliers: λ of the unstable neurons that prove certified_lower, where an LP gave them.
+    asked: digest of the network, ball and row that a rung was asked about ("": made by hand, or no class's margin).
     """
 
     lower: float
@@ -120,6 +122,7 @@ class Bound:
     multipliers: FloatArray | None = field(default=None, repr=False)
     slack_range: FloatArray | None = field(default=None, repr=False)
     drop: float = field(default=0.0, repr=False)
+    asked: str = field(default="", repr=False, compare=False)
 
     def failed(self, reason: str, ceiling: float) -> Bound:
         """The bound without its lower side, FAILED for this reason; certified_lower stays if it is ≤ `ceiling`."""
@@ -227,6 +230,13 @@ class ReluBounds:
         ]
 
 
+def one_dense_row(rows: Any, row: int) -> FloatArray:
+    """One row of a dense or sparse matrix, shape (outputs,); −0 as 0."""
+    chosen = rows[[row]]
+    dense = np.asarray(chosen.toarray() if sp.issparse(chosen) else chosen, dtype=np.float64)
+    return np.asarray(dense[0] + 0.0)
+
+
 _MADE_FOR = "made for"  # the key in a problem's cache of the four things that the cache depends on
 
 
@@ -303,6 +313,15 @@ class Problem:
         """Forget the value under `key`, say a session that an exception may have left half changed."""
         self._cache.pop(key, None)
 
+    def questions(self) -> list[str]:
+        """`asked` of every row that is a class's margin, "" for others."""
+        return ["" if target is None else self.asked(row) for row, target in enumerate(self.targets)]
+
+    def asked(self, row: int) -> str:
+        """What bounds of this row are about: SHA-256 of network, ball and the row itself."""
+        region = self.shared("asked", lambda: f"{self.ball.digest}.{self.network.digest}")
+        return hashlib.sha256(region.encode() + one_dense_row(self.rows, row).tobytes()).hexdigest()
+
     def with_rows(self, rows: Any, targets: Sequence[int | None] = ()) -> Problem:
         """The same region with other objective rows; shared work is kept."""
         return replace(self, rows=rows, targets=tuple(targets))
@@ -357,20 +376,24 @@ class Rung:
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in and witnesses replayed."""
         if self.run is not None:
-            bounds = _replayed(problem, self.run(problem))
-            own = zip(bounds, problem.targets, strict=True)
-            sound = self._sound(problem)
-            given = [(bound.certified_lower if sound else -np.inf, target) for bound, target in own]
+            bounds, sound = _replayed(problem, self.run(problem)), self._sound(problem)
+            own = zip(bounds, problem.targets, problem.questions(), strict=True)
             return self._checked(
                 problem,
-                [replace(one, certified_lower=low, target=t) for one, (low, t) in zip(bounds, given, strict=True)],
+                [
+                    replace(one, certified_lower=one.certified_lower if sound else -np.inf, target=t, asked=asked)
+                    for one, t, asked in own
+                ],
             )
         started = time.perf_counter()
         lower = self.lower_values(problem)
         each = (time.perf_counter() - started) / max(1, lower.size)
         proven = lower if self._sound(problem) else np.full(lower.shape, -np.inf)
-        found = zip(lower.tolist(), proven.tolist(), problem.targets, strict=True)
-        return self._checked(problem, [Bound(low, target=t, seconds=each, certified_lower=p) for low, p, t in found])
+        found = zip(lower.tolist(), proven.tolist(), problem.targets, problem.questions(), strict=True)
+        return self._checked(
+            problem,
+            [Bound(low, target=t, seconds=each, certified_lower=least, asked=asked) for low, least, t, asked in found],
+        )
 
     def _sound(self, problem: Problem) -> bool:
         """Whether the rung certifies, and what it rests on is certified."""
