@@ -101,6 +101,8 @@ def test_tensors_are_answered_or_refused() -> None:
     with pytest.raises(ValueError, match="dense real tensor"):
         NETWORK.forward(torch.zeros(2, dtype=torch.complex64))
     assert LinfBall([0.5, 0.1], torch.tensor(0.25, dtype=torch.bfloat16)).eps == 0.25
+    halves = torch.tensor([0.5, 0.25], dtype=torch.bfloat16)
+    assert NETWORK.forward(halves).tolist() == NETWORK.forward([0.5, 0.25]).tolist()
     with pytest.raises(ValueError, match="eps must be one number"):
         LinfBall([0.5, 0.1], torch.tensor([0.1, 0.2], requires_grad=True))
 

@@ -136,7 +136,7 @@ class Network:
         known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
         values = x if known else number_array("x", x)
         if is_torch_array(values):
-            self._check_tensor(values)
+            values = self._checked_tensor(values)
         axes = len(self.input_shape)
         if tuple(values.shape[-axes:]) == self.input_shape:
             values = values.reshape(*values.shape[:-axes], self.input_size)
@@ -148,14 +148,15 @@ class Network:
             outputs.append(layer.forward(xp.maximum(outputs[-1], xp.zeros_like(outputs[-1]))))
         return outputs
 
-    def _check_tensor(self, x: Any) -> None:
-        """Raise ValueError for a tensor that numpy weights cannot be applied to, or whose gradient would be lost."""
+    def _checked_tensor(self, x: Any) -> Any:
+        """In float64 for numpy weights. Raise ValueError for a tensor that numpy weights cannot be applied to, or whose gradient would be lost."""
         if is_torch_array(self.layers[0].bias_vector):
-            return
+            return x
         if x.requires_grad:
             raise ValueError("x must not need gradients, which do not flow through numpy weights; take x.detach()")
         if x.is_complex() or x.is_sparse or x.device.type != "cpu":
             raise ValueError(f"x must be a dense real tensor on the cpu, got {x.layout}, {x.dtype} on {x.device.type}")
+        return x.double()
 
     def forward(self, x: Any) -> Any:
         """The logits F(x). Shapes: (…, n) or (…, *input_shape) → (…, outputs)."""
