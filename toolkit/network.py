@@ -149,7 +149,7 @@ class Network:
         return outputs
 
     def _checked_tensor(self, x: Any) -> Any:
-        """In float64 for numpy weights. Raise ValueError for a tensor that these cannot take, or whose gradient is lost."""
+        """In float64 for numpy weights. Raise ValueError for a tensor these cannot take, or whose gradient is lost."""
         if is_torch_array(self.layers[0].bias_vector):
             return x
         if x.requires_grad:
