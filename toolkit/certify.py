@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from toolkit.arguments import class_label, instance, names, optional_number, real_number
+from toolkit.arguments import class_label, instance, mapping, names, optional_number, real_number, shown
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.consistency import CENTRE, clean_values, contradiction, outputs_at
 from toolkit.layer_bounds import layer_bounds
@@ -134,7 +134,17 @@ def certify(
     settings = Settings() if settings is None else instance("settings", settings, Settings)
     time_limit, tolerance = optional_number("time_limit", time_limit), real_number("tolerance", tolerance)
     climb = _Climb(network, ball, label, targets, bounds, tighten, settings, time_limit, tolerance)
-    return climb.run(ladder, known or {})
+    return climb.run(ladder, {} if known is None else _checked_known(known))
+
+
+def _checked_known(known: Mapping[str, Sequence[Bound]]) -> Mapping[str, Sequence[Bound]]:
+    for name, found in mapping("known", known, "the bounds of each rung by its name").items():
+        rung = get_rung(name).name
+        if not isinstance(found, Sequence):
+            raise ValueError(f"known[{rung!r}] must be a list of Bounds, got {shown(found)}")
+        for bound in found:
+            instance(f"every entry of known[{rung!r}]", bound, Bound)
+    return known
 
 
 class _Climb:

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.arguments import check_settings, class_label, class_targets, instance
+from toolkit.arguments import check_settings, class_label, class_targets, instance, names, shown, text
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.consistency import clean_values, contradiction
 from toolkit.layers import IndexArray, exact_float64, read_only
@@ -138,6 +138,17 @@ class Bound:
         return replace(self, seconds=self.seconds + seconds, build_seconds=self.build_seconds + seconds)
 
 
+def _seal(lower: Sequence[FloatArray], upper: Sequence[FloatArray], region: str) -> str:
+    """One hash per layer, parted by dots, so that the first layers alone keep theirs."""
+    layers: list[str] = []
+    for low, high in zip(lower, upper, strict=True):
+        state = hashlib.sha256(f"{region}/{len(layers)}/{low.size}".encode())
+        for side in (low, high):
+            state.update(np.ascontiguousarray(side, dtype=np.float64).tobytes())
+        layers.append(f"{state.hexdigest()}.")
+    return "".join(("made.", *layers))
+
+
 def region_digest(network: Network, ball: LinfBall) -> str:
     """What bounds on every ReLU input depend on: the digests of the ball and, per ReLU layer, of the maps up to it.
 
@@ -160,7 +171,8 @@ class ReluBounds:
     lower, upper: one flat array per ReLU layer, in the network's order, kept as read-only float64 copies. chain: names
     of the rungs they come from. region: what they hold on, `region_digest(network, ball)`; "" = given by hand.
     certified: whether they hold in real arithmetic, rounding included; never so for bounds given by hand, which are
-    believed but certify nothing. Raises ValueError for shapes that do not match, NaN, l > u, l = +inf or u = −inf.
+    believed but certify nothing. seal: the numbers and the region that certified bounds were made with, see `sealed`; a
+    copy with others is given by hand. Raises ValueError for shapes that do not match, NaN, l > u, l = +inf or u = −inf.
     A neuron is active if l ≥ 0, inactive if u ≤ 0 (and not active), unstable if l < 0 < u.
     """
 
@@ -169,6 +181,19 @@ class ReluBounds:
     chain: tuple[str, ...] = ()
     certified: bool = False
     region: str = ""
+    seal: str = field(default="", repr=False)
+
+    @classmethod
+    def sealed(
+        cls,
+        lower: Sequence[FloatArray],
+        upper: Sequence[FloatArray],
+        chain: Sequence[str],
+        certified: bool,
+        region: str,
+    ) -> ReluBounds:
+        """The bounds that the chain gave on this region; `certified` is the caller's word for exactly these numbers."""
+        return cls(tuple(lower), tuple(upper), tuple(chain), certified, region, _seal(lower, upper, region))
 
     def __post_init__(self) -> None:
         for name, side in (("lower", self.lower), ("upper", self.upper)):
@@ -179,7 +204,11 @@ class ReluBounds:
         for name in ("lower", "upper"):
             sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
             object.__setattr__(self, name, tuple(sides))
-        object.__setattr__(self, "certified", bool(self.certified and self.region))
+        names("chain", self.chain), text("region", self.region), text("seal", self.seal)
+        if not isinstance(self.certified, bool | np.bool_):
+            raise ValueError(f"certified must be True or False, got {shown(self.certified)}")
+        made = bool(self.certified and self.region) and self.seal.startswith(_seal(self.lower, self.upper, self.region))
+        object.__setattr__(self, "certified", made)
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
                 raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
@@ -474,6 +503,7 @@ def check_ball(network: Network, ball: LinfBall) -> None:
 
     Sizes alone do not tell H×W×C from C×H×W; a network whose inputs are plain features takes a centre of any shape.
     """
+    network.check_weights()
     if ball.size != network.input_size:
         raise ValueError(f"the ball has {ball.size} coordinates, the network takes {network.input_size} inputs")
     wanted, shape = network.input_shape, ball.shape

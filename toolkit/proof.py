@@ -135,7 +135,7 @@ def provable_bounds(
     region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k, size in enumerate(network.relu_sizes):
         cut = network.cut(k)
-        known = ReluBounds(tuple(lower), tuple(upper), chain, True, region_digest(cut, ball))
+        known = ReluBounds.sealed(lower, upper, chain, True, region_digest(cut, ball))
         plain = replace(settings, stop_at=None)
         problem = Problem(cut, ball, np.zeros((0, size)), known, plain)
         low, high = DUAL.neuron_ranges(problem, np.arange(size))
@@ -160,7 +160,7 @@ def provable_bounds(
             f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
             f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(len(found), region_of(problem).count),
         }
-    return ReluBounds(tuple(lower), tuple(upper), chain, True, region), content
+    return ReluBounds.sealed(lower, upper, chain, True, region), content
 
 
 def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
