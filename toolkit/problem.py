@@ -138,17 +138,6 @@ class Bound:
         return replace(self, seconds=self.seconds + seconds, build_seconds=self.build_seconds + seconds)
 
 
-def _seal(lower: Sequence[FloatArray], upper: Sequence[FloatArray], region: str) -> str:
-    """One hash per layer, parted by dots, so that the first layers alone keep theirs."""
-    layers: list[str] = []
-    for low, high in zip(lower, upper, strict=True):
-        state = hashlib.sha256(f"{region}/{len(layers)}/{low.size}".encode())
-        for side in (low, high):
-            state.update(np.ascontiguousarray(side, dtype=np.float64).tobytes())
-        layers.append(f"{state.hexdigest()}.")
-    return "".join(("made.", *layers))
-
-
 def region_digest(network: Network, ball: LinfBall) -> str:
     """What bounds on every ReLU input depend on: the digests of the ball and, per ReLU layer, of the maps up to it.
 
@@ -181,7 +170,7 @@ class ReluBounds:
     chain: tuple[str, ...] = ()
     certified: bool = False
     region: str = ""
-    seal: str = field(default="", repr=False)
+    seal: tuple[Any, ...] = field(default=(), repr=False)
 
     @classmethod
     def sealed(
@@ -193,7 +182,8 @@ class ReluBounds:
         region: str,
     ) -> ReluBounds:
         """The bounds that the chain gave on this region; `certified` is the caller's word for exactly these numbers."""
-        return cls(tuple(lower), tuple(upper), tuple(chain), certified, region, _seal(lower, upper, region))
+        low, high = (tuple(_frozen(f"layer {k}", one) for k, one in enumerate(side)) for side in (lower, upper))
+        return cls(low, high, tuple(chain), certified, region, (region, *zip(low, high, strict=True)))
 
     def __post_init__(self) -> None:
         for name, side in (("lower", self.lower), ("upper", self.upper)):
@@ -204,11 +194,10 @@ class ReluBounds:
         for name in ("lower", "upper"):
             sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
             object.__setattr__(self, name, tuple(sides))
-        names("chain", self.chain), text("region", self.region), text("seal", self.seal)
+        names("chain", self.chain), text("region", self.region)
         if not isinstance(self.certified, bool | np.bool_):
             raise ValueError(f"certified must be True or False, got {shown(self.certified)}")
-        made = bool(self.certified and self.region) and self.seal.startswith(_seal(self.lower, self.upper, self.region))
-        object.__setattr__(self, "certified", made)
+        object.__setattr__(self, "certified", bool(self.certified and self.region) and self._is_sealed())
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
                 raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
@@ -216,6 +205,13 @@ class ReluBounds:
             if wrong.size:
                 i = int(wrong[0])
                 raise ValueError(f"layer {layer}, neuron {i}: lower must be ≤ upper, got {low[i]} and {high[i]}")
+
+    def _is_sealed(self) -> bool:
+        """Whether these are the very arrays, of the first layers or all, and the region that `sealed` was told of."""
+        if not isinstance(self.seal, tuple) or len(self.seal) <= len(self.lower) or self.seal[0] != self.region:
+            return False
+        made = zip(self.lower, self.upper, self.seal[1:], strict=False)
+        return all(low is sides[0] and high is sides[1] for low, high, sides in made)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled bounds are read-only as well."""

@@ -103,9 +103,10 @@ def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region
     product, spread, floor = [], [], TINY
     inputs = [np.arange(ball.size), *alive.alive]
     with np.errstate(over="ignore", invalid="ignore"):
-        outputs = abs(maps[-1].to_sparse()) @ sizes[-1] + np.abs(maps[-1].bias_vector)
         apart = [False, *(layer.row_spread > SPREAD for layer in network.layers[:-1]), False]
-        units = tuple(_unit(*of) for of in zip((*sizes, np.asarray(outputs)), apart, strict=True))
+        units = tuple(
+            _unit(*of) for of in zip((*sizes, _output_sizes(network, maps[-1], sizes[-1])), apart, strict=True)
+        )
         for k, (layer, reach, chosen) in enumerate(zip(network.layers, sizes, inputs, strict=True)):
             size = np.maximum(reach, LEAST_SIZE)
             outer, unit = units[k + 1], units[k]
@@ -118,6 +119,13 @@ def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region
     unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.layers)))
     box = ball.lower, ball.upper
     return Region(maps, alive.lower, alive.upper, unstable, *box, tuple(product), tuple(spread), floor, units)
+
+
+def _output_sizes(network: Network, last: AffineMap, size: FloatArray) -> FloatArray:
+    """How large each output may be, all 1 where the last map's rows and biases show that none is much larger."""
+    if network.layers[-1].row_spread <= SPREAD:
+        return np.ones(1)
+    return np.asarray(abs(last.to_sparse()) @ size + np.abs(last.bias_vector))
 
 
 def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
