@@ -218,6 +218,9 @@ def neuron_ranges(network: Network, ball: LinfBall) -> list[list[tuple[Fraction,
 
 def rounded(value: Fraction, towards: float) -> float:
     """The float next to a real number on the side of `towards` (±inf); the number itself where it is a float."""
-    near = float(value)
+    try:
+        near = float(value)
+    except OverflowError:
+        near = math.inf if value > 0 else -math.inf
     wrong: Callable[[Fraction], bool] = (lambda f: f < value) if towards > 0 else (lambda f: f > value)
     return float(np.nextafter(near, towards)) if math.isfinite(near) and wrong(Fraction(near)) else near

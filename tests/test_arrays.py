@@ -92,7 +92,7 @@ def make_proof(path: Path) -> None:
 
 def make_cache(path: Path) -> None:
     sides = [np.array([-1.0, 0.5, -2.0]), np.array([0.0, 1.0])]
-    bounds = ReluBounds(tuple(sides), tuple(side + 1.0 for side in sides), CHAIN, True, "d" * 64)
+    bounds = ReluBounds.sealed(sides, [side + 1.0 for side in sides], CHAIN, True, "d" * 64)
     save_bounds(path, bounds, 0.5)
 
 

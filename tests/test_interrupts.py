@@ -361,3 +361,33 @@ def test_every_command_says_what_an_interrupt_leaves(
     assert found.startswith("interrupted; ")
     assert left in found
     assert found.count("\n") == 1
+
+
+FINALISER = """
+import os, signal, time
+from toolkit.interrupts import Interrupts
+
+class Unlucky:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+try:
+    with Interrupts(last=True):
+        unlucky = Unlucky()
+        del unlucky
+        time.sleep(10)
+except KeyboardInterrupt:
+    import sys
+    print("ended")
+    sys.exit(130)
+"""
+LATE = FINALISER.replace("import sys", "import builtins, sys; builtins.late = Unlucky()")
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
+@pytest.mark.parametrize("script", [FINALISER, LATE])
+def test_a_signal_in_a_finaliser_is_neither_lost_nor_fatal(script: str) -> None:
+    """Python forgets exceptions of __del__: the interrupt comes again; one at the very end changes no exit code."""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (130, "ended\n"), run.stderr

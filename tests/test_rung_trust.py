@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from toolkit.balls import LinfBall
 from toolkit.certify import certify
+from toolkit.check import check_proof
 from toolkit.layer_bounds import layer_bounds
 from toolkit.layers import Dense
-from toolkit.margins import margin_problem
+from toolkit.margins import margin_problem, margins
 from toolkit.network import Network
 from toolkit.problem import Bound, Rung, Settings, Side, Status, Verdict
+from toolkit.proof import write_proof
 from toolkit.rungs import RUNGS
 
 NETWORK = Network([Dense(np.array([[1.0], [0.0]]), np.zeros(2))])  # F₀ − F₁ = x
@@ -95,3 +99,39 @@ def test_neurons_of_any_size_side_by_side_change_no_bound() -> None:
             one, other = (RUNGS[name](margin_problem(Network(layers), ball, 0))[0] for layers in (plain, scaled))
             np.testing.assert_allclose(other.certified_lower, one.certified_lower, rtol=2e-3, atol=1e-3)
             assert other.status is one.status
+
+
+def test_a_proof_holds_for_logits_of_any_size(tmp_path: Path) -> None:
+    """Margins of 1e-13 and neurons of 1e-12 are proven as those of size 1 are: nothing is loosened by 1e-10 of 1."""
+    rng = np.random.default_rng(3)
+    weights = [rng.normal(size=(6, 3)), rng.normal(size=(5, 6)), rng.normal(size=(3, 5))]
+    biases = [rng.normal(size=6), rng.normal(size=5), rng.normal(size=3)]
+    ball = LinfBall(np.zeros(3), 0.02)
+    claims = []
+    for hidden, logit in ((1.0, 1.0), (2.0**-40, 2.0**-44)):
+        factors = zip((hidden, hidden, logit), (1.0, hidden, hidden), (hidden, hidden, logit), strict=True)
+        layers = [
+            Dense(weight * (out / into), bias * unit)
+            for weight, bias, (out, into, unit) in zip(weights, biases, factors, strict=True)
+        ]
+        network = Network(layers)
+        label = int(np.argmax(network.forward(np.zeros(3))))
+        proof = write_proof(tmp_path / "proof.npz", network, ball, label)
+        assert proof.positive
+        assert check_proof(tmp_path / "proof.npz", network).positive
+        claims.append(np.array(proof.claims) / logit)
+    np.testing.assert_allclose(claims[1], claims[0], rtol=1e-6)
+
+
+def test_known_bounds_of_another_question_are_refused() -> None:
+    """On the ball of radius 0.1 the margin is at least 0.4, which says nothing of radius 1, or of the other class."""
+    small = LinfBall([0.5], 0.1)
+    known = {"dual": margins(NETWORK, small, 0, "dual")}
+    assert certify(NETWORK, small, 0, ("interval",), known=known).decided_by == ("dual",)
+    twice = Network([Dense(np.array([[2.0], [0.0]]), np.zeros(2))])
+    for network, ball in ((NETWORK, BALL), (twice, small)):
+        with pytest.raises(ValueError, match="another network, ball or label"):
+            certify(network, ball, 0, ("interval",), known=known)
+    other = {"dual": [replace(known["dual"][0], target=0)]}
+    with pytest.raises(ValueError, match="another network, ball or label"):
+        certify(NETWORK, small, 1, ("interval",), known=other)

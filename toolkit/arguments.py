@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -64,8 +65,11 @@ def real_number(
     where it is below `low` or not above `above`; NaN is neither."""
     found = _real(value)
     if found is None:
-        told = f"; {hint}" if hint and np.size(np.asarray(value, dtype=object)) != 1 else ""
+        several = isinstance(value, Sequence) or getattr(value, "shape", ()) != ()
+        told = f"; {hint}" if hint and several else ""
         raise ValueError(f"{name} must be one number, got {shown(value)}{told}")
+    if isinstance(found, int) and abs(found) > sys.float_info.max:
+        raise ValueError(f"{name} must lie in the range of double precision, got a number of {found.bit_length()} bits")
     if low is not None and not found >= low:
         raise ValueError(f"{name} must be ≥ {low:g}, got {found}")
     if above is not None and not found > above:
@@ -76,15 +80,26 @@ def real_number(
 def _real(value: object) -> float | None:
     if type(value) in (int, float):
         return value  # type: ignore[return-value]
-    if value is None or isinstance(value, bool | str | bytes | complex) or "bool" in str(getattr(value, "dtype", "")):
+    no_number = str | bytes | bytearray | memoryview | complex | bool
+    if value is None or isinstance(value, no_number) or "bool" in str(getattr(value, "dtype", "")):
         return None
     try:
+        if _is_masked(value):
+            return None
+        if hasattr(value, "shape") and hasattr(value, "item"):  # of one entry, in any float type, gradients left out
+            entry = value.item()
+            return float(entry) if isinstance(entry, int | float) else None
         if hasattr(value, "shape") or isinstance(value, Sequence):
             array = np.asarray(value)
             return float(array.item()) if array.size == 1 and array.dtype.kind in "iuf" else None
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
+
+
+def _is_masked(value: object) -> bool:
+    """Whether a numpy array has entries that it says are missing; numpy would read what lies below the mask."""
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
 
 
 def optional_number(name: str, value: object, low: float | None = None, above: float | None = None) -> float | None:
@@ -122,6 +137,11 @@ def _meant(value: object, wanted: str) -> str:
     return ""
 
 
+def mapping(name: str, value: object, hint: str = "") -> Mapping[Any, Any]:
+    """The value itself. Raises ValueError unless it is a mapping."""
+    return instance(name, value, Mapping, hint)  # type: ignore[type-abstract]
+
+
 def text(name: str, value: object) -> str:
     """The value itself. Raises ValueError unless it is a str."""
     return instance(name, value, str)
@@ -130,8 +150,9 @@ def text(name: str, value: object) -> str:
 def names(name: str, value: object, empty: bool = True) -> tuple[str, ...]:
     """A list of names as a tuple. Raises ValueError for a single str, which would be read letter by letter."""
     if isinstance(value, str):
-        raise ValueError(f"{name} must be a list of names, got {shown(value)}; write ({value!r},)")
-    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
+        told = f"; write ({value!r},)" if len(value) <= LONGEST else ""
+        raise ValueError(f"{name} must be a list of names, got {shown(value)}{told}")
+    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping) or getattr(value, "shape", 1) == ():
         raise ValueError(f"{name} must be a list of names, got {shown(value)}")
     found = tuple(value)
     for entry in found:
@@ -190,6 +211,8 @@ def check_labels(labels: NDArray[np.int64], outputs: int, where: str) -> None:
 def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64]:
     """The value as a new float64 array. Raises ValueError for what is no array of real numbers."""
     told = f"; {hint}" if hint else ""
+    if _is_masked(value):
+        raise ValueError(f"{name} must have no masked entries, got {shown(value)}")
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
         return value.copy()
     try:
@@ -203,13 +226,13 @@ def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64
         raise ValueError(f"{name} must be an array of real numbers, got {shown(value)}{told}")
     try:
         return np.array(array, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be an array of real numbers, got {shown(value)}{told}") from None
 
 
 def file_path(name: str, value: object) -> Path:
     """The value as a path. Raises ValueError unless it is a str or a path."""
-    if not isinstance(value, str | os.PathLike):
+    if not isinstance(value, str | os.PathLike) or value == "":
         raise ValueError(f"{name} must be a path, got {shown(value)}")
     return Path(value)
 

@@ -98,7 +98,7 @@ class LinfBall:
 
     @staticmethod
     def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
-        if not (isinstance(domain, Sequence) or hasattr(domain, "shape")) or np.shape(domain) != (2,):
+        if not (isinstance(domain, Sequence) or hasattr(domain, "__getitem__")) or np.shape(domain) != (2,):
             raise ValueError(f"domain must be (low, high), got {shown(domain)}")
         low, high = (float(real_number("domain", end)) for end in domain)
         if not low < high:
@@ -169,7 +169,7 @@ class LinfBall:
 
     def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
         """Whether the point lies in the ball and domain in exact arithmetic, or within `tolerance` of its floats."""
-        flat = number_array("point", point).ravel()
+        flat, tolerance = number_array("point", point).ravel(), real_number("tolerance", tolerance, 0)
         if flat.size != self.size:
             raise ValueError(f"point must have {self.size} entries, got {flat.size}")
         return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from toolkit.arguments import class_label, instance, names, optional_number, real_number
+from toolkit.arguments import class_label, instance, mapping, names, optional_number, real_number, shown
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.consistency import CENTRE, clean_values, contradiction, outputs_at
 from toolkit.layer_bounds import layer_bounds
@@ -121,7 +121,8 @@ def certify(
     first of ideal, exact or bab (empty: never). time_limit: seconds for the whole answer; what was proven before it
     stays; `ideal` gets IDEAL_SHARE of what is left where an exact rung follows. tolerance: a target counts as certified
     when its certified lower bound exceeds it. known: bounds of these margins that rungs gave already, by the rung's
-    name, one per target in order; only what they leave open is climbed for.
+    name, one per target in order; only what they leave open is climbed for. Those of another question are refused;
+    bounds made by hand are believed.
 
     Checked: every witness, by replay through `network` with rounding against it and containment in the ball; lower
     bounds, by their multipliers. Trusted: a MILP solver's bound where settings.rigorous is False. Raises ValueError
@@ -133,7 +134,17 @@ def certify(
     settings = Settings() if settings is None else instance("settings", settings, Settings)
     time_limit, tolerance = optional_number("time_limit", time_limit), real_number("tolerance", tolerance)
     climb = _Climb(network, ball, label, targets, bounds, tighten, settings, time_limit, tolerance)
-    return climb.run(ladder, known or {})
+    return climb.run(ladder, {} if known is None else _checked_known(known))
+
+
+def _checked_known(known: Mapping[str, Sequence[Bound]]) -> Mapping[str, Sequence[Bound]]:
+    for name, found in mapping("known", known, "the bounds of each rung by its name").items():
+        rung = get_rung(name).name
+        if not isinstance(found, Sequence):
+            raise ValueError(f"known[{rung!r}] must be a list of Bounds, got {shown(found)}")
+        for bound in found:
+            instance(f"every entry of known[{rung!r}]", bound, Bound)
+    return known
 
 
 class _Climb:
@@ -190,6 +201,8 @@ class _Climb:
                     f"known[{name!r}] must hold one bound for each of the targets {self.targets}, in order"
                 )
             for i, bound in enumerate(found):
+                if bound.asked and bound.asked != self.problem.asked(i):
+                    raise ValueError(f"known[{name!r}] holds bounds of another network, ball or label than asked about")
                 self._merge(i, bound, get_rung(name))
         for place, rung in enumerate(rungs):
             if self._done():
@@ -315,7 +328,7 @@ class _Climb:
             self.witness, self.worst = point, float(values.min())
 
     def _settle(self, i: int) -> None:
-        """Where a point lies under what a rung said uncertified: by rounding, or the word was false and goes."""
+        """Where a point lies under what a rung said, uncertified: by rounding, or the word was false and goes."""
         bound = self.margins[i]
         if bound.lower <= bound.upper:
             return

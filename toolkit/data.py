@@ -8,12 +8,13 @@ Every file's SHA-256 is checked, wherever it was found.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.arguments import instance, real_number, shown, text, whole_numbers
 from toolkit.balls import FloatArray
 from toolkit.idx import IDX_SOURCES, first_existing, idx_content, parse_idx
 from toolkit.images import load_image as load_image
@@ -39,7 +40,16 @@ class Dataset:
     domain: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        who = f"data set {self.name!r} ({self.split})"
+        who = f"data set {text('name', self.name)!r} ({text('split', self.split)})"
+        for key in ("images", "labels"):
+            instance(f"{who}: {key}", getattr(self, key), np.ndarray)
+        if self.images.dtype.kind != "f":
+            raise ValueError(f"{who}: images must be floating-point numbers, got {self.images.dtype}")
+        object.__setattr__(self, "shape", whole_numbers(f"{who}: shape", self.shape, 1))
+        if not isinstance(self.domain, Sequence) or len(self.domain) != 2:
+            raise ValueError(f"{who}: domain must be (low, high), got {shown(self.domain)}")
+        for end in self.domain:
+            real_number(f"{who}: domain", end)
         if self.images.shape[1:] != tuple(self.shape) or not len(self.images):
             raise ValueError(f"{who}: images must have shape (n, {self.shape}) with n ≥ 1, got {self.images.shape}")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype.kind not in "iu":
@@ -90,9 +100,9 @@ def load_dataset(name: str, split: str = "test") -> Dataset:
     Raises ValueError for an unknown name or split and for a file with the wrong content, FileNotFoundError (saying
     what to download and where to put it) for files that are neither here nor reachable.
     """
-    if name not in dataset_names():
+    if text("name", name) not in dataset_names():
         raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(dataset_names())}")
-    if split not in SPLITS:
+    if text("split", split) not in SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
     return _packaged(name, split) if name in PACKAGED else _idx_dataset(name, split)
 

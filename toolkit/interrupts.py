@@ -8,6 +8,8 @@ it is.
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import contextlib
 import os
 import signal
@@ -18,6 +20,7 @@ from typing import Any, Self
 
 ENDED = 130  # exit code of a command that was interrupted
 ORDERLY = 1.0  # seconds that the second signal leaves for an end in order; the third leaves none
+SOON = 0.05  # seconds until a signal that came where it would be swallowed is raised again
 HINT_AFTER = 2.0  # seconds without an end after which the first signal is answered with how to end at once
 HINT = "interrupted: waiting for the call that is running to return; again: end at once"
 AT_ONCE = "ended at once; what was written before is intact"
@@ -30,6 +33,16 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         found.append(signal.SIGHUP)
     return tuple(found)
+
+
+def _is_swallowed(frame: FrameType | None) -> bool:
+    """Whether Python would print and forget an exception raised here: in a finaliser or an import lock's callback."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or (code.co_name == "cb" and code.co_filename.startswith("<frozen importlib")):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def block_signals() -> None:
@@ -49,6 +62,7 @@ class Interrupts:
         self._last = last
         self._before: dict[signal.Signals, Any] = {}
         self._raised = False
+        self._echoes = 0  # signals that this object sends itself, which are not the user's
         self._over = threading.Event()
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
@@ -60,6 +74,8 @@ class Interrupts:
         os.set_blocking(self._pipe[1], False)
         threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        if self._last:
+            atexit.register(self._leave)  # early, so that it runs after what later imports register
         self._before = {number: signal.signal(number, self._first) for number in ending_signals()}
         return self
 
@@ -74,17 +90,31 @@ class Interrupts:
         signal.set_wakeup_fd(self._wakeup)
         os.close(self._pipe[1])  # ends the thread, which closes its own side
 
-    def _first(self, number: int, _: FrameType | None) -> None:
-        if not self._raised:  # a later one must not break off what the first one began: `_watch` sees to it
-            self._raised = True
-            raise KeyboardInterrupt
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        if self._raised:  # a later one must not break off what the first one began: `_watch` sees to it
+            return
+        if _is_swallowed(frame):
+            self._echoes += 1
+            self._later(SOON, lambda: _thread.interrupt_main(signal.Signals(number)))
+            return
+        self._raised = True
+        raise KeyboardInterrupt
+
+    def _leave(self) -> None:
+        """Ignore what comes while the interpreter is taken down, when Python has given the signals their defaults back
+        and they would change the exit code."""
+        if self._raised:
+            for number in ending_signals():
+                signal.signal(number, signal.SIG_IGN)
 
     def _watch(self, pipe: int) -> None:
         block_signals()
         numbers, count = {int(number) for number in ending_signals()}, 0
         while data := os.read(pipe, 64):
             for number in data:
-                count += number in numbers
+                echo = number in numbers and self._echoes > 0 and count > 0
+                self._echoes -= echo
+                count += number in numbers and not echo
             if count == 1:
                 self._later(HINT_AFTER, self._hint)
             elif count == 2:

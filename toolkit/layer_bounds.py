@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.arguments import instance, names
+from toolkit.arguments import instance, names, optional_number, shown
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.layers import IndexArray, read_only
 from toolkit.network import Network
@@ -49,6 +49,9 @@ def layer_bounds(
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
     settings = Settings() if settings is None else instance("settings", settings, Settings)
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress must be a function, got {shown(progress)}")
+    deadline = optional_number("deadline", deadline)
     certified = all(rung.certifies_under(settings) for rung in chain)
     used = tuple(rung.name for rung in chain)
     lower: list[FloatArray] = []
@@ -56,12 +59,12 @@ def layer_bounds(
     region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k in range(len(network.relu_sizes)):
         cut = network.cut(k)
-        known = ReluBounds(tuple(lower), tuple(upper), used, certified, region_digest(cut, ball))
+        known = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
         first = [get_rung("interval")]
         low, high = _bound_layer(cut, ball, known, chain if k else first, settings, progress, deadline)
         lower.append(read_only(low))
         upper.append(read_only(high))
-    return ReluBounds(tuple(lower), tuple(upper), used, certified, region)
+    return ReluBounds.sealed(lower, upper, used, certified, region)
 
 
 @dataclass
@@ -116,7 +119,7 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
     if not crossed.size:
         return
     certified = all(one.certifies_under(problem.settings) for one in chain)
-    allowed = 0.0 if certified else CROSSING_TOLERANCE * _scales(problem)[crossed]
+    allowed = 0.0 if certified else CROSSING_TOLERANCE * output_scales(problem)[crossed]
     wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
     if wrong.size:
         i = int(crossed[wrong[0]])
@@ -125,7 +128,7 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
     box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
 
 
-def _scales(problem: Problem) -> FloatArray:
+def output_scales(problem: Problem) -> FloatArray:
     """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
     ball, last = problem.ball, problem.network.layers[-1]
     size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))

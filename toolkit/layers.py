@@ -206,10 +206,12 @@ class AffineMap(ABC):
 
     @cached_property
     def row_spread(self) -> float:
-        """The largest over the least of all rows' largest entries, zero rows left out."""
+        """The largest over the least of all rows' largest entries, biases among them, zero rows left out."""
         matrix = abs(self.to_sparse()).tocsr()
         filled = np.flatnonzero(np.diff(matrix.indptr))
-        largest = np.maximum.reduceat(matrix.data, matrix.indptr[filled]) if filled.size else np.ones(1)
+        largest = np.abs(np.asarray(self.bias_vector, dtype=np.float64))
+        if filled.size:
+            largest[filled] = np.maximum(largest[filled], np.maximum.reduceat(matrix.data, matrix.indptr[filled]))
         with np.errstate(over="ignore"):
             return float(largest.max() / (largest[largest > 0].min(initial=np.inf) or 1.0))
 

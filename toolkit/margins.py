@@ -26,7 +26,7 @@ def margin_problem(
     """
     instance("network", network, Network), instance("ball", ball, LinfBall)
     rows, chosen = margin_rows(network.output_size, label, targets)
-    settings = settings or Settings()
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
     bounds = layer_bounds(network, ball, settings=settings) if relu_bounds is None else relu_bounds
     return Problem(network, ball, rows, bounds, settings, chosen)
 

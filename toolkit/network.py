@@ -20,7 +20,8 @@ import scipy.sparse as sp
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-from toolkit.arguments import file_path, instance, number_array, text, whole_number, whole_numbers
+from toolkit.arguments import file_path, instance, mapping, number_array, text, whole_number, whole_numbers
+from toolkit.arrays import checked_text, parse_json
 from toolkit.atomic import write_atomically
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 from toolkit.network_file import FORMAT_VERSION, read_network_file
@@ -67,7 +68,7 @@ class Network:
                     f"layer {k} gives {before.output_size} features, layer {k + 1} takes {after.input_size}"
                 )
         self.name = text("name", name)
-        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.metadata: dict[str, Any] = {} if metadata is None else dict(mapping("metadata", metadata))
         first = self.layers[0]
         natural = first.shape if isinstance(first, Conv2d) else (first.input_size,)
         self.input_shape: tuple[int, ...] = whole_numbers(
@@ -134,6 +135,8 @@ class Network:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every affine map's output, the logits last. x: (…, n) or (…, *input_shape)."""
         known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
         values = x if known else number_array("x", x)
+        if is_torch_array(values):
+            values = self._checked_tensor(values)
         axes = len(self.input_shape)
         if tuple(values.shape[-axes:]) == self.input_shape:
             values = values.reshape(*values.shape[:-axes], self.input_size)
@@ -144,6 +147,16 @@ class Network:
         for layer in self.layers[1:]:
             outputs.append(layer.forward(xp.maximum(outputs[-1], xp.zeros_like(outputs[-1]))))
         return outputs
+
+    def _checked_tensor(self, x: Any) -> Any:
+        """In float64 for numpy weights. Raise ValueError for a tensor these cannot take, or whose gradient is lost."""
+        if is_torch_array(self.layers[0].bias_vector):
+            return x
+        if x.requires_grad:
+            raise ValueError("x must not need gradients, which do not flow through numpy weights; take x.detach()")
+        if x.is_complex() or x.is_sparse or x.device.type != "cpu":
+            raise ValueError(f"x must be a dense real tensor on the cpu, got {x.layout}, {x.dtype} on {x.device.type}")
+        return x.double()
 
     def forward(self, x: Any) -> Any:
         """The logits F(x). Shapes: (…, n) or (…, *input_shape) → (…, outputs)."""
@@ -171,6 +184,17 @@ class Network:
         """SHA-256 over kinds, shapes, float64 weights and their errors: equal digests compute the same function."""
         return self.prefix_digests[-1]
 
+    def check_weights(self) -> None:
+        """Raise ValueError for torch weights, which have other numbers and arithmetic: such networks only train."""
+        if "operator_norms" in self.__dict__:  # made of numpy weights, and layers do not change
+            return
+        for k, layer in enumerate(self.layers):
+            if is_torch_array(layer.bias_vector):
+                raise ValueError(
+                    f"layer {k} has torch tensors as weights, which serve training only; Network.from_torch(module) "
+                    "converts a module, Dense(weight.detach().numpy(), …) a layer"
+                )
+
     @cached_property
     def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
         """Per map ‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
@@ -185,6 +209,7 @@ class Network:
     @cached_property
     def prefix_digests(self) -> tuple[str, ...]:
         """The digest of `cut(k)` for every map k, in one pass."""
+        self.check_weights()
         state = hashlib.sha256()
         found = []
         for k, layer in enumerate(self.layers):
@@ -199,6 +224,8 @@ class Network:
         target = file_path("path", path)
         if target.suffix != ".npz":
             raise ValueError(f"networks are saved as .npz, got {target.name!r}")
+        self.check_weights()
+        checked_text({"name": self.name}, "name")  # as the reader asks for it
         arrays: dict[str, Any] = {}
         for k, layer in enumerate(self.layers):
             arrays.update({key: _shortest(array) for key, array in _pack(layer, k).items()})
@@ -209,8 +236,13 @@ class Network:
             "input_shape": self.input_shape,
             "metadata": self.metadata,
         }
+        try:
+            head = json.dumps(header)
+            parse_json("metadata", head)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"metadata must be what JSON can hold: {error}") from None
         with write_atomically(target) as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+            np.savez_compressed(file, header=np.array(head), **arrays)
         return target
 
     @classmethod

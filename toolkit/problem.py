@@ -8,6 +8,7 @@ A rung bounds linear functionals of a network's output over a ball, given bounds
 from __future__ import annotations
 
 import enum
+import hashlib
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.arguments import check_settings, class_label, class_targets, instance
+from toolkit.arguments import check_settings, class_label, class_targets, instance, names, shown, text
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.consistency import clean_values, contradiction
 from toolkit.layers import IndexArray, exact_float64, read_only
@@ -100,6 +101,7 @@ class Bound:
     certified_lower: a lower bound in real arithmetic, rounding included, that trusts no solver (−inf: none; see
     certificate.py); it rests on l,u as `lower` does. certified_upper: an upper bound of cᵀF at the witness in real
     arithmetic (+inf: none). multipliers: λ of the unstable neurons that prove certified_lower, where an LP gave them.
+    asked: digest of the network, ball and row that a rung was asked about ("": made by hand, or no class's margin).
     """
 
     lower: float
@@ -120,6 +122,7 @@ class Bound:
     multipliers: FloatArray | None = field(default=None, repr=False)
     slack_range: FloatArray | None = field(default=None, repr=False)
     drop: float = field(default=0.0, repr=False)
+    asked: str = field(default="", repr=False, compare=False)
 
     def failed(self, reason: str, ceiling: float) -> Bound:
         """The bound without its lower side, FAILED for this reason; certified_lower stays if it is ≤ `ceiling`."""
@@ -157,7 +160,8 @@ class ReluBounds:
     lower, upper: one flat array per ReLU layer, in the network's order, kept as read-only float64 copies. chain: names
     of the rungs they come from. region: what they hold on, `region_digest(network, ball)`; "" = given by hand.
     certified: whether they hold in real arithmetic, rounding included; never so for bounds given by hand, which are
-    believed but certify nothing. Raises ValueError for shapes that do not match, NaN, l > u, l = +inf or u = −inf.
+    believed but certify nothing. seal: the numbers and the region that certified bounds were made with, see `sealed`; a
+    copy with others is given by hand. Raises ValueError for shapes that do not match, NaN, l > u, l = +inf or u = −inf.
     A neuron is active if l ≥ 0, inactive if u ≤ 0 (and not active), unstable if l < 0 < u.
     """
 
@@ -166,6 +170,20 @@ class ReluBounds:
     chain: tuple[str, ...] = ()
     certified: bool = False
     region: str = ""
+    seal: tuple[Any, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def sealed(
+        cls,
+        lower: Sequence[FloatArray],
+        upper: Sequence[FloatArray],
+        chain: Sequence[str],
+        certified: bool,
+        region: str,
+    ) -> ReluBounds:
+        """The bounds that the chain gave on this region; `certified` is the caller's word for exactly these numbers."""
+        low, high = (tuple(_frozen(f"layer {k}", one) for k, one in enumerate(side)) for side in (lower, upper))
+        return cls(low, high, tuple(chain), certified, region, (region, *zip(low, high, strict=True)))
 
     def __post_init__(self) -> None:
         for name, side in (("lower", self.lower), ("upper", self.upper)):
@@ -176,7 +194,10 @@ class ReluBounds:
         for name in ("lower", "upper"):
             sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
             object.__setattr__(self, name, tuple(sides))
-        object.__setattr__(self, "certified", bool(self.certified and self.region))
+        names("chain", self.chain), text("region", self.region)
+        if not isinstance(self.certified, bool | np.bool_):
+            raise ValueError(f"certified must be True or False, got {shown(self.certified)}")
+        object.__setattr__(self, "certified", bool(self.certified and self.region) and self._is_sealed())
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
                 raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
@@ -184,6 +205,13 @@ class ReluBounds:
             if wrong.size:
                 i = int(wrong[0])
                 raise ValueError(f"layer {layer}, neuron {i}: lower must be ≤ upper, got {low[i]} and {high[i]}")
+
+    def _is_sealed(self) -> bool:
+        """Whether these are the very arrays, of the first layers or all, and the region that `sealed` was told of."""
+        if not isinstance(self.seal, tuple) or len(self.seal) <= len(self.lower) or self.seal[0] != self.region:
+            return False
+        made = zip(self.lower, self.upper, self.seal[1:], strict=False)
+        return all(low is sides[0] and high is sides[1] for low, high, sides in made)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled bounds are read-only as well."""
@@ -225,6 +253,13 @@ class ReluBounds:
             (int(self.unstable(k).sum()), int(self.active(k).sum()), int(self.inactive(k).sum()))
             for k in range(len(self))
         ]
+
+
+def one_dense_row(rows: Any, row: int) -> FloatArray:
+    """One row of a dense or sparse matrix, shape (outputs,); −0 as 0."""
+    chosen = rows[[row]]
+    dense = np.asarray(chosen.toarray() if sp.issparse(chosen) else chosen, dtype=np.float64)
+    return np.asarray(dense[0] + 0.0)
 
 
 _MADE_FOR = "made for"  # the key in a problem's cache of the four things that the cache depends on
@@ -303,6 +338,15 @@ class Problem:
         """Forget the value under `key`, say a session that an exception may have left half changed."""
         self._cache.pop(key, None)
 
+    def questions(self) -> list[str]:
+        """`asked` of every row that is a class's margin, "" for others."""
+        return ["" if target is None else self.asked(row) for row, target in enumerate(self.targets)]
+
+    def asked(self, row: int) -> str:
+        """What bounds of this row are about: SHA-256 of network, ball and the row itself."""
+        region = self.shared("asked", lambda: f"{self.ball.digest}.{self.network.digest}")
+        return hashlib.sha256(region.encode() + one_dense_row(self.rows, row).tobytes()).hexdigest()
+
     def with_rows(self, rows: Any, targets: Sequence[int | None] = ()) -> Problem:
         """The same region with other objective rows; shared work is kept."""
         return replace(self, rows=rows, targets=tuple(targets))
@@ -357,20 +401,24 @@ class Rung:
     def __call__(self, problem: Problem) -> list[Bound]:
         """Bounds for every row of the problem, in order, with the rows' targets filled in and witnesses replayed."""
         if self.run is not None:
-            bounds = _replayed(problem, self.run(problem))
-            own = zip(bounds, problem.targets, strict=True)
-            sound = self._sound(problem)
-            given = [(bound.certified_lower if sound else -np.inf, target) for bound, target in own]
+            bounds, sound = _replayed(problem, self.run(problem)), self._sound(problem)
+            own = zip(bounds, problem.targets, problem.questions(), strict=True)
             return self._checked(
                 problem,
-                [replace(one, certified_lower=low, target=t) for one, (low, t) in zip(bounds, given, strict=True)],
+                [
+                    replace(one, certified_lower=one.certified_lower if sound else -np.inf, target=t, asked=asked)
+                    for one, t, asked in own
+                ],
             )
         started = time.perf_counter()
         lower = self.lower_values(problem)
         each = (time.perf_counter() - started) / max(1, lower.size)
         proven = lower if self._sound(problem) else np.full(lower.shape, -np.inf)
-        found = zip(lower.tolist(), proven.tolist(), problem.targets, strict=True)
-        return self._checked(problem, [Bound(low, target=t, seconds=each, certified_lower=p) for low, p, t in found])
+        found = zip(lower.tolist(), proven.tolist(), problem.targets, problem.questions(), strict=True)
+        return self._checked(
+            problem,
+            [Bound(low, target=t, seconds=each, certified_lower=least, asked=asked) for low, least, t, asked in found],
+        )
 
     def _sound(self, problem: Problem) -> bool:
         """Whether the rung certifies, and what it rests on is certified."""
@@ -451,6 +499,7 @@ def check_ball(network: Network, ball: LinfBall) -> None:
 
     Sizes alone do not tell H×W×C from C×H×W; a network whose inputs are plain features takes a centre of any shape.
     """
+    network.check_weights()
     if ball.size != network.input_size:
         raise ValueError(f"the ball has {ball.size} coordinates, the network takes {network.input_size} inputs")
     wanted, shape = network.input_shape, ball.shape

@@ -20,6 +20,7 @@ from toolkit.arguments import class_label, class_targets, file_path, instance
 from toolkit.atomic import write_atomically
 from toolkit.balls import FloatArray, LinfBall
 from toolkit.check import no_class_wins
+from toolkit.layer_bounds import output_scales
 from toolkit.leaves import CutStore, Evidence, Leaves
 from toolkit.network import Network
 from toolkit.problem import Problem, ReluBounds, Settings, margin_rows, region_digest, selection_rows
@@ -31,7 +32,7 @@ from toolkit.rungs.ideal import CuttingPlanes
 from toolkit.rungs.lp import RUNG as LP
 
 FORMAT = 1
-SLACK = 1e-10  # by which stored numbers are loosened, so that another machine's rounding cannot refute them
+SLACK = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ def write_proof(
     for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
         content |= {f"lower{k}": low, f"upper{k}": high}
     claims = []
-    for t, tree in zip(chosen, trees, strict=True):
-        claims.append(tree.certified - SLACK * (1.0 + abs(tree.certified)))
+    sizes = np.abs(rows) @ output_scales(problem)
+    for t, tree, size in zip(chosen, trees, sizes.tolist(), strict=True):
+        claims.append(tree.certified - float(_loosened(tree.certified, size)))
         content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
     columns = np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets])
     header = {
@@ -116,6 +118,12 @@ def write_proof(
     return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
 
 
+def _loosened(value: Any, scale: Any) -> Any:
+    """By how much a stored number is loosened: relative to it or 1, or to the terms it sums up if they are small."""
+    with np.errstate(invalid="ignore"):
+        return SLACK * np.fmin(1.0 + np.abs(value), scale)
+
+
 def provable_bounds(
     network: Network, ball: LinfBall, settings: Settings, tighten: bool
 ) -> tuple[ReluBounds, dict[str, Any]]:
@@ -127,7 +135,7 @@ def provable_bounds(
     region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k, size in enumerate(network.relu_sizes):
         cut = network.cut(k)
-        known = ReluBounds(tuple(lower), tuple(upper), chain, True, region_digest(cut, ball))
+        known = ReluBounds.sealed(lower, upper, chain, True, region_digest(cut, ball))
         plain = replace(settings, stop_at=None)
         problem = Problem(cut, ball, np.zeros((0, size)), known, plain)
         low, high = DUAL.neuron_ranges(problem, np.arange(size))
@@ -144,14 +152,15 @@ def provable_bounds(
                 if bound.multipliers is not None and better != side[i]:
                     side[i] = better
                     found.append((i, sign, bound.multipliers))
-        lower.append(low - SLACK * (1.0 + np.abs(low)))
-        upper.append(high + SLACK * (1.0 + np.abs(high)))
+        scales = output_scales(problem)
+        lower.append(low - _loosened(low, scales))
+        upper.append(high + _loosened(high, scales))
         content |= {
             f"tight{k}.neurons": np.array([i for i, _, _ in found], dtype=np.int64),
             f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
             f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(len(found), region_of(problem).count),
         }
-    return ReluBounds(tuple(lower), tuple(upper), chain, True, region), content
+    return ReluBounds.sealed(lower, upper, chain, True, region), content
 
 
 def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:

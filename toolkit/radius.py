@@ -85,6 +85,8 @@ def certified_radius(
     if sides != {Side.UPPER}:
         while not_yes - certified > tolerance:
             middle = 0.5 * (certified + not_yes)
+            if middle in (certified, not_yes):  # neighbouring floats: a finer tolerance asks for more than there is
+                break
             verdict = ask(middle)
             if verdict is Verdict.YES:
                 certified = middle
@@ -97,6 +99,8 @@ def certified_radius(
         if refuted - open_to <= tolerance:
             break
         middle = 0.5 * (open_to + refuted)
+        if middle in (open_to, refuted):
+            break
         if ask(middle) is Verdict.NO:
             refuted = middle
     return Radius(certified, refuted, tuple(tried))

@@ -17,7 +17,7 @@ themselves rounded, by much less than SAFETY. Underflow adds less than TINY per 
 
 Where the neurons of a layer (or the inputs) differ in size by more than SPREAD, one norm for all of them would charge
 the small for the large. There each entry counts in units of its neuron's own size d (a power of two near r):
-Σ_i |λ_i||W_ij| = Σ_i (|λ_i|d_i)(|W_ij|/d_i) ≤ ‖λ∘d‖₂ ‖W_:j/d‖₂, and ‖ν∘d‖₂‖r/d‖₂ for terms of absolute sum Σ|ν_i|r_i.
+Σ_i |λ_i||W_ij| = Σ_i (|λ_i|d_i)(|W_ij|/d_i) ≤ ‖λ∘d‖₂ ‖W_:j/d‖₂, and Σ_i |ν_i|r_i ≤ ‖ν∘d‖₂‖r/d‖₂.
 
 Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", §3.1, §3.5. Trusted: IEEE 754 binary64 with
 rounding to nearest, and matrix products that only add products of entries (no Strassen). Checked: tests hold every term
@@ -56,8 +56,9 @@ class Region:
 
     maps: all affine maps between alive neurons. lower, upper: l and u of alive neurons per ReLU layer. unstable: which
     of them have l < 0. ball_lower, ball_upper: the input box. product[k]: error of λ·b_k + (λW_k)·y per unit of
-    `after`; spread[k]: error of the terms in front of map k (k = 0: the input's) per unit of `before`, for ν and λ there; floor:
-    the part that stands by itself. units[k]: d of what map k takes, in the end of the outputs; None: 1 for all of it.
+    `after`; spread[k]: error of the terms in front of map k (k = 0: the input's) per unit of `before`, for ν and λ
+    there; floor: the part that stands by itself. units[k]: d of what map k takes, at the end of the outputs; None: 1
+    for all of it.
     """
 
     maps: tuple[AffineMap, ...]
@@ -102,9 +103,10 @@ def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region
     product, spread, floor = [], [], TINY
     inputs = [np.arange(ball.size), *alive.alive]
     with np.errstate(over="ignore", invalid="ignore"):
-        outputs = abs(maps[-1].to_sparse()) @ sizes[-1] + np.abs(maps[-1].bias_vector)
         apart = [False, *(layer.row_spread > SPREAD for layer in network.layers[:-1]), False]
-        units = tuple(_unit(*of) for of in zip((*sizes, np.asarray(outputs)), apart, strict=True))
+        units = tuple(
+            _unit(*of) for of in zip((*sizes, _output_sizes(network, maps[-1], sizes[-1])), apart, strict=True)
+        )
         for k, (layer, reach, chosen) in enumerate(zip(network.layers, sizes, inputs, strict=True)):
             size = np.maximum(reach, LEAST_SIZE)
             outer, unit = units[k + 1], units[k]
@@ -117,6 +119,13 @@ def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region
     unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.layers)))
     box = ball.lower, ball.upper
     return Region(maps, alive.lower, alive.upper, unstable, *box, tuple(product), tuple(spread), floor, units)
+
+
+def _output_sizes(network: Network, last: AffineMap, size: FloatArray) -> FloatArray:
+    """How large each output may be, all 1 where the last map's rows and biases show that none is much larger."""
+    if network.layers[-1].row_spread <= SPREAD:
+        return np.ones(1)
+    return np.asarray(abs(last.to_sparse()) @ size + np.abs(last.bias_vector))
 
 
 def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
@@ -148,10 +157,8 @@ def _product_error_in_units(
     own = SAFETY * float(column_norms(sp.csr_array(scaled)) @ size)
     terms = layer.column_norms[1]
     found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(alive.bias_vector / outer)
-    made = (
-        layer.bias_error if layer.column_error is None else float(layer.column_error[chosen] @ size) + layer.bias_error
-    )
-    return found + SAFETY * made / float(outer.min())
+    made = 0.0 if layer.column_error is None else float(layer.column_error[chosen] @ size)
+    return found + SAFETY * (made + layer.bias_error) / float(outer.min())
 
 
 def region_of(problem: Problem) -> Region:

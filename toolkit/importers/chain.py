@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from toolkit.arguments import whole_numbers
 from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Shape
 from toolkit.network import Network, ReLU
 
@@ -22,9 +23,9 @@ class OperationChain:
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.input_shape = tuple(int(n) for n in shape)
+        self.input_shape = whole_numbers("input_shape", shape)
         if not self.input_shape or any(n < 1 for n in self.input_shape):
-            raise ValueError(f"the input shape must be positive sizes without the batch axis, got {tuple(shape)}")
+            raise ValueError(f"input_shape must be positive sizes without the batch axis, got {self.input_shape}")
         self.shape = self.input_shape
         self._operations: list[AffineMap | ReLU] = []
 

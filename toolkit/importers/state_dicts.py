@@ -43,6 +43,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 EXAMPLE = "1x28x28 conv(stride=2,padding=1) relu flatten linear"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model.state")  # where training scripts put state dicts
+DEEPEST = 10  # wrappers around each other; a pickle may wrap itself
 SHOWN = 6  # entries of the file that an error lists
 Parameters = dict[str, FloatArray]  # "weight" and perhaps "bias" of one layer
 
@@ -112,7 +113,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _unwrapped(state: Any) -> Any:
     """The state dict inside a training script's checkpoint."""
-    while True:
+    for _ in range(DEEPEST):
         inner = [key for key in WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict | list | tuple)]
         if len(inner) > 1:
             raise ValueError(f"must hold one state dict, got several, under {', '.join(inner)}; save the one you mean")
@@ -122,6 +123,9 @@ def _unwrapped(state: Any) -> Any:
             state = state[0]
         else:
             return state
+    raise ValueError(
+        f"must hold one state dict, got more than {DEEPEST} wrappers around each other, or one around itself"
+    )
 
 
 def _modules(state: dict[str, Any]) -> dict[str, Parameters]:

@@ -21,6 +21,14 @@ ALLOWED = (
     "Sequential, Linear, Conv2d, ReLU, Flatten, BatchNorm1d, BatchNorm2d, AvgPool2d, Identity, Dropout, "
     "and a module named *Normal* with mean and std"
 )
+COMPUTING = (
+    "forward",
+    "__call__",
+    "_wrapped_call_impl",
+    "_call_impl",
+    "_slow_forward",
+    "_conv_forward",
+)  # in torch's classes
 SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # of the points compared: from biases alone to weights alone
 POINTS = 4  # per scale, half of them in the positive orthant
 AGREEMENT = 1e-7  # relative to the largest value of that output at points of that scale, in double precision
@@ -54,8 +62,7 @@ def from_torch(module: Any, input_shape: Sequence[int] | None = None, name: str 
     for leaf in leaves:
         _handler(leaf)
     with _evaluation_mode(module):
-        shape = tuple(_first_shape(leaves) if input_shape is None else input_shape)
-        chain = OperationChain(shape)
+        chain = OperationChain(_first_shape(leaves) if input_shape is None else input_shape)
         _refresh(module, chain.input_shape)
         for leaf in leaves:
             _append(chain, leaf)
@@ -90,13 +97,18 @@ def _leaves(module: Any) -> Iterator[Any]:
 def _check_plain(module: Any, base: Any) -> None:
     """Raise ValueError where something besides the base class's forward may change what the module computes."""
     kind, home = type(module), "" if type(module) is base else f", a {base.__name__}"
-    if kind.forward is not base.forward or kind.__call__ is not base.__call__ or "forward" in vars(module):
+    own = [key for key in COMPUTING if getattr(kind, key, None) is not getattr(base, key, None) or key in vars(module)]
+    if own:
         raise ValueError(f"cannot import {kind.__name__}{home} with a forward of its own: what it computes is unknown")
     from torch.nn.utils.prune import BasePruningMethod
     from torch.nn.utils.spectral_norm import SpectralNorm
     from torch.nn.utils.weight_norm import WeightNorm
 
     known = (BasePruningMethod, SpectralNorm, WeightNorm)  # these only set `weight`
+    from torch.nn.modules import module as everywhere
+
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        raise ValueError("cannot import while forward hooks for all modules are registered; remove them")
     before = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, known)]
     if before or module._forward_hooks:
         raise ValueError(f"cannot import {kind.__name__} with a forward hook: what it computes is unknown; remove it")

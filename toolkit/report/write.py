@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toolkit.arguments import file_path, instance, names, real_number
 from toolkit.atomic import write_csv, write_figure, write_text
 from toolkit.names import printable_frame
 from toolkit.report.distribution import draw_distribution
@@ -40,6 +41,9 @@ def write_report(
     formats: "png", "svg", "pdf". Raises ValueError, before anything is written, for an empty frame, missing columns,
     an unknown format, or rows that break the order lower ≤ exact ≤ upper beyond `tolerance` (named).
     """
+    instance("rows", rows, pd.DataFrame, "of read_rows(folder)")
+    formats = names("formats", formats)
+    tolerance, out_dir = real_number("tolerance", tolerance, 0), file_path("out_dir", out_dir)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"formats must be among {', '.join(FORMATS)}, got {unknown[0]!r}")
@@ -47,7 +51,7 @@ def write_report(
     check_order(rows, tolerance)
     gaps = margin_gaps(rows)
     table = summarise(gaps)
-    out = Path(out_dir)
+    out = out_dir
     write_csv(out / "table.csv", table)
     write_text(out / "table.md", markdown_table(table))
     write_text(out / "table.tex", latex_table(table))

@@ -66,7 +66,7 @@ def _content(archive: Archive, asked: str, chain: Chain, sizes: Sequence[int]) -
     )
     if header["sha256"] != _checksum(header, (*lower, *upper)):
         raise ArchiveError("its content has another SHA-256 than it says")
-    return ReluBounds(lower, upper, chain, header["certified"], header["region"]), seconds
+    return ReluBounds.sealed(lower, upper, chain, header["certified"], header["region"]), seconds
 
 
 def save_bounds(path: Path, bounds: ReluBounds, seconds: float) -> None:

@@ -22,7 +22,7 @@ from types import FrameType
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from toolkit.arguments import file_path, instance, optional_number
+from toolkit.arguments import file_path, instance, optional_number, shown
 from toolkit.executors import (
     ProcessExecutor,
     SerialExecutor,
@@ -77,13 +77,13 @@ def run_sweep(
     case.
     """
     if rerun is not None and (not isinstance(rerun, str) or rerun not in RERUN):
-        raise ValueError(f"unknown rerun {rerun!r}; allowed: {', '.join(RERUN)}")
+        raise ValueError(f"unknown rerun {shown(rerun)}; allowed: {', '.join(RERUN)}")
     workers = None if workers is None else check_workers(workers)
+    if dask is not None:
+        instance("dask", dask, str, 'a scheduler\'s address, or "local"')
     if (executor is None and dask is None and workers != 1) or dask == LOCAL:
         check_main_guard()
     optional_number("max_hours", max_hours, above=0)
-    if dask is not None:
-        instance("dask", dask, str, 'a scheduler\'s address, or "local"')
     folder = file_path("out", out).absolute()
     if executor is not None:
         instance("executor", executor, Executor, "one of concurrent.futures, or of toolkit.executors")
