@@ -362,4 +362,5 @@ class _Climb:
 
     def _changed_class(self, point: FloatArray) -> int:
         """The target with the smallest margin at the point: what the network says there instead, or ties with."""
-        return int(self.targets[int(np.argmin(self.rows @ self.network.forward(point)))])
+        values, proven = (side[0] for side in replay_margins(self.network, self.rows, point))
+        return int(self.targets[int(np.argmin(proven if np.isnan(values).any() else values))])

@@ -103,8 +103,9 @@ class TemplateLayout:
             coefficients[:, start:end] = nu[:, mask]
             end = start
             active = np.where(mask, 0.0, nu)
-            constant = constant + active @ self.alive.layers[k].bias_vector
-            nu = self.alive.layers[k].adjoint(active)
+            with np.errstate(over="ignore", invalid="ignore"):  # a session refuses what is no number
+                constant = constant + active @ self.alive.layers[k].bias_vector
+                nu = self.alive.layers[k].adjoint(active)
         coefficients[:, : self.inputs] = nu
         return coefficients, constant
 
