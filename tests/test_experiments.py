@@ -22,7 +22,7 @@ def test_every_spec_is_valid(path: Path) -> None:
     if path.stem == "catalogue":
         assert read_catalogue().experiments
     elif path.stem == "mutants":
-        assert content["mutants"]  # tests/test_mutants.py holds them against the code
+        assert content["mutant"]  # tests/test_mutants.py holds them against the code
     elif "kind" in content:
         assert load_entry(path).rows
     elif any("loss" in network for network in content["networks"]) or "defaults" in content:
