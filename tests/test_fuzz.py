@@ -124,9 +124,8 @@ def _wrong_layers(patch: pytest.MonkeyPatch, case: Case) -> None:
 
     def narrow(*args: Any) -> ReluBounds:
         bounds = honest(*args)
-        return replace(
-            bounds, upper=tuple(0.5 * (low + high) for low, high in zip(bounds.lower, bounds.upper, strict=True))
-        )
+        halved = [0.5 * (low + high) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
+        return ReluBounds.sealed(bounds.lower, halved, bounds.chain, True, bounds.region)
 
     patch.setattr(judging, "layer_bounds", narrow)
 
