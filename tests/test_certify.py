@@ -164,7 +164,7 @@ def test_no_needs_a_witness_that_holds_on_replay(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_class_at_a_witness_is_right_where_floats_overflow() -> None:
-    """F = (y₁ − y₂, −1, 0) with y₁ = y₂ = 1e400: class 2 ties with class 0, class 1 does not."""
+    """F = (y₁ − y₂, −1, 0), y₁ = y₂ = 1e400: no float says so, but class 2 ties with class 0 and class 1 does not."""
     last = Dense(np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]]), np.array([0.0, -1.0, 0.0]))
     network = Network([Dense(np.array([[1e200]])), Dense(np.array([[1e200], [1e200]])), last])
     answer = certify(network, LinfBall([1.0], 0.0), 0)

@@ -124,8 +124,8 @@ def _wrong_layers(patch: pytest.MonkeyPatch, case: Case) -> None:
 
     def narrow(*args: Any) -> ReluBounds:
         bounds = honest(*args)
-        upper = [0.5 * (low + high) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
-        return ReluBounds.sealed(bounds.lower, upper, bounds.chain, True, bounds.region)
+        halved = [0.5 * (low + high) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
+        return ReluBounds.sealed(bounds.lower, halved, bounds.chain, True, bounds.region)
 
     patch.setattr(judging, "layer_bounds", narrow)
 
