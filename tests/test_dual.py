@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structures
 from conftest import random_conv_network, random_dense_network
 from hypothesis import given
-from hypothesis import strategies as st
+from structures import cases
 from test_template import naive_lp
 
 from toolkit.alive import alive_network
@@ -38,6 +39,10 @@ def random_problem(seed: int, chain: tuple[str, ...] = ("interval", "dual")) -> 
     network = random_conv_network(rng) if seed % 2 else random_dense_network(rng, (5, 12, 10, 8, 3))
     ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=float(rng.uniform(0.02, 0.25)), domain=(0, 1))
     return margin_problem(network, ball, 0, layer_bounds(network, ball, chain, HIGHS), settings=HIGHS)
+
+
+def drawn_problem(case: structures.Case) -> Problem:
+    return margin_problem(case.network, case.ball, 0, settings=HIGHS)
 
 
 def relu_of_x(low: float, high: float, output: list[float]) -> Problem:
@@ -69,21 +74,21 @@ def test_values_computed_by_hand(
         assert lower(name, problem)[0] == pytest.approx(value, abs=1e-6 if name == "alpha" else 1e-9), name
 
 
-@given(seed=st.integers(0, 10**6))
-def test_any_slopes_in_the_unit_interval_are_sound(seed: int) -> None:
-    problem = random_problem(seed)
-    rng = np.random.default_rng(seed)
+@given(case=cases(largest=0))
+def test_any_slopes_in_the_unit_interval_are_sound(case: structures.Case) -> None:
+    problem = drawn_problem(case)
+    rng = np.random.default_rng(case.seed)
     slopes = [rng.uniform(0, 1, (problem.rows.shape[0], low.size)) for low in alive_network(problem).lower]
     values = certified_values(problem, slopes)
     assert np.all(values <= lower("lp", problem) + 1e-7)
     assert np.all(values <= problem.replay(problem.ball.sample(200)).min(axis=0) + 1e-9)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_gradient_is_that_of_the_dual_function(seed: int) -> None:
+@given(case=cases(largest=0))
+def test_gradient_is_that_of_the_dual_function(case: structures.Case) -> None:
     """The sweep's value is certified_values; its gradient matches central differences along a random direction."""
-    problem = random_problem(seed)
-    function, rng = DualFunction(problem), np.random.default_rng(seed)
+    problem = drawn_problem(case)
+    function, rng = DualFunction(problem), np.random.default_rng(case.seed)
     slopes = rng.uniform(0.1, 0.9, (function.size, problem.rows.shape[0]))
     swept = function.sweep(slopes)
     np.testing.assert_allclose(swept.value, certified_values(problem, function.spread(slopes)), atol=1e-10)
@@ -122,9 +127,9 @@ def test_exact_layer_bounds_lift_the_lp_above_every_slope() -> None:
         assert np.all(relaxed <= lower("exact", problem) + 1e-6)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_the_ascent_encloses_the_lp_optimum(seed: int) -> None:
-    problem = random_problem(seed)
+@given(case=cases(largest=0))
+def test_the_ascent_encloses_the_lp_optimum(case: structures.Case) -> None:
+    problem = drawn_problem(case)
     optimum, ascent = lower("lp", problem), Ascent(problem)
     for _ in range(40):
         ascent.step()

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import random_conv_network, random_dense_network
+from conftest import random_conv_network
 from hypothesis import given
-from hypothesis import strategies as st
+from structures import Case, cases
 
 from toolkit.balls import LinfBall
 from toolkit.layer_bounds import layer_bounds
@@ -29,11 +29,8 @@ def unknown_bounds(network: Network) -> ReluBounds:
     return ReluBounds(tuple(np.full(n, -np.inf) for n in sizes), tuple(np.full(n, np.inf) for n in sizes))
 
 
-def random_problem(seed: int) -> Problem:
-    rng = np.random.default_rng(seed)
-    network = random_conv_network(rng) if seed % 2 else random_dense_network(rng, (5, 10, 8, 3))
-    ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=float(rng.uniform(0.01, 0.2)), domain=(0, 1))
-    return margin_problem(network, ball, 0, settings=HIGHS)
+def random_problem(case: Case) -> Problem:
+    return margin_problem(case.network, case.ball, 0, settings=HIGHS)
 
 
 def test_constants_computed_by_hand() -> None:
@@ -58,22 +55,22 @@ def test_constants_computed_by_hand() -> None:
     assert get_rung("lipschitz").lower_values(exact)[0] == pytest.approx(-1.1)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_never_above_the_minimum(seed: int) -> None:
-    problem = random_problem(seed)
+@given(case=cases(largest=0))
+def test_never_above_the_minimum(case: Case) -> None:
+    problem = random_problem(case)
     found = get_rung("lipschitz").lower_values(problem)
     np.testing.assert_array_equal(found, np.maximum(product_values(problem), jacobian_values(problem)))
-    points = np.concatenate([problem.ball.sample(300, seed), problem.ball.corners(300, seed)])
+    points = np.concatenate([problem.ball.sample(300, case.seed), problem.ball.corners(300, case.seed)])
     assert np.all(found <= problem.replay(points).min(axis=0) + 1e-9)
     assert np.all(found <= [bound.upper + 1e-9 for bound in get_rung("pgd")(problem)])
 
 
-@given(seed=st.integers(0, 10**6))
-def test_jacobian_range_holds_every_difference_quotient(seed: int) -> None:
+@given(case=cases(largest=0))
+def test_jacobian_range_holds_every_difference_quotient(case: Case) -> None:
     """min over the range of J·(x̃ − z) ≤ c·F(x̃) − c·F(z) for any two points, and l,u only narrow the range."""
-    problem = random_problem(seed)
+    problem = random_problem(case)
     middle, half_width = jacobian_ranges(problem)
-    points, others = problem.ball.sample(50, seed), problem.ball.corners(50, seed)
+    points, others = problem.ball.sample(50, case.seed), problem.ball.corners(50, case.seed)
     change = problem.replay(points) - problem.replay(others)
     step = points - others
     assert np.all(np.abs(change - step @ middle.T) <= np.abs(step) @ half_width.T + 1e-9)
@@ -83,10 +80,10 @@ def test_jacobian_range_holds_every_difference_quotient(seed: int) -> None:
     assert np.all(wide + wide_half >= middle + half_width - 1e-9)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_the_per_margin_variant_loses_less_than_the_product(seed: int) -> None:
+@given(case=cases(largest=0))
+def test_the_per_margin_variant_loses_less_than_the_product(case: Case) -> None:
     """Without a domain both start from F(x), so the per-margin bound is the larger one."""
-    problem = random_problem(seed)
+    problem = random_problem(case)
     whole = LinfBall(problem.ball.center, problem.ball.eps)
     free = margin_problem(problem.network, whole, 0)
     assert np.all(jacobian_values(free) >= product_values(free) - 1e-9)
