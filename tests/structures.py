@@ -26,6 +26,16 @@ class Case:
 
 
 @st.composite
+def tiny(draw: st.DrawFn, inputs: int = 3, outputs: int = 2) -> Case:
+    """Networks whose activation patterns can be enumerated: 1 or 2 layers of up to 4 neurons, ε 0 or 0.001 … 0.8."""
+    seed = draw(st.integers(0, 10**6))
+    rng = np.random.default_rng(seed)
+    widths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=2))
+    network = random_dense_network(rng, (inputs, *widths, outputs))
+    return Case(network, LinfBall(rng.normal(size=inputs), draw(st.just(0.0) | st.floats(1e-3, 0.8))), seed, True)
+
+
+@st.composite
 def cases(draw: st.DrawFn, largest: int = 12, outputs: int = 3) -> Case:
     """1 to 3 hidden layers of 1 to 8 neurons, or two small convolutions; maps scaled by 1e-largest … 1e+largest."""
     seed = draw(st.integers(0, 10**6))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import random_conv_network, random_dense_network
+from conftest import random_dense_network
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from structures import Case, cases, tiny
 from test_template import enumerate_patterns
 
 from toolkit.balls import LinfBall
@@ -32,11 +32,9 @@ from toolkit.solvers import SOLVERS, HighsSession, Licence
 TIGHT = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-7)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_equals_the_least_over_activation_patterns(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    network = random_dense_network(rng, (3, 4, 3, 2))
-    ball = LinfBall(rng.normal(size=3), eps=float(rng.uniform(0.05, 0.8)))
+@given(case=tiny())
+def test_equals_the_least_over_activation_patterns(case: Case) -> None:
+    network, ball = case.network, case.ball
     (bound,) = margins(network, ball, 1, "bab", settings=TIGHT)
     truth = enumerate_patterns(network, ball, np.array([-1.0, 1.0]))
     assert bound.status is Status.OPTIMAL
@@ -46,11 +44,9 @@ def test_equals_the_least_over_activation_patterns(seed: int) -> None:
 
 
 @settings(max_examples=8)
-@given(seed=st.integers(0, 10**6))
-def test_agrees_with_the_milp_on_every_row(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    network = random_dense_network(rng, (5, 10, 9, 4)) if seed % 2 else random_conv_network(rng)
-    ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=0.3, domain=(0, 1))
+@given(case=cases(largest=0))
+def test_agrees_with_the_milp_on_every_row(case: Case) -> None:
+    network, ball = case.network, case.ball
     problem = margin_problem(network, ball, 0, settings=TIGHT)
     for tree, milp in zip(get_rung("bab")(problem), get_rung("exact")(problem), strict=True):
         assert tree.target == milp.target

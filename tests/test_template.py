@@ -10,6 +10,7 @@ from conftest import random_conv_network, random_dense_network
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from structures import Case, cases, tiny
 
 from toolkit.balls import LinfBall
 from toolkit.compiled import compile_model
@@ -98,22 +99,18 @@ def enumerate_patterns(network: Network, ball: LinfBall, row: np.ndarray) -> flo
     return best
 
 
-@given(seed=st.integers(0, 10**6), chain=st.sampled_from([("interval",), ("interval", "dual"), ("dual",)]))
-def test_relaxed_template_is_the_lectures_lp(seed: int, chain: tuple[str, ...]) -> None:
-    rng = np.random.default_rng(seed)
-    network = random_dense_network(rng, (5, 7, 6, 3)) if seed % 2 else random_conv_network(rng, hidden=(5,))
-    ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=float(rng.uniform(0.02, 0.4)), domain=(0, 1))
+@given(case=cases(largest=0), chain=st.sampled_from([("interval",), ("interval", "dual"), ("dual",)]))
+def test_relaxed_template_is_the_lectures_lp(case: Case, chain: tuple[str, ...]) -> None:
+    network, ball = case.network, case.ball
     bounds = layer_bounds(network, ball, chain)
     for bound in margins(network, ball, 0, "lp", bounds, settings=HIGHS):
         row = np.eye(3)[0] - np.eye(3)[bound.target]
         assert bound.lower == pytest.approx(naive_lp(network, ball, bounds, row), abs=1e-7)
 
 
-@given(seed=st.integers(0, 10**6))
-def test_binary_template_is_the_least_over_activation_patterns(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    network = random_dense_network(rng, (3, 4, 3, 2))
-    ball = LinfBall(rng.normal(size=3), eps=float(rng.uniform(0.05, 0.8)))
+@given(case=tiny())
+def test_binary_template_is_the_least_over_activation_patterns(case: Case) -> None:
+    network, ball = case.network, case.ball
     bounds = layer_bounds(network, ball)
     (bound,) = margins(network, ball, 1, "exact", bounds, settings=HIGHS)
     truth = enumerate_patterns(network, ball, np.array([-1.0, 1.0]))
