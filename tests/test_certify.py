@@ -164,6 +164,16 @@ def test_no_needs_a_witness_that_holds_on_replay(monkeypatch: pytest.MonkeyPatch
         assert bound.certified_upper > 0
 
 
+def test_an_upper_side_without_its_point_is_not_taken_over() -> None:
+    """F₀ − F₁ = x on the ball of radius 1/4 around 1/2: 1/4 at worst, whatever is said of it beforehand."""
+    network = Network([Dense(np.array([[1.0], [0.0]]), np.zeros(2))])
+    known = {"lp": [Bound(-1.0, upper=-0.5, target=1, certified_upper=-0.5)]}
+    answer = certify(network, LinfBall([0.5], 0.25), 0, ("interval",), known=known)
+    assert answer.verdict is Verdict.YES
+    assert 0.25 <= answer.margins[0].upper <= 0.5
+    assert 0.25 <= answer.margins[0].certified_upper <= 0.5 + 1e-9
+
+
 def test_the_class_at_a_witness_is_right_where_floats_overflow() -> None:
     """F = (y₁ − y₂, −1, 0), y₁ = y₂ = 1e400: no float says so, but class 2 ties with class 0 and class 1 does not."""
     last = Dense(np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]]), np.array([0.0, -1.0, 0.0]))

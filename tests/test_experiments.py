@@ -19,7 +19,11 @@ sys.path.insert(0, str(EXPERIMENTS))
 def test_every_spec_is_valid(path: Path) -> None:
     """Sweep specs by the sweep's reader; training specs, which name losses, by the trainer's; tables by reproduce's."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
-    if path.stem == "catalogue":
+    if path.stem == "mutants":
+        from mutants import read_mutants
+
+        assert read_mutants(path)
+    elif path.stem == "catalogue":
         assert read_catalogue().experiments
     elif path.stem == "mutants":
         assert content["mutant"]  # tests/test_mutants.py holds them against the code
