@@ -186,7 +186,7 @@ class Network:
 
     def check_weights(self) -> None:
         """Raise ValueError for torch weights, which have other numbers and arithmetic: such networks only train."""
-        if "operator_norms" in self.__dict__:  # made of numpy weights, and layers do not change
+        if "prefix_digests" in self.__dict__:  # made of numpy weights, and layers do not change
             return
         for k, layer in enumerate(self.layers):
             if is_torch_array(layer.bias_vector):

@@ -284,6 +284,14 @@ def _checked_rows(rows: Any) -> Any:
     return whole
 
 
+def _same_region(known: tuple[Any, ...], made_for: tuple[Any, ...]) -> bool:
+    """Whether network, ball and l,u are the very same objects, and the settings name the same solver."""
+    (*old, before), (*new, now) = known, made_for
+    if any(one is not other for one, other in zip(old, new, strict=True)):
+        return False
+    return before is now or (isinstance(now, Settings) and before.solver == now.solver)
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Bound min over the ball of C·F(x̃), row by row.
@@ -303,26 +311,29 @@ class Problem:
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        instance("network", self.network, Network), instance("ball", self.ball, LinfBall)
-        instance("relu_bounds", self.relu_bounds, ReluBounds), instance("settings", self.settings, Settings)
+        made_for = (self.network, self.ball, self.relu_bounds, self.settings)
+        known = self._cache.get(_MADE_FOR)
+        if known is None or not _same_region(known, made_for):
+            self._check_region()
+            object.__setattr__(self, "_cache", {_MADE_FOR: made_for})
         outputs = self.network.output_size
         if self.rows.ndim != 2 or self.rows.shape[1] != outputs:
             raise ValueError(f"rows must have shape (m, {outputs}), got {self.rows.shape}")
+        object.__setattr__(self, "rows", _checked_rows(self.rows))
+        if not self.targets:
+            object.__setattr__(self, "targets", (None,) * self.rows.shape[0])
+        elif len(self.targets) != self.rows.shape[0]:
+            raise ValueError(f"targets must name one class per row: {len(self.targets)} for {self.rows.shape[0]} rows")
+
+    def _check_region(self) -> None:
+        instance("network", self.network, Network), instance("ball", self.ball, LinfBall)
+        instance("relu_bounds", self.relu_bounds, ReluBounds), instance("settings", self.settings, Settings)
         check_ball(self.network, self.ball)
         sizes = self.network.relu_sizes
         given = tuple(low.size for low in self.relu_bounds.lower)
         if given != sizes:
             raise ValueError(f"relu_bounds must have layer sizes {sizes}, got {given}")
         self.relu_bounds.check_region(self.network, self.ball)
-        object.__setattr__(self, "rows", _checked_rows(self.rows))
-        made_for = (self.network, self.ball, self.relu_bounds, self.settings.solver)
-        known = self._cache.setdefault(_MADE_FOR, made_for)
-        if any(old is not new for old, new in zip(known[:3], made_for[:3], strict=True)) or known[3] != made_for[3]:
-            object.__setattr__(self, "_cache", {_MADE_FOR: made_for})
-        if not self.targets:
-            object.__setattr__(self, "targets", (None,) * self.rows.shape[0])
-        elif len(self.targets) != self.rows.shape[0]:
-            raise ValueError(f"targets must name one class per row: {len(self.targets)} for {self.rows.shape[0]} rows")
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """The memoised value for `key`, made at first use."""
