@@ -75,6 +75,9 @@ def test_whole_folder_has_no_findings(swept: Path) -> None:
     [
         (replace(ROW, lower=3.0, upper=2.0, clean_margin=9.0), "1 rows have lower > upper, the first: net #3 target 5"),
         (replace(ROW, lower=3.0, clean_margin=2.0), "1 rows have lower > clean_margin"),
+        (replace(ROW, lower=3e-9, upper=2e-9, clean_margin=9e-9), "1 rows have lower > upper"),  # in small logits
+        (replace(ROW, lower=3e-9, clean_margin=2e-9), "1 rows have lower > clean_margin"),
+        (replace(ROW, certified_lower=0.5, certified_upper=0.4), "1 rows have certified_lower > certified_upper"),
         (replace(ROW, lower=math.nan), "1 rows have a NaN bound"),
         (replace(ROW, status="fine"), "1 rows have an unknown status"),
         (replace(ROW, status="failed", lower=-math.inf), "1 rows failed without saying why"),

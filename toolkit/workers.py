@@ -61,6 +61,7 @@ def check_main_guard() -> None:
 
 
 def start_error(exitcode: int | None) -> WorkerStartError:
+    """Why a worker ended before its first task: a missing guard where the exit code says so, else how it ended."""
     if exitcode == NO_GUARD:
         return MissingGuardError(GUARD_HINT)
     hint = "" if exitcode is not None and exitcode < 0 else f" ({GUARD_HINT}, if that is why)"
@@ -78,6 +79,7 @@ def start_shielded(process: BaseProcess) -> None:
 
 
 def ending(exitcode: int | None) -> str:
+    """How a process ended, in words: by which signal, or with which exit code."""
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -36,7 +36,7 @@ from toolkit.sweep.lock import folder_lock, lock_owner
 from toolkit.sweep.progress import Snapshot, describe, read_snapshot, render
 
 EXPORTS = (".csv", ".parquet", ".jsonl")
-TOLERANCE = 1e-6  # relative and absolute, as in the report's order check
+TOLERANCE = 1e-6  # of the largest margin in the row, as in the report's order check
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def verify(out: str | Path) -> list[Finding]:
     """Whether a results folder is whole: lines, keys, runs, and rows that contradict themselves.
 
     Checked: every file can be read, every line is a row; every planned row is there; every row's run is recorded;
-    statuses are known; no NaN bound; lower ≤ upper and ≤ clean_margin to 1e-6 relative; failed rows say why. Not
-    checked: rows against each other (the report does) and against a new computation.
+    statuses are known; no NaN bound; lower ≤ upper and ≤ clean_margin to 1e-6 of the row's largest margin, certified
+    sides as they are; failed rows say why. Not checked: rows against each other (the report does) and against a new computation.
     """
     folder = Path(out)
     with warnings.catch_warnings():
@@ -224,11 +224,14 @@ def _set_aside(folder: Path) -> list[Finding]:
 
 def _row_findings(rows: pd.DataFrame) -> list[Finding]:
     lower, upper, clean = rows["lower"], rows["upper"], rows["clean_margin"]
+    sizes = rows[["lower", "upper", "clean_margin"]].abs()
+    room = TOLERANCE * sizes.where(sizes < float("inf")).max(axis=1).fillna(0.0)
     checks = {
         "have an unknown status": ~rows["status"].isin([str(status) for status in Status]),
         "have a NaN bound": lower.isna() | upper.isna(),
-        "have lower > upper": lower > upper + TOLERANCE * (1 + upper.abs()),
-        "have lower > clean_margin": lower > clean + TOLERANCE * (1 + clean.abs()),
+        "have lower > upper": lower > upper + room,
+        "have lower > clean_margin": lower > clean + room,
+        "have certified_lower > certified_upper": rows["certified_lower"] > rows["certified_upper"],
         "failed without saying why": (rows["status"] == Status.FAILED) & (rows["message"] == ""),
     }
     found = []
