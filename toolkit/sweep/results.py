@@ -182,7 +182,8 @@ def verify(out: str | Path) -> list[Finding]:
 
     Checked: every file can be read, every line is a row; every planned row is there; every row's run is recorded;
     statuses are known; no NaN bound; lower ≤ upper and ≤ clean_margin to 1e-6 of the row's largest margin, certified
-    sides as they are; failed rows say why. Not checked: rows against each other (the report does) and against a new computation.
+    sides as they are; failed rows say why. Not checked: rows against each other (the report does) and against a new
+    computation.
     """
     folder = Path(out)
     with warnings.catch_warnings():
