@@ -17,11 +17,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.balls import LinfBall
-from toolkit.data import load_dataset
-from toolkit.margins import margins
-from toolkit.network import Network
-from toolkit.problem import Settings
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Settings
+from toolkit.verify.margins import margins
 
 
 def omlt_margin(network: Network, ball: LinfBall, label: int, target: int, limit: float) -> dict[str, Any]:

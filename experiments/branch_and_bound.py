@@ -21,17 +21,17 @@ from typing import Any
 
 import pandas as pd
 
-from toolkit.atomic import write_csv, write_text
-from toolkit.balls import LinfBall
-from toolkit.data import load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings, Status
-from toolkit.provenance import environment
+from toolkit.data.atomic import write_csv, write_text
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Problem, Settings, Status
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
-from toolkit.solvers import SOLVERS
+from toolkit.runs.provenance import environment
+from toolkit.solvers.registry import SOLVERS
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 GAP = 1e-4
 

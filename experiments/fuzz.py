@@ -31,8 +31,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from hard_networks import Case, random_case
 from judge import FAULTS, REMARKS, Judgement, judge, plan
 
-from toolkit.provenance import environment
 from toolkit.report import pipe_table
+from toolkit.runs.provenance import environment
 
 CHUNK = 25  # networks a process is handed at a time
 SHOWN = 8  # seeds per line of the table

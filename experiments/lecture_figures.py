@@ -31,18 +31,18 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from toolkit.atomic import write_text
-from toolkit.balls import FloatArray, LinfBall
-from toolkit.data import load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings
-from toolkit.provenance import environment
+from toolkit.data.atomic import write_text
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Problem, Settings
 from toolkit.report.plots import EPS_LABEL
 from toolkit.report.styles import GRID_GREY, LOOKS, TEXT_GREY, YES_GREEN, label_of, paper_style
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
+from toolkit.runs.provenance import environment
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 WIDTH = 3.5  # inches: half a page
 SETTINGS = Settings(solver="highs")

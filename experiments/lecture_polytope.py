@@ -17,14 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import Certification, certify
-from toolkit.layer_bounds import layer_bounds
-from toolkit.layers import Dense
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Problem, Settings
 from toolkit.report.styles import LOOKS, paper_style
 from toolkit.rungs import get_rung
+from toolkit.verify.ladder import Certification, certify
+from toolkit.verify.layer_bounds import layer_bounds
 
 SEED = 33  # chosen among 36 by eye: its image has horns, and LP, dual and m* part ways
 RADII = (0.3, 0.37, 0.6)

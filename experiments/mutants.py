@@ -33,8 +33,8 @@ from queue import SimpleQueue
 
 import pandas as pd
 
-from toolkit.provenance import environment
 from toolkit.report import pipe_table
+from toolkit.runs.provenance import environment
 
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_suffix(".toml")

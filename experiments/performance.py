@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.balls import LinfBall
-from toolkit.data import load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.layers import Dense
-from toolkit.margins import margin_problem, margins
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Problem, Settings
+from toolkit.relaxations.template import TemplateLayout, _layout, build_template
 from toolkit.rungs import get_rung
-from toolkit.template import TemplateLayout, _layout, build_template
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem, margins
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> float:

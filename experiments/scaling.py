@@ -42,16 +42,16 @@ from scaling_figures import draw_gap_against_shape, draw_gap_against_unstable, d
 from scaling_tables import fit_table, markdown_report, scaling_cells
 from threadpoolctl import threadpool_limits
 
-from toolkit.atomic import write_csv, write_text
-from toolkit.certify_batch import BatchPlan, certify_samples
-from toolkit.data import load_dataset
-from toolkit.network import Network
-from toolkit.problem import Settings
-from toolkit.provenance import environment, read_provenance
+from toolkit.data.atomic import write_csv, write_text
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.problem import Settings
 from toolkit.report import check_order, save_figure
-from toolkit.store import replace_file
-from toolkit.sweep.run import run_sweep
-from toolkit.sweep.spec import SweepSpec, load_spec
+from toolkit.runs.batch import BatchPlan, certify_samples
+from toolkit.runs.provenance import environment, read_provenance
+from toolkit.runs.store import replace_file
+from toolkit.runs.sweep.run import run_sweep
+from toolkit.runs.sweep.spec import SweepSpec, load_spec
 from toolkit.training.spec import NetworkSpec, load_train_spec
 
 HERE = Path(__file__).resolve().parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from toolkit.balls import FloatArray
+from toolkit.problems.input_sets import FloatArray
 
 IMAGES = 10_000
 CORES = (1, 100, 1000)

@@ -36,22 +36,22 @@ import pandas as pd
 from solver_comparison_report import METHOD, write_tables
 from threadpoolctl import threadpool_limits
 
-from toolkit.atomic import write_csv
-from toolkit.balls import LinfBall
-from toolkit.compiled import CompiledModel, compile_model, integer_columns
-from toolkit.data import load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.minimize import shared_template
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings
-from toolkit.provenance import environment
-from toolkit.published import PREFIX
+from toolkit.data.atomic import write_csv
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.networks.published import PREFIX
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Problem, Settings
+from toolkit.relaxations.template import Formulation, TemplateLayout, build_template, set_indicators
 from toolkit.rungs import get_rung
-from toolkit.session import SolveReport, SolverUnavailableError
-from toolkit.solvers import SOLVERS, open_session
-from toolkit.store import replace_file
-from toolkit.template import Formulation, TemplateLayout, build_template, set_indicators
+from toolkit.runs.provenance import environment
+from toolkit.runs.store import replace_file
+from toolkit.search.lp_bounder import shared_template
+from toolkit.solvers.linear_program import CompiledModel, compile_model, integer_columns
+from toolkit.solvers.registry import SOLVERS, open_session
+from toolkit.solvers.session import SolveReport, SolverUnavailableError
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 GAP = 1e-4  # absolute, of every MILP
 LP, MILP = "LP", "MILP"

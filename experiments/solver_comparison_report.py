@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from toolkit.atomic import write_csv, write_text
+from toolkit.data.atomic import write_csv, write_text
 from toolkit.report import save_figure
 from toolkit.report.styles import TEXT_GREY, panel_grid, paper_style
 

@@ -33,18 +33,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from toolkit.atomic import write_csv, write_text
-from toolkit.balls import FloatArray, LinfBall
-from toolkit.data import load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings
-from toolkit.provenance import project_commit
+from toolkit.data.atomic import write_csv, write_text
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Problem, Settings
 from toolkit.report.styles import LOOKS, TEXT_GREY, paper_style, shared_legend, stacked_grid
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
 from toolkit.rungs.alpha import Ascent
+from toolkit.runs.provenance import project_commit
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 SETTINGS = Settings(solver="highs")
 RUNGS = ("dual", "crown", "alpha", "lp", "pgd")

@@ -23,17 +23,17 @@ from typing import Self
 
 import numpy as np
 
-from toolkit.executors import ProcessExecutor
-from toolkit.layers import Dense
-from toolkit.network import Network
-from toolkit.problem import Bound, Problem, Rung, Side
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.problems.problem import Bound, Problem, Rung, Side
 from toolkit.rungs import RUNGS
-from toolkit.store import append_rows, compact, prepare_folder, read_rows
-from toolkit.sweep.compute import failed_rows
-from toolkit.sweep.plan import make_plan
-from toolkit.sweep.run import run_sweep
-from toolkit.sweep.spec import SweepSpec, parse_spec
-from toolkit.sweep.tasks import Work
+from toolkit.runs.executors import ProcessExecutor
+from toolkit.runs.store import append_rows, compact, prepare_folder, read_rows
+from toolkit.runs.sweep.compute import failed_rows
+from toolkit.runs.sweep.plan import make_plan
+from toolkit.runs.sweep.run import run_sweep
+from toolkit.runs.sweep.spec import SweepSpec, parse_spec
+from toolkit.runs.sweep.tasks import Work
 
 TASK_SECONDS = 0.25
 

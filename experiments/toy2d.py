@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.atomic import write_csv, write_figure, write_text
-from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import certify
-from toolkit.data import Dataset
-from toolkit.margins import margins
-from toolkit.network import Network
-from toolkit.problem import Verdict
-from toolkit.provenance import environment
+from toolkit.data.atomic import write_csv, write_figure, write_text
+from toolkit.data.datasets import Dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Verdict
+from toolkit.runs.provenance import environment
+from toolkit.verify.ladder import certify
+from toolkit.verify.margins import margins
 
 RADIUS = 0.08
 COLOURS = ("#0072B2", "#D55E00")  # the two classes

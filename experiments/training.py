@@ -27,15 +27,15 @@ import numpy as np
 import pandas as pd
 from training_report import write_results
 
-from toolkit.atomic import write_text
-from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import certify
-from toolkit.data import Dataset, load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margins
-from toolkit.network import Network
-from toolkit.problem import Settings, Verdict
-from toolkit.provenance import environment
+from toolkit.data.atomic import write_text
+from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Settings, Verdict
+from toolkit.runs.provenance import environment
+from toolkit.verify.ladder import certify
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margins
 
 DOMAIN = (0.0, 1.0)
 EPS = 0.1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from toolkit.atomic import write_csv, write_figure, write_text
+from toolkit.data.atomic import write_csv, write_figure, write_text
 
 COLOURS = {"standard": "#D55E00", "adversarial": "#E69F00", "dual": "#0072B2", "interval": "#009E73"}
 FLOOR = 1e-4  # of a gap's axis: below it are solvers' tolerances

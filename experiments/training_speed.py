@@ -29,11 +29,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from toolkit.atomic import write_csv, write_text
-from toolkit.data import load_dataset
-from toolkit.network import Network
-from toolkit.provenance import environment
+from toolkit.data.atomic import write_csv, write_text
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
 from toolkit.report import pipe_table
+from toolkit.runs.provenance import environment
 from toolkit.training.loop import backward, make_optimizer
 from toolkit.training.losses import Region
 from toolkit.training.spec import NetworkSpec

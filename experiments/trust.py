@@ -21,20 +21,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from toolkit.atomic import write_csv, write_text
-from toolkit.balls import LinfBall
-from toolkit.data import load_dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.layers import Dense
-from toolkit.margins import margin_problem
-from toolkit.minimize import shared_template
-from toolkit.network import Network
-from toolkit.problem import Problem, Settings
-from toolkit.provenance import environment
+from toolkit.data.atomic import write_csv, write_text
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Problem, Settings
+from toolkit.relaxations.template import TemplateLayout
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
-from toolkit.solvers import SOLVERS, open_session
-from toolkit.template import TemplateLayout
+from toolkit.runs.provenance import environment
+from toolkit.search.lp_bounder import shared_template
+from toolkit.solvers.registry import SOLVERS, open_session
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 NOISE = 1e-9
 KINDS = (

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from toolkit.layers import AffineMap, Conv2d, Dense
-from toolkit.network import Network
+from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.network import Network
 
 # Wall-clock deadlines fail on busy machines. By default the same few examples are run every time; `make test-all` draws
 # many new ones each time, and a failure is kept in .hypothesis and printed so that it can be run again.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from oracle import least_margins, rounded
 
-from toolkit.balls import LinfBall
-from toolkit.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse
-from toolkit.network import Network
+from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
 
 SHAPES = ((1, (3,)), (1, (4, 3)), (1, (3, 2, 2)), (2, (4,)), (2, (3, 3)), (2, (3, 2, 2)), (3, (4,)), (3, (3, 2)))
 CHOICES: dict[str, tuple[Any, ...]] = {

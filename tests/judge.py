@@ -19,11 +19,11 @@ import numpy as np
 from hard_networks import Case
 from oracle import inside, neuron_ranges, value_at
 
-from toolkit.certify import LADDER, Certification, certify
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.problem import Bound, Problem, ReluBounds, Settings, Status, Verdict
+from toolkit.problems.problem import Bound, Problem, ReluBounds, Settings, Status, Verdict
 from toolkit.rungs import RUNGS
+from toolkit.verify.ladder import LADDER, Certification, certify
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 LIMIT = 10.0  # seconds per row: nothing here takes as long unless something is wrong
 NOISE = 1e-6  # relative to 1 + |m*|: by how much a float bound, not certified, may be off before it is counted

@@ -19,9 +19,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from toolkit.balls import LinfBall
-from toolkit.layers import AffineMap
-from toolkit.network import Network
+from toolkit.networks.layers import AffineMap
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
 
 Form = tuple[int, ...]  # an affine functional of the input: n coefficients and a constant, all times one power of two
 MAX_INPUTS = 6

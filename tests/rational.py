@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.layers import AffineMap
-from toolkit.rounding import Region
+from toolkit.certificates.rounding import Region
+from toolkit.networks.layers import AffineMap
 
 
 def fractions(values: Any) -> list[Fraction]:

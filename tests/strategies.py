@@ -11,9 +11,9 @@ import numpy as np
 from hard_networks import CHOICES, Case, Recipe, build
 from hypothesis import strategies as st
 
-from toolkit.balls import LinfBall
-from toolkit.layers import Dense
-from toolkit.network import Network
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
 
 eighths = st.integers(-16, 16).map(lambda n: n / 8)
 

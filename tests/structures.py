@@ -8,9 +8,9 @@ import numpy as np
 from conftest import random_conv_network, random_dense_network
 from hypothesis import strategies as st
 
-from toolkit.balls import LinfBall
-from toolkit.layers import AffineMap, Conv2d, Dense
-from toolkit.network import Network
+from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
 
 EPSILONS = (0.0, 1e-12, 1e-3, 0.1, 0.4)
 

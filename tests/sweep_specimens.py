@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from conftest import random_dense_network
 
-from toolkit.problem import Bound, Problem, Rung, Side
+from toolkit.problems.problem import Bound, Problem, Rung, Side
 from toolkit.rungs import RUNGS
-from toolkit.sweep.run import run_sweep
-from toolkit.sweep.spec import SweepSpec, parse_spec
+from toolkit.runs.sweep.run import run_sweep
+from toolkit.runs.sweep.spec import SweepSpec, parse_spec
 
 VOLATILE = ["seconds", "build_seconds", "bounds_seconds", "run_id"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -13,17 +14,23 @@ import pytest
 import toolkit
 
 ROOT = Path(__file__).parents[1]
-# Each group may import from itself and from groups above it, at module level.
+PACKAGE = ROOT / "toolkit"
+# Folders from the lowest on; a module imports from its own folder and from lower ones. One line, one rank.
 ORDER = (
-    ("layers", "network", "balls", "idx", "data"),
-    ("problem",),
-    ("template", "compiled", "session", "solvers", "rungs"),
-    ("layer_bounds", "margins", "certify"),
-    ("store", "sweep", "training", "report"),
-    ("reproduce",),
+    ("arrays",),
+    ("data",),
+    ("networks",),
+    ("problems",),
+    ("solvers", "certificates", "relaxations"),
+    ("search",),
+    ("rungs",),
+    ("verify",),
+    ("training", "runs"),
+    ("report",),
     ("cli",),
 )
-RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
+RANK = {folder: rank for rank, folders in enumerate(ORDER) for folder in folders}
+NOT_CODE = ("py.typed", "zoo")
 OPTIONAL = ("torch", "onnx", "onnxruntime", "dask", "distributed", "pyscipopt")
 
 
@@ -32,13 +39,14 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {module_name(path): path for path in sorted((ROOT / "toolkit").rglob("*.py"))}
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 
-def top_level_imports(name: str) -> set[str]:
-    """Modules imported when `name` is: import statements outside functions and TYPE_CHECKING blocks."""
-    found = set()
-    waiting = list(ast.parse(SOURCES[name].read_text(encoding="utf-8")).body)
+def imports(name: str, only_top_level: bool = False) -> set[str]:
+    """Modules that a module imports anywhere: in functions and TYPE_CHECKING blocks as well, unless told otherwise."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = list(TREES[name].body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
@@ -47,66 +55,101 @@ def top_level_imports(name: str) -> set[str]:
             assert node.level == 0, f"{name} has a relative import"
             inside = {f"{node.module}.{alias.name}" for alias in node.names} & set(SOURCES)
             found |= inside or {str(node.module)}
-        elif isinstance(node, ast.If | ast.Try | ast.With) and "TYPE_CHECKING" not in ast.unparse(node).splitlines()[0]:
+        elif not only_top_level or (
+            isinstance(node, ast.If | ast.Try | ast.With) and "TYPE_CHECKING" not in ast.unparse(node).splitlines()[0]
+        ):
             waiting += ast.iter_child_nodes(node)
     return found
 
 
-GRAPH = {name: top_level_imports(name) for name in SOURCES}
+GRAPH = {name: imports(name) for name in SOURCES}
+LOADED = {name: imports(name, only_top_level=True) for name in SOURCES}
 
 
-def place(name: str) -> str:
+def folder(name: str) -> str:
     """The part of the package a module belongs to: toolkit.rungs.dual → rungs."""
     return name.split(".")[1] if "." in name else ""
 
 
+def reached_from(start: str) -> set[str]:
+    """Every module loaded when one of the folder `start` is."""
+    reached: set[str] = set()
+    waiting = [name for name in SOURCES if folder(name) == start]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += LOADED.get(name, ())
+            waiting += [parent for parent in (name.rpartition(".")[0],) if parent in SOURCES]
+    return reached
+
+
 def test_imports_are_found_at_all() -> None:
-    assert "toolkit.balls" in GRAPH["toolkit.problem"]
-    assert {"numpy", "toolkit.rungs"} <= GRAPH["toolkit.layer_bounds"]
+    assert "toolkit.problems.input_sets" in GRAPH["toolkit.problems.problem"]
+    assert "numpy" in GRAPH["toolkit.verify.layer_bounds"]
     assert "torch" not in GRAPH["toolkit"]
 
 
-def test_imports_are_free_of_cycles() -> None:
-    inside = {
-        name: {other for other in found if other in SOURCES and other != "toolkit"} for name, found in GRAPH.items()
-    }
-    # a package and its own modules count as one where the package hands their names on
+def test_every_entry_of_the_package_has_a_rank() -> None:
+    entries = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if not path.name.startswith("_")}
+    assert entries == {*RANK, *NOT_CODE}
+    assert all(folder(name) in RANK for name in SOURCES if name != "toolkit")
+
+
+def test_no_import_hides_a_cycle() -> None:
+    """Imports inside functions count as well, so that none can hide one."""
+    inside = {name: {o for o in found if o in SOURCES and o not in ("toolkit", name)} for name, found in GRAPH.items()}
+    del inside["toolkit"]  # hands on names of every folder, on first use
     TopologicalSorter(inside).prepare()
 
 
-def test_imports_run_one_way() -> None:
+def test_imports_run_downwards() -> None:
     wrong = [
         f"{name} imports {other}"
         for name, found in GRAPH.items()
         for other in found
-        if place(name) in RANK and place(other) in RANK and other in SOURCES and RANK[place(name)] < RANK[place(other)]
+        if name != "toolkit" and other in SOURCES and RANK[folder(name)] < RANK.get(folder(other), -1)
     ]
     assert not wrong
 
 
-def test_only_the_command_line_imports_the_command_line() -> None:
-    assert not [name for name, found in GRAPH.items() if place(name) != "cli" and any(place(o) == "cli" for o in found)]
+@pytest.mark.parametrize("package", ["pyomo", "highspy", "torch", "toolkit.solvers", "toolkit.search", "toolkit.rungs"])
+def test_certificates_trust_no_solver(package: str) -> None:
+    reached = reached_from("certificates")
+    assert "toolkit.certificates.check" in reached
+    assert not [name for name in reached if name == package or name.startswith(f"{package}.")]
 
 
-@pytest.mark.parametrize("package", ["pyomo", "torch", "toolkit.rungs", "toolkit.template", "toolkit.solvers"])
+@pytest.mark.parametrize("package", ["pyomo", "torch", "toolkit.relaxations", "toolkit.solvers", "toolkit.search"])
 def test_report_needs_frames_only(package: str) -> None:
-    reached, waiting = set(), [name for name in SOURCES if place(name) == "report"]
-    while waiting:
-        name = waiting.pop()
-        reached.add(name)
-        waiting += [other for other in GRAPH.get(name, ()) if other not in reached]
+    reached = reached_from("report")
     assert "toolkit.report.tables" in reached
     assert not [name for name in reached if name == package or name.startswith(f"{package}.")]
+
+
+def test_names_mean_one_thing_each() -> None:
+    """No public class, function or constant is defined in two modules."""
+    places = defaultdict(list)
+    for name, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                places[node.name].append(name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        places[target.id].append(name)
+    allowed = ("RUNG", "__all__", "__getattr__", "__dir__")  # RUNG: one in every file of rungs/
+    assert {n: where for n, where in places.items() if len(where) > 1 and n[0] != "_" and n not in allowed} == {}
 
 
 def test_public_names_are_complete_and_true() -> None:
     assert sorted(toolkit.PUBLIC) == sorted(toolkit.__all__)
     for name in toolkit.__all__:
         assert getattr(toolkit, name).__name__ == name, name
-    assert callable(toolkit.margins)  # not the submodule of that name
-    assert callable(toolkit.layer_bounds)
-    with pytest.raises(AttributeError, match="read-only"):
-        toolkit.margins = None
+    assert not [name for name in toolkit.__all__ if f"toolkit.{name}" in SOURCES]  # a module would take its place
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        toolkit.nonsense  # noqa: B018
 
 
 def run_python(code: str) -> str:

@@ -30,14 +30,14 @@ import typer.main
 
 from toolkit.cli import main
 from toolkit.cli.app import app
-from toolkit.problem import Side, Status
+from toolkit.problems.problem import Side, Status
 from toolkit.report.tables import gap_table
 from toolkit.report.write import FIGURES, GAP_FIGURES
-from toolkit.reproduce.errors import ErrorCell
-from toolkit.reproduce.radii import RadiusCell
 from toolkit.rungs import RUNGS
-from toolkit.store import ROW_COLUMNS
-from toolkit.sweep.spec import NetworkSpec, SweepSpec
+from toolkit.runs.store import ROW_COLUMNS
+from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
+from toolkit.runs.tables.errors import ErrorCell
+from toolkit.runs.tables.radii import RadiusCell
 from toolkit.training.spec import LOSS_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -175,7 +175,7 @@ def test_a_rung_becomes_part_of_the_toolkit(tmp_path: Path) -> None:
 import sys, pytest
 from toolkit.cli import main
 assert main({question.split()}) == 0
-sys.exit(pytest.main(["tests/test_order.py", "-k", {chosen!r}, "-p", "no:cacheprovider"]))
+sys.exit(pytest.main(["tests/report/test_order.py", "-k", {chosen!r}, "-p", "no:cacheprovider"]))
 """
     printed = run([sys.executable, "-c", code], tmp_path)
     assert re.search(r"target +clean +two_slopes +lp", printed), printed

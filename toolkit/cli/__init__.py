@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     their traceback. What takes time is imported in here, so that a Ctrl-C while it loads is answered like any other.
     """
     try:
-        from toolkit.interrupts import Interrupts
+        from toolkit.runs.interrupts import Interrupts
 
         with Interrupts(last=arguments is None):
             from toolkit.cli import app

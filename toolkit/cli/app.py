@@ -14,11 +14,11 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
-from toolkit.arguments import check_writable
 from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.results import results_app
-from toolkit.interrupts import ENDED
-from toolkit.names import printable
+from toolkit.data.arguments import check_writable
+from toolkit.data.names import printable
+from toolkit.runs.interrupts import ENDED
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
@@ -195,10 +195,10 @@ def certify(
         for name, value in {"--proof": proof, "--label": label, "--target": target}.items():
             if value is not None:
                 raise ValueError(f"{name} is for one image, not for --count")
-        from toolkit.certify_batch import BatchPlan
         from toolkit.cli.verdicts import BatchQuestion, answer_batch
-        from toolkit.problem import Settings
-        from toolkit.solvers import check_solver_name
+        from toolkit.problems.problem import Settings
+        from toolkit.runs.batch import BatchPlan
+        from toolkit.solvers.registry import check_solver_name
 
         limits = None if no_domain else _box(domain)
         settings = Settings(solver=check_solver_name(solver), rigorous=not trust_solver)

@@ -12,18 +12,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.balls import FloatArray, LinfBall
-from toolkit.certify import LADDER, Certification, certify
-from toolkit.data import load_dataset
-from toolkit.explain import explain_equality
-from toolkit.images import check_fits, read_image
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margin_problem
-from toolkit.names import markup_text, printable
-from toolkit.network import Network
-from toolkit.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict
+from toolkit.data.datasets import load_dataset
+from toolkit.data.images import check_fits, read_image
+from toolkit.data.names import markup_text, printable
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict
 from toolkit.rungs import RUNGS, get_rung
-from toolkit.solvers import check_solver_name
+from toolkit.solvers.registry import check_solver_name
+from toolkit.verify.explain import explain_equality
+from toolkit.verify.ladder import LADDER, Certification, certify
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margin_problem
 
 CLOSED = 1e-3  # an interval narrower than this share of the margin or of the clean margin is shown as one number
 Found = Mapping[str, Sequence[Bound]]

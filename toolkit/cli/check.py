@@ -7,18 +7,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from toolkit.balls import LinfBall
-from toolkit.check import Checked, RejectedProofError, check_proof
+from toolkit.certificates.check import Checked, RejectedProofError, check_proof
 from toolkit.cli.certify import Question, centre
-from toolkit.data import load_dataset
-from toolkit.names import markup_text, printable
-from toolkit.network import Network
-from toolkit.problem import Settings
+from toolkit.data.datasets import load_dataset
+from toolkit.data.names import markup_text, printable
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Settings
 
 
 def prove(question: Question, path: Path, time_limit: float | None) -> None:
     """Search for a proof of the question's margins, write it and say what it proves."""
-    from toolkit.proof import write_proof
+    from toolkit.verify.prove import write_proof
 
     network = Network.load(question.network, question.architecture)
     _, center, label = centre(question, network)

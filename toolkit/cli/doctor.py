@@ -1,4 +1,4 @@
-"""`doctor`: prints what toolkit.doctor finds."""
+"""`doctor`: prints what toolkit.cli.diagnosis finds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.doctor import data_found, machine, packages, solvers_found
-from toolkit.downloads import place
-from toolkit.names import markup_text
-from toolkit.published import PUBLISHED
+from toolkit.cli.diagnosis import data_found, machine, packages, solvers_found
+from toolkit.data.names import markup_text
+from toolkit.data.registry import place
+from toolkit.networks.published import PUBLISHED
 
 
 def print_diagnosis() -> bool:

@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor
 
 from pydantic import ValidationError
 
-from toolkit.names import printable, shortened
+from toolkit.data.names import printable, shortened
 
 LONGEST = 2000  # characters of a message: a file can make one as long as itself
 EXTRAS = {
@@ -73,7 +73,7 @@ def plain_warnings() -> Iterator[None]:
 
 def _is_solver_unavailable(error: Exception) -> bool:
     """Without importing the solvers: whoever raised it has."""
-    session = sys.modules.get("toolkit.session")
+    session = sys.modules.get("toolkit.solvers.session")
     return session is not None and isinstance(error, session.SolverUnavailableError)
 
 

@@ -11,10 +11,10 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from toolkit.cli.verdicts import counting_bars
-from toolkit.executors import usable_cpus
-from toolkit.names import markup_text, printable
-from toolkit.reproduce import Catalogue, Experiment, read_catalogue, reproduce
-from toolkit.reproduce.tables import terminal
+from toolkit.data.names import markup_text, printable
+from toolkit.runs.executors import usable_cpus
+from toolkit.runs.tables import Catalogue, Experiment, read_catalogue, reproduce
+from toolkit.runs.tables.tables import terminal
 
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.names import printable, printable_frame
+from toolkit.data.names import printable, printable_frame
 
 results_app = typer.Typer(no_args_is_help=True, help="Look at, check, export, compact and watch results folders.")
 
@@ -30,7 +30,7 @@ def list_folders(
 
     Example: relugap results ls results
     """
-    from toolkit.sweep.results import list_results
+    from toolkit.runs.sweep.results import list_results
 
     if not root.is_dir() and root != Path("results"):
         raise FileNotFoundError(f"no folder at {root}")
@@ -44,7 +44,7 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> N
 
     Example: relugap results show results/demo
     """
-    from toolkit.sweep.results import summarize
+    from toolkit.runs.sweep.results import summarize
 
     summary = summarize(_swept(folder))
     typer.echo(summary.statuses.rename(index=printable, columns=printable).to_string())
@@ -64,7 +64,7 @@ def export(
 
     Example: relugap results export results/demo rows.csv
     """
-    from toolkit.sweep.results import export_rows
+    from toolkit.runs.sweep.results import export_rows
 
     typer.echo(printable(f"wrote {export_rows(_swept(folder), target, everything)}"))
 
@@ -75,8 +75,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A results folder.")]) ->
 
     Example: relugap results verify results/demo
     """
-    from toolkit.sweep.results import findings_text
-    from toolkit.sweep.results import verify as verify_folder
+    from toolkit.runs.sweep.results import findings_text
+    from toolkit.runs.sweep.results import verify as verify_folder
 
     findings = verify_folder(_swept(folder))
     typer.echo(findings_text(findings) or printable(f"{folder} is whole"))
@@ -90,7 +90,7 @@ def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -
 
     Example: relugap results compact results/demo
     """
-    from toolkit.sweep.results import compact_results
+    from toolkit.runs.sweep.results import compact_results
 
     typer.echo(printable(f"{compact_results(_swept(folder))} rows in {folder / 'rows.parquet'}"))
 
@@ -104,6 +104,6 @@ def watch(
 
     Example: relugap results watch results/demo
     """
-    from toolkit.sweep.results import watch as watch_folder
+    from toolkit.runs.sweep.results import watch as watch_folder
 
     watch_folder(folder, every)

@@ -9,14 +9,14 @@ import pandas as pd
 from rich.console import Console
 
 import toolkit
-from toolkit.names import printable
-from toolkit.provenance import read_provenance
+from toolkit.data.names import printable
 from toolkit.report import gap_table, terminal_table, write_report
 from toolkit.report.html import plotly_script, write_html
-from toolkit.store import read_rows
-from toolkit.sweep.results import mixed
-from toolkit.sweep.run import run_sweep
-from toolkit.sweep.spec import load_spec
+from toolkit.runs.provenance import read_provenance
+from toolkit.runs.store import read_rows
+from toolkit.runs.sweep.results import mixed
+from toolkit.runs.sweep.run import run_sweep
+from toolkit.runs.sweep.spec import load_spec
 
 DEMO = Path("experiments", "demo.toml")
 HOW_TO_READ = (

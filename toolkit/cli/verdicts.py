@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from toolkit.arguments import check_writable
-from toolkit.atomic import write_csv
-from toolkit.certify_batch import BatchPlan, certify_samples, check_batch, summarize
 from toolkit.cli.certify import STYLES
-from toolkit.data import Dataset, load_dataset
-from toolkit.names import markup_text, printable
-from toolkit.network import Network
-from toolkit.problem import Verdict
+from toolkit.data.arguments import check_writable
+from toolkit.data.atomic import write_csv
+from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.data.names import markup_text, printable
+from toolkit.networks.network import Network
+from toolkit.problems.problem import Verdict
+from toolkit.runs.batch import BatchPlan, certify_samples, check_batch, summarize
 
 
 @dataclass(frozen=True)

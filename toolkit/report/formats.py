@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from toolkit.names import markdown_text, markup_text
+from toolkit.data.names import markdown_text, markup_text
 from toolkit.report.tables import varying_keys
 
 KEY_LABELS = {

@@ -15,8 +15,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from toolkit.atomic import write_text
-from toolkit.names import printable, printable_frame, printable_lines
+from toolkit.data.atomic import write_text
+from toolkit.data.names import printable, printable_frame, printable_lines
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toolkit.names import plotly_text
+from toolkit.data.names import plotly_text
 from toolkit.report.plots import EPS_LABEL, panel_parts, present_rungs
 from toolkit.report.styles import TEXT_GREY, label_of, look_of
 from toolkit.report.tables import sample_shares

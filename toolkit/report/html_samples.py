@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
-from toolkit.data import find_data, load_dataset
-from toolkit.names import printable
+from toolkit.data.datasets import find_data, load_dataset
+from toolkit.data.names import printable
 from toolkit.report.styles import label_of
 from toolkit.report.tables import SAMPLE_KEYS, side_by_side
-from toolkit.verdict import is_safe, is_unsafe, verdict
+from toolkit.verify.verdict import is_safe, is_unsafe, verdict
 
 VERDICTS = ("YES", "NO", "MAYBE")
 SECTION_KEYS = ["network", "network_digest", "dataset", "sample", "label", "norm", "domain"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from toolkit.arguments import instance
+from toolkit.data.arguments import instance
 
 LOWER_RUNGS = ("interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal")
 EXACT_RUNGS = ("bab", "exact")

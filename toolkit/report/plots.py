@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from toolkit.names import plot_text
+from toolkit.data.names import plot_text
 from toolkit.report.styles import TEXT_GREY, label_of, look_of, panel_grid, paper_style, shared_legend
 from toolkit.report.tables import margin_gaps, sample_shares, varying_keys
 

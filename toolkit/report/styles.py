@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from toolkit.names import plot_text
+from toolkit.data.names import plot_text
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.5  # inches: one column of a two-column page
 GRID_GREY, TEXT_GREY, YES_GREEN = "#DDDDDD", "#444444", "#00785A"

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.report.order import CELL_KEYS, TRUTH_KEYS, require_rows, rung_sides
-from toolkit.verdict import is_safe, is_unsafe
+from toolkit.verify.verdict import is_safe, is_unsafe
 
 CLOSED_WIDTH = 1e-3  # of max(|m_high|, |clean|): a wider interval of m* is called open
 SAMPLE_KEYS = [key for key in CELL_KEYS if key != "target"]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.names import plot_text
+from toolkit.data.names import plot_text
 from toolkit.report.order import EXACT_RUNGS
 from toolkit.report.plots import EPS_LABEL, draw_panels, panel_parts, present_rungs, say_no_exact
 from toolkit.report.styles import TEXT_GREY, YES_GREEN, label_of, look_of, paper_style, shared_legend, stacked_grid

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from toolkit.arguments import file_path, instance, names, real_number
-from toolkit.atomic import write_csv, write_figure, write_text
-from toolkit.names import printable_frame
+from toolkit.data.arguments import file_path, instance, names, real_number
+from toolkit.data.atomic import write_csv, write_figure, write_text
+from toolkit.data.names import printable_frame
 from toolkit.report.distribution import draw_distribution
 from toolkit.report.formats import latex_table, markdown_table
 from toolkit.report.order import check_order

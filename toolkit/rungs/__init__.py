@@ -1,7 +1,7 @@
 """The rungs, by name, from cheap to exact. A new bound is one file here and one line in this registry."""
 
-from toolkit.arguments import names, shown
-from toolkit.problem import Rung
+from toolkit.data.arguments import names, shown
+from toolkit.problems.problem import Rung
 from toolkit.rungs import alpha, attack, bab, crown, dual, exact, ideal, interval, lipschitz, lp
 
 RUNGS: dict[str, Rung] = {

@@ -30,11 +30,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.alive import alive_network
-from toolkit.alive_matrices import alive_matrices, folded_columns
-from toolkit.balls import FloatArray
-from toolkit.layers import IndexArray
-from toolkit.problem import BoolArray, Bound, Problem, Rung, Side, Status
+from toolkit.networks.layers import IndexArray
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import BoolArray, Bound, Problem, Rung, Side, Status
+from toolkit.problems.reduced import alive_network
+from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.rungs.crown import crown_slopes
 from toolkit.rungs.dual import certified_values, upper_slope
 

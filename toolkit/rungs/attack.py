@@ -25,10 +25,10 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from toolkit.alive_matrices import alive_matrices, folded_columns
-from toolkit.balls import FloatArray
-from toolkit.layers import IndexArray
-from toolkit.problem import Bound, Problem, Rung, Side, Status
+from toolkit.networks.layers import IndexArray
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
+from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 
 FIRST_STEP, LAST_STEP = 1.0, 0.01  # in units of ε
 MOMENTUM = 0.75

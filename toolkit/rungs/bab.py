@@ -28,10 +28,15 @@ from functools import partial
 
 import numpy as np
 
-from toolkit.balls import FloatArray
-from toolkit.consistency import clean_values
-from toolkit.leaves import Evidence, Leaves, PhaseArray
-from toolkit.minimize import (
+from toolkit.certificates.leaves import Evidence, Leaves, PhaseArray
+from toolkit.certificates.rounding import region_of
+from toolkit.problems.consistency import clean_values
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.rungs.attack import polish
+from toolkit.rungs.ideal import VIOLATION, CuttingPlanes, shared_planes
+from toolkit.search.branching import LEAST_GAIN, PseudoCosts
+from toolkit.search.lp_bounder import (
     bound_from_report,
     drop_of,
     dropped_on_error,
@@ -40,12 +45,7 @@ from toolkit.minimize import (
     promised_gap,
     replayed,
 )
-from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
-from toolkit.pseudo_costs import LEAST_GAIN, PseudoCosts
-from toolkit.rounding import region_of
-from toolkit.rungs.attack import polish
-from toolkit.rungs.ideal import VIOLATION, CuttingPlanes, shared_planes
-from toolkit.session import SolveReport
+from toolkit.solvers.session import SolveReport
 
 SLACK = 1e-7  # of a neuron's range: what an LP's own tolerance leaves of y and s at a point on every ReLU
 FINE, FINE_SPLITS = 1e-11, 500  # slacks split all the same, so often, where such a point leaves the interval open

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.alive import alive_network
-from toolkit.balls import FloatArray
-from toolkit.problem import Problem, Rung, Side
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.reduced import alive_network
 from toolkit.rungs.dual import certified_values
 
 

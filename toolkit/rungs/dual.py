@@ -23,11 +23,11 @@ import numpy as np
 import scipy.sparse as sp
 from array_api_compat import array_namespace
 
-from toolkit.alive import AliveNetwork, alive_network, folded_rows
-from toolkit.balls import FloatArray, box_range_linear
-from toolkit.layers import DENSE_ABOVE, AffineMap
-from toolkit.problem import Problem, Rung, Side
-from toolkit.rounding import Ledger, outward, region_of
+from toolkit.certificates.rounding import Ledger, outward, region_of
+from toolkit.networks.layers import DENSE_ABOVE, AffineMap
+from toolkit.problems.input_sets import FloatArray, box_range_linear
+from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows
 
 
 def upper_slope(lower: Any, upper: Any) -> Any:

@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.balls import FloatArray
-from toolkit.ideal_cuts import CutFinder
-from toolkit.leaves import CutStore, Evidence, Leaves
-from toolkit.minimize import (
+from toolkit.certificates.leaves import CutStore, Evidence, Leaves
+from toolkit.certificates.rounding import region_of
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.relaxations.ideal_cuts import CutFinder
+from toolkit.relaxations.template import TemplateLayout
+from toolkit.search.lp_bounder import (
     bound_from_report,
     drop_of,
     dropped_on_error,
@@ -30,11 +33,8 @@ from toolkit.minimize import (
     one_row,
     shared_template,
 )
-from toolkit.problem import Bound, Problem, Rung, Settings, Side, Status
-from toolkit.rounding import region_of
-from toolkit.session import NoSession, Session, SolveReport
-from toolkit.solvers import open_session
-from toolkit.template import TemplateLayout
+from toolkit.solvers.registry import open_session
+from toolkit.solvers.session import NoSession, Session, SolveReport
 
 ROUNDS = 60
 PATIENCE = 4

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from toolkit.alive import alive_network, folded_rows
-from toolkit.balls import FloatArray, box_range_linear
-from toolkit.problem import Problem, Rung, Side
-from toolkit.rounding import Ledger, outward, region_of
+from toolkit.certificates.rounding import Ledger, outward, region_of
+from toolkit.problems.input_sets import FloatArray, box_range_linear
+from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.reduced import alive_network, folded_rows
 
 
 def post_activation_box(lower: Any, upper: Any) -> tuple[Any, Any]:

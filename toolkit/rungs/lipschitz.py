@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.alive import alive_network, folded_rows
-from toolkit.alive_matrices import plain_weight
-from toolkit.balls import FloatArray
-from toolkit.float_error import TINY, UNIT, gamma, row_norms
-from toolkit.layers import AffineMap
-from toolkit.problem import Problem, Rung, Side
-from toolkit.replay import evaluation_errors
-from toolkit.rounding import outward
+from toolkit.certificates.rounding import outward
+from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
+from toolkit.networks.layers import AffineMap
+from toolkit.networks.replay import evaluation_errors
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.reduced import alive_network, folded_rows
+from toolkit.problems.reduced_matrices import plain_weight
 
 
 def product_values(problem: Problem) -> FloatArray:

@@ -1,7 +1,7 @@
 """The LP bound m̲: the template with every indicator relaxed to [0,1], solved to optimality.
 
 Claim: the tightest bound the triangle relaxation gives on these l,u. The lower side is what the LP's row duals certify
-on the network itself, rounding taken off (certificate.py), not the solver's objective: however the solver did, it is at
+on the network itself, rounding taken off (dual_bound.py), not the solver's objective: however the solver did, it is at
 most m*. A solver without duals leaves the dual rung's multipliers. The minimiser x̃, projected into the ball and
 replayed through the network, gives the upper side.
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import time
 
-from toolkit.minimize import failing_rows, minimize_rows, shared_template
-from toolkit.problem import Bound, Problem, Rung, Side
+from toolkit.problems.problem import Bound, Problem, Rung, Side
+from toolkit.search.lp_bounder import failing_rows, minimize_rows, shared_template
 
 
 @failing_rows

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from toolkit.balls import box_min_linear
-from toolkit.layers import AffineMap, Conv2d, Dense
-from toolkit.network import Network
+from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import box_min_linear
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.arrays import require_keys
-from toolkit.atomic import write_atomically
+from toolkit.data.archives import require_keys
+from toolkit.data.atomic import write_atomically
 
 KEYS = ("spec", "weights", "optimizer", "history")
 

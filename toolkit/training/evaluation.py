@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.balls import LinfBall
-from toolkit.data import Dataset
-from toolkit.layer_bounds import layer_bounds
-from toolkit.margins import margins
-from toolkit.network import Network
+from toolkit.data.datasets import Dataset
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import LinfBall
 from toolkit.training.losses import Region, fgsm_points, pgd_points
 from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import as_torch
-from toolkit.verdict import is_safe
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margins
+from toolkit.verify.verdict import is_safe
 
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.balls import FloatArray
-from toolkit.data import Dataset, load_dataset
-from toolkit.layers import Dense
-from toolkit.network import Network
+from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray
 from toolkit.training.bounds import Method
 from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
+from toolkit.training.curves import epoch_display, write_history, write_table
 from toolkit.training.evaluation import evaluate
 from toolkit.training.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
-from toolkit.training.report import epoch_display, write_history, write_table
 from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
-from toolkit.network import Network
+from toolkit.networks.network import Network
 from toolkit.training.bounds import Method, batch_bounds, input_balls, margin_bounds
 from toolkit.training.projections import estimated_bounds
 

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from toolkit.network import Network
+from toolkit.networks.network import Network
 from toolkit.rungs.dual import upper_slope
 from toolkit.training.bounds import BatchBounds, box_image
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from toolkit.data import dataset_names
-from toolkit.names import path_name
-from toolkit.toml_file import StrictModel, placed, read_toml, unknown_key
+from toolkit.data.datasets import dataset_names
+from toolkit.data.names import path_name
+from toolkit.data.toml_file import StrictModel, placed, read_toml, unknown_key
 
 # The keys of losses.LOSSES, which needs torch.
 LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval")

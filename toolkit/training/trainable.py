@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.layers import AffineMap, Conv2d, Dense
-from toolkit.network import Network
+from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.network import Network
 from toolkit.training.spec import LayerSpec
 
 

@@ -1,0 +1,75 @@
+"""Every experiment is runnable: the ones without a test file of their own at smoke size, every TOML by its reader."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from toolkit.runs.sweep.spec import load_spec
+from toolkit.runs.tables import load_entry, read_catalogue
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+sys.path.insert(0, str(EXPERIMENTS))
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_spec_is_valid(path: Path) -> None:
+    """Sweep specs by the sweep's reader; training specs, which name losses, by the trainer's; tables by reproduce's."""
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    if path.stem == "mutants":
+        from mutants import read_mutants
+
+        assert read_mutants(path)
+    elif path.stem == "catalogue":
+        assert read_catalogue().experiments
+    elif path.stem == "mutants":
+        assert content["mutant"]  # tests/experiments/test_mutants.py holds them against the code
+    elif "kind" in content:
+        assert load_entry(path).rows
+    elif any("loss" in network for network in content["networks"]) or "defaults" in content:
+        from toolkit.training.spec import load_train_spec
+
+        assert load_train_spec(path).networks
+    elif path.stem.startswith("scaling-"):
+        assert content["rungs"]  # its networks are made by scaling.py, whose own test runs it
+    else:
+        assert load_spec(path).networks
+
+
+def test_performance_measures_at_smoke_size() -> None:
+    import performance
+
+    lps = performance.main(["lps", "--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"])
+    assert lps["lps"] == 90
+    assert lps["largest_difference"] < 1e-6
+    assert lps["ratio"] > 0
+    template = performance.measure_template(1, sizes=(20, 16, 16, 3), eps=0.05)
+    assert template["seconds"] > 0
+    assert template["unstable"] > 0
+    arguments = ["--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"]
+    assert performance.main(["margins", *arguments])["seconds"] > 0
+    assert performance.main(["memory", *arguments])["peak_megabytes"] > 50
+
+
+def test_omlt_comparison_at_smoke_size() -> None:
+    import against_omlt
+
+    pytest.importorskip("omlt", reason="the comparison runs in an environment with OMLT, which is not a dependency")
+    found = against_omlt.main(["--eps", "0.01", "--target", "3"])
+    assert found["template"]["lower"] == pytest.approx(found["omlt"]["lower"], abs=1e-2)
+
+
+def test_our_side_of_the_omlt_comparison() -> None:
+    from against_omlt import our_margin
+
+    from toolkit import LinfBall, Network, load_dataset
+
+    network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
+    ball = LinfBall(data.images[0], 0.01, (0, 1))
+    label = int(data.labels[0])
+    found = our_margin(network, ball, label, (label + 1) % 10, limit=20.0)
+    assert found["status"] == "optimal"
+    assert found["lower"] <= found["upper"] + 1e-9

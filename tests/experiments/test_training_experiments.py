@@ -1,0 +1,79 @@
+"""The experiments `toy2d` and `training` at smoke size: their claims hold on their own tables."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _experiments_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+
+
+def test_toy_points_keep_their_boxes_apart() -> None:
+    import toy2d
+
+    points = toy2d.separated_points(10, 0.08, seed=3)
+    distance = np.abs(points[:, None] - points[None]).max(-1) + np.eye(10)
+    assert distance.min() > 0.16
+    assert points.min() >= 0
+    assert points.max() <= 1
+    with pytest.raises(ValueError, match="asked 100"):
+        toy2d.separated_points(100, 0.2, seed=3)
+
+
+def test_toy2d_dual_training_certifies_its_boxes(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs torch: pip install relugap[train]")
+    import toy2d
+
+    arguments = ["--out", str(tmp_path), "--points", "4", "--hidden", "40", "40", "--epochs", "200"]
+    table = toy2d.main(arguments).set_index("network")
+    for name in ("boxes_certified_dual", "boxes_one_sided_on_grid"):
+        assert table.loc["toy2d-dual", name] == 4
+    assert (table["boxes_certified_dual"] <= table["boxes_certified_exact"]).all()
+    assert (table["boxes_certified_exact"] <= table["boxes_one_sided_on_grid"]).all()
+    assert (table["wrong_points"] <= table["points"] - table["boxes_one_sided_on_grid"]).all()
+    assert (tmp_path / "toy2d.png").stat().st_size > 1000
+    assert (tmp_path / "provenance.json").is_file()
+
+
+def test_training_table_is_ordered_and_written(tmp_path: Path) -> None:
+    import training
+
+    arguments = ["--out", str(tmp_path), "--families", "digits", "--images", "2", "--gap-eps", "0.01", "0.02"]
+    table = training.main(arguments)
+    assert list(table["training"]) == ["standard", "adversarial", "dual", "interval"]
+    ordered = ["clean", "pgd", "exact_low", "exact_high", "lp", "dual"]
+    for left, right in pairwise(ordered):
+        assert (table[left] <= table[right] + 1e-12).all(), (left, right)
+    assert (table["fgsm"] <= table["exact_low"] + 1e-12).all()
+    assert (table["gap_lp_low"] >= -1e-6).all()
+    assert (table["gap_lp_high"] <= table["gap_dual_high"] + 1e-6).all()
+    gap = table.set_index("training")["gap_dual_high"]
+    assert 5 * gap["dual"] < gap["adversarial"]
+    assert len(pd.read_csv(tmp_path / "gaps.csv")) == 2 * len(table)
+    for name in ("table.csv", "table.md", "certified.png", "gap.png", "README.md", "provenance.json"):
+        assert (tmp_path / name).is_file(), name
+    joined = training.main(["--out", str(tmp_path / "joined"), "--join", str(tmp_path)])
+    assert np.allclose(joined["gap_lp_low"], table["gap_lp_low"], rtol=1e-5, atol=1e-9)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"{100 * table.set_index('training').loc['interval', 'dual']:.0f} % by dual" in text
+
+
+def test_training_speed_measures_each_case_in_a_process_of_its_own(tmp_path: Path) -> None:
+    import training_speed
+
+    table = training_speed.main(["--networks", "784-100-100-10", "--repeats", "1", "--out", str(tmp_path)])
+    assert table["method"].tolist() == ["exact", "projections"]
+    assert (table["seconds_step"] > 0).all()
+    assert (table["peak_mb"] > 50).all()
+    exact, estimated = table["loss"]
+    assert estimated == pytest.approx(exact, rel=0.2)  # a median of 11 draws, on the same weights and batch
+    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", "table.md", "provenance.json"}

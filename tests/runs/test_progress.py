@@ -1,0 +1,87 @@
+"""What a sweep says about itself while it runs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from toolkit.problems.problem import Settings, Verdict
+from toolkit.runs.sweep import progress as module
+from toolkit.runs.sweep.progress import SweepProgress, describe, read_snapshot
+from toolkit.runs.sweep.tasks import NetworkRef, Task, TaskReport, Work
+
+
+def tasks_of(count: int, eps: float) -> list[Task]:
+    ref, work = NetworkRef("net.npz", None, "net", "d", 10), Work("out", "r1", Settings(), None)
+    return [Task(work, ref, "digits", k, 0, eps, np.zeros(4), ((("interval",), ("dual",)),)) for k in range(count)]
+
+
+def report(seconds: float, failed: int = 0, verdict: Verdict = Verdict.YES) -> TaskReport:
+    return TaskReport(rows=9, failed=failed, seconds=seconds, verdict=verdict)
+
+
+def test_time_to_go_comes_from_tasks_of_the_same_kind(tmp_path: Path) -> None:
+    """3 tasks of ε = .1 at a measured 2 s and 4 of ε = .2 at a measured 10 s, on 2 workers: 23 s."""
+    easy, hard = tasks_of(4, 0.1), tasks_of(5, 0.2)
+    with SweepProgress("p", tmp_path, easy + hard, 0, workers=2, show=False) as progress:
+        assert progress.snapshot().eta is None
+        progress.started(easy[0])
+        progress.finished(easy[0], report(2.0))
+        assert progress.snapshot().eta == pytest.approx((3 + 5) * 2.0 / 2)  # nothing known of ε = .2 yet
+        progress.started(hard[0])
+        progress.finished(hard[0], report(10.0))
+        assert progress.snapshot().eta == pytest.approx((3 * 2.0 + 4 * 10.0) / 2)
+        for task in easy[1:] + hard[1:]:
+            progress.finished(task, report(1.0))
+        assert progress.snapshot().eta == 0.0
+
+
+def test_counts_and_words(tmp_path: Path) -> None:
+    tasks = tasks_of(5, 0.1)
+    with SweepProgress("p", tmp_path, tasks, 18, workers=1, show=False) as progress:
+        for task in tasks[:4]:
+            progress.started(task)
+        progress.finished(tasks[0], report(1.0))
+        progress.finished(tasks[1], report(1.0, failed=9, verdict=Verdict.MAYBE))
+        progress.lost(tasks[2], "killed", again=True)
+        snapshot = progress.snapshot()
+        assert (snapshot.tasks, snapshot.done, snapshot.failed, snapshot.running) == (5, 2, 1, 1)
+        assert (snapshot.retried, snapshot.rows, snapshot.rows_present) == (1, 18, 18)
+        assert snapshot.verdicts == {"YES": 1, "MAYBE": 1}
+        text = describe(snapshot)
+        assert "2/5 tasks, 1 running, 1 with failed rows, MAYBE 1 YES 1" in text
+        assert "longest running: net digits #3 ε=0.1" in text
+    saved = read_snapshot(tmp_path)
+    assert saved is not None
+    assert saved.ended
+    assert replace(saved, ended=False, seconds=0, slowest="") == replace(snapshot, seconds=0, slowest="")
+    log = (tmp_path / "sweep.log").read_text().splitlines()
+    assert all(line.split()[0].endswith("+00:00") for line in log)
+    assert "begin: 5 tasks, 18 rows present, 1 workers" in log[0]
+    assert any("killed; will be tried again" in line for line in log)
+
+
+def test_a_terminal_gets_a_bar_that_leaves_the_notes_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(module, "Console", lambda stderr: console)
+    tasks = tasks_of(2, 0.1)
+    with SweepProgress("p", tmp_path, tasks, 0, workers=1, show=True) as progress:
+        progress.note("something happened")
+        for task in tasks:
+            progress.finished(task, report(1.0))
+    shown = screen.getvalue()
+    assert "something happened" in shown
+    assert "p: 2/2 tasks" in shown
+    assert "100 %" in shown
+
+
+def test_a_folder_that_cannot_be_written_does_not_stop_the_display(tmp_path: Path) -> None:
+    with SweepProgress("p", tmp_path / "gone", tasks_of(1, 0.1), 0, workers=1, show=False) as progress:
+        progress.note("nowhere to write this")
+    assert read_snapshot(tmp_path / "gone") is None

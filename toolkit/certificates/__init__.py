@@ -1,0 +1,1 @@
+"""Certified bounds and proofs: no solver and no Pyomo here."""

@@ -1,0 +1,231 @@
+"""Checks a proof file with no solver and no search: each number in it is only a suggestion.
+
+1. Network and ball have the digests in the file. 2. l,u hold, layer by layer: by the certified bound of dual_bound.py
+at the dual rung's multipliers, or at stored ones. 3. Every target's leaves cover all activation patterns: they form a
+binary tree. 4. Every leaf's bound reaches the claim, or proves the leaf empty; cuts are derived again from the
+network, never read. Shares with the search only dual_bound.py, rounding.py and what removes inactive neurons. A key
+that is not used, or an array of another kind, rejects the file (proof_file.py).
+
+Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py states it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
+from toolkit.certificates.proof_file import LIMIT, RATIO, read_arrays, read_header
+from toolkit.certificates.rounding import Region, make_region
+from toolkit.data.archives import ArchiveError, open_archive
+from toolkit.data.arguments import instance
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import ReluBounds
+from toolkit.problems.reduced import restrict_to_alive
+
+FORMAT = 1
+CHUNK = 256
+
+
+class RejectedProofError(ValueError):
+    """The proof does not hold; the text says where and why."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a verified proof states: F_label − F_t ≥ claims[t] on the ball, of a network with this many classes."""
+
+    ball: LinfBall
+    label: int
+    claims: dict[int, float]
+    leaves: int
+    classes: int
+
+    @property
+    def positive(self) -> bool:
+        """Whether all classes but the label were shown to lose: no adversarial example in the ball."""
+        return no_class_wins(self.label, self.classes, self.claims)
+
+    def require(self, center: Any = None, eps: float | None = None, label: int | None = None) -> None:
+        """Raise RejectedProofError unless the proof is about this centre, ε and class (None: not asked)."""
+        if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
+            raise RejectedProofError("the ball's centre is not the image")
+        if eps is not None and float(eps) != self.ball.eps:
+            raise RejectedProofError(f"the proof is about ε = {self.ball.eps}, not {float(eps)}")
+        if label is not None and label != self.label:
+            raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
+
+
+def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool:
+    """Whether there is a claim > 0 for every class but the label, and at least one."""
+    others = set(range(classes)) - {label}
+    return bool(others) and set(claims) == others and all(claim > 0 for claim in claims.values())
+
+
+def check_proof(path: str | Path, network: Network) -> Checked:
+    """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
+    instance("network", network, Network)
+    try:
+        with open_archive(path, LIMIT, RATIO) as archive:
+            header = read_header(archive)
+            _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
+            _require(header["network"] == network.digest, "the network has another digest than the proof's")
+            content = read_arrays(archive, network.input_size, network.relu_sizes, header["targets"])
+        return _Check(network, header, content).run()
+    except ArchiveError as error:
+        raise RejectedProofError(f"malformed: {error}") from None
+    except (RejectedProofError, OSError):
+        raise
+    except Exception as error:  # numbers that fit each other as little as IndexError and OverflowError say
+        reason = (str(error).splitlines() or ["no message"])[0][:200]
+        raise RejectedProofError(f"malformed: {type(error).__name__}: {reason}") from None
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise RejectedProofError(reason)
+
+
+class _Check:
+    def __init__(self, network: Network, header: dict[str, Any], content: dict[str, Any]) -> None:
+        self.network, self.header, self.content = network, header, content
+        _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
+        _require(header["network"] == network.digest, "the network has another digest than the proof's")
+        self.ball = LinfBall(self._floats("center", (network.input_size,)), header["eps"], header["domain"])
+        _require(header["ball"] == self.ball.digest, "the ball has another digest than the proof's")
+        self.label, self.targets = int(header["label"]), [int(t) for t in header["targets"]]
+        classes = range(network.output_size)
+        _require(self.label in classes and set(self.targets) <= set(classes) - {self.label}, "no such class")
+        _require(bool(self.targets), "it names no target, so it states nothing")
+        _require(len(header["claims"]) == len(self.targets) == len(set(self.targets)), "one claim per target needed")
+
+    def run(self) -> Checked:
+        sizes = self.network.relu_sizes
+        self.lower = [self._floats(f"lower{k}", (n,)) for k, n in enumerate(sizes)]
+        self.upper = [self._floats(f"upper{k}", (n,)) for k, n in enumerate(sizes)]
+        for k in range(len(sizes)):
+            self._check_layer(k)
+        region = self._region(len(sizes))
+        self.cut_neurons, self.cut_members = self._cuts(region)
+        leaves = 0
+        for target, claim in zip(self.targets, self.header["claims"], strict=True):
+            leaves += self._check_target(region, target, float(claim))
+        claims = dict(zip(self.targets, map(float, self.header["claims"]), strict=True))
+        return Checked(self.ball, self.label, claims, leaves, self.network.output_size)
+
+    def _floats(self, name: str, shape: tuple[int, ...], kind: str = "f") -> Any:
+        array = self.content.get(name)
+        _require(array is not None, f"{name} is missing")
+        assert array is not None
+        _require(array.shape == shape and array.dtype.kind == kind, f"{name} has shape {array.shape}, {array.dtype}")
+        return array
+
+    def _region(self, layers: int) -> Region:
+        """The network up to ReLU layer `layers`, with the l,u verified so far."""
+        cut = self.network.cut(layers) if layers < len(self.network.layers) else self.network
+        bounds = ReluBounds(tuple(self.lower[:layers]), tuple(self.upper[:layers]))
+        return make_region(cut, restrict_to_alive(cut, bounds), self.ball)
+
+    def _check_layer(self, k: int) -> None:
+        """l and u of layer k follow from those below it."""
+        region, size = self._region(k), self.network.relu_sizes[k]
+        rows = self.content[f"tight{k}.neurons"].size
+        neurons = self._floats(f"tight{k}.neurons", (rows,), "i")
+        signs = self._floats(f"tight{k}.signs", (rows,), "i")
+        multipliers = self._floats(f"tight{k}.multipliers", (rows, region.count))
+        _require(bool(np.all(np.isin(signs, (-1, 1)))), f"tight{k}.signs must be ±1")
+        _require(bool(np.all((neurons >= 0) & (neurons < size))), f"tight{k}.neurons out of range")
+        for sign, wanted in ((1, self.lower[k]), (-1, -self.upper[k])):
+            every = np.arange(size)
+            proven = _unit_bounds(region, size, every, sign, np.full((size, region.count), CHORD))
+            own = signs == sign
+            np.maximum.at(proven, neurons[own], _unit_bounds(region, size, neurons[own], sign, multipliers[own]))
+            wrong = np.flatnonzero(~(proven >= wanted))
+            side = "l" if sign == 1 else "u"
+            _require(not wrong.size, f"{side} of neuron {wrong[:1]} in ReLU layer {k} is not proven")
+
+    def _cuts(self, region: Region) -> tuple[Any, Any]:
+        """Neurons and subsets I of all cuts; I may name inputs and unstable neurons of earlier layers only."""
+        count = self.content["cut.neurons"].size
+        neurons = self._floats("cut.neurons", (count,), "i")
+        ends = np.concatenate([[0], self._floats("cut.ends", (count,), "i")])
+        columns = self._floats("cut.columns", (int(ends[-1]),), "i")
+        variables = region.ball_lower.size + region.count
+        _require(bool(np.all((neurons >= 0) & (neurons < region.count))), "cut.neurons out of range")
+        _require(bool(np.all(np.diff(ends) >= 0)), "cut.ends must not fall")
+        _require(bool(np.all((columns >= 0) & (columns < variables))), "cut.columns out of range")
+        members = sp.csr_array((np.ones(columns.size, dtype=np.bool_), columns, ends), shape=(count, variables))
+        return neurons, members
+
+    def _check_target(self, region: Region, target: int, claim: float) -> int:
+        """The leaves of one target cover everything, and each one reaches the claim."""
+        name = f"target{target}"
+        leaves, count = int(self.content[f"{name}.empty"].size), region.count
+        phases = self._floats(f"{name}.phases", (leaves, count), "i")
+        multipliers = self._floats(f"{name}.multipliers", (leaves, count))
+        empty = self._floats(f"{name}.empty", (leaves,), "b")
+        ends = np.concatenate([[0], self._floats(f"{name}.ends", (leaves,), "i")])
+        cuts, weights = (
+            self._floats(f"{name}.{part}", (int(ends[-1]),), k) for part, k in (("cuts", "i"), ("weights", "f"))
+        )
+        _require(bool(np.all(np.diff(ends) >= 0)), f"{name}.ends must not fall")
+        _require(bool(np.all((cuts >= 0) & (cuts < self.cut_neurons.size))), f"{name}.cuts out of range")
+        _require(bool(np.all(np.isin(phases, (-1, 0, 1)))), f"{name}.phases must be −1, 0 or 1")
+        _require(not empty.all(), f"every leaf of target {target} is said to be empty, but the ball is not")
+        _require(_covers(phases), f"the leaves of target {target} do not cover every case")
+        row = np.zeros((1, self.network.output_size))
+        row[0, self.label], row[0, target] = 1.0, -1.0
+        for start in range(0, leaves, CHUNK):
+            part = slice(start, min(start + CHUNK, leaves))
+            spread = ends[part.start : part.stop + 1]
+            used, place = np.unique(cuts[spread[0] : spread[-1]], return_inverse=True)
+            own = sp.csr_array(
+                (weights[spread[0] : spread[-1]], place, spread - spread[0]), shape=(spread.size - 1, max(1, used.size))
+            )
+            derived: Cuts | None = None
+            if used.size:
+                derived = derive_cuts(region, self.cut_neurons[used], self.cut_members[used])
+            rows = np.where(empty[part, None], 0.0, row)
+            proven = certified_bounds(region, rows, multipliers[part], phases[part], derived, own)
+            wrong = np.flatnonzero(~np.where(empty[part], proven > 0, proven >= claim))
+            _require(not wrong.size, f"target {target}: leaf {start + wrong[:1]} does not reach the claim {claim}")
+        return leaves
+
+
+def _unit_bounds(region: Region, size: int, neurons: Any, sign: int, multipliers: FloatArray) -> FloatArray:
+    """Certified lower bounds of ±x̂_i for the outputs i of the region's network."""
+    found = [np.zeros(0)]
+    for start in range(0, neurons.size, CHUNK):
+        some = neurons[start : start + CHUNK]
+        rows = np.zeros((some.size, size))
+        rows[np.arange(some.size), some] = sign
+        found.append(certified_bounds(region, rows, multipliers[start : start + CHUNK]))
+    return np.concatenate(found)
+
+
+def _covers(phases: Any) -> bool:
+    """Whether the leaves are those of a binary tree, and so cover {0, 1}ᴺ: some neuron is split in all of them, and
+    those with 0 and those with 1 cover the rest, down to single leaves without further splits."""
+    waiting = [(np.arange(phases.shape[0]), phases >= 0)]
+    while waiting:
+        leaves, split = waiting.pop()
+        if leaves.size == 0:
+            return False
+        if leaves.size == 1 and not split.any():
+            continue
+        common = np.flatnonzero(split.all(axis=0))
+        if not common.size:
+            return False
+        neuron = int(common[0])
+        rest = split.copy()
+        rest[:, neuron] = False
+        for phase in (0, 1):
+            chosen = phases[leaves, neuron] == phase
+            waiting.append((leaves[chosen], rest[chosen]))
+    return True

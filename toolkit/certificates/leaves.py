@@ -1,0 +1,118 @@
+"""What proves the leaves of a search tree: multipliers and cuts, and the certified bound of all leaves together.
+
+A leaf is a part of the region (some ReLUs split active or inactive) with the multipliers of an LP that was solved there
+or in a part that contains it; multipliers prove what they prove in any part. The certified bound of a tree is the least
+over its leaves of the bound in dual_bound.py, with the leaf's splits; an empty leaf is proven by the bound of 0·F.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
+from toolkit.certificates.rounding import Region
+from toolkit.networks.layers import IndexArray
+from toolkit.problems.input_sets import FloatArray
+
+PhaseArray = NDArray[np.int8]
+BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """λ of the unstable neurons, and ids and weights of cuts; empty: they prove a part empty, not a bound."""
+
+    multipliers: FloatArray
+    cuts: IndexArray
+    weights: FloatArray
+    empty: bool = False
+
+
+@dataclass
+class CutStore:
+    """Every cut ever made in a region, by id: its neuron and the columns (x, then y) of its subset I."""
+
+    neurons: list[int] = field(default_factory=list)
+    subsets: list[IndexArray] = field(default_factory=list)
+
+    def add(self, rows: Any, variables: int, inputs: int) -> IndexArray:
+        """Ids for cuts given as template rows; variables: number of x and y columns. The last y is the cut's own."""
+        first = len(self.neurons)
+        for r in range(rows.shape[0]):
+            columns = rows.indices[rows.indptr[r] : rows.indptr[r + 1]]
+            columns = np.sort(columns[columns < variables]).astype(np.int64)
+            self.neurons.append(int(columns[-1]) - inputs)
+            self.subsets.append(columns[:-1])
+        return np.arange(first, len(self.neurons), dtype=np.int64)
+
+    def derive(self, region: Region, ids: IndexArray) -> Cuts:
+        """The named cuts, derived again from the network."""
+        members = np.zeros((ids.size, region.ball_lower.size + region.count), dtype=np.bool_)
+        for r, i in enumerate(ids.tolist()):
+            members[r, self.subsets[i]] = True
+        return derive_cuts(region, np.array([self.neurons[i] for i in ids.tolist()], dtype=np.int64), members)
+
+
+class Leaves:
+    """The leaves of one objective row's tree; `certified` is the least certified bound over those added so far.
+
+    keep: hold every leaf for a proof; otherwise they are evaluated in batches and let go.
+    """
+
+    def __init__(self, region: Region, row: Any, store: CutStore, keep: bool = False) -> None:
+        dense = row.toarray() if sp.issparse(row) else row
+        self.region, self.row, self.store, self.keep = region, np.ravel(dense), store, keep
+        self.kept: list[tuple[PhaseArray, Evidence | None]] = []
+        self._waiting: list[tuple[PhaseArray, Evidence | None]] = []
+        self._least = np.inf
+
+    def add(self, phases: PhaseArray, evidence: Evidence | None) -> None:
+        """A leaf is done with; evidence None: nothing is known but the dual rung's multipliers."""
+        self._waiting.append((phases, evidence))
+        if self.keep:
+            self.kept.append((phases, evidence))
+        if len(self._waiting) >= BATCH:
+            self._evaluate()
+
+    @property
+    def certified(self) -> float:
+        """A lower bound, in real arithmetic, of the row over all leaves; −inf without any, and if all are proven empty:
+        no region is, so l,u must be false."""
+        self._evaluate()
+        return self._least if self._least < np.inf else -np.inf
+
+    def _evaluate(self) -> None:
+        if self._waiting:
+            found = leaf_bounds(self.region, self.row, self.store, self._waiting)
+            self._least = min(self._least, float(found.min()))
+            self._waiting = []
+
+
+def leaf_bounds(
+    region: Region, row: FloatArray, store: CutStore, leaves: list[tuple[PhaseArray, Evidence | None]]
+) -> FloatArray:
+    """Certified bound of every leaf, shape (leaves,); +inf for those proven empty."""
+    count = len(leaves)
+    multipliers = np.full((count, region.count), CHORD)
+    phases = np.full((count, region.count), -1, dtype=np.int8)
+    empty = np.zeros(count, dtype=np.bool_)
+    entries: list[tuple[int, IndexArray, FloatArray]] = []
+    for i, (own, evidence) in enumerate(leaves):
+        phases[i] = own
+        if evidence is not None:
+            multipliers[i], empty[i] = evidence.multipliers, evidence.empty
+            entries.append((i, evidence.cuts, evidence.weights))
+    ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(cuts for _, cuts, _ in entries)]))
+    cuts = store.derive(region, ids) if ids.size else None
+    weights = sp.lil_array((count, max(1, ids.size)))
+    for i, own_cuts, own_weights in entries:
+        if own_cuts.size:
+            weights[[i], np.searchsorted(ids, own_cuts)] = own_weights
+    rows = np.where(empty[:, None], 0.0, row[None])
+    found = certified_bounds(region, rows, multipliers, phases, cuts, weights.tocsr())
+    return np.where(empty, np.where(found > 0, np.inf, -np.inf), found)

@@ -1,0 +1,1 @@
+"""Networks: affine maps and ReLUs, their files, importers and replay."""

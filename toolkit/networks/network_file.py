@@ -1,0 +1,169 @@
+"""Reading a network's .npz: every key known, every shape and index checked before a map is built from it.
+
+    header                                 JSON: format, name, layers, input_shape, metadata
+    layerK.dense.weight, .bias
+    layerK.conv2d.weight, .bias, .geometry (shape, stride, padding, dilation, groups)
+    layerK.channel.scale, .shift, .shape
+    layerK.sparse.data, .indices, .indptr, .shape, .bias   (CSR)
+    layerK.error.columns, .bias            optional, both or none: what merging maps into this one may have rounded
+
+Checked: what archives.py checks; indices inside the matrix; sizes that multiply to what can be computed with. Not
+checked: that layers chain, which Network does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from toolkit.data.archives import (
+    Archive,
+    ArchiveError,
+    checked_integer,
+    checked_list,
+    checked_text,
+    open_archive,
+    require_keys,
+)
+from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse
+
+FORMAT_VERSION = 1
+LAYERS = 10_000
+FEATURES = 1 << 24  # numbers a layer takes or gives
+TAPS = 1 << 28  # entries a convolution's matrix is made from
+HEADER = ("format", "name", "layers", "input_shape", "metadata")
+PARTS = {
+    "dense": ("weight", "bias"),
+    "conv2d": ("weight", "bias", "geometry"),
+    "channel": ("scale", "shift", "shape"),
+    "sparse": ("data", "indices", "indptr", "shape", "bias"),
+}
+ERROR_PARTS = ("columns", "bias")
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkContent:
+    """What a file holds."""
+
+    layers: list[AffineMap]
+    name: str
+    metadata: dict[str, Any]
+    input_shape: tuple[int, ...]
+
+
+def read_network_file(path: Path) -> NetworkContent:
+    """The content of a network's .npz. Raises ValueError naming the file, the key and what is wrong."""
+    try:
+        with open_archive(path) as archive:
+            return _content(archive)
+    except (ValueError, OverflowError) as error:  # ArchiveError, and what the maps themselves refuse
+        raise ValueError(f"{path} is not a relugap network: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _content(archive: Archive) -> NetworkContent:
+    header = archive.json("header")
+    require_keys("header key", header, HEADER, HEADER)
+    if checked_integer(header, "format") != FORMAT_VERSION:
+        raise ArchiveError(f"its format must be {FORMAT_VERSION}, got {header['format']}")
+    count = checked_integer(header, "layers", 1, LAYERS)
+    sizes = checked_list(header, "input_shape", 8)
+    if not sizes or not all(type(n) is int and 1 <= n <= FEATURES for n in sizes) or math.prod(sizes) > FEATURES:
+        raise ArchiveError(f"input_shape must be sizes ≥ 1 of at most {FEATURES} inputs, got {str(sizes)[:80]}")
+    if not isinstance(header["metadata"], dict):
+        raise ArchiveError(f"metadata must be a JSON object, got {type(header['metadata']).__name__}")
+    known: dict[str, list[str]] = {}  # layer → its kinds
+    for place, kind in dict.fromkeys(tuple(key.split(".")[:2]) for key in archive.keys if key.count(".") == 2):
+        known.setdefault(place, []).extend([kind] if kind in PARTS else [])
+    kinds = [_kind(known.get(f"layer{k}", []), k) for k in range(count)]
+    archive.require(["header", *(key for k, kind in enumerate(kinds) for key in _layer_keys(archive, k, kind))])
+    layers = [_layer(archive, k, kind) for k, kind in enumerate(kinds)]
+    return NetworkContent(layers, checked_text(header, "name"), header["metadata"], tuple(sizes))
+
+
+def _kind(found: list[str], k: int) -> str:
+    if len(found) != 1:
+        raise ArchiveError(f"layer {k} must be one of {', '.join(PARTS)}, got {' and '.join(found) or 'none'}")
+    return found[0]
+
+
+def _layer_keys(archive: Archive, k: int, kind: str) -> Iterator[str]:
+    yield from (f"layer{k}.{kind}.{part}" for part in PARTS[kind])
+    if any(f"layer{k}.error.{part}" in archive for part in ERROR_PARTS):
+        yield from (f"layer{k}.error.{part}" for part in ERROR_PARTS)
+
+
+def _layer(archive: Archive, k: int, kind: str) -> AffineMap:
+    layer = _READERS[kind](archive, f"layer{k}.{kind}.")
+    if f"layer{k}.error.columns" not in archive:
+        return layer
+    columns = archive.array(f"layer{k}.error.columns", (layer.input_size,), low=0.0, finite=True)
+    bias = archive.array(f"layer{k}.error.bias", (), low=0.0, finite=True)
+    return layer.with_error(columns, float(bias))
+
+
+def _dense(archive: Archive, at: str) -> AffineMap:
+    weight = archive.array(f"{at}weight", (None, None), finite=True)
+    _features(at, *weight.shape)
+    return Dense(weight, archive.array(f"{at}bias", weight.shape[:1], finite=True))
+
+
+def _conv2d(archive: Archive, at: str) -> AffineMap:
+    weight = archive.array(f"{at}weight", (None, None, None, None), finite=True)
+    numbers = archive.array(f"{at}geometry", (10,), "i", low=0, high=FEATURES).tolist()
+    channels, height, width, *pairs, groups = numbers
+    stride, padding, dilation = pairs[:2], pairs[2:4], pairs[4:]
+    _positive(f"{at}weight", *weight.shape)
+    _positive(f"{at}geometry", channels, height, width, *stride, *dilation, groups)
+    _features(at, channels * height * width)
+    bias_shape = archive.shape(f"{at}bias")
+    _features(at, math.prod(bias_shape))
+    layer = Conv2d(weight, archive.array(f"{at}bias", (None,), finite=True), (channels, height, width), stride, padding,
+                   dilation, groups)  # fmt: skip
+    _features(at, layer.output_size)
+    taps = math.prod(weight.shape) * layer.output_shape[1] * layer.output_shape[2]
+    if taps > TAPS:
+        raise ArchiveError(f"{at}geometry asks for a matrix of {taps} entries, more than {TAPS}")
+    return layer
+
+
+def _channel(archive: Archive, at: str) -> AffineMap:
+    channels, height, width = archive.array(f"{at}shape", (3,), "i", low=1, high=FEATURES).tolist()
+    _features(at, channels * height * width)
+    scale = archive.array(f"{at}scale", (channels,), finite=True)
+    return ChannelAffine(scale, archive.array(f"{at}shift", (channels,), finite=True), (channels, height, width))
+
+
+def _sparse(archive: Archive, at: str) -> AffineMap:
+    rows, columns = archive.array(f"{at}shape", (2,), "i", low=0, high=FEATURES).tolist()
+    _features(at, rows, columns)
+    data = archive.array(f"{at}data", (None,), finite=True)
+    indices = archive.array(f"{at}indices", data.shape, "i", low=0, high=columns - 1)
+    indptr = archive.array(f"{at}indptr", (rows + 1,), "i", low=0, high=data.size)
+    if indptr[0] != 0 or indptr[-1] != data.size or np.any(np.diff(indptr) < 0):
+        raise ArchiveError(f"{at}indptr must rise from 0 to {data.size} entries, got {indptr[0]} … {indptr[-1]}")
+    places = np.repeat(np.arange(rows, dtype=np.int64) * columns, np.diff(indptr)) + indices
+    if np.unique(places).size != places.size:  # a sum that column norms and rounding errors would not see
+        raise ArchiveError(f"{at}indices must not repeat within a row")
+    matrix = sp.csr_array((data, indices, indptr), shape=(rows, columns))
+    return Sparse(matrix, archive.array(f"{at}bias", (rows,), finite=True))
+
+
+_READERS = {"dense": _dense, "conv2d": _conv2d, "channel": _channel, "sparse": _sparse}
+
+
+def _features(at: str, *counts: int) -> None:
+    if max(counts) > FEATURES:
+        raise ArchiveError(f"{at}* must have at most {FEATURES} features, got {max(counts)}")
+
+
+def _positive(key: str, *sizes: int) -> None:
+    if min(sizes) < 1:
+        raise ArchiveError(f"{key} must have sizes ≥ 1, got {min(sizes)}")

@@ -1,0 +1,183 @@
+"""Upper bounds that a point proves: its margins, replayed through the original network, in real arithmetic.
+
+Claim: for every row c and every point x̃ given, c·F(x̃) ≤ the returned number, F being the network in real arithmetic
+on its float weights. Three evaluations, each only where the one before leaves the sign open:
+
+1. float64, with one error bound for the whole network: with R ≥ |y|, n = ‖W‖_{∞→∞}, β = ‖b‖_∞ and k terms a row,
+   e ← n·e + γ_{k+2}(n·R + β), R ← n·R + β;
+2. float64, with an error bound of its own for every neuron: e ← |W|e + γ_{k+2}(|W||y| + |b|);
+3. exactly: floats are integers times powers of two, and so are the sums of their products.
+
+Maps that carry an error of their own (merged by the importer, layers.py) add Σ_j ‖ΔW_:j‖·|y_j| + ‖Δb‖ in all three.
+
+Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", §3.1. Trusted: IEEE 754 binary64; Python's
+integers.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from toolkit.networks.float_error import SAFETY, TINY, gamma
+from toolkit.networks.layers import AffineMap
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray
+
+LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers: about 20 seconds
+IntegerArray = NDArray[np.object_]
+Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
+
+
+def replay_margins(
+    network: Network, rows: Any, points: ArrayLike, outputs: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """rows·F at each point: the float64 values, and upper bounds of the true ones.
+
+    Shapes: (m, outputs), (k, n) → (k, m).
+    The upper bound is the tightest of the three above that decides whether the true value is ≤ 0. A network too large
+    for the third keeps an upper bound > 0 where that is needed. outputs: F at the points in float64, where it is known.
+    """
+    inputs = np.atleast_2d(np.asarray(points, dtype=np.float64))
+    dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        outputs = np.atleast_2d(np.asarray(network.forward(inputs) if outputs is None else outputs, dtype=np.float64))
+        values = outputs @ dense.T
+        upper = _above(values, _rough_error(network, dense, inputs, outputs))
+        open_points = np.flatnonzero(_undecided(values, upper).any(axis=1))
+        if open_points.size:
+            some = inputs[open_points]
+            finer = _above(values[open_points], evaluation_errors(network, dense, some)[0])
+            upper[open_points] = np.fmin(upper[open_points], finer)
+            open_points = open_points[_undecided(values[open_points], upper[open_points]).any(axis=1)]
+    if open_points.size and sum(layer.column_norms[1] * layer.input_size for layer in network.layers) < LARGEST_EXACT:
+        for k in open_points.tolist():
+            upper[k] = np.fmin(upper[k], _exact_upper(network, dense, inputs[k]))
+    return values, upper
+
+
+def replayed_upper(network: Network, rows: Any, points: ArrayLike) -> FloatArray:
+    """Upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,)."""
+    return replayed(network, rows, points)[1]
+
+
+def replayed(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Value and upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,) each."""
+    values, upper = replay_margins(network, rows, points)
+    return np.diagonal(values).copy(), np.diagonal(upper).copy()
+
+
+def _above(values: FloatArray, error: FloatArray) -> FloatArray:
+    """values + error, rounded up; +inf where that is no number."""
+    upper = np.nextafter(values + error * SAFETY, np.inf)
+    return np.asarray(np.where(np.isnan(upper), np.inf, upper), dtype=np.float64)
+
+
+def _undecided(values: FloatArray, upper: FloatArray) -> NDArray[np.bool_]:
+    """Where the value with its error on either side may still be ≤ 0, and is not shown to be."""
+    return np.asarray(~((values - (upper - values) > 0) | (upper <= 0)))
+
+
+def _rough_error(network: Network, rows: FloatArray, points: FloatArray, outputs: FloatArray) -> FloatArray:
+    size = np.abs(points).max(axis=1)
+    error = np.zeros_like(size)
+    for layer, (norm, bias, terms) in zip(network.layers, network.operator_norms, strict=True):
+        sums = SAFETY * (norm * (size + error) + bias)
+        error = SAFETY * (norm * error + gamma(terms + 2) * sums + TINY + _largest_merge_error(layer, size + error))
+        size = sums + error
+    weights = np.abs(rows).sum(axis=1)
+    spread = error + gamma(rows.shape[1] + 2) * (np.abs(outputs).max(axis=1) + error)
+    return np.outer(spread, SAFETY * weights) + TINY
+
+
+def _largest_merge_error(layer: AffineMap, size: FloatArray) -> FloatArray | float:
+    """Σ_j ‖ΔW_:j‖·|y_j| + ‖Δb‖ for |y_j| ≤ size, the same for all j; (k,) → (k,)."""
+    columns = layer.column_error
+    return (0.0 if columns is None else float(np.sum(columns)) * size) + layer.bias_error
+
+
+def evaluation_errors(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """|rows|·e with e from the second evaluation, and the part of it that the maps' own errors make.
+
+    Claim: rows·F in float64, in any order of summation, differs from its value in real arithmetic by at most the first.
+    Shapes: (m, outputs), (k, n) → (k, m) each; NaN or +inf where something overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+        return _errors(network, dense, np.atleast_2d(np.asarray(points, dtype=np.float64)))
+
+
+def _errors(network: Network, rows: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    y, error, own = points.T, np.zeros_like(points.T), np.zeros_like(points.T)
+    for k, layer in enumerate(network.layers):
+        y = np.maximum(y, 0.0) if k else y
+        weight, bias, reach = layer.to_sparse(), np.asarray(layer.bias_vector)[:, None], np.abs(y) + error
+        size, terms = abs(weight), int(np.diff(weight.indptr).max(initial=0))
+        merged = _merge_error(layer, reach)
+        error = SAFETY * (size @ error + gamma(terms + 2) * (size @ reach + np.abs(bias)) + TINY + merged)
+        own = SAFETY * (size @ own + merged)
+        y = weight @ y + bias
+    weights = np.abs(rows)
+    total = weights @ error + gamma(rows.shape[1] + 2) * (weights @ (np.abs(y) + error)) + TINY
+    return np.asarray((SAFETY * total).T), np.asarray((SAFETY * (weights @ own)).T)
+
+
+def _merge_error(layer: AffineMap, reach: FloatArray) -> FloatArray | float:
+    """Σ_j ‖ΔW_:j‖·|y_j| + ‖Δb‖ for |y| ≤ reach, one number per column of `reach`; (n, k) → (k,)."""
+    columns = layer.column_error
+    return (0.0 if columns is None else np.asarray(columns) @ reach) + layer.bias_error
+
+
+def _exact_upper(network: Network, rows: FloatArray, point: FloatArray) -> FloatArray:
+    """The third evaluation and the maps' own errors, rounded up to floats. Shapes: (m, outputs), (n,) → (m,)."""
+    exact = np.array([_float_above(value) for value in exact_margins(network, rows, point)])
+    if all(layer.column_error is None and not layer.bias_error for layer in network.layers):
+        return exact
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _above(exact, evaluation_errors(network, rows, point[None])[1][0])
+
+
+def exact_margins(network: Network, rows: ArrayLike, point: ArrayLike) -> list[Fraction]:
+    """rows·F(point) without any rounding, F with the float weights as they are. Shapes: (m, outputs), (n,) → m."""
+    y = _integers(np.asarray(point, dtype=np.float64))
+    for k, layer in enumerate(network.layers):
+        if k:
+            y = np.maximum(y[0], 0), y[1]
+        y = _affine(layer.to_sparse(), np.asarray(layer.bias_vector, dtype=np.float64), y)
+    whole = sp.csr_array(np.asarray(rows, dtype=np.float64))
+    values, exponent = _affine(whole, np.zeros(whole.shape[0]), y)
+    return [Fraction(int(value)) * Fraction(2) ** exponent for value in values]
+
+
+def _affine(matrix: Any, bias: FloatArray, y: Scaled) -> Scaled:
+    """matrix·y + bias on integers; matrix: CSR of floats."""
+    (weights, first), (values, second), (constants, third) = _integers(matrix.data), y, _integers(bias)
+    sums = np.zeros(matrix.shape[0], dtype=object)
+    filled = np.flatnonzero(np.diff(matrix.indptr))
+    if filled.size:
+        sums[filled] = np.add.reduceat(weights * values[matrix.indices], matrix.indptr[filled])
+    low = min(first + second, third)
+    return sums * (1 << (first + second - low)) + constants * (1 << (third - low)), low
+
+
+def _integers(values: FloatArray) -> Scaled:
+    """Finite floats as integers times one power of two."""
+    mantissa, exponent = np.frexp(values)
+    present = mantissa != 0
+    lowest = int(exponent[present].min(initial=1024)) if present.any() else 0
+    shift = np.where(present, exponent - lowest, 0)
+    whole = (mantissa * 2.0**53).astype(np.int64).astype(object)
+    return np.array([value << by for value, by in zip(whole, shift.tolist(), strict=True)], dtype=object), lowest - 53
+
+
+def _float_above(value: Fraction) -> float:
+    """The smallest float ≥ value, +inf past the largest."""
+    try:
+        nearest = float(value)
+    except OverflowError:
+        return np.inf if value > 0 else -np.finfo(np.float64).max
+    return nearest if Fraction(nearest) >= value else float(np.nextafter(nearest, np.inf))

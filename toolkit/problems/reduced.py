@@ -1,0 +1,64 @@
+"""The part of a network that a ball can reach: inactive neurons removed, stable ones known.
+
+For x̃ in the ball an inactive neuron is 0, so its row and column can be dropped without changing any output. Closed-form
+bounds and the template both work on what is left, which for a robust convolutional network is a small fraction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolkit.networks.layers import AffineMap, IndexArray
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray
+from toolkit.problems.problem import BoolArray, Problem, ReluBounds
+
+
+@dataclass(frozen=True)
+class AliveNetwork:
+    """A network restricted to neurons that are not inactive.
+
+    layers: the hidden affine maps between alive neurons (the last map of the network is left out: rows fold into it).
+    alive: per ReLU layer, the original index of each alive neuron. lower, upper: their l and u.
+    """
+
+    layers: tuple[AffineMap, ...]
+    alive: tuple[IndexArray, ...]
+    lower: tuple[FloatArray, ...]
+    upper: tuple[FloatArray, ...]
+
+    def unstable(self, layer: int) -> BoolArray:
+        """Mask over alive neurons: l < 0 (and u > 0, or they would not be alive)."""
+        return np.asarray(self.lower[layer] < 0)
+
+
+def restrict_to_alive(network: Network, bounds: ReluBounds) -> AliveNetwork:
+    """Drop the inactive neurons of `network` under `bounds`; every output on the ball stays the same."""
+    alive = tuple(np.flatnonzero(~bounds.inactive(k)) for k in range(len(bounds)))
+    layers = tuple(layer.restrict(alive[k], alive[k - 1] if k else None) for k, layer in enumerate(network.layers[:-1]))
+    return AliveNetwork(
+        layers,
+        alive,
+        tuple(bounds.lower[k][index] for k, index in enumerate(alive)),
+        tuple(bounds.upper[k][index] for k, index in enumerate(alive)),
+    )
+
+
+def alive_network(problem: Problem) -> AliveNetwork:
+    """The alive part of the problem's network, memoised on the problem."""
+    return problem.shared("alive_network", lambda: restrict_to_alive(problem.network, problem.relu_bounds))
+
+
+def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
+    """C·W_L over the alive neurons of the last ReLU layer (or the inputs), and C·b_L. Shapes: (m, alive), (m,).
+
+    The first is scipy.sparse when both the rows and the last map are.
+    """
+    alive = alive_network(problem).alive
+    last = problem.network.layers[-1]
+    if alive:
+        last = problem.shared("alive_last", lambda: last.restrict(None, alive[-1]))
+    return last.compose_rows(problem.rows)

@@ -1,0 +1,1 @@
+"""Relaxations of the ReLU: the Pyomo template and its cuts."""

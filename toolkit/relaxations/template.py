@@ -1,0 +1,232 @@
+"""The one optimisation model: MILP with binary ReLU indicators, LP with the same indicators in [0,1].
+
+For x̃ in the box of the ball and every unstable neuron (l < 0 < u), with pre-activation x̂ = y − s split into its
+positive part y and negative part s:
+
+    x̂ = y − s,   y ≥ 0,   s ≥ 0 (that is y ≥ x̂),   y ≤ u·a,   s ≤ −l·(1 − a) (that is y ≤ x̂ − l(1 − a)),
+    a ∈ {0,1} ("binary") or a ∈ [0,1] ("relaxed").
+
+Binary is exact (Tjeng, Xiao & Tedrake 2019, eq. 6); relaxed is the triangle relaxation (Ehlers 2017; Wong & Kolter
+2018, §3.1): eliminating a leaves y ≥ 0, y ≥ x̂, y ≤ u(x̂ − l)/(u − l), which also imply l ≤ x̂ ≤ u. Stable neurons are
+substituted numerically, so x̂ is linear in x̃ and the unstable y of earlier layers, and stands in one dense row. That is
+the "compact" formulation, which every rung uses. The "full" one keeps every neuron's y and s, the stable ones with s or
+y and their a fixed and without their last two rows: what a layer-by-layer modeller writes, for comparison.
+
+Checked: shapes, and that no number overflows (TemplateError). Trusted: that l ≤ x̂ ≤ u holds on the ball, and float64
+products in the substitution. Units are the network's own; equilibration.py gives a solver others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyomo.environ as pyo
+import scipy.sparse as sp
+from pyomo.common.gc_manager import PauseGC
+
+from toolkit.networks.layers import AffineMap
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import BoolArray, ReluBounds
+from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
+from toolkit.relaxations.affine_row import AffineRow
+
+Indicators = Literal["binary", "relaxed"]
+Formulation = Literal["compact", "full"]
+
+
+class TemplateError(ValueError):
+    """A template whose numbers are not all finite: weights, l or u too large for float64 products of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateLayout:
+    """Where things are in a template: columns are x̃ (inputs), then y, s and a (one each per unstable neuron).
+
+    last: the last affine map over alive neurons. lower, upper: l and u of the unstable neurons. neurons: (layer, index
+    in the network) of each. In the full formulation every neuron counts as alive and unstable here, with 0 in [l, u].
+    """
+
+    inputs: int
+    alive: AliveNetwork
+    last: AffineMap
+    unstable: tuple[BoolArray, ...]
+    lower: FloatArray
+    upper: FloatArray
+    neurons: tuple[tuple[int, int], ...]
+
+    @property
+    def count(self) -> int:
+        """Number of unstable neurons."""
+        return len(self.neurons)
+
+    @property
+    def columns(self) -> int:
+        """Number of variables."""
+        return self.inputs + 3 * self.count
+
+    def block(self, name: Literal["x", "y", "s", "a"]) -> slice:
+        """The columns of one kind of variable."""
+        if name == "x":
+            return slice(0, self.inputs)
+        start = self.inputs + "ysa".index(name) * self.count
+        return slice(start, start + self.count)
+
+    def objective(self, rows: Any) -> tuple[FloatArray, FloatArray]:
+        """Rows C of the output as functionals of the variables: coefficients over (x̃, y) and constants.
+
+        Shapes: (m, outputs) → (m, inputs + count), (m,). Exact on the feasible set.
+        """
+        nu, constant = self.last.compose_rows(rows)
+        dense = nu.toarray() if sp.issparse(nu) else nu
+        return self.substitute(dense, constant, len(self.alive.layers))
+
+    def pre_activations(self, layer: int) -> tuple[FloatArray, FloatArray]:
+        """x̂ of the unstable neurons of one ReLU layer, over (x̃, y). Shapes: (k, inputs + count), (k,)."""
+        chosen = np.flatnonzero(self.unstable[layer])
+        own = self.alive.layers[layer].restrict(chosen, None)
+        weight = own.compose_rows(np.eye(chosen.size))[0]
+        return self.substitute(weight, own.bias_vector, layer)
+
+    def substitute(self, nu: FloatArray, constant: FloatArray, layer: int) -> tuple[FloatArray, FloatArray]:
+        """ν·y⁽ˡᵃʸᵉʳ⁾ + constant over the alive outputs of ReLU layer `layer` − 1, rewritten over (x̃, y).
+
+        Walks back to the input as the dual does, stopping at unstable neurons. Shapes: (m, alive) → (m, x and y).
+        """
+        coefficients = np.zeros((nu.shape[0], self.inputs + self.count))
+        end = self.inputs + sum(int(mask.sum()) for mask in self.unstable[:layer])
+        for k in range(layer - 1, -1, -1):
+            mask = self.unstable[k]
+            start = end - int(mask.sum())
+            coefficients[:, start:end] = nu[:, mask]
+            end = start
+            active = np.where(mask, 0.0, nu)
+            with np.errstate(over="ignore", invalid="ignore"):  # a session refuses what is no number
+                constant = constant + active @ self.alive.layers[k].bias_vector
+                nu = self.alive.layers[k].adjoint(active)
+        coefficients[:, : self.inputs] = nu
+        return coefficients, constant
+
+
+def build_template(
+    network: Network,
+    ball: LinfBall,
+    relu_bounds: ReluBounds,
+    indicators: Indicators = "relaxed",
+    formulation: Formulation = "compact",
+) -> pyo.ConcreteModel:
+    """The Pyomo model of min cᵀF over the ball; `indicators` is the only difference between MILP and LP.
+
+    Variables x, y, s, a; constraints split (x̂ = y − s), on (y ≤ u·a), off (s ≤ −l(1 − a)); objective 0 until
+    `set_objective`. `model.layout` says where things are. All variables have finite bounds. formulation: same optima,
+    other sizes. Raises ValueError for another value of `indicators` or `formulation`, TemplateError for infinite l or u
+    of an unstable neuron and for coefficients that overflow.
+    """
+    layout = _layout(network, ball, relu_bounds, formulation)
+    _require_finite(layout.lower, layout.upper, "l or u of an unstable neuron")
+    with PauseGC():
+        model = pyo.ConcreteModel(name=f"relugap {network.name}".strip())
+        model.layout = layout
+        model.x = _variables(ball.lower, ball.upper)
+        model.y = _variables(np.zeros(layout.count), layout.upper)
+        model.s = _variables(np.zeros(layout.count), -layout.lower)
+        model.a = pyo.Var(range(layout.count), bounds=(0, 1))
+        set_indicators(model, indicators)
+        model.split = pyo.Constraint(range(layout.count))
+        model.on = pyo.Constraint(range(layout.count))
+        model.off = pyo.Constraint(range(layout.count))
+        _add_relus(model, layout)
+        model.objective = pyo.Objective(expr=0.0)
+    return model
+
+
+def set_indicators(model: pyo.ConcreteModel, indicators: Indicators) -> None:
+    """Flip a built template between MILP ("binary") and LP ("relaxed")."""
+    domains = {"binary": pyo.Binary, "relaxed": pyo.UnitInterval}
+    if indicators not in domains:
+        raise ValueError(f"indicators must be 'binary' or 'relaxed', got {indicators!r}")
+    for variable in model.a.values():
+        variable.domain = domains[indicators]
+
+
+def set_objective(model: pyo.ConcreteModel, row: Any) -> None:
+    """Minimise row·F: swap the objective of a built template. row: shape (outputs,)."""
+    coefficients, constant = model.layout.objective(np.atleast_2d(np.asarray(row, dtype=np.float64)))
+    variables = np.array([*model.x.values(), *model.y.values()], dtype=object)
+    model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
+
+
+def _layout(
+    network: Network, ball: LinfBall, relu_bounds: ReluBounds, formulation: Formulation = "compact"
+) -> TemplateLayout:
+    if formulation not in ("compact", "full"):
+        raise ValueError(f"formulation must be 'compact' or 'full', got {formulation!r}")
+    full = formulation == "full"
+    alive = _all_neurons(network, relu_bounds) if full else restrict_to_alive(network, relu_bounds)
+    unstable = tuple(alive.unstable(k) | full for k in range(len(alive.layers)))
+    lower = [alive.lower[k][mask] for k, mask in enumerate(unstable)]
+    upper = [alive.upper[k][mask] for k, mask in enumerate(unstable)]
+    neurons = [(k, int(i)) for k, mask in enumerate(unstable) for i in alive.alive[k][mask]]
+    return TemplateLayout(
+        ball.size,
+        alive,
+        network.layers[-1].restrict(None, alive.alive[-1]) if alive.alive else network.layers[-1],
+        unstable,
+        np.concatenate([np.zeros(0), *lower]),
+        np.concatenate([np.zeros(0), *upper]),
+        tuple(neurons),
+    )
+
+
+def _all_neurons(network: Network, bounds: ReluBounds) -> AliveNetwork:
+    """Every neuron as if it were alive, its l and u widened to hold 0, so that y ∈ [0, u] and s ∈ [0, −l] hold."""
+    return AliveNetwork(
+        network.layers[:-1],
+        tuple(np.arange(low.size) for low in bounds.lower),
+        tuple(np.minimum(low, 0.0) for low in bounds.lower),
+        tuple(np.maximum(high, 0.0) for high in bounds.upper),
+    )
+
+
+def _require_finite(first: FloatArray, second: FloatArray, what: str) -> None:
+    if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
+        raise TemplateError(f"no template: {what} is not finite in float64")
+
+
+def _variables(lower: FloatArray, upper: FloatArray) -> Any:
+    variables = pyo.Var(range(lower.size))
+    variables.construct()
+    for variable, low, high in zip(variables.values(), lower.tolist(), upper.tolist(), strict=True):
+        variable.setlb(low)
+        variable.setub(high)
+    return variables
+
+
+def _linear(coefficients: FloatArray, variables: Any) -> AffineRow:
+    """The row without its zeros; variables: numpy array of objects, sliced many times faster than a list."""
+    present = np.flatnonzero(coefficients)
+    return AffineRow(coefficients[present].tolist(), variables[present].tolist())
+
+
+def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
+    variables = np.array([*model.x.values(), *model.y.values(), *model.s.values()], dtype=object)
+    lower, upper = layout.lower.tolist(), layout.upper.tolist()
+    i = 0
+    for layer in range(len(layout.unstable)):
+        matrix, constant = layout.pre_activations(layer)
+        _require_finite(matrix, constant, f"a coefficient of ReLU layer {layer}")
+        for row, shift in zip(matrix, constant.tolist(), strict=True):
+            y, s, a = model.y[i], model.s[i], model.a[i]
+            split = np.concatenate([-row, np.zeros(layout.count)])
+            split[layout.inputs + i] += 1.0
+            split[layout.inputs + layout.count + i] = -1.0
+            model.split[i] = (shift, _linear(split, variables), shift)
+            if lower[i] < 0 < upper[i]:
+                model.on[i] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
+                model.off[i] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])
+            else:  # of the full formulation: y ≤ u = 0 or s ≤ −l = 0 says it all
+                a.setlb(float(upper[i] > 0))
+                a.setub(float(upper[i] > 0))
+            i += 1

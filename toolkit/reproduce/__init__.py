@@ -1,7 +1,0 @@
-"""Paper tables and the project's own experiments, by name: `relugap reproduce NAME`."""
-
-from toolkit.reproduce.catalogue import Catalogue, Experiment, read_catalogue
-from toolkit.reproduce.entries import ErrorsEntry, RadiiEntry, load_entry
-from toolkit.reproduce.run import reproduce
-
-__all__ = ["Catalogue", "ErrorsEntry", "Experiment", "RadiiEntry", "load_entry", "read_catalogue", "reproduce"]

@@ -1,0 +1,1 @@
+"""Many questions: executors, sweeps, paper tables, the store and its provenance."""

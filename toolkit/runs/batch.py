@@ -1,0 +1,158 @@
+"""Verdicts of many samples of a data set: one certification each, on one or several processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from toolkit.data.arguments import check_labels, instance, optional_number, real_number, whole_numbers
+from toolkit.data.datasets import Dataset, LabelArray
+from toolkit.data.images import check_fits
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Settings, Side, Verdict
+from toolkit.rungs import get_rungs
+from toolkit.runs.executors import check_workers, run_calls
+from toolkit.verify.ladder import LADDER, certify
+from toolkit.verify.verdict import TOLERANCE
+
+LARGEST_CHUNK = 16  # samples a process is handed at a time
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What every sample of a batch is asked; the parameters are those of `certify`."""
+
+    eps: float
+    domain: tuple[float, float] | None = (0.0, 1.0)
+    ladder: tuple[str, ...] = LADDER
+    bounds: tuple[str, ...] = ("interval", "dual")
+    tighten: tuple[str, ...] = ("lp",)
+    settings: Settings = field(default_factory=Settings)
+    time_limit: float | None = None
+    tolerance: float = TOLERANCE
+
+
+def certify_samples(
+    network: Network,
+    data: Dataset,
+    samples: Sequence[int],
+    plan: BatchPlan,
+    workers: int = 1,
+    progress: Callable[[dict[str, object]], None] | None = None,
+) -> pd.DataFrame:
+    """One row per sample: sample, label, verdict, rung (the last one needed), seconds, cpu_seconds (of the process),
+    lower and upper (of the least margin), unstable (neurons, −1: l,u not needed), message, seconds_NAME per rung.
+
+    progress: called with each row as it is finished. A sample that raises gets verdict MAYBE and the error as message.
+    Raises ValueError for an unknown rung, a sample outside the data set or a network that does not take its images.
+    """
+    workers, samples = check_workers(workers), whole_numbers("samples", samples)
+    check_batch(network, data, samples, plan)
+    size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
+    chunks = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
+    calls = [(network, data.features[chunk], data.labels[chunk], chunk, plan) for chunk in chunks]
+    rows: list[dict[str, object]] = []
+    for call, future in run_calls(certify_rows, calls, workers):
+        for row in _rows(call[3], data, future):
+            rows.append(row)
+            if progress is not None:
+                progress(row)
+    return pd.DataFrame(rows).sort_values("sample", ignore_index=True) if rows else pd.DataFrame()
+
+
+def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: BatchPlan) -> None:
+    """Raises ValueError, before any work, for whatever would fail for every sample or should not have been asked."""
+    instance("network", network, Network)
+    instance("data", data, Dataset)
+    instance("plan", plan, BatchPlan)
+    instance("settings", plan.settings, Settings)
+    optional_number("time_limit", plan.time_limit, above=0)
+    real_number("tolerance", plan.tolerance, 0)
+    get_rungs("ladder", plan.ladder)
+    for name in (*get_rungs("bounds", plan.bounds), *get_rungs("tighten", plan.tighten, empty=True)):
+        if name.side is Side.UPPER:
+            raise ValueError(f"rung {name.name!r} gives upper bounds only and cannot bound layers")
+    for sample in samples:
+        if not 0 <= sample < len(data):
+            raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
+    if data.features.shape[1] != network.input_size:
+        raise ValueError(
+            f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
+        )
+    check_fits(data.shape, network.input_shape)
+    check_labels(data.labels[list(samples)], network.output_size, data.name)
+    for sample in samples:
+        LinfBall(data.features[sample], plan.eps, plan.domain)
+
+
+def certify_rows(
+    network: Network, images: FloatArray, labels: LabelArray, samples: Sequence[int], plan: BatchPlan
+) -> list[dict[str, object]]:
+    """The rows of some samples; a module-level function, so that it can run in another process."""
+    return [_row(*of, network, plan) for of in zip(samples, labels.tolist(), images, strict=True)]
+
+
+def _rows(samples: list[int], data: Dataset, done: Future[list[dict[str, object]]]) -> list[dict[str, object]]:
+    try:
+        return done.result()
+    except BrokenExecutor as error:  # the process died; the others go on
+        return [_failed(sample, int(data.labels[sample]), error) for sample in samples]
+
+
+def _failed(sample: int, label: int, error: Exception) -> dict[str, object]:
+    message = f"{type(error).__name__}: {error}"
+    return {"sample": sample, "label": label, "verdict": Verdict.MAYBE.value, "rung": "", "message": message}
+
+
+def _row(sample: int, label: int, image: FloatArray, network: Network, plan: BatchPlan) -> dict[str, object]:
+    ball, began = LinfBall(image, plan.eps, plan.domain), time.process_time()
+    try:
+        outcome = certify(
+            network, ball, label, plan.ladder, plan.bounds, plan.tighten, plan.settings, plan.time_limit, plan.tolerance
+        )
+    except Exception as error:  # one sample's failure must not lose the others
+        return _failed(sample, label, error)
+    counts = outcome.relu_bounds.counts() if outcome.relu_bounds is not None else None
+    row: dict[str, object] = {
+        "sample": sample,
+        "label": label,
+        "verdict": outcome.verdict.value,
+        "rung": outcome.rung if outcome.verdict is not Verdict.MAYBE else "",
+        "seconds": outcome.seconds,
+        "cpu_seconds": time.process_time() - began,
+        "lower": min(bound.lower for bound in outcome.margins),
+        "upper": min(bound.upper for bound in outcome.margins),
+        "unstable": -1 if counts is None else sum(count[0] for count in counts),
+        "message": "; ".join(sorted({bound.message for bound in outcome.margins if bound.message})),
+    }
+    return row | {f"seconds_{name}": seconds for name, seconds in outcome.rung_seconds.items()}
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """Counts and times of a batch: verdicts, which rung settled how many, seconds per rung and in all."""
+
+    verdicts: dict[str, int]
+    settled_by: dict[str, int]
+    rung_seconds: dict[str, float]
+    seconds: float
+    slowest: float
+
+
+def summarize(rows: pd.DataFrame) -> BatchSummary:
+    """Totals over the rows of `certify_samples`."""
+    names = [str(name) for name in rows.columns if str(name).startswith("seconds_")]
+    times = {name.removeprefix("seconds_"): float(rows[name].sum()) for name in names}
+    seconds = rows["seconds"].fillna(0.0) if "seconds" in rows else pd.Series([0.0])
+    return BatchSummary(
+        {verdict.value: int((rows["verdict"] == verdict.value).sum()) for verdict in Verdict},
+        {str(name) or "undecided": int(count) for name, count in rows["rung"].value_counts().items()},
+        times,
+        float(seconds.sum()),
+        float(seconds.max()),
+    )

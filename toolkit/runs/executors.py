@@ -1,0 +1,226 @@
+"""Where tasks run: in this process, in local worker processes, or on a Dask cluster, behind concurrent.futures.
+
+The standard ProcessPoolExecutor gives up all its workers when one dies. Here a worker that dies costs the task it was
+on: its future raises WorkerDiedError and the next task gets a new process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, ParamSpec, TypeVar
+
+from toolkit.data.arguments import whole_number
+from toolkit.runs.workers import (
+    WORKER_NAME,
+    WorkerDiedError,
+    WorkerStartError,
+    check_main_guard,
+    ending,
+    start_context,
+    start_error,
+    start_shielded,
+    work,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Item = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class TaskTimeoutError(TimeoutError):
+    """A task ran past the limit and its process was killed."""
+
+
+class SerialExecutor(Executor):
+    """Runs each task in this process, at submit."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """A future that is already done. KeyboardInterrupt is not put in it but raised."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class ProcessExecutor(Executor):
+    """Local worker processes, each with its own queue thread here, one BLAS thread each.
+
+    workers: how many. task_limit: seconds after which a task's process is killed and its future raises
+    TaskTimeoutError. initializer: called once in every new process. SIGINT, SIGTERM and SIGHUP do not reach workers,
+    nor the solvers in them: they are the driver's to answer. Workers end when the driver's process does.
+
+    Raises MissingGuardError in a script without an `if __name__ == "__main__":` guard.
+    """
+
+    def __init__(
+        self, workers: int, task_limit: float | None = None, initializer: Callable[[], object] | None = None
+    ) -> None:
+        workers = check_workers(workers)
+        check_main_guard()
+        self.workers, self.task_limit, self._initializer = workers, task_limit, initializer
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._context = start_context()
+        self._starting = threading.Lock()
+        self._processes: dict[int, BaseProcess] = {}
+        self._closed = self._killed = False
+        self._threads = [threading.Thread(target=self._serve, args=(k,), daemon=True) for k in range(workers)]
+        for thread in self._threads:
+            thread.start()
+        atexit.register(self.kill)  # a program that ends without shutdown would wait for its workers for ever
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call for the next free worker; fn and its arguments must pickle. Positional arguments only."""
+        if kwargs:
+            raise ValueError(f"submit takes positional arguments only, got {', '.join(kwargs)}")
+        if self._closed:
+            raise RuntimeError("cannot submit after shutdown")
+        future: Future[T] = Future()
+        self._queue.put((future, fn, args))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let workers end after their tasks; cancel_futures drops tasks that have not started."""
+        self._closed = True
+        atexit.unregister(self.kill)
+        if cancel_futures:
+            with contextlib.suppress(queue.Empty):
+                while (item := self._queue.get_nowait()) is not None:
+                    item[0].cancel()
+        for _ in self._threads:
+            self._queue.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def kill(self) -> None:
+        """End every worker at once; running tasks raise WorkerDiedError."""
+        self.shutdown(wait=False, cancel_futures=True)
+        with self._starting:
+            self._killed = True
+            for process in self._processes.values():
+                process.kill()
+
+    def pids(self) -> list[int]:
+        """Process ids of the live workers."""
+        return [process.pid for process in list(self._processes.values()) if process.is_alive() and process.pid]
+
+    def _serve(self, place: int) -> None:
+        """One worker's thread: hands it a task at a time and notices its death."""
+        connection: Connection | None = None
+        while (item := self._queue.get()) is not None:
+            future, fn, args = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            process = self._processes.get(place)
+            try:
+                if connection is None or process is None or not process.is_alive():
+                    process, connection = self._start(place)
+                future.set_result(self._call(process, connection, fn, args))
+            except BaseException as error:
+                future.set_exception(error)
+        if connection is not None:
+            connection.close()
+            self._processes[place].join()
+
+    def _start(self, place: int) -> tuple[BaseProcess, Connection]:
+        with self._starting:
+            if self._killed:
+                raise WorkerDiedError("workers were told to end at once")
+            ours, theirs = self._context.Pipe()
+            given = (theirs, self._initializer)
+            process = self._context.Process(target=work, args=given, name=WORKER_NAME)  # type: ignore[attr-defined]
+            start_shielded(process)
+            theirs.close()
+            self._processes[place] = process
+        try:
+            ours.recv()  # imports are over: what follows is the task's own time
+        except (EOFError, ConnectionError):
+            process.join()
+            raise start_error(process.exitcode) from None
+        return process, ours
+
+    def _call(self, process: BaseProcess, connection: Connection, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
+        try:
+            connection.send((fn, args))
+            if not wait([connection, process.sentinel], self.task_limit):
+                process.kill()
+                process.join()
+                raise TaskTimeoutError(f"task_time_limit of {self.task_limit:g} s reached, its process was killed")
+            done, value = connection.recv()
+        except (EOFError, ConnectionError):
+            process.join()
+            raise WorkerDiedError(f"worker process {ending(process.exitcode)}") from None
+        if not done:
+            raise value
+        return value  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def one_thread_environment() -> Iterator[None]:
+    """While the block runs, processes started from here have one BLAS thread from their first import on."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def check_workers(workers: object) -> int:
+    """The number of processes asked for. Raises ValueError for anything but a whole number ≥ 1, and MissingGuardError
+    in a script whose work would begin anew in every worker, so that it begins in none."""
+    count = whole_number("workers", workers, 1)
+    if count > 1:
+        check_main_guard()
+    return count
+
+
+def usable_cpus() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_calls(
+    function: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[tuple[tuple[Any, ...], Future[T]]]:
+    """Every call with its finished future, as they finish.
+
+    When the iteration is left (Ctrl-C, an error), calls not begun are dropped and those in other processes ended, since
+    nobody would see their results. function: at module level if workers > 1, so that it can run in another process.
+    Raises KeyboardInterrupt where a call was interrupted, wherever it ran; WorkerStartError where workers cannot start,
+    MissingGuardError for want of an `if __name__ == "__main__":` guard.
+    """
+    check_workers(workers)
+    workers = min(workers, len(calls))
+    if workers <= 1:
+        serial = SerialExecutor()
+        for call in calls:
+            yield call, serial.submit(function, *call)
+        return
+    executor = ProcessExecutor(workers)
+    try:
+        futures = {executor.submit(function, *call): call for call in calls}
+        for future in as_completed(futures):
+            if isinstance(error := future.exception(), KeyboardInterrupt | WorkerStartError):
+                raise error
+            yield futures.pop(future), future
+    except BaseException:
+        executor.kill()
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

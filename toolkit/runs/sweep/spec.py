@@ -1,0 +1,232 @@
+"""What a sweep computes, as a TOML file: networks × samples × ε × layer-bound chains × rungs.
+
+    name = "demo"
+    samples = 5                                  # drawn with `seed` from the test split, or a list of indices
+    eps = [0.01, 0.02]
+    domain = [0, 1]                              # optional: cut every ball by this box
+    layer_bounds = [["interval", "dual"]]
+    rungs = ["dual", "lp", "exact"]
+
+    [[networks]]
+    source = "zoo:digits-standard"               # or a file; relative paths are looked up beside the spec
+    dataset = "digits"
+
+Names and numbers are checked here, before any work starts; what needs the networks and images (indices, sizes) is
+checked by plan.py, also before any work starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from toolkit.data.arguments import file_path
+from toolkit.data.names import path_name
+from toolkit.data.toml_file import StrictModel, placed, read_toml, unknown_key
+from toolkit.networks.published import PREFIX
+from toolkit.problems.problem import Settings, Side
+from toolkit.rungs import get_rung
+from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
+from toolkit.solvers.registry import check_solver_name
+
+Names = tuple[str, ...]
+
+
+def _checked_eps(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values:
+        raise ValueError("eps must list at least one radius, got none")
+    for value in values:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"eps must be finite and ≥ 0, got {value}")
+    return _without_repeats("eps", values)
+
+
+def _without_repeats(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [value for k, value in enumerate(values) if value in values[:k]]
+    if repeated:
+        raise ValueError(f"{key} must not repeat an entry, got {repeated[0]!r} twice")
+    return values
+
+
+class NetworkSpec(StrictModel):
+    """One network with the data set whose test images it is asked about.
+
+    source: "zoo:NAME", "published:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name:
+    shown in tables instead of the network's own.
+    """
+
+    source: NetworkSource
+    dataset: DatasetName
+    eps: tuple[float, ...] | None = None
+    architecture: str | None = None
+    name: str | None = None
+
+    @field_validator("eps")
+    @classmethod
+    def _eps_valid(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if values is None else _checked_eps(values)
+
+
+class SweepSpec(StrictModel):
+    """A sweep: every rung on every (network, sample, ε, layer-bound chain), for all targets t ≠ label.
+
+    name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
+    samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
+    one's), or their indices. eps: ≥ 0, in input units. domain: (low, high) cuts every ball, None cuts none.
+    solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
+    task_time_limit: seconds for all rungs of one (network, sample, ε); what is not reached is recorded as time_limit.
+    cache_bounds: keep l,u on disk, so that a rung added later does not recompute them. Raises
+    pydantic.ValidationError (a ValueError).
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    networks: Annotated[tuple[NetworkSpec, ...], Field(min_length=1)]
+    samples: Count | Annotated[tuple[Index, ...], Field(min_length=1)]
+    eps: tuple[float, ...]
+    rungs: Annotated[Names, Field(min_length=1)]
+    layer_bounds: Annotated[tuple[Names, ...], Field(min_length=1)] = (("interval", "dual"),)
+    domain: Domain | None = None
+    seed: Index = 0
+    solver: str = "auto"
+    time_limit: Seconds | None = None
+    task_time_limit: Seconds | None = None
+    threads: Count = 1
+    mip_gap: Annotated[float, Field(ge=0, lt=1)] = Settings.mip_gap
+    mip_gap_abs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Settings.mip_gap_abs
+    rigorous: bool = True
+    attack_steps: Count = Settings.attack_steps
+    attack_restarts: Count = Settings.attack_restarts
+    cache_bounds: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_path(cls, name: str) -> str:
+        return path_name(name, "name")
+
+    @field_validator("eps")
+    @classmethod
+    def _eps_valid(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return _checked_eps(values)
+
+    @field_validator("samples")
+    @classmethod
+    def _samples_differ(cls, samples: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        return samples if isinstance(samples, int) else _without_repeats("samples", samples)
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs_known(cls, names: Names) -> Names:
+        for name in names:
+            get_rung(name)
+        return _without_repeats("rungs", names)
+
+    @field_validator("layer_bounds")
+    @classmethod
+    def _chains_known(cls, chains: tuple[Names, ...]) -> tuple[Names, ...]:
+        for chain in chains:
+            if not chain:
+                raise ValueError("every layer_bounds chain must name at least one rung, got an empty one")
+            for name in chain:
+                if get_rung(name).side is Side.UPPER:
+                    raise ValueError(f"rung {name!r} gives upper bounds only and cannot bound layers")
+        return _without_repeats("layer_bounds", chains)
+
+    @field_validator("solver")
+    @classmethod
+    def _solver_known(cls, name: str) -> str:
+        return check_solver_name(name)
+
+    @model_validator(mode="after")
+    def _networks_differ(self) -> SweepSpec:
+        _without_repeats("networks", tuple((n.source, n.dataset, n.architecture) for n in self.networks))
+        return self
+
+    def settings(self) -> Settings:
+        """The Settings every rung of the sweep runs under."""
+        return Settings(
+            solver=self.solver,
+            time_limit=self.time_limit,
+            threads=self.threads,
+            mip_gap=self.mip_gap,
+            mip_gap_abs=self.mip_gap_abs,
+            rigorous=self.rigorous,
+            seed=self.seed,
+            attack_steps=self.attack_steps,
+            attack_restarts=self.attack_restarts,
+        )
+
+
+def load_spec(path: str | Path) -> SweepSpec:
+    """The spec in a TOML file; relative network files are looked up beside it.
+
+    Raises FileNotFoundError, or ValueError in one line that names the file and the key with what is allowed, or the
+    line that is not TOML.
+    """
+    file = file_path("path", path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no spec file at {file}")
+    try:
+        content, text = read_toml(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid TOML: {error}") from None
+    try:
+        return _found_beside(SweepSpec.model_validate(content), file.resolve().parent)
+    except ValidationError as error:
+        raise ValueError(f"{placed(file, text, _first(error)['loc'])}: {_one_line(error)}") from None
+
+
+def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepSpec:
+    """The spec in a mapping, with one-line errors. folder: where relative network files are looked up."""
+    try:
+        spec = SweepSpec.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_one_line(error)) from None
+    return spec if folder is None else _found_beside(spec, folder)
+
+
+def _found_beside(spec: SweepSpec, folder: Path) -> SweepSpec:
+    found = tuple(n.model_copy(update={"source": _resolved(n.source, folder)}) for n in spec.networks)
+    return spec.model_copy(update={"networks": found})
+
+
+def _resolved(source: str, folder: Path) -> str:
+    return source if source.startswith(("zoo:", PREFIX)) else str(folder / Path(source).expanduser())
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The problem to tell: an unknown key, which says more than the missing one it may stand for, else the first key's;
+    of a union's complaints the one that got furthest."""
+    found = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
+    same_key = [entry for entry in found if entry["loc"][:1] == found[0]["loc"][:1]]
+    return max(same_key, key=lambda entry: len(entry["loc"]))
+
+
+def _one_line(error: ValidationError) -> str:
+    first = _first(error)
+    place = _place(first["loc"])
+    if first["type"] == "extra_forbidden":
+        model = NetworkSpec if first["loc"][0] == "networks" else SweepSpec
+        name = str(first["loc"][-1])
+        return unknown_key(repr(place or name[:100]), name, model.model_fields)
+    if first["type"] == "missing":
+        return f"key {place!r} is missing"
+    if first["type"] == "value_error":
+        return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
+    got = repr(first["input"])
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {got if len(got) <= 200 else f'{got[:199]}…'}"
+
+
+def _place(loc: Sequence[str | int]) -> str:
+    """networks, 0, source → networks[0].source; pydantic's names of union members are left out."""
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and part not in ("int", "tuple"):
+            text += f".{part}" if text else part
+    return text

@@ -1,0 +1,7 @@
+"""Paper tables and the project's own experiments, by name: `relugap reproduce NAME`."""
+
+from toolkit.runs.tables.catalogue import Catalogue, Experiment, read_catalogue
+from toolkit.runs.tables.entries import ErrorsEntry, RadiiEntry, load_entry
+from toolkit.runs.tables.run import reproduce
+
+__all__ = ["Catalogue", "ErrorsEntry", "Experiment", "RadiiEntry", "load_entry", "read_catalogue", "reproduce"]

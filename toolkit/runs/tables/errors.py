@@ -1,0 +1,157 @@
+"""Robust errors of published networks: each stage asks the images that no earlier one decided.
+
+An image certified by one bound is certified by every tighter one and cannot be attacked, and an attacked image cannot
+be certified; so a stage's column over all its images follows from the images it was asked. Column of a stage that
+certifies: the share of images, misclassified ones included, that no stage up to it certified; of an attack: the share
+that some stage up to it showed to be misclassified somewhere in the ball, by a replayed point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toolkit.data.arguments import check_labels
+from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.networks.network import Network
+from toolkit.problems.problem import Verdict
+from toolkit.runs.batch import certify_samples
+from toolkit.runs.tables.cells import Advance, Cell, CellError
+from toolkit.runs.tables.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
+
+CELL_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
+
+
+@dataclass(frozen=True)
+class ErrorCell:
+    """One number of the table, in % of `images`: error, and below it attacked where the two may differ.
+
+    asked: images that reached the stage; yes, no, maybe: their verdicts; settled: how many each rung settled; seconds:
+    of all of them, slowest: of one.
+    published: as in the entry. digest: of the network.
+    """
+
+    row: str
+    column: str
+    images: int
+    error: float
+    attacked: float
+    asked: int
+    yes: int
+    no: int
+    maybe: int
+    settled: str
+    seconds: float
+    slowest: float
+    published: float | tuple[float, float] | None
+    digest: str
+
+
+def run_errors(
+    entry: ErrorsEntry, out: Path, count: int | None, workers: int, advance: Advance
+) -> tuple[list[ErrorCell], pd.DataFrame]:
+    """The table's cells, and one line per (row, stage, image) asked, with the seconds of l,u and of each rung.
+
+    count: at most so many images, None = all. Raises FileNotFoundError for weights or data that are neither here nor
+    reachable, ValueError for what does not fit, CellError where an image fails.
+    """
+    cells: list[ErrorCell] = []
+    asked: list[pd.DataFrame] = []
+    for row in entry.rows:
+        network, data = Network.load(row.network, row.architecture), load_dataset(row.dataset)
+        check_labels(data.labels[:count], network.output_size, row.dataset)
+        verdicts = _clean_verdicts(network, data, count)
+        cells.append(_clean_cell(row, network, verdicts))
+        for stage in entry.stages_of(row):
+            images = min(stage.samples or len(verdicts), len(verdicts))
+            waiting = [i for i in range(images) if verdicts[i] == Verdict.MAYBE]
+            found = _ask(row, stage, network, data, waiting, out, workers, advance)
+            for sample, verdict in found["verdict"].items():
+                verdicts[int(str(sample))] = str(verdict)
+            cells.append(_cell(row, stage, network, verdicts[:images], found))
+            asked.append(found.reset_index().assign(row=row.name, column=stage.name))
+    lines = pd.concat(asked, ignore_index=True)
+    first = ["row", "column", "sample", *CELL_COLUMNS]
+    return cells, lines[[*first, *(name for name in lines.columns if name not in first)]]
+
+
+def _clean_verdicts(network: Network, data: Dataset, count: int | None) -> list[str]:
+    """NO for a misclassified image, MAYBE for every other."""
+    images = min(count or len(data), len(data))
+    right = network.predict(data.features[:images]) == data.labels[:images]
+    return [str(Verdict.MAYBE if fits else Verdict.NO) for fits in right.tolist()]
+
+
+def _ask(
+    row: ErrorsRow,
+    stage: Stage,
+    network: Network,
+    data: Dataset,
+    samples: list[int],
+    out: Path,
+    workers: int,
+    advance: Advance,
+) -> pd.DataFrame:
+    """The stored answers to these samples, computing those that are missing. Indexed by sample."""
+    plan = stage.plan(row.eps, row.domain)
+    question = {"network": network.digest, "dataset": row.dataset, "plan": asdict(plan), "rungs": stage.versions}
+    times = [f"seconds_{name}" for name in ("bounds", *stage.ladder)]
+    cell = Cell(out, row.name, stage.name, question, [*CELL_COLUMNS[:-2], *times, *CELL_COLUMNS[-2:]])
+    known = cell.read()
+    missing = [sample for sample in samples if sample not in known.index]
+    title = f"{row.name} · {stage.name}"
+    done = len(samples) - len(missing)
+    failed: list[str] = []
+    advance(title, done, len(samples))
+
+    def keep(answer: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        if "seconds" in answer:
+            cell.append(answer)
+        else:
+            failed.append(f"image {answer['sample']}: {answer['message']}")
+        advance(title, done, len(samples))
+
+    certify_samples(network, data, missing, plan, workers if len(missing) > 1 else 1, keep)
+    if failed:
+        raise CellError(f"{title}: {len(failed)} of {len(missing)} images failed, first {failed[0]}")
+    return cell.read().loc[samples]
+
+
+def _clean_cell(row: ErrorsRow, network: Network, verdicts: list[str]) -> ErrorCell:
+    wrong = _percent(verdicts, Verdict.NO)
+    published = row.published.get(CLEAN)
+    return ErrorCell(
+        row.name, CLEAN, len(verdicts), wrong, wrong, len(verdicts), 0, 0, 0, "", 0.0, 0.0, published, network.digest
+    )
+
+
+def _cell(row: ErrorsRow, stage: Stage, network: Network, verdicts: list[str], found: pd.DataFrame) -> ErrorCell:
+    attacked = _percent(verdicts, Verdict.NO)
+    settled = found["rung"].dropna().value_counts()
+    counts = {verdict: int((found["verdict"] == str(verdict)).sum()) for verdict in Verdict}
+    return ErrorCell(
+        row=row.name,
+        column=stage.name,
+        images=len(verdicts),
+        error=_percent(verdicts, Verdict.NO, Verdict.MAYBE) if stage.certifies else attacked,
+        attacked=attacked,
+        asked=len(found),
+        yes=counts[Verdict.YES],
+        no=counts[Verdict.NO],
+        maybe=counts[Verdict.MAYBE],
+        settled=", ".join(f"{name} {settled[name]}" for name in stage.ladder if name in settled),
+        seconds=float(found["seconds"].sum()),
+        slowest=float(found["seconds"].max()) if len(found) else 0.0,
+        published=row.published.get(stage.name),
+        digest=network.digest,
+    )
+
+
+def _percent(found: list[str], *verdicts: Verdict) -> float:
+    """Share of the images with one of the verdicts: from counts, so that equal counts are equal numbers."""
+    return 100.0 * sum(found.count(str(verdict)) for verdict in verdicts) / len(found)

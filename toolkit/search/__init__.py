@@ -1,0 +1,1 @@
+"""What searches: LP bounds, branch and bound, ascent and descent."""

@@ -1,0 +1,1 @@
+"""Linear programs and the solvers that take them, one file each."""

@@ -1,0 +1,129 @@
+"""What training leaves to look at: a progress bar, the history as CSV and figure, a table of trained networks."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.data.atomic import write_atomically, write_figure, write_text
+from toolkit.data.names import markdown_text, plot_text
+from toolkit.networks.network import Network
+
+if TYPE_CHECKING:
+    from toolkit.training.loop import Epoch
+    from toolkit.training.spec import NetworkSpec
+
+
+ERRORS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "dual": "dual", "interval": "interval"}
+
+
+@contextlib.contextmanager
+def epoch_display(spec: NetworkSpec, shown: bool) -> Iterator[Callable[[Epoch], None] | None]:
+    """A rich progress bar over the epochs of one network, with its errors; yields what to call after each epoch."""
+    if not shown:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=8),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[errors]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bars:
+        task = bars.add_task(spec.name, total=spec.epochs, errors="")
+
+        def show(epoch: Epoch) -> None:
+            errors = f"error: clean {epoch.clean_error:.1%}"
+            if spec.eps > 0:
+                errors += f" PGD {epoch.attacked_error:.0%} bound {epoch.certified_error:.0%}"
+            bars.update(task, completed=epoch.epoch, errors=errors)
+
+        yield show
+
+
+def write_history(history: Sequence[Epoch], stem: Path) -> None:
+    """STEM.csv, a line per epoch, and STEM.png, errors and loss against epochs."""
+    rows = [asdict(epoch) for epoch in history]
+    with write_atomically(stem.with_name(f"{stem.name}.csv"), "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    _draw_curves(history, stem.with_name(f"{stem.name}.png"))
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _draw_curves(history: Sequence[Epoch], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    errors = figure.add_subplot()
+    numbers = [epoch.epoch for epoch in history]
+    errors.plot(numbers, [100 * epoch.clean_error for epoch in history], label="clean")
+    if not math.isnan(history[-1].certified_error):
+        errors.plot(numbers, [100 * epoch.attacked_error for epoch in history], label="attacked (PGD)")
+        errors.plot(numbers, [100 * epoch.certified_error for epoch in history], label="not certified")
+    errors.set(xlabel="epoch", ylabel="test error (%)", title=plot_text(path.stem), ylim=(0, 100))
+    loss = errors.twinx()
+    loss.plot(numbers, [epoch.loss for epoch in history], color="0.6", linestyle="--", label="training loss")
+    loss.set_ylabel("training loss")
+    lines = [*errors.get_lines(), *loss.get_lines()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
+    write_figure(path, figure, dpi=150)
+
+
+def write_table(folder: Path, source: str) -> Path:
+    """folder/README.md: one row per network there that records how it was trained; a damaged file is named."""
+    rows = []
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            network = Network.load(path)
+            rows += [_table_row(network)] if "spec" in network.metadata else []
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            warnings.warn(f"{path} is left out of {folder / 'README.md'}: {error}", stacklevel=2)
+    header = ["network", "layers", "data", "loss", "ε", "epochs", *ERRORS.values(), "seconds", "torch"]
+    shown = markdown_text(source)
+    lines = [header, ["---"] * len(header), *rows]
+    text = "\n".join(
+        [
+            "# Trained networks",
+            "",
+            f"Written by `relugap train`, last for {shown}; do not edit. Each file holds its weights (float32,",
+            "exact in float64) and, as metadata, the full spec, seed, versions and errors:",
+            "`Network.load(…).metadata`. Errors are those of the float64 network, in per cent: clean of the whole test",
+            "split, the others at radius ε (in units of the pixel range [0, 1]) of its first images, as many as the",
+            "spec's `evaluate` says: wrong at an attack's point, or not certified by a rung.",
+            "",
+            *("| " + " | ".join(map(markdown_text, line)) + " |" for line in lines),
+            "",
+        ]
+    )
+    return write_text(folder / "README.md", text)
+
+
+def _table_row(network: Network) -> list[str]:
+    record = network.metadata
+    spec, errors = record["spec"], record["errors"]
+    sizes = "-".join(str(size) for size in (network.input_size, *network.relu_sizes, network.output_size))
+    return [
+        network.name,
+        sizes,
+        spec["dataset"],
+        spec["loss"],
+        f"{spec['eps']:g}",
+        str(spec["epochs"]),
+        *(f"{100 * errors[key]:.1f}" if key in errors else "" for key in ERRORS),
+        f"{record['seconds']:.0f}",
+        record["versions"]["torch"],
+    ]

@@ -1,0 +1,1 @@
+"""Answers: layer bounds, margins, the ladder, the verdict, radii, explanations, proofs."""

@@ -1,0 +1,137 @@
+"""Bounds l,u on every ReLU input: the rungs again, on the network cut at each layer.
+
+For layer k the objective rows are ±e_i on x̂⁽ᵏ⁾ of the network cut there. The first layer is exact by interval
+arithmetic. Later layers run the rungs of the chain in order, each only on neurons still unstable (l < 0 < u), and keep
+the intersection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.data.arguments import instance, names, optional_number, shown
+from toolkit.networks.layers import IndexArray, read_only
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Problem, ReluBounds, Rung, Settings, Side, region_digest
+from toolkit.rungs import get_rung
+
+CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
+CHUNK = 8  # neurons between two looks at the clock
+Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
+
+
+def layer_bounds(
+    network: Network,
+    ball: LinfBall,
+    rungs: Sequence[str] = ("interval", "dual"),
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    deadline: float | None = None,
+) -> ReluBounds:
+    """l and u of every ReLU input over the ball by a chain of rungs.
+
+    Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds; certified (in real arithmetic) if
+    every rung of the chain certifies; marked with the region they hold on. deadline: time.perf_counter() after
+    which rungs that solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises ValueError for
+    an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u: then a rung has
+    said something false.
+    """
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    chain = [get_rung(name) for name in names("rungs", rungs)]
+    if not chain:
+        raise ValueError("rungs must name at least one rung, got none")
+    for rung in chain:
+        if rung.side is Side.UPPER:
+            raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress must be a function, got {shown(progress)}")
+    deadline = optional_number("deadline", deadline)
+    certified = all(rung.certifies_under(settings) for rung in chain)
+    used = tuple(rung.name for rung in chain)
+    lower: list[FloatArray] = []
+    upper: list[FloatArray] = []
+    region = region_digest(network, ball)  # hashes the weights once for all cuts
+    for k in range(len(network.relu_sizes)):
+        cut = network.cut(k)
+        known = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
+        first = [get_rung("interval")]
+        low, high = _bound_layer(cut, ball, known, chain if k else first, settings, progress, deadline)
+        lower.append(read_only(low))
+        upper.append(read_only(high))
+    return ReluBounds.sealed(lower, upper, used, certified, region)
+
+
+@dataclass
+class _Box:
+    """l and u of one layer while rungs tighten them."""
+
+    low: FloatArray
+    high: FloatArray
+
+    @property
+    def bounded(self) -> bool:
+        """Whether an earlier rung has given every neuron at least one finite side."""
+        return bool(np.all(np.isfinite(self.low) | np.isfinite(self.high)))
+
+    def unstable(self) -> IndexArray:
+        return np.flatnonzero((self.low < 0) & (self.high > 0))
+
+
+def _bound_layer(
+    cut: Network,
+    ball: LinfBall,
+    known: ReluBounds,
+    chain: Sequence[Rung],
+    settings: Settings,
+    progress: Progress | None,
+    deadline: float | None,
+) -> tuple[FloatArray, FloatArray]:
+    size = cut.output_size
+    problem = Problem(cut, ball, np.zeros((0, size)), known, settings)
+    box = _Box(np.full(size, -np.inf), np.full(size, np.inf))
+    for rung in chain:
+        tried = box.unstable()
+        if not tried.size:
+            break
+        slow = deadline is not None and rung.run is not None
+        for some in np.split(tried, range(CHUNK, tried.size, CHUNK)) if slow else [tried]:
+            if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
+                break
+            low, high = rung.neuron_ranges(problem, some)
+            box.low[some] = np.maximum(box.low[some], low)
+            box.high[some] = np.minimum(box.high[some], high)
+        _check_order(box, rung, problem, chain)
+        if progress is not None:
+            progress(len(known), rung.name, int(tried.size), int(tried.size - box.unstable().size))
+    return box.low, box.high
+
+
+def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung]) -> None:
+    """Where l > u one of two claims is false. Raise ValueError; but where rungs only claim to hold within a solver's
+    tolerance, and l and u crossed by no more, take the interval that holds both ends."""
+    crossed = np.flatnonzero(box.low > box.high)
+    if not crossed.size:
+        return
+    certified = all(one.certifies_under(problem.settings) for one in chain)
+    allowed = 0.0 if certified else CROSSING_TOLERANCE * output_scales(problem)[crossed]
+    wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
+    if wrong.size:
+        i = int(crossed[wrong[0]])
+        word = "certified bounds" if certified else "bounds"
+        raise ValueError(f"rung {rung.name!r} gives {word} l = {box.low[i]} > u = {box.high[i]} of neuron {i}")
+    box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
+
+
+def output_scales(problem: Problem) -> FloatArray:
+    """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
+    ball, last = problem.ball, problem.network.layers[-1]
+    size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
+    if problem.relu_bounds.upper:
+        size = np.maximum(problem.relu_bounds.upper[-1], 0.0)
+    return np.asarray(abs(last.to_sparse()) @ size + np.abs(last.bias_vector), dtype=np.float64)

@@ -1,0 +1,200 @@
+"""A proof that a ball is free of adversarial examples, as a file that `check.py` verifies without any solver.
+
+Claim of the file: for every target t listed, F_{c*}(x) − F_t(x) ≥ claim_t for all x in the ball, F being the network
+with that digest in real arithmetic. It holds the ball, l,u of every ReLU layer with the multipliers of those that an LP
+tightened (all others follow from the dual rung's own multipliers), the cuts as (neuron, subset), and per target the
+leaves of a search tree: splits, multipliers, and weights of cuts. Nothing in it needs to be believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.certificates.check import no_class_wins
+from toolkit.certificates.leaves import CutStore, Evidence, Leaves
+from toolkit.certificates.rounding import region_of
+from toolkit.data.arguments import class_label, class_targets, file_path, instance
+from toolkit.data.atomic import write_atomically
+from toolkit.networks.network import Network
+from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.problem import Problem, ReluBounds, Settings, margin_rows, region_digest, selection_rows
+from toolkit.rungs.bab import TreeSearch
+from toolkit.rungs.dual import RUNG as DUAL
+from toolkit.rungs.ideal import CuttingPlanes
+from toolkit.rungs.lp import RUNG as LP
+from toolkit.search.branching import PseudoCosts
+from toolkit.verify.layer_bounds import output_scales
+
+FORMAT = 1
+SLACK = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proven: claims per target, certified lower bounds of the margins of class `label` against them.
+
+    leaves: size of the trees. classes: number of the network's outputs.
+    """
+
+    targets: tuple[int, ...]
+    claims: tuple[float, ...]
+    leaves: int
+    label: int
+    classes: int
+
+    @property
+    def positive(self) -> bool:
+        """Whether the ball is free of adversarial examples: every class but the label was shown to lose."""
+        return no_class_wins(self.label, self.classes, dict(zip(self.targets, self.claims, strict=True)))
+
+
+def ball_digest(ball: LinfBall) -> str:
+    """SHA-256 over centre, ε and domain."""
+    return ball.digest
+
+
+def write_proof(
+    path: str | Path,
+    network: Network,
+    ball: LinfBall,
+    label: int,
+    targets: Sequence[int] | None = None,
+    settings: Settings | None = None,
+    tighten: bool = True,
+) -> Proof:
+    """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
+
+    tighten: also bound unstable neurons by LPs. settings.time_limit: seconds per target; settings.stop_at: what to
+    prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range or twice, or
+    no target at all.
+    """
+    if file_path("path", path).suffix != ".npz":
+        raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
+    instance("network", network, Network), instance("ball", ball, LinfBall)
+    label = class_label("label", label, network.output_size)
+    targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    given = replace(settings, solver="highs")
+    settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
+    rows, chosen = margin_rows(network.output_size, label, targets)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"targets must name at least one class other than {label}, each once, got {list(chosen)}")
+    bounds, content = provable_bounds(network, ball, settings, tighten)
+    problem = Problem(network, ball, rows, bounds, settings, chosen)
+    store, trees = _search(problem)
+    for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
+        content |= {f"lower{k}": low, f"upper{k}": high}
+    claims = []
+    sizes = np.abs(rows) @ output_scales(problem)
+    for t, tree, size in zip(chosen, trees, sizes.tolist(), strict=True):
+        claims.append(tree.certified - float(_loosened(tree.certified, size)))
+        content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
+    columns = np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets])
+    header = {
+        "format": FORMAT,
+        "network": network.digest,
+        "ball": ball_digest(ball),
+        "eps": ball.eps,
+        "domain": ball.domain,
+        "label": label,
+        "targets": chosen,
+        "claims": claims,
+    }
+    content |= {
+        "header": np.array(json.dumps(header)),
+        "center": ball.center,
+        "cut.neurons": np.array(store.neurons, dtype=np.int64),
+        "cut.ends": np.cumsum([subset.size for subset in store.subsets], dtype=np.int64),
+        "cut.columns": columns.astype(np.int32),
+    }
+    with write_atomically(path) as file:
+        np.savez_compressed(file, **content)
+    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
+
+
+def _loosened(value: Any, scale: Any) -> Any:
+    """By how much a stored number is loosened: relative to it or 1, or to the terms it sums up if they are small."""
+    with np.errstate(invalid="ignore"):
+        return SLACK * np.fmin(1.0 + np.abs(value), scale)
+
+
+def provable_bounds(
+    network: Network, ball: LinfBall, settings: Settings, tighten: bool
+) -> tuple[ReluBounds, dict[str, Any]]:
+    """l,u by the dual rung, and by LPs where neurons stay unstable, with the LPs' multipliers under tight{k}.*"""
+    lower: list[FloatArray] = []
+    upper: list[FloatArray] = []
+    content: dict[str, Any] = {}
+    chain = ("dual", "lp") if tighten else ("dual",)
+    region = region_digest(network, ball)  # hashes the weights once for all cuts
+    for k, size in enumerate(network.relu_sizes):
+        cut = network.cut(k)
+        known = ReluBounds.sealed(lower, upper, chain, True, region_digest(cut, ball))
+        plain = replace(settings, stop_at=None)
+        problem = Problem(cut, ball, np.zeros((0, size)), known, plain)
+        low, high = DUAL.neuron_ranges(problem, np.arange(size))
+        low, high = low.copy(), high.copy()
+        unstable = np.flatnonzero((low < 0) & (high > 0)) if k and tighten else np.zeros(0, dtype=np.int64)
+        found: list[tuple[int, int, FloatArray]] = []
+        for i in unstable.tolist():
+            for sign in (-1, 1):
+                if high[i] <= 0:
+                    break
+                (bound,) = LP(problem.with_rows(selection_rows(size, [i], -1 if sign < 0 else 1)))
+                side, better = (high, min(high[i], -bound.certified_lower)) if sign < 0 else (
+                    low, max(low[i], bound.certified_lower))  # fmt: skip
+                if bound.multipliers is not None and better != side[i]:
+                    side[i] = better
+                    found.append((i, sign, bound.multipliers))
+        scales = output_scales(problem)
+        lower.append(low - _loosened(low, scales))
+        upper.append(high + _loosened(high, scales))
+        content |= {
+            f"tight{k}.neurons": np.array([i for i, _, _ in found], dtype=np.int64),
+            f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
+            f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(len(found), region_of(problem).count),
+        }
+    return ReluBounds.sealed(lower, upper, chain, True, region), content
+
+
+def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
+    """One tree per target, rows with the dual rung's multipliers alone where these are enough."""
+    store = CutStore()
+    planes: CuttingPlanes | None = None
+    trees = []
+    region = region_of(problem)
+    for row in range(problem.rows.shape[0]):
+        whole = Leaves(region, problem.rows[row], store, keep=True)
+        whole.add(np.full(region.count, -1, dtype=np.int8), None)
+        if region.count and not whole.certified > (problem.settings.stop_at or 0.0):
+            if planes is None:
+                planes = CuttingPlanes(problem)
+                planes.store = store
+                costs = PseudoCosts(planes.layout.count)
+            search = TreeSearch(problem, planes, row, costs, keep_leaves=True)
+            search.run()
+            whole = search.leaves
+        trees.append(whole)
+    return store, trees
+
+
+def _packed(tree: Leaves) -> dict[str, Any]:
+    """The leaves of one tree as arrays; multipliers NaN where the dual rung's own are meant."""
+    count = tree.region.count
+    phases = np.array([own for own, _ in tree.kept], dtype=np.int8).reshape(len(tree.kept), count)
+    nothing = Evidence(np.full(count, np.nan), np.zeros(0, dtype=np.int64), np.zeros(0))
+    evidence = [found or nothing for _, found in tree.kept]
+    return {
+        "phases": phases,
+        "multipliers": np.array([one.multipliers for one in evidence]).reshape(len(evidence), count),
+        "empty": np.array([one.empty for one in evidence], dtype=np.bool_),
+        "weights": np.concatenate([one.weights for one in evidence]),
+        "cuts": np.concatenate([one.cuts for one in evidence]),
+        "ends": np.cumsum([one.cuts.size for one in evidence], dtype=np.int64),
+    }
