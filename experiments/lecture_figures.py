@@ -31,10 +31,11 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_text
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, Settings
 from toolkit.report.plots import EPS_LABEL
 from toolkit.report.styles import GRID_GREY, LOOKS, TEXT_GREY, YES_GREEN, label_of, paper_style

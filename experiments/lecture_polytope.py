@@ -17,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from toolkit.arrays import FloatArray
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, Settings
 from toolkit.report.styles import LOOKS, paper_style
 from toolkit.rungs import get_rung

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from toolkit.problems.input_sets import FloatArray
+from toolkit.arrays import FloatArray
 
 IMAGES = 10_000
 CORES = (1, 100, 1000)

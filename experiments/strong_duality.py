@@ -33,10 +33,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_csv, write_text
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, Settings
 from toolkit.report.styles import LOOKS, TEXT_GREY, paper_style, shared_legend, stacked_grid
 from toolkit.report.write import save_figure

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_csv, write_figure, write_text
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Verdict
 from toolkit.runs.provenance import environment
 from toolkit.verify.ladder import certify

@@ -27,10 +27,11 @@ import numpy as np
 import pandas as pd
 from training_report import write_results
 
+from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_text
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Settings, Verdict
 from toolkit.runs.provenance import environment
 from toolkit.verify.ladder import certify

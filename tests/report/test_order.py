@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import random_conv_network, random_dense_network
 
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.arrays import FloatArray
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side
 from toolkit.rungs import RUNGS
 from toolkit.verify.layer_bounds import layer_bounds

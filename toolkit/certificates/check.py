@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.certificates.proof_file import LIMIT, RATIO, read_arrays, read_header
 from toolkit.certificates.rounding import Region, make_region
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import ReluBounds
 from toolkit.problems.reduced import restrict_to_alive
 

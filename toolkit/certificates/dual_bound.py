@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from toolkit.arrays import BoolArray, FloatArray
 from toolkit.certificates.rounding import OPERATIONS, Ledger, Region, outward, region_of
 from toolkit.networks.float_error import SAFETY, gamma
-from toolkit.problems.input_sets import FloatArray
-from toolkit.problems.problem import BoolArray, Problem
+from toolkit.problems.problem import Problem
 
 CHORD = np.nan  # in place of a multiplier: λ = s·ν with s = u/(u − l)
 

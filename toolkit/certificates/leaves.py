@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
+from toolkit.arrays import FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.certificates.rounding import Region
-from toolkit.networks.layers import IndexArray
-from toolkit.problems.input_sets import FloatArray
 
-PhaseArray = NDArray[np.int8]
 BATCH = 256
 
 

@@ -33,11 +33,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
-from toolkit.networks.layers import AffineMap, IndexArray
+from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
 from toolkit.networks.weight_error import column_norms
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, ReluBounds
 from toolkit.problems.reduced import AliveNetwork, alive_network
 

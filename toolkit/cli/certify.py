@@ -12,11 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from toolkit.arrays import FloatArray
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.solvers.registry import check_solver_name

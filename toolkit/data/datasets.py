@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, real_number, shown, text, whole_numbers
 from toolkit.data.idx_files import IDX_SOURCES, first_existing, idx_content, parse_idx
 from toolkit.data.images import load_image as load_image
-from toolkit.problems.input_sets import FloatArray
 
 LabelArray = NDArray[np.int64]
 SPLITS = ("train", "test")

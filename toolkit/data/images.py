@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.problems.input_sets import FloatArray
+from toolkit.arrays import FloatArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from toolkit.arrays import FloatArray
 
 UNIT = 2.0**-53
 UNIT32 = 2.0**-24

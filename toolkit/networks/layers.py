@@ -21,14 +21,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from array_api_compat import is_torch_array
-from numpy.typing import NDArray
 
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import whole_number, whole_numbers
 from toolkit.networks.float_error import SAFETY, TINY, gamma, norm
 from toolkit.networks.weight_error import SMALLEST, column_norms, merged_error, power_of_two, product_error, sum_error
 
-FloatArray = NDArray[np.float64]
-IndexArray = NDArray[np.int64]
 Shape = tuple[int, int, int]
 _ROUNDED = gamma(4)  # relative error of a quotient, its divisor's root and sum
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense

@@ -26,9 +26,6 @@ from toolkit.data.atomic import write_atomically
 from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 from toolkit.networks.network_file import FORMAT_VERSION, read_network_file
 
-FloatArray = NDArray[np.float64]
-
-
 _LAYERS_HINT = "torch modules are converted by Network.from_torch, files read by Network.load"
 
 

@@ -23,13 +23,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from toolkit.arrays import FloatArray, IntegerArray
 from toolkit.networks.float_error import SAFETY, TINY, gamma
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray
 
 LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers: about 20 seconds
-IntegerArray = NDArray[np.object_]
 Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, FloatArray, gamma, norm
+from toolkit.arrays import FloatArray
+from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, gamma, norm
 
 SMALLEST = 2.0**-960  # products above it have not lost digits to underflow
 LARGEST_INTEGER = 2.0**53

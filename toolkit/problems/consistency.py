@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.networks.network import Network
 from toolkit.networks.replay import evaluation_errors
-from toolkit.problems.input_sets import FloatArray
 
 if TYPE_CHECKING:
     from toolkit.problems.problem import Bound, Problem

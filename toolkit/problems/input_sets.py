@@ -18,11 +18,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import EPS_HINT, number_array, real_number, shown, whole_number
-
-FloatArray = NDArray[np.float64]
 
 
 def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:

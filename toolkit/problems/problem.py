@@ -16,16 +16,16 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.data.arguments import check_settings, class_label, class_targets, instance, names, shown, text
-from toolkit.networks.layers import IndexArray, exact_float64, read_only
+from toolkit.networks.layers import exact_float64, read_only
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replayed
 from toolkit.problems.consistency import clean_values, contradiction
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 
-BoolArray = NDArray[np.bool_]
 T = TypeVar("T")
 
 

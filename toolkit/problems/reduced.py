@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.networks.layers import AffineMap, IndexArray
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray
-from toolkit.problems.problem import BoolArray, Problem, ReluBounds
+from toolkit.problems.problem import Problem, ReluBounds
 
 
 @dataclass(frozen=True)

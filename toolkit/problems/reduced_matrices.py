@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from toolkit.arrays import FloatArray
 from toolkit.networks.layers import AffineMap, Dense
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network, folded_rows
 

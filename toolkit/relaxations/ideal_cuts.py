@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.arrays import FloatArray
+from toolkit.problems.input_sets import LinfBall
 from toolkit.relaxations.template import TemplateLayout
 
 

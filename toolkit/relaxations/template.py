@@ -26,10 +26,11 @@ import pyomo.environ as pyo
 import scipy.sparse as sp
 from pyomo.common.gc_manager import PauseGC
 
+from toolkit.arrays import BoolArray, FloatArray
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
-from toolkit.problems.problem import BoolArray, ReluBounds
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import ReluBounds
 from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
 from toolkit.relaxations.affine_row import AffineRow
 

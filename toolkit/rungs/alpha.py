@@ -30,9 +30,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.networks.layers import IndexArray
-from toolkit.problems.input_sets import FloatArray
-from toolkit.problems.problem import BoolArray, Bound, Problem, Rung, Side, Status
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.rungs.crown import crown_slopes

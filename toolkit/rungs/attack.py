@@ -25,8 +25,7 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike
 
-from toolkit.networks.layers import IndexArray
-from toolkit.problems.input_sets import FloatArray
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 

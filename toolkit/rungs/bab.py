@@ -28,10 +28,10 @@ from functools import partial
 
 import numpy as np
 
-from toolkit.certificates.leaves import Evidence, Leaves, PhaseArray
+from toolkit.arrays import FloatArray, PhaseArray
+from toolkit.certificates.leaves import Evidence, Leaves
 from toolkit.certificates.rounding import region_of
 from toolkit.problems.consistency import clean_values
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.rungs.attack import polish
 from toolkit.rungs.ideal import VIOLATION, CuttingPlanes, shared_planes

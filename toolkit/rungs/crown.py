@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.problems.input_sets import FloatArray
+from toolkit.arrays import FloatArray
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import alive_network
 from toolkit.rungs.dual import certified_values

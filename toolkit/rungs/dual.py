@@ -23,9 +23,10 @@ import numpy as np
 import scipy.sparse as sp
 from array_api_compat import array_namespace
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import Ledger, outward, region_of
 from toolkit.networks.layers import DENSE_ABOVE, AffineMap
-from toolkit.problems.input_sets import FloatArray, box_range_linear
+from toolkit.problems.input_sets import box_range_linear
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows
 

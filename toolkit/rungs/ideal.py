@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
 from toolkit.certificates.rounding import region_of
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.relaxations.template import TemplateLayout

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import Ledger, outward, region_of
-from toolkit.problems.input_sets import FloatArray, box_range_linear
+from toolkit.problems.input_sets import box_range_linear
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import alive_network, folded_rows
 

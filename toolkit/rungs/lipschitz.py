@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import outward
 from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.replay import evaluation_errors
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import alive_network, folded_rows
 from toolkit.problems.reduced_matrices import plain_weight

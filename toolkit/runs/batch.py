@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import check_labels, instance, optional_number, real_number, whole_numbers
 from toolkit.data.datasets import Dataset, LabelArray
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Settings, Side, Verdict
 from toolkit.rungs import get_rungs
 from toolkit.runs.executors import check_workers, run_calls

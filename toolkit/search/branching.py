@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.problems.input_sets import FloatArray
+from toolkit.arrays import FloatArray
 
 LEAST_GAIN = 1e-6
 LEAST_DISTANCE = 1e-7

@@ -18,9 +18,9 @@ import numpy as np
 import pyomo.environ as pyo
 import scipy.sparse as sp
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, certify_multipliers
 from toolkit.problems.consistency import clean_values
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Bound, Problem, Settings, Status
 from toolkit.relaxations.template import TemplateError, TemplateLayout, build_template
 from toolkit.solvers.linear_program import CompiledModel, compile_model

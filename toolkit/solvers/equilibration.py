@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.networks.layers import IndexArray
-from toolkit.problems.input_sets import FloatArray
+from toolkit.arrays import FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from toolkit.solvers.linear_program import CompiledModel

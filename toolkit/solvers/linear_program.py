@@ -13,9 +13,7 @@ import pyomo.environ as pyo
 import scipy.sparse as sp
 from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 
-from toolkit.networks.layers import IndexArray
-from toolkit.problems.input_sets import FloatArray
-from toolkit.problems.problem import BoolArray
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.networks.layers import IndexArray
-from toolkit.problems.input_sets import FloatArray
-from toolkit.problems.problem import BoolArray, Settings, Status
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.problems.problem import Settings, Status
 from toolkit.solvers.equilibration import ColumnScaling, scaled_model
 from toolkit.solvers.linear_program import CompiledModel
 

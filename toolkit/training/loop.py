@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolkit.arrays import FloatArray
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray
 from toolkit.training.bounds import Method
 from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import epoch_display, write_history, write_table

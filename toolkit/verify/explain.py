@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Bound
 
 SLACK_TOLERANCE = 1e-6

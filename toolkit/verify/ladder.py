@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import class_label, instance, mapping, names, optional_number, real_number, shown
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.consistency import CENTRE, clean_values, contradiction, outputs_at
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, check_ball, margin_rows
 from toolkit.rungs import get_rung
 from toolkit.verify.layer_bounds import layer_bounds

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.certificates.check import no_class_wins
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
 from toolkit.certificates.rounding import region_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, ReluBounds, Settings, margin_rows, region_digest, selection_rows
 from toolkit.rungs.bab import TreeSearch
 from toolkit.rungs.dual import RUNG as DUAL

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import whole_numbers
 from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Shape
 from toolkit.networks.network import Network, ReLU
-
-FloatArray = NDArray[np.float64]
 
 
 class OperationChain:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.networks.importers.chain import FloatArray, OperationChain
+from toolkit.arrays import FloatArray
+from toolkit.networks.importers.chain import OperationChain
 
 Arrays = list[NDArray[Any] | None]  # a node's inputs: None for the features and for inputs left out
 Attributes = dict[str, Any]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.networks.importers.chain import FloatArray, OperationChain, as_array
+from toolkit.arrays import FloatArray
+from toolkit.networks.importers.chain import OperationChain, as_array
 from toolkit.networks.network import Network
 
 ALLOWED = (

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.data.arguments import check_outputs
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray, LinfBall
+from toolkit.problems.input_sets import LinfBall
 from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
 

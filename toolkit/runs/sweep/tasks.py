@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.data.names import printable
-from toolkit.problems.input_sets import FloatArray
 from toolkit.problems.problem import Rung, Settings, Side, Verdict
 from toolkit.rungs import get_rung
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from toolkit.arrays import FloatArray
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import FloatArray
 from toolkit.runs.executors import run_calls
 from toolkit.runs.tables.cells import Advance, Cell, CellError
 from toolkit.runs.tables.entries import Method, RadiiEntry, RadiiRow
