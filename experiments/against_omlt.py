@@ -20,7 +20,7 @@ from typing import Any
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.verify.margins import margins
 
 

@@ -24,8 +24,10 @@ import pandas as pd
 from toolkit.data.atomic import write_csv, write_text
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings, Status
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
 from toolkit.runs.provenance import environment
@@ -78,7 +80,7 @@ def solve_case(case: Case, given: Sequence[Problem], solver: str, settings: Sett
     found = []
     for problem in given:
         rung = get_rung("bab" if solver == "bab" else "exact")
-        own = Problem(problem.network, problem.ball, problem.rows, problem.relu_bounds,
+        own = Problem.of(problem.network, problem.input_set, problem.rows, problem.relu_bounds,
                       settings if solver == "bab" else Settings(**{**vars(settings), "solver": solver}),
                       problem.targets)  # fmt: skip
         found += rung(own)

@@ -36,7 +36,8 @@ from toolkit.data.atomic import write_text
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.report.plots import EPS_LABEL
 from toolkit.report.styles import GRID_GREY, LOOKS, TEXT_GREY, YES_GREEN, label_of, paper_style
 from toolkit.report.write import save_figure
@@ -127,7 +128,7 @@ def _neuron_box(chain: Sequence[str]) -> tuple[float, float]:
     layer, neuron = NEURON
     cut, ball = Network.load(f"zoo:{DIGIT.network}").cut(layer), DIGIT.problem().ball
     known = layer_bounds(cut, ball, chain, SETTINGS)
-    problem = Problem(cut, ball, np.zeros((0, cut.output_size)), known, SETTINGS)
+    problem = Problem.of(cut, ball, np.zeros((0, cut.output_size)), known, SETTINGS)
     ranges = [get_rung(name).neuron_ranges(problem, np.array([neuron])) for name in chain]
     return max(float(low[0]) for low, _ in ranges), min(float(high[0]) for _, high in ranges)
 
@@ -146,7 +147,7 @@ def adversarial_polytope() -> Drawn:
 def margins() -> Drawn:
     """Clean margin, attack, m* and lower bounds of one image, one row each on a common axis."""
     problem = DIGIT.problem(TARGET)
-    values = {"clean": float(problem.replay(problem.ball.center)[0, 0])}
+    values = {"clean": float(problem.replay(problem.input_set.center)[0, 0])}
     for name in BOUNDS:
         bound = get_rung(name)(problem)[0]
         values[name] = bound.upper if name in ("pgd", "exact") else bound.lower
@@ -187,7 +188,7 @@ def adversarial_example() -> Drawn:
     bound, target = bounds[worst], problem.targets[worst]
     if bound.witness is None or bound.upper >= 0:
         raise ValueError(f"the LP's minimisers leave image {FOOLED.index} at ε = {FOOLED.eps} classified as it is")
-    clean = float(problem.replay(problem.ball.center)[0, worst])
+    clean = float(problem.replay(problem.input_set.center)[0, worst])
     image, found = FOOLED.image, bound.witness.reshape(FOOLED.image.shape)
     margin = f"F$_{FOOLED.label}$ − F$_{target}$"
     with paper_style():

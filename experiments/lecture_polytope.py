@@ -21,7 +21,8 @@ from toolkit.arrays import FloatArray
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.report.styles import LOOKS, paper_style
 from toolkit.rungs import get_rung
 from toolkit.verify.ladder import Certification, certify
@@ -112,7 +113,7 @@ def measure(eps: float, net: Network | None = None) -> Case:
     label = int(net.predict(ball.center))
     angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
-    problem = Problem(net, ball, directions, layer_bounds(net, ball), SETTINGS)
+    problem = Problem.of(net, ball, directions, layer_bounds(net, ball), SETTINGS)
     row = np.array([[1.0, -1.0]]) * (1 if label == 0 else -1)
     margin = problem.with_rows(row)
     bounds = {name: get_rung(name)(margin)[0] for name in ("dual", "lp", "exact")}

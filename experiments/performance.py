@@ -29,7 +29,8 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import TemplateLayout, _layout, build_template
 from toolkit.rungs import get_rung
 from toolkit.verify.layer_bounds import layer_bounds
@@ -61,7 +62,7 @@ def raw_highs(problem: Problem) -> list[float]:
     """The lp rung's LPs built in numpy and solved by highspy directly: no Pyomo, no checks, no replay."""
     import highspy
 
-    layout = _layout(problem.network, problem.ball, problem.relu_bounds)
+    layout = _layout(problem.network, problem.input_set, problem.relu_bounds)
     model = _raw_model(highspy, layout, problem)
     highs = highspy.Highs()
     for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
@@ -90,8 +91,8 @@ def _raw_model(highspy: Any, layout: TemplateLayout, problem: Problem) -> Any:
     lp.num_row_, lp.num_col_ = matrix.shape
     lp.col_cost_ = np.zeros(lp.num_col_)
     zeros, ones = np.zeros(count), np.ones(count)
-    lp.col_lower_ = np.concatenate([problem.ball.lower, zeros, zeros, zeros])
-    lp.col_upper_ = np.concatenate([problem.ball.upper, layout.upper, -layout.lower, ones])
+    lp.col_lower_ = np.concatenate([problem.input_set.lower, zeros, zeros, zeros])
+    lp.col_upper_ = np.concatenate([problem.input_set.upper, layout.upper, -layout.lower, ones])
     lp.row_lower_ = np.concatenate([shift, np.full(2 * count, -np.inf)])
     lp.row_upper_ = np.concatenate([shift, zeros, -layout.lower])
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise

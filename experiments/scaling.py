@@ -45,7 +45,7 @@ from threadpoolctl import threadpool_limits
 from toolkit.data.atomic import write_csv, write_text
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.report import check_order, save_figure
 from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.runs.provenance import environment, read_provenance

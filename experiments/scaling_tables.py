@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scaling_costs import CORES, IMAGES
 
-from toolkit.problems.problem import Status
+from toolkit.problems.answers import Status
 from toolkit.report import pipe_table
 from toolkit.report.tables import margin_gaps
 

@@ -41,7 +41,8 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import Formulation, TemplateLayout, build_template, set_indicators
 from toolkit.rungs import get_rung
 from toolkit.runs.provenance import environment
@@ -210,7 +211,7 @@ def replayed(problem: Problem, row: int, report: SolveReport) -> float:
     """The margin at the solver's point by the network itself, +inf without a point."""
     if report.x is None:
         return np.inf
-    point = problem.ball.project(report.x[: problem.ball.size])
+    point = problem.input_set.project(report.x[: problem.input_set.size])
     return float(problem.with_rows(problem.rows[[row]]).replay(point)[0, 0])
 
 

@@ -38,7 +38,8 @@ from toolkit.data.atomic import write_csv, write_text
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.report.styles import LOOKS, TEXT_GREY, paper_style, shared_legend, stacked_grid
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung

@@ -25,8 +25,10 @@ import numpy as np
 
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
-from toolkit.problems.problem import Bound, Problem, Rung, Side
+from toolkit.problems.answers import Bound
+from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.store import append_rows, compact, prepare_folder, read_rows
 from toolkit.runs.sweep.compute import failed_rows

@@ -24,8 +24,8 @@ from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_csv, write_figure, write_text
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Verdict
 from toolkit.runs.provenance import environment
 from toolkit.verify.ladder import certify
 from toolkit.verify.margins import margins

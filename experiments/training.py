@@ -31,8 +31,9 @@ from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_text
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings, Verdict
+from toolkit.problems.settings import Settings
 from toolkit.runs.provenance import environment
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds

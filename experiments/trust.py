@@ -26,7 +26,8 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import TemplateLayout
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung

@@ -19,7 +19,10 @@ import numpy as np
 from hard_networks import Case
 from oracle import inside, neuron_ranges, value_at
 
-from toolkit.problems.problem import Bound, Problem, ReluBounds, Settings, Status, Verdict
+from toolkit.problems.answers import Bound, Status, Verdict
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
 from toolkit.verify.ladder import LADDER, Certification, certify
 from toolkit.verify.layer_bounds import layer_bounds

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import linprog
 
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds
 
 
 def naive_lp(network: Network, ball: LinfBall, bounds: ReluBounds, row: np.ndarray) -> float:

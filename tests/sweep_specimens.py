@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 from conftest import random_dense_network
 
-from toolkit.problems.problem import Bound, Problem, Rung, Side
+from toolkit.problems.answers import Bound
+from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import SweepSpec, parse_spec
 
@@ -87,7 +89,7 @@ def _exit(_: Problem) -> list[Bound]:
 
 
 def _exit_once(problem: Problem) -> list[Bound]:
-    mark = Path(RUNGS["exit_once"].source) / f"{problem.ball.eps}-{problem.network.name}"
+    mark = Path(RUNGS["exit_once"].source) / f"{problem.input_set.eps}-{problem.network.name}"
     if not mark.exists():
         mark.write_text("died here once")
         _exit(problem)

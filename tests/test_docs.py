@@ -30,10 +30,11 @@ import typer.main
 
 from toolkit.cli import main
 from toolkit.cli.app import app
-from toolkit.problems.problem import Side, Status
+from toolkit.problems.answers import Status
 from toolkit.report.tables import gap_table
 from toolkit.report.write import FIGURES, GAP_FIGURES
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Side
 from toolkit.runs.store import ROW_COLUMNS
 from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
 from toolkit.runs.tables.errors import ErrorCell

@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from toolkit.data.datasets import Dataset, dataset_names, load_dataset
     from toolkit.networks.layers import Conv2d, Dense
     from toolkit.networks.network import Flatten, Network
+    from toolkit.problems.answers import Bound, Status, Verdict
+    from toolkit.problems.bounds import ReluBounds
     from toolkit.problems.input_sets import LinfBall
-    from toolkit.problems.problem import Bound, ReluBounds, Settings, Status, Verdict
+    from toolkit.problems.settings import Settings
     from toolkit.report import check_order, gap_table, margin_table, write_report
     from toolkit.runs.store import read_rows
     from toolkit.runs.sweep.run import run_sweep
     from toolkit.runs.sweep.spec import SweepSpec, load_spec
-    from toolkit.verify.ladder import Certification, certify
+    from toolkit.verify.certification import Certification
+    from toolkit.verify.ladder import certify
     from toolkit.verify.layer_bounds import layer_bounds
     from toolkit.verify.margins import margins
     from toolkit.verify.radius import certified_radius
 
 PUBLIC = {
     "LinfBall": "toolkit.problems.input_sets",
-    "Certification": "toolkit.verify.ladder",
+    "Certification": "toolkit.verify.certification",
     "certify": "toolkit.verify.ladder",
     "certified_radius": "toolkit.verify.radius",
     "Dataset": "toolkit.data.datasets",
@@ -37,11 +40,11 @@ PUBLIC = {
     "margins": "toolkit.verify.margins",
     "Flatten": "toolkit.networks.network",
     "Network": "toolkit.networks.network",
-    "Bound": "toolkit.problems.problem",
-    "ReluBounds": "toolkit.problems.problem",
-    "Settings": "toolkit.problems.problem",
-    "Status": "toolkit.problems.problem",
-    "Verdict": "toolkit.problems.problem",
+    "Bound": "toolkit.problems.answers",
+    "ReluBounds": "toolkit.problems.bounds",
+    "Settings": "toolkit.problems.settings",
+    "Status": "toolkit.problems.answers",
+    "Verdict": "toolkit.problems.answers",
     "check_order": "toolkit.report",
     "gap_table": "toolkit.report",
     "margin_table": "toolkit.report",

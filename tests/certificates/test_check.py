@@ -16,7 +16,7 @@ from toolkit.cli import main
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.verify.margins import margin_problem
 from toolkit.verify.prove import Proof, ball_digest, write_proof

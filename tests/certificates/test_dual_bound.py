@@ -15,8 +15,10 @@ from toolkit.certificates.dual_bound import certified_bounds, certify_multiplier
 from toolkit.certificates.rounding import float32_error, gamma, norm, region_of, row_norms
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings, Verdict
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.solvers.registry import SOLVERS, HighsSession
 from toolkit.verify.ladder import certify
@@ -50,7 +52,7 @@ def problem_of(case: Case) -> Problem:
 @given(case=cases())
 def test_certified_bounds_lie_below_exact_values(case: Case) -> None:
     problem = problem_of(case)
-    corners = problem.ball.argmin_linear(np.random.default_rng(case.seed).normal(size=(4, problem.ball.size)))
+    corners = problem.input_set.argmin_linear(np.random.default_rng(case.seed).normal(size=(4, problem.input_set.size)))
     outputs = [exact_forward(problem.network, x) for x in corners]
     least = [min(out[0] - out[t] for out in outputs) for t in (1, 2)]
     for name in CERTIFYING if case.tame else CLOSED_FORMS:
@@ -87,7 +89,7 @@ def test_products_of_weights_are_within_their_error_bound(case: Case) -> None:
     weight, bias, slack = linear_forms(region, neurons)
     alive = [(k, int(i)) for k, own in enumerate(region.unstable) for i in own]
     original = [np.flatnonzero(~problem.relu_bounds.inactive(k)) for k in range(len(problem.relu_bounds))]
-    x = problem.ball.sample(1, case.seed)[0]
+    x = problem.input_set.sample(1, case.seed)[0]
     inputs = [Fraction(float(v)) for v in x]
     exact = [exact_forward(problem.network.cut(k), x) for k in range(len(problem.relu_bounds))]
     hats = [exact[k][int(original[k][i])] for k, i in alive]
@@ -117,7 +119,7 @@ def test_weights_beyond_float64_prove_nothing() -> None:
     ball = LinfBall(np.zeros(2), 1.0)
     with np.errstate(all="ignore"):
         bounds = layer_bounds(network, ball)
-        problem = Problem(network, ball, np.array([[1.0, -1.0]]), bounds)
+        problem = Problem.of(network, ball, np.array([[1.0, -1.0]]), bounds)
         found = certified_bounds(region_of(problem), problem.rows, np.zeros((1, region_of(problem).count)))
     assert found[0] == -np.inf
 

@@ -23,7 +23,8 @@ from toolkit.certificates.rounding import Region, region_of
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
@@ -43,7 +44,7 @@ def truths(problem: Problem, splits: list[np.ndarray]) -> list[Fraction | None]:
     """The true minimum of F_0 − F_1 over the part of the ball where the ReLUs are as split; None for an empty part."""
     least: list[Fraction | None] = [None] * len(splits)
     neurons = unstable_neurons(problem)
-    for vertices, forms, scales in cells(problem.network, problem.ball):
+    for vertices, forms, scales in cells(problem.network, problem.input_set):
         goal = [a - b for a, b in zip(*forms[-1], strict=True)]
         value = min(Fraction(v.on(tuple(goal)), v.at[-1] * scales[-1]) for v in vertices)
         signs = [[v.on(forms[k][i]) for v in vertices] for k, i in neurons]
@@ -82,7 +83,7 @@ def random_cuts(rng: np.random.Generator, problem: Problem, store: CutStore, man
     for _ in range(many):
         own = int(rng.integers(len(neurons)))
         earlier = sum(layer < neurons[own][0] for layer, _ in neurons)
-        variables = problem.ball.size + earlier
+        variables = problem.input_set.size + earlier
         store.neurons.append(own)
         store.subsets.append(np.flatnonzero(rng.random(variables) < 0.6).astype(np.int64))
 
@@ -138,7 +139,7 @@ def test_cuts_hold_at_every_point() -> None:
         random_cuts(rng, problem, store, 8)
         cuts = store.derive(region, np.arange(8))
         neurons = unstable_neurons(problem)
-        for point in [*problem.ball.corners(), *problem.ball.sample(10, seed)]:
+        for point in [*problem.input_set.corners(), *problem.input_set.sample(10, seed)]:
             hats = [forward(problem.network.cut(k), point.tolist()) for k in range(2)]
             values = [Fraction(v) for v in point.tolist()] + [max(hats[k][i], Fraction(0)) for k, i in neurons]
             for r in range(8):
@@ -214,7 +215,7 @@ def test_derived_cuts_do_not_depend_on_how_they_are_asked_for() -> None:
     np.testing.assert_array_equal(some.rows.toarray(), every.rows.toarray()[[3, 1]])
     np.testing.assert_array_equal(some.constant, every.constant[[3, 1]])
     np.testing.assert_array_equal(some.slope, every.slope[[3, 1]])
-    assert layer_bounds(problem.network, problem.ball).certified
+    assert layer_bounds(problem.network, problem.input_set).certified
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from toolkit.certificates.leaves import CutStore, Evidence, Leaves, leaf_bounds
 from toolkit.certificates.rounding import Ledger, Region, float32_error, make_region, outward
 from toolkit.networks.layers import Dense, Sparse
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, ReluBounds
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import restrict_to_alive
 from toolkit.rungs import get_rung
 from toolkit.verify.layer_bounds import layer_bounds
@@ -145,7 +146,7 @@ def test_half_of_the_least_float_is_charged() -> None:
     """The box [0, 5e-324]: middle and half-width are 0 in floats, and ν = −1e150 makes much of the difference."""
     ball = LinfBall([0.0], 5e-324, (0.0, 1.0))
     network = Network([Dense([[-1e150]])])
-    (bound,) = get_rung("interval")(Problem(network, ball, np.eye(1), layer_bounds(network, ball)))
+    (bound,) = get_rung("interval")(Problem.of(network, ball, np.eye(1), layer_bounds(network, ball)))
     assert Fraction(bound.certified_lower) <= -Fraction(1e150) * Fraction(float(ball.upper[0]))
 
 
@@ -325,7 +326,7 @@ def test_closed_forms_are_exact_but_for_rounding_on_active_neurons(
     hats = [Fraction(factor) * Fraction(float(x)) + Fraction(float(first.bias[0])) for x in (*ball.lower, *ball.upper)]
     exact = min(total * hat for hat in hats) + Fraction(shift)
     for name in CLOSED_FORMS:
-        (bound,) = get_rung(name)(Problem(network, ball, np.eye(1), bounds))
+        (bound,) = get_rung(name)(Problem.of(network, ball, np.eye(1), bounds))
         assert Fraction(bound.certified_lower) <= exact, name
 
 
@@ -335,7 +336,7 @@ def test_closed_forms_charge_sums_over_the_input(name: str) -> None:
     count = 3000
     row = np.concatenate([bad_terms(count), np.zeros(4 * count)])[None]
     network, ball = Network([Sparse(sp.csr_array(row), [0.0])]), LinfBall(np.full(row.size, 0.5), 0.5)
-    (bound,) = get_rung(name)(Problem(network, ball, sp.eye_array(1, format="csr"), layer_bounds(network, ball)))
+    (bound,) = get_rung(name)(Problem.of(network, ball, sp.eye_array(1, format="csr"), layer_bounds(network, ball)))
     exact = -Fraction(count, 2) - Fraction(BIG)
     assert Fraction(bound.certified_lower) <= exact
     assert bound.certified_lower >= float(exact) - 1e8
@@ -360,7 +361,7 @@ def test_a_sum_that_overflows_upwards_proves_nothing() -> None:
     network, ball = Network([layer]), LinfBall([1.7e308, 1.7e308, -1.7e308, -1.7e308], 0.0)
     bounds = layer_bounds(network, ball)
     for name in CLOSED_FORMS:
-        (bound,) = get_rung(name)(Problem(network, ball, np.eye(1), bounds))
+        (bound,) = get_rung(name)(Problem.of(network, ball, np.eye(1), bounds))
         assert bound.certified_lower <= 0.0, name
 
 
@@ -371,7 +372,7 @@ def test_l_and_u_whose_distance_overflows(factor: float) -> None:
     ball = LinfBall([0.0], 1e300)
     bounds = layer_bounds(network, ball)
     for name in CLOSED_FORMS:
-        (bound,) = get_rung(name)(Problem(network, ball, np.eye(1), bounds))
+        (bound,) = get_rung(name)(Problem.of(network, ball, np.eye(1), bounds))
         assert -np.inf < bound.certified_lower <= 1e300 - factor * 1e300, name
 
 
@@ -380,7 +381,7 @@ def test_infinite_layer_bounds_prove_nothing(side: tuple[float, float]) -> None:
     network, ball = Network([Dense([[1.0]]), Dense([[-1.0]], [0.5])]), LinfBall([0.0], 1.0)
     bounds = ReluBounds((np.array([side[0]]),), (np.array([side[1]]),))
     for name in CLOSED_FORMS:
-        (bound,) = get_rung(name)(Problem(network, ball, np.eye(1), bounds))
+        (bound,) = get_rung(name)(Problem.of(network, ball, np.eye(1), bounds))
         assert bound.lower == -np.inf, name
 
 

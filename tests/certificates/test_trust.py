@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.solvers import registry as solvers
 

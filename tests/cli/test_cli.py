@@ -14,7 +14,7 @@ from toolkit import Network, load_dataset
 from toolkit.cli import main
 from toolkit.cli.diagnosis import check, solvers_found
 from toolkit.cli.errors import expected_message
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.runs.store import read_rows
 from toolkit.solvers.registry import SOLVERS, HighsSession
 from toolkit.solvers.session import SolveReport

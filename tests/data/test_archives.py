@@ -21,8 +21,8 @@ from toolkit.certificates.check import RejectedProofError, check_proof
 from toolkit.data.archives import ArchiveError, checked_integer, checked_number, open_archive, parse_json
 from toolkit.networks.layers import ChannelAffine, Dense, Sparse
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds
 from toolkit.runs.sweep.bounds_cache import load_bounds, save_bounds
 from toolkit.verify.prove import write_proof
 

@@ -13,7 +13,9 @@ import pytest
 from toolkit import Dense, LinfBall, Network, Settings, certified_radius, certify, layer_bounds, load_dataset, margins
 from toolkit.certificates.check import check_proof
 from toolkit.data.arguments import class_targets, real_number, whole_number
-from toolkit.problems.problem import Problem, ReluBounds, margin_rows
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.problem import Problem
+from toolkit.problems.properties import margin_rows
 from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.runs.executors import run_calls
 from toolkit.runs.store import read_rows
@@ -81,9 +83,9 @@ def test_something_else_where_a_network_is_meant(entry: str, network: object, to
 @pytest.mark.parametrize("entry", [name for name in ENTRIES if name != "certified_radius"])
 @pytest.mark.parametrize("ball", [X, [0.9, 0.1, 0.2], None, (X, 0.1), "x"])
 def test_an_array_where_a_ball_is_meant(entry: str, ball: object) -> None:
-    with pytest.raises(ValueError, match=r"ball must be a LinfBall, got .*LinfBall\(x, eps\)"):
+    with pytest.raises(ValueError, match=r"ball must be an input set such as a LinfBall, got .*LinfBall\(x, eps\)"):
         ENTRIES[entry](NETWORK, ball, 0)
-    with pytest.raises(ValueError, match="ball must be a LinfBall"):
+    with pytest.raises(ValueError, match="ball must be an input set"):
         layer_bounds(NETWORK, ball)  # type: ignore[arg-type]
 
 
@@ -205,8 +207,8 @@ def test_targets_keep_their_order() -> None:
         lambda: certified_radius(NETWORK, X, 0, largest="1"),  # type: ignore[arg-type]
         lambda: certified_radius(NETWORK, X, 0, known=None),  # type: ignore[arg-type]
         lambda: certified_radius(NETWORK, X, 0, known=(0.0,)),  # type: ignore[arg-type]
-        lambda: Problem(NETWORK, BALL, np.eye(3), None),  # type: ignore[arg-type]
-        lambda: Problem(NETWORK, X, np.eye(3), ReluBounds((), ())),  # type: ignore[arg-type]
+        lambda: Problem.of(NETWORK, BALL, np.eye(3), None),  # type: ignore[arg-type]
+        lambda: Problem.of(NETWORK, X, np.eye(3), ReluBounds((), ())),  # type: ignore[arg-type]
         lambda: explain_equality(None),  # type: ignore[arg-type]
         lambda: check_proof("never.npz", Module()),  # type: ignore[arg-type]
         lambda: Network(Module()),  # type: ignore[arg-type]

@@ -17,7 +17,9 @@ from judge import FAULTS, REMARKS, WAYS, Certify, judge, plan
 from oracle import inside, least_margins
 from strategies import cases
 
-from toolkit.problems.problem import Bound, Problem, ReluBounds, Status, Verdict
+from toolkit.problems.answers import Bound, Status, Verdict
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
 from toolkit.verify.ladder import Certification
 

@@ -109,7 +109,7 @@ def test_triangles_shrink_around_what_the_neuron_does(figures: ModuleType, drawn
         assert outer[0] < inner[0] < 0 < inner[1] < outer[1]
     problem = figures.DIGIT.problem()
     layer, neuron = figures.NEURON
-    seen = problem.network.preactivations(problem.ball.corners(500))[layer][:, neuron]
+    seen = problem.network.preactivations(problem.input_set.corners(500))[layer][:, neuron]
     assert boxes[-1][0] <= seen.min() < seen.max() <= boxes[-1][1]
 
 

@@ -12,8 +12,10 @@ import pytest
 
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Status
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds, Settings, Status
+from toolkit.problems.settings import Settings
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from toolkit.networks.layers import Conv2d, Dense, Sparse
 from toolkit.networks.network import Network
 from toolkit.networks.replay import exact_margins, replay_margins, replayed_upper
+from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Rung, Side, Verdict
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.ladder import certify
 from toolkit.verify.margins import margin_problem
 

@@ -18,8 +18,9 @@ from rational import compose, exact_map, fractions
 from toolkit.networks.importers.chain import OperationChain
 from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
 from toolkit.networks.network import Network, ReLU
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Verdict
+from toolkit.problems.problem import Problem
 from toolkit.rungs import get_rung
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
@@ -115,7 +116,7 @@ def test_each_error_is_taken_off_the_bound(rung: str) -> None:
     ball = LinfBall([2.0], 0.0)
     for error, least in ((([0.5], 0.0), -0.75), ((None, 0.5), -0.25), (([0.25], 0.25), -0.5)):
         network = Network([Dense([[0.0]], [0.25]).with_error(*error)])
-        (bound,) = get_rung(rung)(Problem(network, ball, np.eye(1), layer_bounds(network, ball)))
+        (bound,) = get_rung(rung)(Problem.of(network, ball, np.eye(1), layer_bounds(network, ball)))
         assert least - 1e-5 <= bound.certified_lower <= least
 
 

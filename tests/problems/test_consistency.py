@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.networks.replay import evaluation_errors
+from toolkit.problems.answers import Bound, Status
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
+from toolkit.problems.problem import Problem
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.margins import margin_problem
 
 
@@ -27,7 +29,7 @@ def asked() -> Problem:
 
 def answer(problem: Problem, make: Callable[[float], Bound], certifies: bool = True) -> Bound:
     """What a rung hands out that answers `make(clean)` for every row."""
-    clean = problem.replay(problem.ball.center)[0]
+    clean = problem.replay(problem.input_set.center)[0]
     rung = Rung("made_up", Side.EXACT, "", "", lambda _: [make(float(v)) for v in clean], certifies=certifies)
     return rung(problem)[0]
 
@@ -49,7 +51,7 @@ def answer(problem: Problem, make: Callable[[float], Bound], certifies: bool = T
 )
 def test_contradictions_are_failed_with_the_reason(make: Callable[[float], Bound], kept: float) -> None:
     problem = asked()
-    clean = float(problem.replay(problem.ball.center)[0, 0])
+    clean = float(problem.replay(problem.input_set.center)[0, 0])
     found = answer(problem, make)
     assert found.status is Status.FAILED
     assert found.lower == -np.inf

@@ -10,18 +10,13 @@ import pytest
 from conftest import random_dense_network
 
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Status
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import (
-    Bound,
-    Problem,
-    ReluBounds,
-    Rung,
-    Settings,
-    Side,
-    Status,
-    margin_rows,
-    selection_rows,
-)
+from toolkit.problems.problem import Problem
+from toolkit.problems.properties import margin_rows, selection_rows
+from toolkit.problems.settings import Settings
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.layer_bounds import layer_bounds
 
 
@@ -34,7 +29,7 @@ def net(rng: np.random.Generator) -> Network:
 def problem(net: Network) -> Problem:
     ball = LinfBall(np.full(4, 0.5), 0.1)
     rows, targets = margin_rows(3, 1)
-    return Problem(net, ball, rows, layer_bounds(net, ball, rungs=("interval",)), targets=targets)
+    return Problem.of(net, ball, rows, layer_bounds(net, ball, rungs=("interval",)), targets=targets)
 
 
 def test_margin_rows_are_label_minus_target(rng: np.random.Generator) -> None:
@@ -91,7 +86,7 @@ def test_every_neuron_is_in_exactly_one_state() -> None:
 
 
 def test_layer_bounds_hold_at_sampled_points(problem: Problem) -> None:
-    points = np.vstack([problem.ball.sample(200, seed=1), problem.ball.corners()])
+    points = np.vstack([problem.input_set.sample(200, seed=1), problem.input_set.corners()])
     hidden = problem.network.preactivations(points)[:-1]
     for values, low, high in zip(hidden, problem.relu_bounds.lower, problem.relu_bounds.upper, strict=True):
         assert np.all(values >= low - 1e-12)

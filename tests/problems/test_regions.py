@@ -15,11 +15,15 @@ from conftest import random_conv_network, random_dense_network
 
 from toolkit.networks.layers import ChannelAffine, Conv2d, Dense, Sparse
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Verdict
+from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict, region_digest
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.rungs.dual import certified_values
+from toolkit.rungs.rung import Rung, Side
 from toolkit.runs.sweep.bounds_cache import load_bounds, save_bounds
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import _Box, _check_order, layer_bounds
@@ -64,10 +68,10 @@ def test_bounds_serve_cuts_and_networks_that_differ_behind_them(network: Network
     for layers in (0, 1):
         part = replace(bounds, lower=bounds.lower[:layers], upper=bounds.upper[:layers])
         cut = network.cut(layers)
-        (bound,) = get_rung("dual")(Problem(cut, ball, np.eye(1, 12), part))
+        (bound,) = get_rung("dual")(Problem.of(cut, ball, np.eye(1, 12), part))
         assert bound.certified_lower > -np.inf
     with pytest.raises(ValueError, match=r"layer sizes \(12,\)"):
-        Problem(network.cut(1), ball, np.eye(12), bounds)
+        Problem.of(network.cut(1), ball, np.eye(12), bounds)
     affine = Network(network.layers[:1])
     assert layer_bounds(affine, ball).certified
 
@@ -95,10 +99,10 @@ def test_bounds_given_by_hand_certify_nothing(network: Network, center: np.ndarr
 def test_another_ball_or_network_starts_with_an_empty_cache(network: Network, center: np.ndarray) -> None:
     """By hand, so that nothing refuses: what was reduced to the alive part of one region stays there."""
     free = ReluBounds(tuple(np.full(12, -50.0) for _ in range(2)), tuple(np.full(12, 50.0) for _ in range(2)))
-    problem = Problem(network, LinfBall(center, 0.01), np.eye(3), free)
+    problem = Problem.of(network, LinfBall(center, 0.01), np.eye(3), free)
     (before, *_) = get_rung("dual")(problem)
     wide = replace(problem, ball=LinfBall(center, 3.0))
-    (fresh, *_) = get_rung("dual")(Problem(network, LinfBall(center, 3.0), np.eye(3), free))
+    (fresh, *_) = get_rung("dual")(Problem.of(network, LinfBall(center, 3.0), np.eye(3), free))
     (after, *_) = get_rung("dual")(wide)
     assert after.lower == fresh.lower < before.lower
     other = random_dense_network(np.random.default_rng(5), (4, 12, 12, 3))
@@ -229,13 +233,13 @@ def test_rows_of_any_dtype_are_charged_alike(dtype: type, network: Network, cent
     bounds = layer_bounds(network, ball)
     rows = (np.eye(3) * 2.0**40).astype(dtype)
     for given in (rows, sp.csr_array(rows)):
-        found = get_rung("interval").lower_values(Problem(network, ball, given, bounds))
-        wanted = get_rung("interval").lower_values(Problem(network, ball, np.eye(3) * 2.0**40, bounds))
+        found = get_rung("interval").lower_values(Problem.of(network, ball, given, bounds))
+        wanted = get_rung("interval").lower_values(Problem.of(network, ball, np.eye(3) * 2.0**40, bounds))
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
     with pytest.raises(ValueError, match="rows must be real numbers"):
-        Problem(network, ball, rows.astype(complex), bounds)
+        Problem.of(network, ball, rows.astype(complex), bounds)
     with pytest.raises(ValueError, match="rows must give every entry once"):
-        Problem(network, ball, sp.csr_array((np.ones(2), [0, 0], [0, 2]), shape=(1, 3)), bounds)
+        Problem.of(network, ball, sp.csr_array((np.ones(2), [0, 0], [0, 2]), shape=(1, 3)), bounds)
 
 
 @pytest.mark.parametrize("wrong", [-0.5, 1.5, np.nan, np.inf, -1e-300])
@@ -257,7 +261,7 @@ def test_slopes_that_are_no_dual_point_are_refused(wrong: float, network: Networ
 def crossed(low: float, high: float, scale: float, rungs: list[Rung]) -> _Box:
     """The box after a rung bounded the one neuron of a map with terms of this size."""
     network = Network([Dense([[scale]])])
-    problem = Problem(network, LinfBall([1.0], 0.0), np.eye(1), ReluBounds((), ()), Settings(rigorous=False))
+    problem = Problem.of(network, LinfBall([1.0], 0.0), np.eye(1), ReluBounds((), ()), Settings(rigorous=False))
     box = _Box(np.array([low]), np.array([high]))
     _check_order(box, rungs[-1], problem, rungs)
     return box

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from conftest import random_dense_network
 
+from toolkit.problems.answers import Status, Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings, Side, Status, Verdict
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
+from toolkit.rungs.rung import Side
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
@@ -58,6 +61,6 @@ def test_rows_may_be_sparse_or_dense(name: str) -> None:
     known = layer_bounds(NETWORK, BALL)
     rows = np.array([[1.0, -1.0], [0.0, 2.0]])
     for given in (rows, sp.csr_array(rows), sp.csc_array(rows)):
-        found = get_rung(name)(Problem(NETWORK, BALL, given, known))
-        dense = get_rung(name)(Problem(NETWORK, BALL, rows, known))
+        found = get_rung(name)(Problem.of(NETWORK, BALL, given, known))
+        dense = get_rung(name)(Problem.of(NETWORK, BALL, rows, known))
         np.testing.assert_allclose([b.lower for b in found], [b.lower for b in dense], rtol=1e-9, atol=1e-9)

@@ -11,7 +11,8 @@ from hypothesis import given
 from scipy.optimize import linprog
 from strategies import arrays
 
-from toolkit.problems.problem import Settings, Status
+from toolkit.problems.answers import Status
+from toolkit.problems.settings import Settings
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.session import Session, SolveReport
 

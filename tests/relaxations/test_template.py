@@ -11,7 +11,7 @@ from naive import enumerate_patterns, naive_lp
 from structures import Case, cases, tiny
 
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import build_template, set_indicators, set_objective
 from toolkit.solvers.linear_program import compile_model
 from toolkit.solvers.registry import open_session

@@ -13,9 +13,12 @@ import pytest
 from conftest import random_conv_network, random_dense_network
 
 from toolkit.arrays import FloatArray
+from toolkit.problems.answers import Bound
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -46,8 +49,8 @@ def random_problem(seed: int, chain: tuple[str, ...]) -> Problem:
 def lowest_found(problem: Problem, results: dict[str, list[Bound]]) -> FloatArray:
     """The least value at any point: sampled ones, corners, and every rung's witness."""
     witnesses = [bound.witness for bounds in results.values() for bound in bounds if bound.witness is not None]
-    assert all(problem.ball.contains(witness) for witness in witnesses)
-    points = np.concatenate([problem.ball.sample(300), problem.ball.corners(300), np.array(witnesses)])
+    assert all(problem.input_set.contains(witness) for witness in witnesses)
+    points = np.concatenate([problem.input_set.sample(300), problem.input_set.corners(300), np.array(witnesses)])
     return np.asarray(problem.replay(points).min(axis=0))
 
 
@@ -99,7 +102,7 @@ def test_every_rung_is_tight_on_a_point(name: str) -> None:
     rng = np.random.default_rng(3)
     network = random_dense_network(rng, (4, 8, 6, 3))
     problem = margin_problem(network, LinfBall(rng.normal(size=4), eps=0.0), 0, settings=replace(SETTINGS, seed=1))
-    clean = problem.replay(problem.ball.center)[0]
+    clean = problem.replay(problem.input_set.center)[0]
     for bound, value in zip(RUNGS[name](problem), clean, strict=True):
         known = bound.upper if RUNGS[name].side is Side.UPPER else bound.lower
         assert known == pytest.approx(value, abs=TOLERANCE)

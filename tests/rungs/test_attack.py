@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Status
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, ReluBounds, Settings, Status
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.attack import MarginGradient, polish
 from toolkit.verify.margins import margin_problem
@@ -38,11 +41,11 @@ def test_gradient_matches_finite_differences(seed: int) -> None:
     """Each column descends on its own row, through dense and convolutional layers."""
     problem = random_problem(seed)
     rng = np.random.default_rng(seed)
-    points = problem.ball.sample(4, seed)
+    points = problem.input_set.sample(4, seed)
     row = rng.integers(0, problem.rows.shape[0], 4)
     value, gradient = MarginGradient(problem)(points.T, row)
     np.testing.assert_allclose(value, problem.replay(points)[np.arange(4), row], atol=1e-10)
-    inward, h = problem.ball.center - points, 1e-6
+    inward, h = problem.input_set.center - points, 1e-6
     ahead = problem.replay(points + h * inward)[np.arange(4), row]
     np.testing.assert_allclose((ahead - value) / h, (gradient.T * inward).sum(axis=1), rtol=1e-3, atol=1e-4)
 
@@ -53,7 +56,7 @@ def test_witness_lies_in_the_ball_and_replays_to_the_bound(seed: int, name: str)
     for i, bound in enumerate(get_rung(name)(problem)):
         assert bound.lower == -np.inf
         assert bound.witness is not None
-        assert problem.ball.contains(bound.witness)
+        assert problem.input_set.contains(bound.witness)
         logits = problem.network.forward(bound.witness)
         assert bound.upper == pytest.approx(float(problem.rows[i] @ logits), abs=1e-12)
         assert bound.target is not None
@@ -74,7 +77,7 @@ def test_fgsm_is_one_signed_step_of_size_eps() -> None:
     """On max(x₀,0) + 2·max(−x₁,0) at (1, −1): the gradient is (1, −2), so the step goes to (1 − ε, −1 + ε)."""
     network = Network([Dense(np.diag([1.0, -1.0])), Dense([[1.0, 2.0]])])
     ball = LinfBall([1.0, -1.0], eps=0.25)
-    problem = Problem(network, ball, np.eye(1), ReluBounds((np.full(2, -np.inf),), (np.full(2, np.inf),)))
+    problem = Problem.of(network, ball, np.eye(1), ReluBounds((np.full(2, -np.inf),), (np.full(2, np.inf),)))
     (bound,) = get_rung("fgsm")(problem)
     np.testing.assert_array_equal(bound.witness, [0.75, -0.75])
     assert bound.upper == pytest.approx(0.75 + 2 * 0.75)
@@ -85,9 +88,9 @@ def test_pgd_finds_the_minimum_of_small_networks() -> None:
     gaps, random_gaps = [], []
     for seed in range(10):
         problem = random_problem(seed)
-        clean = problem.replay(problem.ball.center)[0]
+        clean = problem.replay(problem.input_set.center)[0]
         truth = np.array([bound.lower for bound in get_rung("exact")(problem)])
-        points = np.concatenate([problem.ball.sample(2500), problem.ball.corners(2500)])
+        points = np.concatenate([problem.input_set.sample(2500), problem.input_set.corners(2500)])
         gaps.extend((uppers(get_rung("pgd")(problem)) - truth) / (clean - truth))
         random_gaps.extend((problem.replay(points).min(axis=0) - truth) / (clean - truth))
     assert np.min(gaps) > -1e-6
@@ -128,7 +131,7 @@ def test_attacks_are_valid_whatever_the_layer_bounds() -> None:
     problem = random_problem(6)
     sizes = problem.network.relu_sizes
     unknown = ReluBounds(tuple(np.full(n, -np.inf) for n in sizes), tuple(np.full(n, np.inf) for n in sizes))
-    blind = Problem(problem.network, problem.ball, problem.rows, unknown, problem.settings)
+    blind = Problem.of(problem.network, problem.input_set, problem.rows, unknown, problem.settings)
     assert not get_rung("fgsm").uses_relu_bounds
     np.testing.assert_allclose(uppers(get_rung("fgsm")(blind)), uppers(get_rung("fgsm")(problem)), atol=1e-12)
     exact = [bound.lower for bound in get_rung("exact")(problem)]
@@ -137,13 +140,13 @@ def test_attacks_are_valid_whatever_the_layer_bounds() -> None:
 
 def test_polish_improves_on_the_points_it_is_given() -> None:
     problem = random_problem(9)
-    points = problem.ball.sample(3, seed=5)
+    points = problem.input_set.sample(3, seed=5)
     given_values = problem.replay(points).min(axis=0)
     polished = uppers(polish(problem, points, first_step=0.1))
     assert np.all(polished <= given_values + 1e-12)
     assert np.any(polished < given_values - 1e-3)
-    outside = polish(problem, problem.ball.center + 10.0)
-    assert all(problem.ball.contains(bound.witness) for bound in outside)
+    outside = polish(problem, problem.input_set.center + 10.0)
+    assert all(problem.input_set.contains(bound.witness) for bound in outside)
     with pytest.raises(ValueError, match="first_step must be > 0, got 0"):
         polish(problem, points, first_step=0)
 
@@ -160,5 +163,5 @@ def test_time_limit_keeps_the_best_point_so_far() -> None:
 def test_ball_of_radius_zero_gives_the_clean_margin(name: str, rng: np.random.Generator) -> None:
     network = random_dense_network(rng, (4, 6, 3))
     problem = margin_problem(network, LinfBall(rng.normal(size=4), eps=0.0), 2)
-    clean = problem.replay(problem.ball.center)[0]
+    clean = problem.replay(problem.input_set.center)[0]
     np.testing.assert_allclose(uppers(get_rung(name)(problem)), clean, atol=1e-12)

@@ -16,8 +16,10 @@ from structures import Case, cases, tiny
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Status
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds, Settings, Status
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.bab import TreeSearch
 from toolkit.rungs.ideal import CuttingPlanes

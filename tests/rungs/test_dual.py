@@ -16,9 +16,11 @@ from structures import cases
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, Settings, Status
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.alpha import Ascent, DualFunction, alpha_trajectory
 from toolkit.rungs.dual import certified_values
@@ -49,7 +51,7 @@ def relu_of_x(low: float, high: float, output: list[float]) -> Problem:
     """One objective Σ_i output_i·max(x, 0) over x ∈ [low, high]."""
     network = Network([Dense(np.ones((len(output), 1))), Dense([output])])
     ball = LinfBall([0.5 * (low + high)], eps=0.5 * (high - low))
-    return Problem(network, ball, np.eye(1), layer_bounds(network, ball, ("interval",)), HIGHS)
+    return Problem.of(network, ball, np.eye(1), layer_bounds(network, ball, ("interval",)), HIGHS)
 
 
 # min max(x,0) over [−1, 2], s = 2/3: interval 0; α = s gives min s·x = −2/3; u ≥ −l, so CROWN's α = 1 gives −1; α = 0
@@ -81,7 +83,7 @@ def test_any_slopes_in_the_unit_interval_are_sound(case: structures.Case) -> Non
     slopes = [rng.uniform(0, 1, (problem.rows.shape[0], low.size)) for low in alive_network(problem).lower]
     values = certified_values(problem, slopes)
     assert np.all(values <= lower("lp", problem) + 1e-7)
-    assert np.all(values <= problem.replay(problem.ball.sample(200)).min(axis=0) + 1e-9)
+    assert np.all(values <= problem.replay(problem.input_set.sample(200)).min(axis=0) + 1e-9)
 
 
 @given(case=cases(largest=0))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Status
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Settings, Status
+from toolkit.problems.settings import Settings
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.relaxations.template import build_template
 from toolkit.rungs import get_rung
@@ -114,7 +115,7 @@ def test_a_threshold_out_of_reach_is_given_up_and_one_in_reach_is_not(rng: np.ra
     assert full.lower > lp.lower + 0.1
 
     def asked(stop_at: float) -> Bound:
-        fresh = margin_problem(network, problem.ball, 0, problem.relu_bounds, [1], Settings(stop_at=stop_at))
+        fresh = margin_problem(network, problem.input_set, 0, problem.relu_bounds, [1], Settings(stop_at=stop_at))
         return get_rung("ideal")(fresh)[0]
 
     near, far = asked(lp.lower + 0.9 * (full.lower - lp.lower)), asked(full.lower + 10 * (full.lower - lp.lower))

@@ -13,8 +13,10 @@ from structures import Case, cases
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.networks.replay import exact_margins
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, ReluBounds, Settings
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.lipschitz import jacobian_ranges, jacobian_values, product_values
 from toolkit.verify.layer_bounds import layer_bounds
@@ -42,16 +44,16 @@ def test_constants_computed_by_hand() -> None:
     """
     network = Network([Dense([[1.0, -2.0], [0.0, 1.0]]), Dense([[2.0, -1.0]])])
     ball = LinfBall([1.0, 1.0], eps=0.5)
-    blind = Problem(network, ball, np.eye(1), unknown_bounds(network))
+    blind = Problem.of(network, ball, np.eye(1), unknown_bounds(network))
     assert product_values(blind)[0] == pytest.approx(-1 - 4.5)
     assert jacobian_values(blind)[0] == pytest.approx(-1 - 3.5)
     middle, half_width = jacobian_ranges(blind)
     np.testing.assert_allclose([middle - half_width, middle + half_width], [[[0, -5]], [[2, 0]]], atol=1e-12)
-    informed = Problem(network, ball, np.eye(1), layer_bounds(network, ball))
+    informed = Problem.of(network, ball, np.eye(1), layer_bounds(network, ball))
     middle, half_width = jacobian_ranges(informed)
     np.testing.assert_allclose([middle - half_width, middle + half_width], [[[0, -5]], [[2, -1]]], atol=1e-12)
     small = LinfBall([1.0, 1.0], eps=0.1)
-    exact = Problem(network, small, np.eye(1), layer_bounds(network, small))
+    exact = Problem.of(network, small, np.eye(1), layer_bounds(network, small))
     assert get_rung("lipschitz").lower_values(exact)[0] == pytest.approx(-1.1)
 
 
@@ -60,7 +62,7 @@ def test_never_above_the_minimum(case: Case) -> None:
     problem = random_problem(case)
     found = get_rung("lipschitz").lower_values(problem)
     np.testing.assert_array_equal(found, np.maximum(product_values(problem), jacobian_values(problem)))
-    points = np.concatenate([problem.ball.sample(300, case.seed), problem.ball.corners(300, case.seed)])
+    points = np.concatenate([problem.input_set.sample(300, case.seed), problem.input_set.corners(300, case.seed)])
     assert np.all(found <= problem.replay(points).min(axis=0) + 1e-9)
     assert np.all(found <= [bound.upper + 1e-9 for bound in get_rung("pgd")(problem)])
 
@@ -70,11 +72,11 @@ def test_jacobian_range_holds_every_difference_quotient(case: Case) -> None:
     """min over the range of J·(x̃ − z) ≤ c·F(x̃) − c·F(z) for any two points, and l,u only narrow the range."""
     problem = random_problem(case)
     middle, half_width = jacobian_ranges(problem)
-    points, others = problem.ball.sample(50, case.seed), problem.ball.corners(50, case.seed)
+    points, others = problem.input_set.sample(50, case.seed), problem.input_set.corners(50, case.seed)
     change = problem.replay(points) - problem.replay(others)
     step = points - others
     assert np.all(np.abs(change - step @ middle.T) <= np.abs(step) @ half_width.T + 1e-9)
-    blind = Problem(problem.network, problem.ball, problem.rows, unknown_bounds(problem.network))
+    blind = Problem.of(problem.network, problem.input_set, problem.rows, unknown_bounds(problem.network))
     wide, wide_half = jacobian_ranges(blind)
     assert np.all(wide - wide_half <= middle - half_width + 1e-9)
     assert np.all(wide + wide_half >= middle + half_width - 1e-9)
@@ -84,7 +86,7 @@ def test_jacobian_range_holds_every_difference_quotient(case: Case) -> None:
 def test_the_per_margin_variant_loses_less_than_the_product(case: Case) -> None:
     """Without a domain both start from F(x), so the per-margin bound is the larger one."""
     problem = random_problem(case)
-    whole = LinfBall(problem.ball.center, problem.ball.eps)
+    whole = LinfBall(problem.input_set.center, problem.input_set.eps)
     free = margin_problem(problem.network, whole, 0)
     assert np.all(jacobian_values(free) >= product_values(free) - 1e-9)
 
@@ -112,7 +114,7 @@ def cancelling(where: str, order: np.ndarray) -> tuple[Problem, float]:
         network = Network([Dense([[1.0]], [2.0]), Dense(sizes[:, None]), Dense(signs[None])])
         slope = -COUNT
     ball = LinfBall([0.0], 1.0)
-    return Problem(network, ball, row, layer_bounds(network, ball)), slope
+    return Problem.of(network, ball, row, layer_bounds(network, ball)), slope
 
 
 @pytest.mark.parametrize("where", ["value", "last map", "way back"])

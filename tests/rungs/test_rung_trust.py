@@ -14,9 +14,11 @@ import pytest
 from toolkit.certificates.check import check_proof
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Rung, Settings, Side, Status, Verdict
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins

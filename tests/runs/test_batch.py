@@ -12,7 +12,7 @@ from toolkit.cli.app import app
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.runs import batch as certify_batch
 from toolkit.runs.batch import BatchPlan, certify_samples, summarize
 from toolkit.verify.ladder import certify

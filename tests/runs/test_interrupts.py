@@ -19,8 +19,10 @@ from sweep_specimens import make_spec, run
 from test_executors import alive
 
 from toolkit.cli import main
-from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
+from toolkit.problems.answers import Bound, Status
+from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.runs.executors import ProcessExecutor, SerialExecutor, run_calls
 from toolkit.runs.lock import folder_lock
 from toolkit.runs.provenance import read_provenance

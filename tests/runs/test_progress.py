@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from toolkit.problems.problem import Settings, Verdict
+from toolkit.problems.answers import Verdict
+from toolkit.problems.settings import Settings
 from toolkit.runs.sweep import progress as module
 from toolkit.runs.sweep.progress import SweepProgress, describe, read_snapshot
 from toolkit.runs.sweep.tasks import NetworkRef, Task, TaskReport, Work

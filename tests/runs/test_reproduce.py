@@ -17,7 +17,7 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.networks.published import PUBLISHED
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.runs.tables import errors, load_entry, read_catalogue, reproduce
 from toolkit.runs.tables.entries import ErrorsEntry, RadiiEntry
 from toolkit.runs.tables.errors import run_errors

@@ -18,7 +18,7 @@ from sweep_specimens import folder as folder
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.store import ROW_COLUMNS, Row, append_rows, read_rows

@@ -19,8 +19,10 @@ from sweep_specimens import assert_same_table, make_spec, register_faults, run
 from sweep_specimens import faults as faults
 from sweep_specimens import folder as folder
 
-from toolkit.problems.problem import Bound, Problem, Rung, Side
+from toolkit.problems.answers import Bound
+from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.store import Row, StoreError, append_rows, read_rows

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from toolkit.cli.certify import _relaxed
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Status
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, ReluBounds, Settings, Status
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.search.lp_bounder import promised_gap
 from toolkit.solvers.registry import SOLVERS

@@ -11,8 +11,9 @@ import pytest
 import scipy.sparse as sp
 from conftest import random_dense_network
 
+from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings, Status
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.search.lp_bounder import shared_template
 from toolkit.solvers import registry as solvers

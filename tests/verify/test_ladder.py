@@ -16,8 +16,11 @@ from toolkit import rungs as rung_registry
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status, Verdict
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.explain import explain_equality
 from toolkit.verify.ladder import IDEAL_SHARE, LADDER, certify
 from toolkit.verify.margins import margins

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from structures import Case, cases
 
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds, Settings
+from toolkit.problems.settings import Settings
 from toolkit.verify.layer_bounds import layer_bounds
 
 CHAINS = [("interval",), ("dual",), ("interval", "dual"), ("interval", "dual", "lp"), ("interval", "exact")]

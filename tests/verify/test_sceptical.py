@@ -14,7 +14,8 @@ import pytest
 from hard_networks import Case, Recipe, build
 from judge import Certify, judge
 
-from toolkit.problems.problem import Settings, Status
+from toolkit.problems.answers import Status
+from toolkit.problems.settings import Settings
 from toolkit.solvers import registry as solvers
 from toolkit.solvers.session import SolveReport
 

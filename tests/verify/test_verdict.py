@@ -8,9 +8,11 @@ import pytest
 
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Rung, Settings, Side, Verdict
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.ladder import certify
 from toolkit.verify.verdict import counted_lower, is_safe, is_unsafe, verdict
 

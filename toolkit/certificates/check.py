@@ -26,8 +26,8 @@ from toolkit.certificates.rounding import Region, make_region
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds
 from toolkit.problems.reduced import restrict_to_alive
 
 FORMAT = 1

@@ -38,9 +38,11 @@ from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamm
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
 from toolkit.networks.weight_error import column_norms
-from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, ReluBounds
-from toolkit.problems.reduced import AliveNetwork, alive_network
+from toolkit.problems import region as problem_region
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.input_set import InputSet
+from toolkit.problems.problem import Problem
+from toolkit.problems.reduced import AliveNetwork, alive_part
 
 __all__ = ["Ledger", "Region", "float32_error", "gamma", "make_region", "norm", "outward", "region_of", "row_norms"]
 
@@ -91,7 +93,7 @@ class Region:
         return sum(index.size for index in self.unstable)
 
 
-def make_region(network: Network, alive: AliveNetwork, ball: LinfBall) -> Region:
+def make_region(network: Network, alive: AliveNetwork, ball: InputSet) -> Region:
     """The region of a network over a ball, reduced to its alive part.
 
     Norms are those of the network's whole maps, kept from ball to ball: no smaller than those of their alive parts.
@@ -165,10 +167,11 @@ def _product_error_in_units(
 def region_of(problem: Problem) -> Region:
     """The problem's region, memoised on the problem."""
 
-    def make() -> Region:
-        return make_region(problem.network, alive_network(problem), problem.ball)
+    return problem.region.derive(_error_terms)
 
-    return problem.shared("region", make)
+
+def _error_terms(region: problem_region.Region) -> Region:
+    return make_region(region.network, region.derive(alive_part), region.input_set)
 
 
 class Ledger:
@@ -201,7 +204,7 @@ def outward(lower: FloatArray, error: FloatArray) -> FloatArray:
     return np.asarray(np.where(np.isfinite(safe) & np.isfinite(moved), moved, -np.inf), dtype=np.float64)
 
 
-def float32_error(layers: Sequence[AffineMap], ball: LinfBall, relu_bounds: ReluBounds | None = None) -> FloatArray:
+def float32_error(layers: Sequence[AffineMap], ball: InputSet, relu_bounds: ReluBounds | None = None) -> FloatArray:
     """By how much a float32 forward pass can differ from real arithmetic, per output, anywhere in the ball.
 
     e ← |W|e + γ_{n+3}(|W|(r + e) + |b|) + (n+3)·2⁻¹²⁶(1 + Σ(r + e)), in u = 2⁻²⁴, from e = u·|x| + 2⁻¹²⁶ for the

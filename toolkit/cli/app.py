@@ -196,7 +196,7 @@ def certify(
             if value is not None:
                 raise ValueError(f"{name} is for one image, not for --count")
         from toolkit.cli.verdicts import BatchQuestion, answer_batch
-        from toolkit.problems.problem import Settings
+        from toolkit.problems.settings import Settings
         from toolkit.runs.batch import BatchPlan
         from toolkit.solvers.registry import check_solver_name
 

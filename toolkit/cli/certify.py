@@ -17,12 +17,17 @@ from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Bound, Verdict
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, ReluBounds, Rung, Settings, Side, Verdict
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
+from toolkit.rungs.rung import Rung, Side
 from toolkit.solvers.registry import check_solver_name
+from toolkit.verify.certification import Certification
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.ladder import LADDER, Certification, certify
+from toolkit.verify.ladder import LADDER, certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -136,7 +141,7 @@ def neuron_table(relu_bounds: ReluBounds, seconds: float) -> Table:
 
 def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Table:
     """One row per target: clean margin, every rung, and m* − bound where an exact rung ran."""
-    clean = problem.replay(problem.ball.center)[0]
+    clean = problem.replay(problem.input_set.center)[0]
     exact = next((rung.name for rung in rungs if rung.side is Side.EXACT), None)
     lower = [rung.name for rung in rungs if rung.side is Side.LOWER]
     gaps = [f"m* −\n{name}" for name in lower] if exact else []

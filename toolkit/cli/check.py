@@ -13,7 +13,7 @@ from toolkit.data.datasets import load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings
+from toolkit.problems.settings import Settings
 
 
 def prove(question: Question, path: Path, time_limit: float | None) -> None:

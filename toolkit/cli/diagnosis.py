@@ -12,8 +12,9 @@ import numpy as np
 from toolkit.data.datasets import DataStatus, find_data
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings, Status
+from toolkit.problems.settings import Settings
 from toolkit.solvers.registry import SOLVERS, Solver
 from toolkit.verify.margins import margins
 

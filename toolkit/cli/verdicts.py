@@ -19,7 +19,7 @@ from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
-from toolkit.problems.problem import Verdict
+from toolkit.problems.answers import Verdict
 from toolkit.runs.batch import BatchPlan, certify_samples, check_batch, summarize
 
 

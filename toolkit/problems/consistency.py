@@ -10,34 +10,13 @@ Checked: every bound of every rung, once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from toolkit.arrays import FloatArray
-from toolkit.networks.network import Network
 from toolkit.networks.replay import evaluation_errors
-
-if TYPE_CHECKING:
-    from toolkit.problems.problem import Bound, Problem
+from toolkit.problems.answers import Bound
+from toolkit.problems.problem import Problem
 
 ALLOWANCE = 4.0
-
-
-CENTRE = "outputs at the centre"  # key of what a problem shares
-
-
-def outputs_at(network: Network, point: FloatArray) -> FloatArray:
-    """F at a point in float64; infinite or NaN where that overflows."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(network.forward(point), dtype=np.float64)
-
-
-def clean_values(problem: Problem) -> FloatArray:
-    """C·F at the ball's centre, shape (m,); the network's outputs there are memoised on the problem."""
-    outputs = problem.shared(CENTRE, lambda: outputs_at(problem.network, problem.ball.center))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(problem.rows @ outputs, dtype=np.float64)
 
 
 def contradiction(problem: Problem, row: int, bound: Bound, clean: float) -> str:
@@ -53,7 +32,7 @@ def contradiction(problem: Problem, row: int, bound: Bound, clean: float) -> str
     high = bound.upper if at_witness else clean
     if not low > high:
         return ""
-    point = problem.ball.center if bound.witness is None or not at_witness else bound.witness
+    point = problem.input_set.center if bound.witness is None or not at_witness else bound.witness
     excess = low - high
     error = float(evaluation_errors(problem.network, problem.rows[[row]], point)[0][0, 0])
     return said if excess > ALLOWANCE * error else ""  # never where the error is NaN

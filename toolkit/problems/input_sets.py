@@ -1,10 +1,6 @@
-"""The perturbation set P(x): where the adversary may move the input.
+"""The input sets, by norm: the ℓ∞ ball and the box. A new one is a class of its own and one line in INPUT_SETS.
 
-A ball answers four questions about itself: the minimum of a linear functional over it (all the dual bound needs of
-the input), whether a point lies in it (all the replay of a witness needs), the nearest point in it, and random
-points of it. Only the ℓ∞ ball exists so far; another norm supplies the same members.
-
-The ball is a set of real points; its ends x ± ε are seldom floats. Bounds take the float box around it (`lower`,
+Both are boxes of real points; a ball's ends x ± ε are seldom floats. Bounds take the float box around it (`lower`,
 `upper`: ends rounded outward), points and witnesses the float box inside it (`inner_lower`, `inner_upper`).
 """
 
@@ -12,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,24 +19,7 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import EPS_HINT, number_array, real_number, shown, whole_number
-
-
-def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
-    """Middle and half-width of the range of ν·x over the box [lower, upper], for every row ν.
-
-    middle = ν·(lower + upper)/2, half-width = |ν|·(upper − lower)/2: the minimum is middle − half-width.
-    rows may be numpy, scipy.sparse or torch; lower and upper numpy or torch.
-    Shapes: rows (…, m, n), lower and upper (…, n) → (…, m) each.
-    """
-    centre = (0.5 * (lower + upper))[..., None]
-    radius = (0.5 * (upper - lower))[..., None]
-    return (rows @ centre)[..., 0], (abs(rows) @ radius)[..., 0]
-
-
-def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
-    """min ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) over the box, for every row ν; see `box_range_linear`."""
-    middle, half_width = box_range_linear(rows, lower, upper)
-    return middle - half_width
+from toolkit.problems.input_set import InputSet, box_range_linear
 
 
 def rounded_sum(values: FloatArray, step: float, towards: float) -> FloatArray:
@@ -59,8 +39,86 @@ def _frozen(values: FloatArray) -> FloatArray:
     return values
 
 
+def checked_domain(domain: Sequence[float], center: FloatArray | None = None) -> tuple[float, float]:
+    """(low, high) with low < high, which holds the centre. Raises ValueError."""
+    if not (isinstance(domain, Sequence) or hasattr(domain, "__getitem__")) or np.shape(domain) != (2,):
+        raise ValueError(f"domain must be (low, high), got {shown(domain)}")
+    low, high = (float(real_number("domain", end)) for end in domain)
+    if not low < high:
+        raise ValueError(f"domain must have low < high, got ({low}, {high})")
+    outside = np.flatnonzero((center < low) | (center > high)) if center is not None else np.zeros(0, dtype=np.int64)
+    if center is not None and outside.size:
+        where = int(outside[0])
+        raise ValueError(
+            f"center must lie in the domain [{low}, {high}], got {center[where]} at index {where} "
+            f"({outside.size} such entries); scale the input or widen the domain"
+        )
+    return low, high
+
+
+class BoxShaped(InputSet):
+    """What every axis-parallel box answers, given its ends for bounds and, inside them, those for points."""
+
+    @property
+    @abstractmethod
+    def inner_lower(self) -> FloatArray:
+        """The smallest float each coordinate takes in the set, shape (n,); at most the centre."""
+
+    @property
+    @abstractmethod
+    def inner_upper(self) -> FloatArray:
+        """The largest float each coordinate takes in the set, shape (n,); at least the centre."""
+
+    def linear_range(self, rows: Any) -> tuple[FloatArray, FloatArray]:
+        """Middle and half-width of ν·x̃ over the box, exact but for rounding; see `box_range_linear`."""
+        return box_range_linear(rows, self.lower, self.upper)
+
+    def argmin_linear(self, rows: ArrayLike) -> FloatArray:
+        """A minimiser of ν·x̃ over the floats of the box for every row ν (a corner; the centre where ν_j = 0).
+
+        Shapes: (m, n) → (m, n).
+        """
+        checked = self._checked_rows(rows)
+        return np.where(checked > 0, self.inner_lower, np.where(checked < 0, self.inner_upper, self.center))
+
+    def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
+        """Whether the point lies in the set in exact arithmetic, or within `tolerance` of its floats."""
+        flat, tolerance = number_array("point", point).ravel(), real_number("tolerance", tolerance, 0)
+        if flat.size != self.size:
+            raise ValueError(f"point must have {self.size} entries, got {flat.size}")
+        return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))
+
+    def project(self, points: ArrayLike) -> FloatArray:
+        """The nearest float point of the set, in every p-norm. Shapes: (…, n) → (…, n)."""
+        given = number_array("points", points)
+        if given.shape[-1:] != (self.size,):
+            raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
+        return np.clip(given, self.inner_lower, self.inner_upper)
+
+    def sample(self, count: int, seed: int = 0) -> FloatArray:
+        """`count` points drawn uniformly from the set, shape (count, n)."""
+        count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
+        draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
+        return self.project(draws)  # uniform rounds, and may leave the set by one unit in the last place
+
+    def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
+        """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""
+        if count is not None:
+            count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
+            bits = np.random.default_rng(seed).integers(0, 2, (count, self.size))
+        elif self.size <= 16:
+            bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1
+        else:
+            raise ValueError(f"all corners are listed for n ≤ 16 only, got n = {self.size}; give count")
+        return np.where(bits == 1, self.inner_upper, self.inner_lower)
+
+    def steepest(self, gradient: FloatArray) -> FloatArray:
+        """The sign: every coordinate moves as far as it may."""
+        return np.sign(gradient)
+
+
 @dataclass(frozen=True, eq=False)
-class LinfBall:
+class LinfBall(BoxShaped):
     """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 
     center: any shape, stored flat as float64; shape: the one it was given in. eps ≥ 0, in input units. domain: None or
@@ -68,6 +126,7 @@ class LinfBall:
     Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
     """
 
+    norm = "linf"
     center: FloatArray
     eps: float
     domain: tuple[float, float] | None = None
@@ -88,33 +147,27 @@ class LinfBall:
         object.__setattr__(self, "center", flat)
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "shape", tuple(int(n) for n in given.shape))
-        object.__setattr__(self, "domain", None if domain is None else self._checked_domain(domain, flat))
+        object.__setattr__(self, "domain", None if domain is None else checked_domain(domain, flat))
         with np.errstate(over="ignore"):
             ends = np.stack([flat - eps, flat + eps])
         if not np.all(np.isfinite(ends)):
             where = int(np.flatnonzero(~np.isfinite(ends).all(axis=0))[0])
             raise ValueError(f"center ± eps must be finite, got {flat[where]} ± {eps} at index {where}")
 
-    @staticmethod
-    def _checked_domain(domain: Sequence[float], center: FloatArray) -> tuple[float, float]:
-        if not (isinstance(domain, Sequence) or hasattr(domain, "__getitem__")) or np.shape(domain) != (2,):
-            raise ValueError(f"domain must be (low, high), got {shown(domain)}")
-        low, high = (float(real_number("domain", end)) for end in domain)
-        if not low < high:
-            raise ValueError(f"domain must have low < high, got ({low}, {high})")
-        outside = np.flatnonzero((center < low) | (center > high))
-        if outside.size:
-            where = int(outside[0])
-            raise ValueError(
-                f"center must lie in the domain [{low}, {high}], got {center[where]} at index {where} "
-                f"({outside.size} such entries); scale the input or widen the domain"
-            )
-        return low, high
+    @property
+    def title(self) -> str:
+        """The radius, in words."""
+        return f"eps = {self.eps}"
 
     @property
-    def size(self) -> int:
-        """Number of input coordinates n."""
-        return int(self.center.size)
+    def radius(self) -> float:
+        """ε."""
+        return self.eps
+
+    @property
+    def reach(self) -> float:
+        """ε."""
+        return self.eps
 
     @cached_property
     def digest(self) -> str:
@@ -147,52 +200,84 @@ class LinfBall:
         high = rounded_sum(self.center, self.eps, -np.inf)
         return _frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
 
-    def min_linear(self, rows: ArrayLike) -> FloatArray:
-        """min ν·x̃ over the ball for every row ν. Shapes: (m, n) → (m,)."""
-        checked = self._checked_rows(rows)
-        return np.asarray(box_min_linear(checked, self.lower, self.upper), dtype=np.float64)
 
-    def argmin_linear(self, rows: ArrayLike) -> FloatArray:
-        """A minimiser of ν·x̃ over the floats of the ball for every row ν (a corner; the centre where ν_j = 0).
+@dataclass(frozen=True, eq=False)
+class Box(BoxShaped):
+    """The box {x̃ : lower ≤ x̃ ≤ upper}, optionally cut by a data domain [low, high]ⁿ; its centre is its middle.
 
-        Shapes: (m, n) → (m, n).
-        """
-        checked = self._checked_rows(rows)
-        return np.where(checked > 0, self.inner_lower, np.where(checked < 0, self.inner_upper, self.center))
+    lower, upper: any shape, the same for both, finite; ends may coincide. Raises ValueError for lower > upper, for ends
+    that are not finite, and for a box that lies outside the domain.
+    """
 
-    def _checked_rows(self, rows: ArrayLike) -> FloatArray:
-        checked = np.atleast_2d(number_array("rows", rows))
-        if checked.shape[-1] != self.size:
-            raise ValueError(f"rows must have {self.size} columns, got shape {checked.shape}")
-        return checked
+    norm = "box"
+    center: FloatArray
+    ends: tuple[FloatArray, FloatArray] = field(repr=False)
+    domain: tuple[float, float] | None = None
+    shape: tuple[int, ...] = ()
 
-    def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
-        """Whether the point lies in the ball and domain in exact arithmetic, or within `tolerance` of its floats."""
-        flat, tolerance = number_array("point", point).ravel(), real_number("tolerance", tolerance, 0)
-        if flat.size != self.size:
-            raise ValueError(f"point must have {self.size} entries, got {flat.size}")
-        return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))
+    def __init__(self, lower: ArrayLike, upper: ArrayLike, domain: Sequence[float] | None = None) -> None:
+        low, high = number_array("lower", lower), number_array("upper", upper)
+        if low.shape != high.shape or low.size == 0:
+            raise ValueError(
+                f"lower and upper must have one shape with at least one entry, got {low.shape}, {high.shape}"
+            )
+        object.__setattr__(self, "shape", tuple(int(n) for n in low.shape))
+        low, high = low.ravel(), high.ravel()
+        cut = None if domain is None else checked_domain(domain)
+        if cut is not None:
+            low, high = np.maximum(low, cut[0]), np.minimum(high, cut[1])
+        wrong = np.flatnonzero(~((low <= high) & np.isfinite(low) & np.isfinite(high)))
+        if wrong.size:
+            i = int(wrong[0])
+            where = "" if cut is None else f" in the domain [{cut[0]}, {cut[1]}]"
+            raise ValueError(f"lower must be ≤ upper and both finite{where}, got {low[i]} and {high[i]} at index {i}")
+        middle = np.clip(0.5 * low + 0.5 * high, low, high)
+        object.__setattr__(self, "center", _frozen(middle))
+        object.__setattr__(self, "ends", (_frozen(np.array(low)), _frozen(np.array(high))))
+        object.__setattr__(self, "domain", cut)
 
-    def project(self, points: ArrayLike) -> FloatArray:
-        """The nearest float point of the ball and domain, in every p-norm. Shapes: (…, n) → (…, n)."""
-        given = number_array("points", points)
-        if given.shape[-1:] != (self.size,):
-            raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
-        return np.clip(given, self.inner_lower, self.inner_upper)
+    @property
+    def title(self) -> str:
+        """Its largest width, in words."""
+        return f"largest width = {float((self.upper - self.lower).max())}"
 
-    def sample(self, count: int, seed: int = 0) -> FloatArray:
-        """`count` points drawn uniformly from the ball and domain, shape (count, n)."""
-        count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
-        draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
-        return self.project(draws)  # uniform rounds, and may leave the ball by one unit in the last place
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over both ends: equal digests are the same set."""
+        state = hashlib.sha256(b"box")
+        state.update(self.lower.tobytes() + self.upper.tobytes())
+        return state.hexdigest()
 
-    def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
-        """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""
-        if count is not None:
-            count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
-            bits = np.random.default_rng(seed).integers(0, 2, (count, self.size))
-        elif self.size <= 16:
-            bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1
-        else:
-            raise ValueError(f"all corners are listed for n ≤ 16 only, got n = {self.size}; give count")
-        return np.where(bits == 1, self.inner_upper, self.inner_lower)
+    @property
+    def lower(self) -> FloatArray:
+        """The lower end of every coordinate, shape (n,)."""
+        return self.ends[0]
+
+    @property
+    def upper(self) -> FloatArray:
+        """The upper end of every coordinate, shape (n,)."""
+        return self.ends[1]
+
+    @property
+    def inner_lower(self) -> FloatArray:
+        """The lower end itself, which is a float."""
+        return self.lower
+
+    @property
+    def inner_upper(self) -> FloatArray:
+        """The upper end itself, which is a float."""
+        return self.upper
+
+    @property
+    def radius(self) -> float:
+        """The largest half-width, rounded up."""
+        ends = np.maximum(self.upper - self.center, self.center - self.lower)
+        return float(np.nextafter(ends.max(), np.inf))
+
+    @property
+    def reach(self) -> FloatArray:
+        """Every coordinate's half-width, shape (n,)."""
+        return 0.5 * (self.upper - self.lower)
+
+
+INPUT_SETS: dict[str, type[InputSet]] = {kind.norm: kind for kind in (LinfBall, Box)}

@@ -14,7 +14,9 @@ import numpy as np
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.problems.problem import Problem, ReluBounds
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.problem import Problem
+from toolkit.problems.region import Region
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def restrict_to_alive(network: Network, bounds: ReluBounds) -> AliveNetwork:
 
 def alive_network(problem: Problem) -> AliveNetwork:
     """The alive part of the problem's network, memoised on the problem."""
-    return problem.shared("alive_network", lambda: restrict_to_alive(problem.network, problem.relu_bounds))
+    return problem.region.derive(alive_part)
 
 
 def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
@@ -57,8 +59,15 @@ def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
 
     The first is scipy.sparse when both the rows and the last map are.
     """
-    alive = alive_network(problem).alive
-    last = problem.network.layers[-1]
-    if alive:
-        last = problem.shared("alive_last", lambda: last.restrict(None, alive[-1]))
-    return last.compose_rows(problem.rows)
+    return problem.region.derive(alive_last).compose_rows(problem.rows)
+
+
+def alive_part(region: Region) -> AliveNetwork:
+    """The alive part of the region's network."""
+    return restrict_to_alive(region.network, region.relu_bounds)
+
+
+def alive_last(region: Region) -> AffineMap:
+    """The network's last map over the alive neurons of the last ReLU layer (or the inputs)."""
+    alive, last = region.derive(alive_part).alive, region.network.layers[-1]
+    return last.restrict(None, alive[-1]) if alive else last

@@ -15,7 +15,8 @@ import scipy.sparse as sp
 from toolkit.arrays import FloatArray
 from toolkit.networks.layers import AffineMap, Dense
 from toolkit.problems.problem import Problem
-from toolkit.problems.reduced import alive_network, folded_rows
+from toolkit.problems.reduced import alive_part, folded_rows
+from toolkit.problems.region import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +36,14 @@ class AliveMatrices:
 def alive_matrices(problem: Problem) -> AliveMatrices:
     """The matrices of the problem's alive network, memoised on the problem."""
 
-    def make() -> AliveMatrices:
-        layers = alive_network(problem).layers
-        forward = tuple(plain_weight(layer) for layer in layers)
-        backward = tuple(weight.T.tocsr() if sp.issparse(weight) else weight.T for weight in forward)
-        return AliveMatrices(forward, backward, tuple(layer.bias_vector[:, None] for layer in layers))
+    return problem.region.derive(_matrices)
 
-    return problem.shared("alive_matrices", make)
+
+def _matrices(region: Region) -> AliveMatrices:
+    layers = region.derive(alive_part).layers
+    forward = tuple(plain_weight(layer) for layer in layers)
+    backward = tuple(weight.T.tocsr() if sp.issparse(weight) else weight.T for weight in forward)
+    return AliveMatrices(forward, backward, tuple(layer.bias_vector[:, None] for layer in layers))
 
 
 def plain_weight(layer: AffineMap) -> Any:

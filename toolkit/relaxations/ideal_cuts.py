@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_set import InputSet
 from toolkit.relaxations.template import TemplateLayout
 
 
@@ -32,7 +32,7 @@ class CutFinder:
     between are linear and already substituted, which leaves fewer and freer inputs than the previous layer's box.
     """
 
-    def __init__(self, layout: TemplateLayout, ball: LinfBall) -> None:
+    def __init__(self, layout: TemplateLayout, ball: InputSet) -> None:
         self.layout = layout
         blocks = [layout.pre_activations(k) for k in range(len(layout.unstable))]
         empty = np.zeros((0, layout.inputs + layout.count))

@@ -18,7 +18,10 @@ products in the substitution. Units are the network's own; equilibration.py give
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -29,10 +32,12 @@ from pyomo.common.gc_manager import PauseGC
 from toolkit.arrays import BoolArray, FloatArray
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import ReluBounds
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.input_set import InputSet
 from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
+from toolkit.problems.region import Region
 from toolkit.relaxations.affine_row import AffineRow
+from toolkit.solvers.linear_program import CompiledModel, compile_model, integer_columns
 
 Indicators = Literal["binary", "relaxed"]
 Formulation = Literal["compact", "full"]
@@ -111,40 +116,82 @@ class TemplateLayout:
         return coefficients, constant
 
 
-def build_template(
-    network: Network,
-    ball: LinfBall,
-    relu_bounds: ReluBounds,
-    indicators: Indicators = "relaxed",
-    formulation: Formulation = "compact",
-) -> pyo.ConcreteModel:
-    """The Pyomo model of min cᵀF over the ball; `indicators` is the only difference between MILP and LP.
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A built model of one region: the Pyomo model, and where things are in it.
 
-    Variables x, y, s, a; constraints split (x̂ = y − s), on (y ≤ u·a), off (s ≤ −l(1 − a)); objective 0 until
-    `set_objective`. `model.layout` says where things are. All variables have finite bounds. formulation: same optima,
-    other sizes. Raises ValueError for another value of `indicators` or `formulation`, TemplateError for infinite l or u
-    of an unstable neuron and for coefficients that overflow.
+    model: variables x, y, s, a; constraints split (x̂ = y − s), on (y ≤ u·a), off (s ≤ −l(1 − a)); an objective.
+    layout: the columns. All variables have finite bounds, and the indicators are relaxed but inside `binary`.
     """
-    layout = _layout(network, ball, relu_bounds, formulation)
+
+    model: pyo.ConcreteModel
+    layout: TemplateLayout
+
+    @cached_property
+    def relaxed(self) -> CompiledModel:
+        """The LP as matrices: rows split, on and off in this order (in the compact formulation), columns x, y, s, a."""
+        return compile_model(self.model)
+
+    @cached_property
+    def exact(self) -> CompiledModel:
+        """The MILP as matrices: those of the LP with the indicator columns integer."""
+        with self.binary():
+            return replace(self.relaxed, integer=integer_columns(self.model))
+
+    @contextmanager
+    def binary(self) -> Iterator[None]:
+        """While the block runs the indicators are binary; they are relaxed again whatever happens inside."""
+        set_indicators(self.model, "binary")
+        try:
+            yield
+        finally:
+            set_indicators(self.model, "relaxed")
+
+    @property
+    def split_rows(self) -> slice:
+        """The rows x̂ = y − s, one per unstable neuron: their duals are the λ of certificates."""
+        return slice(0, self.layout.count)
+
+    def minimise(self, row: Any) -> None:
+        """Swap the model's objective for row·F, to be minimised. row: shape (outputs,)."""
+        coefficients, constant = self.layout.objective(np.atleast_2d(np.asarray(row, dtype=np.float64)))
+        variables = np.array([*self.model.x.values(), *self.model.y.values()], dtype=object)
+        self.model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
+
+
+def template_of(region: Region) -> Template:
+    """The compact template of a region; raises TemplateError."""
+    with np.errstate(over="ignore", invalid="ignore"):  # TemplateError says so
+        return build_template(region)
+
+
+def build_template(region: Region, formulation: Formulation = "compact") -> Template:
+    """The template of min cᵀF over the region, indicators relaxed and objective 0.
+
+    formulation: same optima, other sizes. Raises ValueError for another value of `formulation`, TemplateError for
+    infinite l or u of an unstable neuron and for coefficients that overflow.
+    """
+    network, input_set = region.network, region.input_set
+    layout = _layout(network, input_set, region.relu_bounds, formulation)
     _require_finite(layout.lower, layout.upper, "l or u of an unstable neuron")
     with PauseGC():
         model = pyo.ConcreteModel(name=f"relugap {network.name}".strip())
-        model.layout = layout
-        model.x = _variables(ball.lower, ball.upper)
+        model.x = _variables(input_set.lower, input_set.upper)
+        input_set.constrain(model)
         model.y = _variables(np.zeros(layout.count), layout.upper)
         model.s = _variables(np.zeros(layout.count), -layout.lower)
         model.a = pyo.Var(range(layout.count), bounds=(0, 1))
-        set_indicators(model, indicators)
+        set_indicators(model, "relaxed")
         model.split = pyo.Constraint(range(layout.count))
         model.on = pyo.Constraint(range(layout.count))
         model.off = pyo.Constraint(range(layout.count))
         _add_relus(model, layout)
         model.objective = pyo.Objective(expr=0.0)
-    return model
+    return Template(model, layout)
 
 
 def set_indicators(model: pyo.ConcreteModel, indicators: Indicators) -> None:
-    """Flip a built template between MILP ("binary") and LP ("relaxed")."""
+    """Flip a built model between MILP ("binary") and LP ("relaxed")."""
     domains = {"binary": pyo.Binary, "relaxed": pyo.UnitInterval}
     if indicators not in domains:
         raise ValueError(f"indicators must be 'binary' or 'relaxed', got {indicators!r}")
@@ -152,15 +199,8 @@ def set_indicators(model: pyo.ConcreteModel, indicators: Indicators) -> None:
         variable.domain = domains[indicators]
 
 
-def set_objective(model: pyo.ConcreteModel, row: Any) -> None:
-    """Minimise row·F: swap the objective of a built template. row: shape (outputs,)."""
-    coefficients, constant = model.layout.objective(np.atleast_2d(np.asarray(row, dtype=np.float64)))
-    variables = np.array([*model.x.values(), *model.y.values()], dtype=object)
-    model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
-
-
 def _layout(
-    network: Network, ball: LinfBall, relu_bounds: ReluBounds, formulation: Formulation = "compact"
+    network: Network, input_set: InputSet, relu_bounds: ReluBounds, formulation: Formulation = "compact"
 ) -> TemplateLayout:
     if formulation not in ("compact", "full"):
         raise ValueError(f"formulation must be 'compact' or 'full', got {formulation!r}")
@@ -171,7 +211,7 @@ def _layout(
     upper = [alive.upper[k][mask] for k, mask in enumerate(unstable)]
     neurons = [(k, int(i)) for k, mask in enumerate(unstable) for i in alive.alive[k][mask]]
     return TemplateLayout(
-        ball.size,
+        input_set.size,
         alive,
         network.layers[-1].restrict(None, alive.alive[-1]) if alive.alive else network.layers[-1],
         unstable,

@@ -1,8 +1,12 @@
 """The rungs, by name, from cheap to exact. A new bound is one file here and one line in this registry."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 from toolkit.data.arguments import names, shown
-from toolkit.problems.problem import Rung
 from toolkit.rungs import alpha, attack, bab, crown, dual, exact, ideal, interval, lipschitz, lp
+from toolkit.rungs.rung import Rung, Side
 
 RUNGS: dict[str, Rung] = {
     rung.name: rung
@@ -22,16 +26,28 @@ RUNGS: dict[str, Rung] = {
 }
 
 
-def get_rung(name: str) -> Rung:
-    """The rung called `name`; ValueError lists the allowed names."""
-    if not isinstance(name, str) or name not in RUNGS:
-        raise ValueError(f"unknown rung {shown(name)}; allowed: {', '.join(RUNGS)}")
-    return RUNGS[name]
+def get_rung(rung: Rung | str) -> Rung:
+    """The rung of that name, or the rung itself; ValueError lists the allowed names."""
+    if isinstance(rung, Rung):
+        return rung
+    if not isinstance(rung, str) or rung not in RUNGS:
+        raise ValueError(f"unknown rung {shown(rung)}; allowed: {', '.join(RUNGS)}")
+    return RUNGS[rung]
 
 
 def get_rungs(name: str, listed: object, empty: bool = False) -> tuple[Rung, ...]:
-    """The rungs of a list of names, which is the parameter `name` of somebody; ValueError for what is no such list."""
-    return tuple(get_rung(entry) for entry in names(name, listed, empty))
+    """The rungs of a list of rungs or names, which is the parameter `name` of somebody; ValueError for others."""
+    known: dict[str, Rung] = {}
+    if isinstance(listed, Iterable) and not isinstance(listed, str):
+        listed = list(listed)
+        known = {one.name: one for one in listed if isinstance(one, Rung)}
+        listed = [one.name if isinstance(one, Rung) else one for one in listed]
+    return tuple(known.get(entry) or get_rung(entry) for entry in names(name, listed, empty))
 
 
-__all__ = ["RUNGS", "get_rung", "get_rungs"]
+def certifier() -> Rung:
+    """The first exact rung whose bounds are certified whatever the settings: it proves what a solver states."""
+    return next(rung for rung in RUNGS.values() if rung.side is Side.EXACT and rung.certifies and not rung.states)
+
+
+__all__ = ["RUNGS", "certifier", "get_rung", "get_rungs"]

@@ -31,11 +31,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
+from toolkit.problems.answers import Bound, RowBounds, Status
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.rungs.crown import crown_slopes
 from toolkit.rungs.dual import certified_values, upper_slope
+from toolkit.rungs.rung import Cost, Rung, Side
 
 GAP, GAIN = 2e-4, 1e-4
 LEAST_SCALE = 0.05  # of what the objective loses from the ball's centre to the bound
@@ -72,8 +74,8 @@ class DualFunction:
     def __init__(self, problem: Problem) -> None:
         self.nu, self.constant = folded_columns(problem)
         self.matrices = alive_matrices(problem)
-        self.middle = 0.5 * (problem.ball.lower + problem.ball.upper)[:, None]
-        self.radius = 0.5 * (problem.ball.upper - problem.ball.lower)[:, None]
+        self.middle = 0.5 * (problem.input_set.lower + problem.input_set.upper)[:, None]
+        self.radius = 0.5 * (problem.input_set.upper - problem.input_set.lower)[:, None]
         network = alive_network(problem)
         self.alive = [low.size for low in network.lower]
         self.unstable: list[IndexArray] = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
@@ -161,7 +163,7 @@ class Ascent:
         self.sweep = self.function.sweep(self.slopes)
         self.best = self.best_at_half = self.sweep.value
         self.relaxed = np.full(self.best.size, np.inf)
-        drop = problem.replay(problem.ball.center)[0] - self.best
+        drop = problem.replay(problem.input_set.center)[0] - self.best
         self.least_scale = LEAST_SCALE * drop
         # exponent of the unit that gradients are measured in: squares must neither overflow nor vanish
         self.unit = np.frexp(np.where(np.isfinite(drop) & (drop > 0), drop, 1.0))[1]
@@ -236,13 +238,13 @@ def alpha_trajectory(problem: Problem, iterations: int) -> FloatArray:
     return np.array(values)
 
 
-def alpha_rung(problem: Problem) -> list[Bound]:
+def alpha_rung(problem: Problem) -> RowBounds:
     """max g(α) of every row to the stopping rule above, in chunks of rows that fit into memory."""
-    widest = max(problem.ball.size, alive_matrices(problem).widest)
+    widest = max(problem.input_set.size, alive_matrices(problem).widest)
     count = max(1, CHUNK_ENTRIES // widest)
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
     with np.errstate(over="ignore", invalid="ignore"):  # iterates may overflow: only what is certified counts
-        return [bound for rows in chunks for bound in climb(problem.with_rows(rows))]
+        return RowBounds.of([bound for rows in chunks for bound in climb(problem.with_rows(rows))])
 
 
 def climb(problem: Problem) -> list[Bound]:
@@ -288,5 +290,7 @@ RUNG = Rung(
     claim="best dual feasible point α ∈ [0, 1], by gradient ascent",
     source="Wong & Kolter 2018; Xu et al. 2021",
     run=alpha_rung,
+    cost=Cost.ITERATIVE,
+    dominates=("dual", "crown"),
     certifies=True,
 )

@@ -26,8 +26,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
+from toolkit.problems.answers import Bound, RowBounds, Status
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
+from toolkit.rungs.rung import Cost, Rung, Side
 
 FIRST_STEP, LAST_STEP = 1.0, 0.01  # in units of ε
 MOMENTUM = 0.75
@@ -65,22 +67,22 @@ class MarginGradient:
         return value, gradient
 
 
-def fgsm_rung(problem: Problem) -> list[Bound]:
+def fgsm_rung(problem: Problem) -> RowBounds:
     """One signed gradient step of size ε from the centre, for every row."""
     started = time.perf_counter()
     rows = np.arange(problem.rows.shape[0])
-    centres = np.repeat(problem.ball.center[:, None], rows.size, axis=1)
+    centres = np.repeat(problem.input_set.center[:, None], rows.size, axis=1)
     _, gradient = MarginGradient(problem)(centres, rows)
-    witnesses = problem.ball.argmin_linear(gradient.T)
-    return _bounds(problem, witnesses, started, Status.COMPUTED, 1)
+    witnesses = problem.input_set.argmin_linear(gradient.T)
+    return RowBounds.of(_bounds(problem, witnesses, started, Status.COMPUTED, 1))
 
 
-def pgd_rung(problem: Problem) -> list[Bound]:
+def pgd_rung(problem: Problem) -> RowBounds:
     """The best point of settings.attack_restarts descents for every row: from the centre, then from random points."""
-    ball, others, seed = problem.ball, problem.settings.attack_restarts - 1, problem.settings.seed
+    ball, others, seed = problem.input_set, problem.settings.attack_restarts - 1, problem.settings.seed
     corner = np.arange(others) % 2 == 0
     random = np.where(corner[:, None], ball.corners(others, seed), ball.sample(others, seed))
-    return polish(problem, np.concatenate([ball.center[None], random]))
+    return RowBounds.of(polish(problem, np.concatenate([ball.center[None], random])))
 
 
 def polish(problem: Problem, points: ArrayLike, first_step: float = FIRST_STEP) -> list[Bound]:
@@ -91,8 +93,8 @@ def polish(problem: Problem, points: ArrayLike, first_step: float = FIRST_STEP) 
     """
     if not first_step > 0:
         raise ValueError(f"first_step must be > 0, got {first_step}")
-    starts = problem.ball.project(np.atleast_2d(np.asarray(points, dtype=np.float64)))
-    widest = max(problem.ball.size, alive_matrices(problem).widest)
+    starts = problem.input_set.project(np.atleast_2d(np.asarray(points, dtype=np.float64)))
+    widest = max(problem.input_set.size, alive_matrices(problem).widest)
     count = max(1, CHUNK_ENTRIES // (widest * starts.shape[0]))
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
     return [bound for rows in chunks for bound in _descend(problem.with_rows(rows), starts, first_step)]
@@ -104,8 +106,9 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
     limit = np.inf if problem.settings.time_limit is None else rows * problem.settings.time_limit
     value_and_gradient = MarginGradient(problem)
     row = np.repeat(np.arange(rows), tries)
-    low, high = problem.ball.inner_lower[:, None], problem.ball.inner_upper[:, None]
-    lengths = problem.ball.eps * np.geomspace(first_step, min(LAST_STEP, first_step), steps)
+    input_set = problem.input_set
+    shares = np.geomspace(first_step, min(LAST_STEP, first_step), steps)
+    lengths = np.multiply.outer(shares, input_set.reach).reshape(steps, -1, 1)
     points = np.tile(starts.T, (1, rows))
     velocity = np.zeros_like(points)
     leaks = np.outer(np.maximum(0.0, 1.0 - 2.0 * np.arange(steps + 1) / steps), np.tile(np.resize(LEAKS, tries), rows))
@@ -115,7 +118,7 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
         size = np.abs(gradient).sum(axis=0)
         usable = (size > 0) & np.isfinite(size)  # what overflowed has no direction
         velocity = MOMENTUM * velocity + np.where(usable, gradient, 0.0) / np.where(usable, size, 1.0)
-        points = np.clip(points - lengths[done] * np.sign(velocity), low, high)
+        points = input_set.project((points - lengths[done] * input_set.steepest(velocity)).T).T
         done += 1
         value, gradient = value_and_gradient(points, row, leaks[done])
         best_points = np.where(value < best, points, best_points)
@@ -141,6 +144,7 @@ FGSM = Rung(
     claim="margin after one signed gradient step",
     source="Goodfellow et al. 2015",
     run=fgsm_rung,
+    cost=Cost.ITERATIVE,
     uses_relu_bounds=False,
 )
 PGD = Rung(
@@ -149,4 +153,5 @@ PGD = Rung(
     claim="least margin along projected gradient descents",
     source="Madry et al. 2018; Dong et al. 2018",
     run=pgd_rung,
+    cost=Cost.ITERATIVE,
 )

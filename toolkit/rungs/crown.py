@@ -12,9 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.answers import RowBounds
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.rungs.dual import certified_values
+from toolkit.rungs.rung import Cost, Rung, Side
 
 
 def crown_slopes(problem: Problem) -> list[FloatArray]:
@@ -28,11 +30,17 @@ def crown_values(problem: Problem) -> FloatArray:
     return certified_values(problem, crown_slopes(problem))
 
 
+def row_bounds(problem: Problem) -> RowBounds:
+    """The lower side of every row."""
+    return RowBounds(crown_values(problem))
+
+
 RUNG = Rung(
     name="crown",
     side=Side.LOWER,
     claim="dual feasible point α ∈ {0, 1}, closed form",
     source="Zhang et al. 2018",
-    values=crown_values,
+    run=row_bounds,
+    cost=Cost.CLOSED_FORM,
     certifies=True,
 )

@@ -26,9 +26,11 @@ from array_api_compat import array_namespace
 from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import Ledger, outward, region_of
 from toolkit.networks.layers import DENSE_ABOVE, AffineMap
-from toolkit.problems.input_sets import box_range_linear
-from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.answers import RowBounds
+from toolkit.problems.input_set import box_range_linear
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows
+from toolkit.rungs.rung import Cost, Rung, Side
 
 
 def upper_slope(lower: Any, upper: Any) -> Any:
@@ -118,7 +120,7 @@ def _certified_ranges(problem: Problem, slopes: Sequence[Any] | None) -> tuple[F
     network = alive_network(problem)
     if slopes is not None:
         _check_slopes(slopes, network)
-    box = problem.ball.lower, problem.ball.upper
+    box = problem.input_set.lower, problem.input_set.upper
     if sp.issparse(nu) and (slopes is not None or nu.nnz > DENSE_ABOVE * math.prod(nu.shape)):
         nu = nu.toarray()
     ledger = Ledger(region_of(problem), problem.rows)
@@ -147,11 +149,17 @@ def certified_values(problem: Problem, slopes: Sequence[Any] | None = None) -> F
     return certified_ranges(problem, slopes)[0]
 
 
+def row_bounds(problem: Problem) -> RowBounds:
+    """Both sides of every row."""
+    return RowBounds(*certified_ranges(problem))
+
+
 RUNG = Rung(
     name="dual",
     side=Side.LOWER,
     claim="dual feasible point α = u/(u−l), closed form",
     source="Wong & Kolter 2018, Thm 1",
-    ranges=certified_ranges,
+    run=row_bounds,
+    cost=Cost.CLOSED_FORM,
     certifies=True,
 )

@@ -17,30 +17,30 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
-from toolkit.relaxations.template import set_indicators
-from toolkit.rungs.bab import bab_rung
-from toolkit.rungs.lp import lp_rung
-from toolkit.search.lp_bounder import failing_rows, minimize_rows, promised_gap, shared_template
-from toolkit.solvers.linear_program import CompiledModel, integer_columns
+from toolkit.problems.answers import Bound, Status
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
+from toolkit.rungs.bab import bab_bounds
+from toolkit.rungs.lp import lp_bounds
+from toolkit.rungs.rung import Cost, Rung, Side
+from toolkit.search.lp_bounder import failing_rows, minimize_rows, promised_gap, template
 from toolkit.solvers.registry import automatic_milp_solver
 
 WORD = 1e-6  # of the drop: by how much a MILP solver's tolerances may put its dual bound above the optimum
 
 
-@failing_rows
-def exact_rung(problem: Problem) -> list[Bound]:
+def exact_bounds(problem: Problem) -> list[Bound]:
     """The MILP optimum of every row, or what was proven when its time limit struck."""
     if takes_tree(problem):
-        return bab_rung(problem)
+        return bab_bounds(problem)
     started = time.perf_counter()
-    relaxed = lp_rung(problem)
+    relaxed = lp_bounds(problem)
     shared = time.perf_counter() - started
     each = shared / max(1, len(relaxed))
-    compiled = problem.shared("binary", lambda: _with_binaries(problem))
-    if not compiled.is_mip:  # no unstable neuron: the LP is the exact problem
+    program = template(problem).exact
+    if not program.is_mip:  # no unstable neuron: the LP is the exact problem
         return relaxed
-    found = minimize_rows(problem, "exact", compiled, relaxed)
+    found = minimize_rows(problem, program, relaxed)
     return [_best(row, own.with_build(each), problem.settings) for row, own in zip(relaxed, found, strict=True)]
 
 
@@ -49,18 +49,7 @@ def takes_tree(problem: Problem) -> bool:
     settings = problem.settings
     if settings.solver != "auto":
         return False
-    return settings.rigorous or automatic_milp_solver(shared_template(problem)[1]) == "highs"
-
-
-def _with_binaries(problem: Problem) -> CompiledModel:
-    """The compiled template with its flag flipped: the same matrices, the indicator columns integer."""
-    model, compiled = shared_template(problem)
-    set_indicators(model, "binary")
-    try:
-        integer = integer_columns(model)
-    finally:
-        set_indicators(model, "relaxed")
-    return replace(compiled, integer=integer)
+    return settings.rigorous or automatic_milp_solver(template(problem).relaxed) == "highs"
 
 
 def _best(relaxed: Bound, exact: Bound, settings: Settings) -> Bound:
@@ -94,7 +83,8 @@ RUNG = Rung(
     side=Side.EXACT,
     claim="optimum of the MILP with binary ReLU indicators",
     source="Tjeng, Xiao & Tedrake 2019",
-    run=exact_rung,
+    run=failing_rows(exact_bounds),
+    cost=Cost.SEARCH,
     certifies=True,
     states=True,
 )

@@ -16,9 +16,11 @@ from array_api_compat import array_namespace
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import Ledger, outward, region_of
-from toolkit.problems.input_sets import box_range_linear
-from toolkit.problems.problem import Problem, Rung, Side
+from toolkit.problems.answers import RowBounds
+from toolkit.problems.input_set import box_range_linear
+from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network, folded_rows
+from toolkit.rungs.rung import Cost, Rung, Side
 
 
 def post_activation_box(lower: Any, upper: Any) -> tuple[Any, Any]:
@@ -36,7 +38,7 @@ def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
         if network.alive:
             low, high = post_activation_box(network.lower[-1], network.upper[-1])
         else:
-            low, high = problem.ball.lower, problem.ball.upper
+            low, high = problem.input_set.lower, problem.input_set.upper
         ledger = Ledger(region_of(problem), problem.rows)
         ledger.terms(len(network.alive), nu)
         middle, half_width = box_range_linear(nu, low, high)
@@ -44,11 +46,17 @@ def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
         return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 
+def row_bounds(problem: Problem) -> RowBounds:
+    """Both sides of every row."""
+    return RowBounds(*interval_ranges(problem))
+
+
 RUNG = Rung(
     name="interval",
     side=Side.LOWER,
     claim="interval arithmetic through the last layer",
     source="Gowal et al. 2018",
-    ranges=interval_ranges,
+    run=row_bounds,
+    cost=Cost.CLOSED_FORM,
     certifies=True,
 )

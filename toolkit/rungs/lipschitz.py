@@ -29,9 +29,12 @@ from toolkit.certificates.rounding import outward
 from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.replay import evaluation_errors
-from toolkit.problems.problem import Problem, Rung, Side
-from toolkit.problems.reduced import alive_network, folded_rows
+from toolkit.problems.answers import RowBounds
+from toolkit.problems.problem import Problem
+from toolkit.problems.reduced import alive_last, alive_network, alive_part, folded_rows
 from toolkit.problems.reduced_matrices import plain_weight
+from toolkit.problems.region import Region
+from toolkit.rungs.rung import Cost, Rung, Side
 
 
 def product_values(problem: Problem) -> FloatArray:
@@ -39,14 +42,14 @@ def product_values(problem: Problem) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         middle, half_width = _row_vectors(problem.rows, problem.network.layers[-1])
         sums = (np.abs(middle) + half_width).sum(axis=1)
-        constants = sums * problem.shared("product of norms", lambda: _product_of_norms(problem))
-        loss = _raised(constants * problem.ball.eps, middle.shape[1])
-        return _below(problem, problem.ball.center, loss)
+        constants = sums * problem.region.derive(_product_of_norms)
+        loss = _raised(constants * problem.input_set.radius, middle.shape[1])
+        return _below(problem, problem.input_set.center, loss)
 
 
 def jacobian_values(problem: Problem) -> FloatArray:
     """c·F(p) − Σ_j max(|J̲_j|, |J̄_j|)·r_j for every row, shape (m,)."""
-    low, high = problem.ball.lower, problem.ball.upper
+    low, high = problem.input_set.lower, problem.input_set.upper
     point = np.clip(0.5 * low + 0.5 * high, low, high)
     with np.errstate(over="ignore", invalid="ignore"):
         middle, half_width = jacobian_ranges(problem)
@@ -63,10 +66,9 @@ def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """
     network = alive_network(problem)
     rows, _ = folded_rows(problem)
-    last = problem.network.layers[-1]
-    own = problem.shared("alive_last", lambda: last.restrict(None, network.alive[-1])) if network.alive else last
+    own = problem.region.derive(alive_last)
     middle, half_width = _row_vectors(problem.rows, own, rows)
-    sizes = problem.shared("absolute_weights", lambda: [absolute_weight(layer) for layer in network.layers])
+    sizes = problem.region.derive(_absolute_weights)
     for k in range(len(network.layers) - 1, -1, -1):
         unstable, layer = network.unstable(k), network.layers[k]
         low = np.where(unstable, np.minimum(middle - half_width, 0.0), middle - half_width)
@@ -110,10 +112,14 @@ def absolute_weight(layer: AffineMap) -> Any:
     return abs(plain_weight(layer))
 
 
-def _product_of_norms(problem: Problem) -> float:
+def _absolute_weights(region: Region) -> list[Any]:
+    return [absolute_weight(layer) for layer in region.derive(alive_part).layers]
+
+
+def _product_of_norms(region: Region) -> float:
     """Π ‖W_l‖_{∞→∞} over all maps but the last, rounded up; 1 for an affine network."""
     found = 1.0
-    for layer, (norm, _, terms) in zip(problem.network.layers[:-1], problem.network.operator_norms, strict=False):
+    for layer, (norm, _, terms) in zip(region.network.layers[:-1], region.network.operator_norms, strict=False):
         merged = 0.0 if layer.column_error is None else float(np.sum(layer.column_error))
         found *= (norm + merged) * (1.0 + gamma(terms + layer.input_size + 8)) + TINY
     return found
@@ -126,11 +132,17 @@ def lipschitz_values(problem: Problem) -> FloatArray:
     return np.where(np.isfinite(found), found, -np.inf)  # a sum that overflowed proves nothing
 
 
+def row_bounds(problem: Problem) -> RowBounds:
+    """The lower side of every row."""
+    return RowBounds(lipschitz_values(problem))
+
+
 RUNG = Rung(
     name="lipschitz",
     side=Side.LOWER,
     claim="margin minus radius times a bound on its gradient",
     source="Szegedy et al. 2014; Hein & Andriushchenko 2017; Weng et al. 2018",
-    values=lipschitz_values,
+    run=row_bounds,
+    cost=Cost.CLOSED_FORM,
     certifies=True,
 )

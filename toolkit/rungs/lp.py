@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import time
 
-from toolkit.problems.problem import Bound, Problem, Rung, Side
-from toolkit.search.lp_bounder import failing_rows, minimize_rows, shared_template
+from toolkit.problems.answers import Bound
+from toolkit.problems.problem import Problem
+from toolkit.rungs.rung import Rung, Side
+from toolkit.search.lp_bounder import failing_rows, minimize_rows, template
 
 
-@failing_rows
-def lp_rung(problem: Problem) -> list[Bound]:
-    """The LP optimum of every row."""
+def lp_bounds(problem: Problem) -> list[Bound]:
+    """The LP optimum of every row. Raises TemplateError where there is no template in floats."""
     started = time.perf_counter()
-    _, compiled = shared_template(problem)
-    building = (time.perf_counter() - started) / max(1, problem.rows.shape[0])
-    return [bound.with_build(building) for bound in minimize_rows(problem, "lp", compiled)]
+    program = template(problem).relaxed
+    building = (time.perf_counter() - started) / max(1, len(problem.objective))
+    return [bound.with_build(building) for bound in minimize_rows(problem, program)]
 
 
 RUNG = Rung(
@@ -31,6 +32,7 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="optimum of the triangle relaxation, bound proven by its duals",
     source="Ehlers 2017; Wong & Kolter 2018",
-    run=lp_rung,
+    run=failing_rows(lp_bounds),
+    dominates=("interval", "dual", "crown", "alpha"),
     certifies=True,
 )

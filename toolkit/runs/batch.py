@@ -14,9 +14,11 @@ from toolkit.data.arguments import check_labels, instance, optional_number, real
 from toolkit.data.datasets import Dataset, LabelArray
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings, Side, Verdict
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
+from toolkit.rungs.rung import Side
 from toolkit.runs.executors import check_workers, run_calls
 from toolkit.verify.ladder import LADDER, certify
 from toolkit.verify.verdict import TOLERANCE

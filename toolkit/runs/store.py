@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from toolkit.data.arguments import file_path
 from toolkit.data.atomic import sync_folder, write_atomically
 from toolkit.data.names import path_name
-from toolkit.problems.problem import Status
+from toolkit.problems.answers import Status
 
 SCHEMA_VERSION = 2
 ADDED: dict[str, float] = {"certified_upper": float("inf")}  # columns that rows of version 1 lack: nothing proven

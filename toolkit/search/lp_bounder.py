@@ -9,47 +9,34 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pyomo.environ as pyo
 import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, certify_multipliers
-from toolkit.problems.consistency import clean_values
-from toolkit.problems.problem import Bound, Problem, Settings, Status
-from toolkit.relaxations.template import TemplateError, TemplateLayout, build_template
-from toolkit.solvers.linear_program import CompiledModel, compile_model
+from toolkit.problems.answers import Bound, RowBounds, Status
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
+from toolkit.relaxations.template import Template, TemplateError, template_of
+from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
 from toolkit.solvers.session import Session, SolveReport, SolverUnavailableError
 
 
-def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], list[Bound]]:
+def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], RowBounds]:
     """A rung's run whose rows are FAILED, with the reason, where the problem has no template in floats."""
 
     @functools.wraps(run)
-    def answer(problem: Problem) -> list[Bound]:
+    def answer(problem: Problem) -> RowBounds:
         try:
-            return run(problem)
+            return RowBounds.of(run(problem))
         except TemplateError as error:
-            return [Bound(-np.inf, status=Status.FAILED, message=str(error)) for _ in problem.targets]
+            return RowBounds.of([Bound(-np.inf, status=Status.FAILED, message=str(error)) for _ in problem.targets])
 
     return answer
-
-
-@contextmanager
-def dropped_on_error(problem: Problem, *keys: Any) -> Iterator[None]:
-    """Forget shared values that an exception, Ctrl-C among them, may have left half changed."""
-    try:
-        yield
-    except BaseException:
-        for key in keys:
-            problem.drop_shared(key)
-        raise
 
 
 def one_row(problem: Problem, row: int) -> Problem:
@@ -68,40 +55,43 @@ def promised_gap(settings: Settings, upper: float, drop: float) -> float:
     return max(settings.mip_gap * abs(upper), settings.mip_gap_abs * min(1.0, max(drop, 0.0)))
 
 
-def shared_template(problem: Problem) -> tuple[pyo.ConcreteModel, CompiledModel]:
-    """The built template of the problem's region (indicators relaxed) and its matrices, made once."""
-
-    def make() -> tuple[pyo.ConcreteModel, CompiledModel]:
-        with np.errstate(over="ignore", invalid="ignore"):  # TemplateError says so
-            model = build_template(problem.network, problem.ball, problem.relu_bounds, "relaxed")
-        return model, compile_model(model)
-
-    return problem.shared("template", make)
+def template(problem: Problem) -> Template:
+    """The template of the problem's region, built once."""
+    return problem.region.derive(template_of)
 
 
-def minimize_rows(problem: Problem, key: str, model: CompiledModel, relaxed: list[Bound] | None = None) -> list[Bound]:
-    """Minimise every row of the problem in one persistent session over `model`; the session is kept under `key`.
+class LpBounder:
+    """One program in one solver, or in the one that takes over where that fails; lent by a problem's workspace."""
 
-    relaxed: the LP's bounds of the rows where the model is the MILP. Time not spent inside the solver (building,
+    def __init__(self, program: CompiledModel, settings: Settings) -> None:
+        self.program = program
+        self.session: Session = open_session(program, settings)
+
+    def minimize(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        """Minimise cost·z + offset over the program; see `Session.minimize`."""
+        try:
+            return self.session.minimize(cost, offset, settings)
+        except SolverUnavailableError as error:
+            self.session = fall_back(self.program, settings, str(error))
+            return self.session.minimize(cost, offset, settings)
+
+
+def minimize_rows(problem: Problem, program: CompiledModel, relaxed: list[Bound] | None = None) -> list[Bound]:
+    """Minimise every row of the problem over the program in one session, kept in the problem's workspace.
+
+    relaxed: the LP's bounds of the rows where the program is the MILP. Time not spent inside the solver (building,
     compiling, handing over) is build_seconds, divided evenly over the rows.
     """
     started = time.perf_counter()
-    shared_key = ("session", key)
-    with dropped_on_error(problem, shared_key):
-        session: Session = problem.shared(shared_key, lambda: open_session(model, problem.settings))
-        layout: TemplateLayout = shared_template(problem)[0].layout
-        costs, offsets = layout.objective(problem.rows)
+    key = ("session", "lp" if relaxed is None else "milp", problem.settings.solver)
+    with problem.workspace.borrow(problem.region, key, lambda: LpBounder(program, problem.settings)) as bounder:
+        costs, offsets = template(problem).layout.objective(problem.rows)
         building = (time.perf_counter() - started) / max(1, len(costs))
         bounds = []
         for i, (cost, offset) in enumerate(zip(costs, offsets.tolist(), strict=True)):
             lp = None if relaxed is None else relaxed[i]
             settings = problem.settings if lp is None else _milp_settings(problem.settings, lp.drop)
-            try:
-                report = session.minimize(cost, offset, settings)
-            except SolverUnavailableError as error:
-                session = fall_back(model, problem.settings, str(error))
-                problem.replace_shared(shared_key, session)
-                report = session.minimize(cost, offset, settings)
+            report = bounder.minimize(cost, offset, settings)
             bounds.append(bound_from_report(problem, i, report, building, lp))
     return bounds
 
@@ -120,7 +110,7 @@ def bound_from_report(
 
     relaxed: for a MILP the LP's bound of the row; lower is then the solver's word, at least the LP's.
     """
-    layout: TemplateLayout = shared_template(problem)[0].layout
+    layout = template(problem).layout
     if report.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
         report = replace(
             report, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
@@ -129,7 +119,7 @@ def bound_from_report(
     if report.x is not None:
         # x̂ = y − s gives y − max(x̂, 0) = min(y, s)
         slack = np.maximum(np.minimum(report.x[layout.block("y")], report.x[layout.block("s")]), 0.0)
-        witness, upper = replayed(problem.with_rows(problem.rows[[row]]), report.x[: problem.ball.size])
+        witness, upper = replayed(problem.with_rows(problem.rows[[row]]), report.x[: problem.input_set.size])
     if relaxed is None:
         multipliers, certified = certify_report(problem, row, report)
         lower = certified
@@ -158,7 +148,7 @@ def bound_from_report(
 
 def replayed(problem: Problem, point: FloatArray) -> tuple[FloatArray | None, float]:
     """The point projected into the ball, and the value of the problem's one row there; (None, inf) if it overflows."""
-    witness = problem.ball.project(point)
+    witness = problem.input_set.project(point)
     with np.errstate(over="ignore", invalid="ignore"):
         value = float(problem.replay(witness)[0, 0])
     return (witness, value) if np.isfinite(value) else (None, np.inf)
@@ -166,7 +156,7 @@ def replayed(problem: Problem, point: FloatArray) -> tuple[FloatArray | None, fl
 
 def drop_of(problem: Problem, row: int, lower: float) -> float:
     """The row's value at the ball's centre less `lower`; 0 where that is no positive number."""
-    drop = float(clean_values(problem)[row]) - lower
+    drop = float(problem.clean_values()[row]) - lower
     return drop if np.isfinite(drop) and drop > 0 else 0.0
 
 
@@ -178,6 +168,6 @@ def certify_report(problem: Problem, row: int, report: SolveReport) -> tuple[Flo
     if report.status is Status.FAILED:
         return None, -np.inf
     if report.duals is None:
-        return None, certify_multipliers(problem, row, np.full(shared_template(problem)[0].layout.count, CHORD))
-    multipliers = report.duals[: shared_template(problem)[0].layout.count]
+        return None, certify_multipliers(problem, row, np.full(template(problem).layout.count, CHORD))
+    multipliers = report.duals[template(problem).split_rows]
     return multipliers, certify_multipliers(problem, row, multipliers)

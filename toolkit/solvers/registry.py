@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.problems.problem import Settings, Status
+from toolkit.problems.answers import Status
+from toolkit.problems.settings import Settings
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.session import NoSession, Session, SolveReport, SolverUnavailableError
 

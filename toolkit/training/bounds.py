@@ -21,7 +21,7 @@ from torch.nn.functional import pad, unfold
 
 from toolkit.networks.layers import AffineMap, Conv2d, Dense
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import box_min_linear
+from toolkit.problems.input_set import box_min_linear
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
-from toolkit.problems.problem import Bound
+from toolkit.problems.answers import Bound
 
 SLACK_TOLERANCE = 1e-6
 

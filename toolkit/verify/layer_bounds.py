@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.arguments import instance, names, optional_number, shown
+from toolkit.data.arguments import instance, optional_number, shown
 from toolkit.networks.layers import read_only
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, ReluBounds, Rung, Settings, Side, region_digest
-from toolkit.rungs import get_rung
+from toolkit.problems.bounds import ReluBounds, region_digest
+from toolkit.problems.input_set import InputSet, check_is_input_set
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
+from toolkit.rungs import get_rung, get_rungs
+from toolkit.rungs.rung import Cost, Rung, Side
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 CHUNK = 8  # neurons between two looks at the clock
@@ -28,8 +31,8 @@ Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, 
 
 def layer_bounds(
     network: Network,
-    ball: LinfBall,
-    rungs: Sequence[str] = ("interval", "dual"),
+    ball: InputSet,
+    rungs: Sequence[Rung | str] = ("interval", "dual"),
     settings: Settings | None = None,
     progress: Progress | None = None,
     deadline: float | None = None,
@@ -42,10 +45,8 @@ def layer_bounds(
     an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u: then a rung has
     said something false.
     """
-    instance("network", network, Network), instance("ball", ball, LinfBall)
-    chain = [get_rung(name) for name in names("rungs", rungs)]
-    if not chain:
-        raise ValueError("rungs must name at least one rung, got none")
+    instance("network", network, Network), check_is_input_set("ball", ball)
+    chain = get_rungs("rungs", rungs)
     for rung in chain:
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
@@ -86,7 +87,7 @@ class _Box:
 
 def _bound_layer(
     cut: Network,
-    ball: LinfBall,
+    ball: InputSet,
     known: ReluBounds,
     chain: Sequence[Rung],
     settings: Settings,
@@ -94,13 +95,13 @@ def _bound_layer(
     deadline: float | None,
 ) -> tuple[FloatArray, FloatArray]:
     size = cut.output_size
-    problem = Problem(cut, ball, np.zeros((0, size)), known, settings)
+    problem = Problem.of(cut, ball, np.zeros((0, size)), known, settings)
     box = _Box(np.full(size, -np.inf), np.full(size, np.inf))
     for rung in chain:
         tried = box.unstable()
         if not tried.size:
             break
-        slow = deadline is not None and rung.run is not None
+        slow = deadline is not None and rung.cost > Cost.CLOSED_FORM
         for some in np.split(tried, range(CHUNK, tried.size, CHUNK)) if slow else [tried]:
             if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
                 break
@@ -131,7 +132,7 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
 
 def output_scales(problem: Problem) -> FloatArray:
     """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
-    ball, last = problem.ball, problem.network.layers[-1]
+    ball, last = problem.input_set, problem.network.layers[-1]
     size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
     if problem.relu_bounds.upper:
         size = np.maximum(problem.relu_bounds.upper[-1], 0.0)

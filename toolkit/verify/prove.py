@@ -23,13 +23,16 @@ from toolkit.certificates.rounding import region_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Problem, ReluBounds, Settings, margin_rows, region_digest, selection_rows
-from toolkit.rungs.bab import TreeSearch
+from toolkit.problems.problem import Problem
+from toolkit.problems.properties import margin_rows, selection_rows
+from toolkit.problems.settings import Settings
 from toolkit.rungs.dual import RUNG as DUAL
-from toolkit.rungs.ideal import CuttingPlanes
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.branching import PseudoCosts
+from toolkit.search.cutting_planes import CuttingPlanes
+from toolkit.search.tree import TreeSearch
 from toolkit.verify.layer_bounds import output_scales
 
 FORMAT = 1
@@ -87,7 +90,7 @@ def write_proof(
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"targets must name at least one class other than {label}, each once, got {list(chosen)}")
     bounds, content = provable_bounds(network, ball, settings, tighten)
-    problem = Problem(network, ball, rows, bounds, settings, chosen)
+    problem = Problem.of(network, ball, rows, bounds, settings, chosen)
     store, trees = _search(problem)
     for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
         content |= {f"lower{k}": low, f"upper{k}": high}
@@ -138,7 +141,7 @@ def provable_bounds(
         cut = network.cut(k)
         known = ReluBounds.sealed(lower, upper, chain, True, region_digest(cut, ball))
         plain = replace(settings, stop_at=None)
-        problem = Problem(cut, ball, np.zeros((0, size)), known, plain)
+        problem = Problem.of(cut, ball, np.zeros((0, size)), known, plain)
         low, high = DUAL.neuron_ranges(problem, np.arange(size))
         low, high = low.copy(), high.copy()
         unstable = np.flatnonzero((low < 0) & (high > 0)) if k and tighten else np.zeros(0, dtype=np.int64)

@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike
 
 from toolkit.data.arguments import class_label, instance, names, real_number, shown
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Settings, Side, Verdict
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.verify.ladder import LADDER, Certification, certify
+from toolkit.rungs.rung import Side
+from toolkit.verify.certification import Certification
+from toolkit.verify.ladder import LADDER, certify
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,17 @@ Used by certify, the command line, sweeps, tables and the HTML report. Trusted: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.problems.problem import Bound, Rung, Settings, Side, Verdict
+from toolkit.problems.answers import Bound, Verdict
+from toolkit.problems.settings import Settings
+
+EXACT = "exact"  # Side.EXACT
+
+if TYPE_CHECKING:  # reading tables needs this rule and no rung
+    from toolkit.rungs.rung import Rung
 
 TOLERANCE = 0.0  # a margin counts as positive above this
 
@@ -50,6 +56,6 @@ def verdict(lower: Sequence[float], upper: Sequence[float], tolerance: float = T
 
 def counted_lower(bound: Bound, rung: Rung, settings: Settings) -> float:
     """The lower bound of `bound` that a verdict may count: the certified one, or the solver's where that is trusted."""
-    if settings.rigorous or rung.side is not Side.EXACT:
+    if settings.rigorous or rung.side != EXACT:
         return bound.certified_lower
     return max(bound.certified_lower, bound.lower)

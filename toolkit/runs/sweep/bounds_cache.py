@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.archives import Archive, ArchiveError, checked_number, open_archive, require_keys
-from toolkit.problems.problem import ReluBounds
+from toolkit.problems.bounds import ReluBounds
 from toolkit.runs.store import replace_file
 from toolkit.runs.sweep.tasks import Chain, Task, described, question
 

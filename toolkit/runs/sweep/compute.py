@@ -16,8 +16,11 @@ import pandas as pd
 
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
+from toolkit.problems.answers import Bound, Status, Verdict
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.problem import Bound, Problem, ReluBounds, Status, Verdict, margin_rows
+from toolkit.problems.problem import Problem
+from toolkit.problems.properties import margin_rows
 from toolkit.rungs import get_rung
 from toolkit.runs.store import Row, StoreError, append_rows
 from toolkit.runs.sweep.bounds_cache import bounds_path, load_bounds, save_bounds

@@ -17,7 +17,7 @@ from rich.live import Live
 
 from toolkit.data.atomic import write_atomically, write_csv, write_parquet
 from toolkit.data.names import markup_text, printable
-from toolkit.problems.problem import Status
+from toolkit.problems.answers import Status
 from toolkit.runs.lock import folder_lock, lock_owner
 from toolkit.runs.provenance import PROVENANCE, read_provenance, read_runs, run_name
 from toolkit.runs.store import (

@@ -23,7 +23,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from toolkit.data.arguments import file_path, instance, optional_number, shown
-from toolkit.problems.problem import Status
+from toolkit.problems.answers import Status
 from toolkit.runs.dask_executor import LOCAL, DaskExecutor
 from toolkit.runs.executors import (
     ProcessExecutor,

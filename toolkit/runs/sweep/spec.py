@@ -29,8 +29,9 @@ from toolkit.data.arguments import file_path
 from toolkit.data.names import path_name
 from toolkit.data.toml_file import StrictModel, placed, read_toml, unknown_key
 from toolkit.networks.published import PREFIX
-from toolkit.problems.problem import Settings, Side
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
+from toolkit.rungs.rung import Side
 from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
 from toolkit.solvers.registry import check_solver_name
 

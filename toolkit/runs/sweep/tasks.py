@@ -12,8 +12,10 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.data.names import printable
-from toolkit.problems.problem import Rung, Settings, Side, Verdict
+from toolkit.problems.answers import Verdict
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
+from toolkit.rungs.rung import Rung, Side
 
 KEY_VERSION = 2  # raised when rows of the same key would mean something else
 Chain = tuple[str, ...]

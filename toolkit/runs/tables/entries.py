@@ -32,8 +32,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from toolkit.data.toml_file import StrictModel, placed, read_toml
-from toolkit.problems.problem import Settings, Side
+from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
+from toolkit.rungs.rung import Side
 from toolkit.runs.batch import BatchPlan
 from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, RungName, Seconds
 

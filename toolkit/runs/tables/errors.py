@@ -17,7 +17,7 @@ import pandas as pd
 from toolkit.data.arguments import check_labels
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.network import Network
-from toolkit.problems.problem import Verdict
+from toolkit.problems.answers import Verdict
 from toolkit.runs.batch import certify_samples
 from toolkit.runs.tables.cells import Advance, Cell, CellError
 from toolkit.runs.tables.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage

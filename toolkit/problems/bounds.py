@@ -1,0 +1,132 @@
+"""Bounds l ≤ x̂ ≤ u on every ReLU input, with what they hold on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from toolkit.arrays import BoolArray, FloatArray
+from toolkit.data.arguments import instance, names, shown, text
+from toolkit.networks.layers import exact_float64, read_only
+from toolkit.networks.network import Network
+from toolkit.problems.input_set import InputSet
+
+
+def region_digest(network: Network, input_set: InputSet) -> str:
+    """What bounds on every ReLU input depend on: the digests of the input set and, per layer, of the maps up to it.
+
+    Parted by dots, so that the bounds of a network's first ReLU layers serve its cuts.
+    """
+    return ".".join((input_set.digest, *network.prefix_digests[:-1]))
+
+
+def _frozen(name: str, side: FloatArray) -> FloatArray:
+    """The side itself if it is float64 that nobody can write, else a read-only copy."""
+    if side.dtype == np.float64 and side.base is None and not side.flags.writeable:
+        return side
+    return np.asarray(read_only(exact_float64(name, side)))
+
+
+@dataclass(frozen=True, eq=False)
+class ReluBounds:
+    """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
+
+    lower, upper: one flat array per ReLU layer, in the network's order, kept as read-only float64 copies. chain: names
+    of the rungs they come from. region: what they hold on, `region_digest(network, ball)`; "" = given by hand.
+    certified: whether they hold in real arithmetic, rounding included; never so for bounds given by hand, which are
+    believed but certify nothing. seal: the numbers and the region that certified bounds were made with, see `sealed`; a
+    copy with others is given by hand. Raises ValueError for shapes that do not match, NaN, l > u, l = +inf or u = −inf.
+    A neuron is active if l ≥ 0, inactive if u ≤ 0 (and not active), unstable if l < 0 < u.
+    """
+
+    lower: tuple[FloatArray, ...]
+    upper: tuple[FloatArray, ...]
+    chain: tuple[str, ...] = ()
+    certified: bool = False
+    region: str = ""
+    seal: tuple[Any, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def sealed(
+        cls,
+        lower: Sequence[FloatArray],
+        upper: Sequence[FloatArray],
+        chain: Sequence[str],
+        certified: bool,
+        region: str,
+    ) -> ReluBounds:
+        """The bounds that the chain gave on this region; `certified` is the caller's word for exactly these numbers."""
+        low, high = (tuple(_frozen(f"layer {k}", one) for k, one in enumerate(side)) for side in (lower, upper))
+        return cls(low, high, tuple(chain), certified, region, (region, *zip(low, high, strict=True)))
+
+    def __post_init__(self) -> None:
+        for name, side in (("lower", self.lower), ("upper", self.upper)):
+            for low in instance(name, side, tuple, "one array per ReLU layer"):
+                instance(f"every entry of {name}", low, np.ndarray)
+        if len(self.lower) != len(self.upper):
+            raise ValueError(f"lower has {len(self.lower)} layers, upper has {len(self.upper)}")
+        for name in ("lower", "upper"):
+            sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
+            object.__setattr__(self, name, tuple(sides))
+        names("chain", self.chain), text("region", self.region)
+        if not isinstance(self.certified, bool | np.bool_):
+            raise ValueError(f"certified must be True or False, got {shown(self.certified)}")
+        object.__setattr__(self, "certified", bool(self.certified and self.region) and self._is_sealed())
+        for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            if low.shape != high.shape or low.ndim != 1:
+                raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
+            wrong = np.flatnonzero(~((low <= high) & (low < np.inf) & (high > -np.inf)))
+            if wrong.size:
+                i = int(wrong[0])
+                raise ValueError(f"layer {layer}, neuron {i}: lower must be ≤ upper, got {low[i]} and {high[i]}")
+
+    def _is_sealed(self) -> bool:
+        """Whether these are the very arrays, of the first layers or all, and the region that `sealed` was told of."""
+        if not isinstance(self.seal, tuple) or len(self.seal) <= len(self.lower) or self.seal[0] != self.region:
+            return False
+        made = zip(self.lower, self.upper, self.seal[1:], strict=False)
+        return all(low is sides[0] and high is sides[1] for low, high, sides in made)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled bounds are read-only as well."""
+        self.__dict__.update(state)
+        for side in (*self.lower, *self.upper):
+            read_only(side)
+
+    def check_region(self, network: Network, input_set: InputSet) -> None:
+        """Raise ValueError if the bounds are known to hold on another input set or for other weights."""
+        if not self.region:
+            return
+        own, *maps = self.region.split(".")
+        if own != input_set.digest:
+            raise ValueError(f"relu_bounds belong to another ball than this one of {input_set.title}")
+        for k, (known, digest) in enumerate(zip(maps, network.prefix_digests[:-1], strict=False)):
+            if known != digest:
+                raise ValueError(f"relu_bounds belong to another network: map {k} differs from {network.name!r}")
+        if len(maps) < len(self.lower):
+            raise ValueError(f"relu_bounds name the maps of {len(maps)} ReLU layers only, got {len(self.lower)}")
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    def unstable(self, layer: int) -> BoolArray:
+        """Mask of neurons with l < 0 < u."""
+        return np.asarray((self.lower[layer] < 0) & (self.upper[layer] > 0))
+
+    def active(self, layer: int) -> BoolArray:
+        """Mask of neurons with l ≥ 0: the ReLU is the identity there."""
+        return np.asarray(self.lower[layer] >= 0)
+
+    def inactive(self, layer: int) -> BoolArray:
+        """Mask of neurons with u ≤ 0 and not active: the ReLU is zero there."""
+        return np.asarray((self.upper[layer] <= 0) & (self.lower[layer] < 0))
+
+    def counts(self) -> list[tuple[int, int, int]]:
+        """(unstable, active, inactive) per ReLU layer."""
+        return [
+            (int(self.unstable(k).sum()), int(self.active(k).sum()), int(self.inactive(k).sum()))
+            for k in range(len(self))
+        ]

@@ -1,0 +1,139 @@
+"""The perturbation set P: where the adversary may move the input, and the questions every such set answers.
+
+Bounds ask for the range of linear functionals over it (`linear_range`), certificates and attacks for a minimiser
+(`argmin_linear`), the replay of a witness whether a point lies in it (`contains`), descents for the nearest point
+(`project`), random points, and a step's direction and length (`steepest`, `reach`), interval arithmetic and cuts for
+the float box around it (`lower`, `upper`), the template for what that box does not say (`constrain`).
+
+A set is one of real points; its ends are seldom floats. Bounds take the hull `lower`, `upper`, rounded outward; points
+and witnesses lie in the set in exact arithmetic.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from toolkit.arrays import FloatArray
+from toolkit.data.arguments import number_array, shown
+
+
+def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
+    """Middle and half-width of the range of ν·x over the box [lower, upper], for every row ν.
+
+    middle = ν·(lower + upper)/2, half-width = |ν|·(upper − lower)/2: the minimum is middle − half-width.
+    rows may be numpy, scipy.sparse or torch; lower and upper numpy or torch.
+    Shapes: rows (…, m, n), lower and upper (…, n) → (…, m) each.
+    """
+    centre = (0.5 * (lower + upper))[..., None]
+    radius = (0.5 * (upper - lower))[..., None]
+    return (rows @ centre)[..., 0], (abs(rows) @ radius)[..., 0]
+
+
+def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
+    """min ν·x = Σ_j min(ν_j·lower_j, ν_j·upper_j) over the box, for every row ν; see `box_range_linear`."""
+    middle, half_width = box_range_linear(rows, lower, upper)
+    return middle - half_width
+
+
+class InputSet(ABC):
+    """A closed, bounded, non-empty set of inputs, frozen. center: a point of it, flat, read-only; shape: as given.
+
+    norm: its name in tables and keys. digest: SHA-256 over all that determines it; equal digests are the same set.
+    """
+
+    norm: str
+    center: FloatArray
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of input coordinates n."""
+        return int(self.center.size)
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The set in a few words, for messages."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 over all that determines the set, in hexadecimal."""
+
+    @property
+    @abstractmethod
+    def lower(self) -> FloatArray:
+        """The largest float not above any point's coordinate: the hull's lower end, shape (n,)."""
+
+    @property
+    @abstractmethod
+    def upper(self) -> FloatArray:
+        """The smallest float not below any point's coordinate: the hull's upper end, shape (n,)."""
+
+    @property
+    @abstractmethod
+    def radius(self) -> float:
+        """The largest ℓ∞ distance of any point from the centre, rounded up."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> float | FloatArray:
+        """The length of an attack's first step, per coordinate or for all."""
+
+    @abstractmethod
+    def linear_range(self, rows: Any) -> tuple[FloatArray, FloatArray]:
+        """Middle and half-width of an interval that holds ν·x̃ for every point x̃ of the set, up to rounding.
+
+        rows: (m, n), numpy or scipy.sparse → (m,) each. Rounding is at most that of one sum of products with the hull's
+        ends, which is what rounding.py charges.
+        """
+
+    def min_linear(self, rows: ArrayLike) -> FloatArray:
+        """min ν·x̃ over the set for every row ν. Shapes: (m, n) → (m,)."""
+        middle, half_width = self.linear_range(self._checked_rows(rows))
+        return middle - half_width
+
+    @abstractmethod
+    def argmin_linear(self, rows: ArrayLike) -> FloatArray:
+        """A float point of the set with the least ν·x̃, for every row ν. Shapes: (m, n) → (m, n)."""
+
+    @abstractmethod
+    def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
+        """Whether the point lies in the set in exact arithmetic, or within `tolerance` of its floats."""
+
+    @abstractmethod
+    def project(self, points: ArrayLike) -> FloatArray:
+        """The nearest float point of the set. Shapes: (…, n) → (…, n)."""
+
+    @abstractmethod
+    def sample(self, count: int, seed: int = 0) -> FloatArray:
+        """`count` points drawn from the set, shape (count, n)."""
+
+    @abstractmethod
+    def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
+        """All extreme points where they are few, or `count` random ones, shape (count, n)."""
+
+    @abstractmethod
+    def steepest(self, gradient: FloatArray) -> FloatArray:
+        """The direction of unit size in which a linear functional grows most. Shape as given; coordinates first."""
+
+    def constrain(self, model: Any) -> None:  # noqa: B027 - a box has nothing to add
+        """Add to a Pyomo model what the bounds lower ≤ model.x ≤ upper do not say of the set; nothing for a box."""
+
+    def _checked_rows(self, rows: ArrayLike) -> FloatArray:
+        checked = np.atleast_2d(number_array("rows", rows))
+        if checked.shape[-1] != self.size:
+            raise ValueError(f"rows must have {self.size} columns, got shape {checked.shape}")
+        return checked
+
+
+def check_is_input_set(name: str, value: object) -> InputSet:
+    """The value itself. Raises ValueError for what is no input set, with how one is made."""
+    if not isinstance(value, InputSet):
+        told = "a ball around a point x is LinfBall(x, eps)"
+        raise ValueError(f"{name} must be an input set such as a LinfBall, got {shown(value)}; {told}")
+    return value

@@ -1,0 +1,83 @@
+"""The region: a network over an input set with l,u, and everything that follows from these three alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from toolkit.arrays import FloatArray
+from toolkit.data.arguments import instance
+from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.input_set import InputSet, check_is_input_set
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """F on P with l ≤ x̂ ≤ u there: what every relaxation, certificate and search is made for.
+
+    Raises ValueError for parts that do not fit, and for relu_bounds that are known to hold somewhere else.
+    """
+
+    network: Network
+    input_set: InputSet
+    relu_bounds: ReluBounds
+    _derived: dict[Callable[[Region], Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        instance("network", self.network, Network), check_is_input_set("ball", self.input_set)
+        instance("relu_bounds", self.relu_bounds, ReluBounds)
+        check_input_set(self.network, self.input_set)
+        sizes = self.network.relu_sizes
+        given = tuple(low.size for low in self.relu_bounds.lower)
+        if given != sizes:
+            raise ValueError(f"relu_bounds must have layer sizes {sizes}, got {given}")
+        self.relu_bounds.check_region(self.network, self.input_set)
+
+    @classmethod
+    def unbounded(cls, network: Network, input_set: InputSet) -> Region:
+        """The region before anything is known of the ReLU inputs: l = −∞, u = ∞."""
+        free = tuple(np.full(size, np.inf) for size in network.relu_sizes)
+        return cls(network, input_set, ReluBounds(tuple(-side for side in free), free))
+
+    def with_bounds(self, relu_bounds: ReluBounds) -> Region:
+        """The same question with other l,u; of what was derived only F at the centre, which knows no l,u, is kept."""
+        found = Region(self.network, self.input_set, relu_bounds)
+        if centre_outputs in self._derived:
+            found._derived[centre_outputs] = self._derived[centre_outputs]
+        return found
+
+    def derive(self, make: Callable[[Region], T]) -> T:
+        """make(region), computed once; `make` is a module-level function of the region and of nothing else."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return cast(T, self._derived[make])
+
+
+def centre_outputs(region: Region) -> FloatArray:
+    """F at the centre in float64, shape (outputs,); infinite or NaN where that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(region.network.forward(region.input_set.center), dtype=np.float64)
+
+
+def check_input_set(network: Network, input_set: InputSet) -> None:
+    """Raise ValueError unless the centre is an input of the network: flat, or of its shape behind leading 1s.
+
+    Sizes alone do not tell H×W×C from C×H×W; a network whose inputs are plain features takes a centre of any shape.
+    """
+    network.check_weights()
+    if input_set.size != network.input_size:
+        raise ValueError(f"the ball has {input_set.size} coordinates, the network takes {network.input_size} inputs")
+    wanted, shape = network.input_shape, input_set.shape
+    extra = len(shape) - len(wanted)
+    leading = extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == wanted
+    if not (len(wanted) == 1 or shape == (input_set.size,) or leading):
+        raise ValueError(
+            f"the ball's centre has shape {shape}, the network takes {wanted} (channels first) or {input_set.size} "
+            "numbers"
+        )

@@ -1,0 +1,46 @@
+"""What steers a rung but not the question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.data.arguments import check_settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What steers a rung but not the question.
+
+    solver: "auto" or a name in SOLVERS ("auto" for `exact` may also take the bab rung). time_limit: seconds per
+    objective row, None = none. threads: per solver. mip_gap, mip_gap_abs: relative and absolute gap at which a MILP
+    counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
+    lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
+    seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the
+    bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
+    """
+
+    solver: str = "auto"
+    time_limit: float | None = None
+    threads: int = 1
+    mip_gap: float = 1e-4
+    mip_gap_abs: float = 1e-6
+    stop_at: float | None = None
+    seed: int = 0
+    attack_steps: int = 40
+    attack_restarts: int = 5
+    rigorous: bool = True
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be > 0 seconds or None, got {self.time_limit}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be ≥ 1, got {self.threads}")
+        if not 0 <= self.mip_gap < 1:
+            raise ValueError(f"mip_gap must be in [0, 1), got {self.mip_gap}")
+        if not self.mip_gap_abs >= 0:
+            raise ValueError(f"mip_gap_abs must be ≥ 0, got {self.mip_gap_abs}")
+        if self.attack_steps < 1 or self.attack_restarts < 1:
+            raise ValueError(
+                f"attack_steps and attack_restarts must be ≥ 1, got {self.attack_steps} and {self.attack_restarts}"
+            )

@@ -1,0 +1,149 @@
+"""A persistent LP over one region that grows and sheds cutting planes: what the ideal rung and the tree stand on.
+
+Rounds of (solve, add each neuron's most violated cut) until nothing is violated, or the bound moves by less than
+PROGRESS of itself over PATIENCE rounds, or at that pace would not reach settings.stop_at in ROUNDS rounds, or the time
+limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows
+start from earlier rows' cuts. Tolerances are relative to a neuron's range or to the objective's scale.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from toolkit.arrays import FloatArray
+from toolkit.certificates.leaves import CutStore, Evidence
+from toolkit.problems.answers import Status
+from toolkit.problems.problem import Problem
+from toolkit.problems.settings import Settings
+from toolkit.relaxations.ideal_cuts import CutFinder
+from toolkit.search.lp_bounder import template
+from toolkit.solvers.registry import open_session
+from toolkit.solvers.session import NoSession, Session, SolveReport
+
+ROUNDS = 60
+PATIENCE = 4
+PROGRESS = 1e-3
+VIOLATION = 1e-5  # of the neuron's range
+STOP_MARGIN = 1e-6  # of the objective's scale: past stop_at by what certifying may take off
+IDLE = 1e-9  # a cut's multiplier below this, of the objective's scale per range of its neuron, is none
+IDLE_ROUNDS = 5
+
+
+class CuttingPlanes:
+    """A persistent LP over one region that grows and sheds cuts."""
+
+    def __init__(self, problem: Problem) -> None:
+        built = template(problem)
+        self.layout, compiled = built.layout, built.relaxed
+        self.compiled = compiled
+        self.finder = CutFinder(self.layout, problem.input_set)
+        self.session: Session = open_session(compiled, replace(problem.settings, solver="highs"))
+        self.own_rows = compiled.matrix.shape[0]
+        self.store = CutStore()
+        self.ids = np.zeros(0, dtype=np.int64)  # in the store, of the cuts now in the LP
+        self.best: Evidence | None = None  # of the bound that `minimize` returned last
+        self.idle = np.zeros(0, dtype=np.int64)  # rounds since each cut last had a multiplier
+        self.ranges = self.layout.upper - self.layout.lower
+        self.scale = 0.0  # of the objective that `minimize` was given last
+
+    def minimize(
+        self,
+        cost: FloatArray,
+        offset: float,
+        settings: Settings,
+        enough: Callable[[SolveReport], bool] | None = None,
+    ) -> SolveReport:
+        """Rounds of solve and cut for one objective; the report of the best bound, its times and iterations summed.
+
+        enough: asked after each round, in place of the rule by PROGRESS, whether to stop."""
+        started = time.perf_counter()
+        self.scale = self.compiled.objective_scale(cost)
+        history: list[float] = []
+        best: SolveReport | None = None
+        iterations = 0
+        for _ in range(ROUNDS):
+            left = None if settings.time_limit is None else settings.time_limit - (time.perf_counter() - started)
+            if left is not None and left <= 0 and best is not None:
+                best = replace(best, status=Status.TIME_LIMIT)
+                break
+            limit = None if left is None else max(left, 1e-3)
+            report = self.session.minimize(cost, offset, replace(settings, time_limit=limit))
+            iterations += report.iterations
+            if best is None or report.bound >= best.bound:
+                best, self.best = report, self.evidence(report)
+            history.append(best.bound)
+            if settings.stop_at is not None and best.bound > settings.stop_at + STOP_MARGIN * self.scale:
+                break
+            done = self._stalled(history, settings.stop_at) if enough is None else enough(report)
+            if report.status is not Status.OPTIMAL or report.x is None or done:
+                best = best if report.status is Status.OPTIMAL else replace(best, status=report.status)
+                break
+            rows, upper = self.finder.violated(report.x, VIOLATION)
+            if not upper.size:
+                break
+            self.add(report, rows, upper)
+        assert best is not None
+        if best.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
+            self.best = None
+            best = replace(
+                best, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
+            )
+        return replace(best, seconds=time.perf_counter() - started, iterations=iterations)
+
+    def add(self, report: SolveReport, rows: Any, upper: FloatArray) -> None:
+        """Drop what `report` shows to be idle, then add the cuts rows·z ≤ upper."""
+        self._shed(report)
+        variables = self.layout.inputs + self.layout.count
+        self.ids = np.concatenate([self.ids, self.store.add(rows, variables, self.layout.inputs)])
+        self.session.add_rows(rows, np.full(upper.size, -np.inf), upper)
+        self.idle = np.concatenate([self.idle, np.zeros(upper.size, dtype=np.int64)])
+
+    def evidence(self, report: SolveReport) -> Evidence | None:
+        """What the report's duals say, in terms that outlive the LP; None without duals."""
+        if report.duals is None or report.status is Status.FAILED:
+            return None
+        weights = -np.minimum(np.nan_to_num(report.duals[self.own_rows :]), 0.0)
+        used = np.flatnonzero(weights)
+        multipliers = report.duals[: self.layout.count]
+        empty = report.status is Status.INFEASIBLE
+        return Evidence(multipliers.copy(), self.ids[used], weights[used], empty)
+
+    def _stalled(self, history: list[float], stop_at: float | None) -> bool:
+        """Whether the last PATIENCE rounds gained too little, or so little that at their pace the rounds left would not
+        reach stop_at."""
+        if len(history) <= PATIENCE:
+            return False
+        gained, now = history[-1] - history[-1 - PATIENCE], history[-1]
+        hopeless = stop_at is not None and now + gained * (ROUNDS - len(history)) / PATIENCE < stop_at
+        return hopeless or gained < PROGRESS * max(1e-3 * self.scale, abs(now))
+
+    def _shed(self, report: SolveReport) -> None:
+        """Drop cuts that had no multiplier for IDLE_ROUNDS rounds."""
+        if report.duals is None or not self.idle.size:
+            return
+        owners = np.array([self.store.neurons[i] for i in self.ids.tolist()], dtype=np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            busy = np.abs(report.duals[self.own_rows :]) * self.ranges[owners] > IDLE * self.scale
+        self.idle = np.where(busy, 0, self.idle + 1)
+        keep = self.idle < IDLE_ROUNDS
+        if not keep.all():
+            self.session.keep_rows(np.concatenate([np.ones(self.own_rows, dtype=bool), keep]))
+            self.idle, self.ids = self.idle[keep], self.ids[keep]
+
+
+@contextmanager
+def cutting_planes(problem: Problem) -> Iterator[CuttingPlanes]:
+    """The region's cut LP, lent for a while; made at first use and again if its session was lost."""
+    key = ("cutting planes", problem.settings.solver)
+    with problem.workspace.borrow(problem.region, key, lambda: CuttingPlanes(problem), _usable) as planes:
+        yield planes
+
+
+def _usable(planes: CuttingPlanes) -> bool:
+    return not planes.session.broken or isinstance(planes.session, NoSession)
