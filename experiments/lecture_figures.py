@@ -126,7 +126,7 @@ def relu_hull() -> Drawn:
 def _neuron_box(chain: Sequence[str]) -> tuple[float, float]:
     """l and u of NEURON as `layer_bounds` would give them with this chain, without the layer's other neurons."""
     layer, neuron = NEURON
-    cut, ball = Network.load(f"zoo:{DIGIT.network}").cut(layer), DIGIT.problem().ball
+    cut, ball = Network.load(f"zoo:{DIGIT.network}").cut(layer), DIGIT.problem().input_set
     known = layer_bounds(cut, ball, chain, SETTINGS)
     problem = Problem.of(cut, ball, np.zeros((0, cut.output_size)), known, SETTINGS)
     ranges = [get_rung(name).neuron_ranges(problem, np.array([neuron])) for name in chain]
@@ -219,7 +219,7 @@ def adversarial_example() -> Drawn:
 
 def margin_against_eps(points: int = POINTS, curves: Sequence[str] = CURVES) -> Drawn:
     """Bounds of one margin against ε, with the ε at which each bound crosses zero, found by bisection."""
-    clean = float(DIGIT.problem(TARGET).replay(DIGIT.problem(TARGET).ball.center)[0, 0])
+    clean = float(DIGIT.problem(TARGET).replay(DIGIT.problem(TARGET).input_set.center)[0, 0])
     radii = np.linspace(0, LAST_EPS, points)
     found = {name: _curve(name, radii, clean) for name in curves}
     gives_up = {name: _crossing(name, radii, values) for name, values in found.items()}

@@ -30,6 +30,7 @@ from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import TemplateLayout, _layout, build_template
 from toolkit.rungs import get_rung
@@ -138,7 +139,7 @@ def measure_template(repeats: int, sizes: Sequence[int] = (784, 256, 256, 10), e
     network = Network(layers)
     ball = LinfBall(rng.uniform(0, 1, sizes[0]), eps, domain=(0, 1))
     bounds = layer_bounds(network, ball)
-    seconds = median_seconds(lambda: build_template(network, ball, bounds), repeats)
+    seconds = median_seconds(lambda: build_template(Region(network, ball, bounds)), repeats)
     return {"seconds": seconds, "unstable": sum(count[0] for count in bounds.counts())}
 
 

@@ -43,12 +43,12 @@ from toolkit.networks.published import PREFIX
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.relaxations.template import Formulation, TemplateLayout, build_template, set_indicators
+from toolkit.relaxations.template import Formulation, TemplateLayout, build_template
 from toolkit.rungs import get_rung
 from toolkit.runs.provenance import environment
 from toolkit.runs.store import replace_file
-from toolkit.search.lp_bounder import shared_template
-from toolkit.solvers.linear_program import CompiledModel, compile_model, integer_columns
+from toolkit.search.lp_bounder import template
+from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
 from toolkit.solvers.session import SolveReport, SolverUnavailableError
 from toolkit.verify.layer_bounds import layer_bounds
@@ -131,13 +131,10 @@ class Templates:
         """Layout and matrices of one formulation as LP or MILP."""
         if formulation not in self._built:
             started = time.process_time()
-            given = self.problem
-            built = build_template(given.network, given.ball, given.relu_bounds, "relaxed", formulation)
-            relaxed = compile_model(built)
+            built = build_template(self.problem.region, formulation)
+            relaxed = built.relaxed
             self.seconds[formulation] = time.process_time() - started
-            set_indicators(built, "binary")
-            binary = replace(relaxed, integer=integer_columns(built))
-            self._built[formulation] = (built.layout, relaxed, binary)
+            self._built[formulation] = (built.layout, relaxed, built.exact)
         layout, relaxed, binary = self._built[formulation]
         return layout, relaxed if model == LP else binary
 
@@ -164,7 +161,7 @@ def measure(
 
 def solve_tree(problem: Problem) -> list[dict[str, Any]]:
     """Every row by the bab rung, certified where the rounding-proof part of its bound is within a tenth of GAP."""
-    shared_template(problem)  # as for the solvers, building is not timed
+    template(problem)  # as for the solvers, building is not timed
     rung, rows = get_rung("bab"), []
     for i, target in enumerate(problem.targets):
         cpu, wall = time.process_time(), time.perf_counter()

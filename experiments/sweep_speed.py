@@ -28,7 +28,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
 from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.store import append_rows, compact, prepare_folder, read_rows
 from toolkit.runs.sweep.compute import failed_rows
@@ -59,7 +59,7 @@ def _counting(problem: Problem) -> list[Bound]:
 def register() -> None:
     """Make the measuring rungs known to this process."""
     for name, run in (("null", _null), ("sleeping", _sleeping), ("counting", _counting)):
-        RUNGS[name] = Rung(name, Side.LOWER, "measures the sweep around it", "-", run=run)
+        RUNGS[name] = Rung(name, Side.LOWER, "measures the sweep around it", "-", run=each_row(run))
 
 
 def small_spec(folder: Path, rung: str, tasks: int) -> SweepSpec:

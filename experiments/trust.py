@@ -28,11 +28,10 @@ from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.relaxations.template import TemplateLayout
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
 from toolkit.runs.provenance import environment
-from toolkit.search.lp_bounder import shared_template
+from toolkit.search.lp_bounder import template
 from toolkit.solvers.registry import SOLVERS, open_session
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
@@ -75,12 +74,8 @@ def zoo_problems(samples: int, settings: Settings) -> Iterator[tuple[str, Proble
 
 def claims(problem: Problem, solver: str, mip: bool) -> list[float]:
     """What the solver itself states as proven of every row: an LP's objective, a MILP's dual bound."""
-    model, compiled = shared_template(problem)
-    layout: TemplateLayout = model.layout
-    if mip:
-        integer = np.zeros(layout.columns, dtype=np.bool_)
-        integer[layout.block("a")] = True
-        compiled = replace(compiled, integer=integer)
+    built = template(problem)
+    layout, compiled = built.layout, built.exact if mip else built.relaxed
     session = open_session(compiled, replace(problem.settings, solver=solver))
     if session.name != solver:
         return []

@@ -18,7 +18,7 @@ from conftest import random_dense_network
 from toolkit.problems.answers import Bound
 from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import SweepSpec, parse_spec
 
@@ -123,7 +123,7 @@ FAULTS: dict[str, Callable[[Problem], list[Bound]]] = {
 def register_faults(marks: str = "") -> None:
     """Make the faulty rungs known, here or in a worker process. marks: a folder in which they leave their marks."""
     for name, fault in FAULTS.items():
-        RUNGS[name] = Rung(name, Side.LOWER, "faulty on purpose", marks, run=fault)
+        RUNGS[name] = Rung(name, Side.LOWER, "faulty on purpose", marks, run=each_row(fault))
 
 
 @pytest.fixture

@@ -83,9 +83,9 @@ def test_something_else_where_a_network_is_meant(entry: str, network: object, to
 @pytest.mark.parametrize("entry", [name for name in ENTRIES if name != "certified_radius"])
 @pytest.mark.parametrize("ball", [X, [0.9, 0.1, 0.2], None, (X, 0.1), "x"])
 def test_an_array_where_a_ball_is_meant(entry: str, ball: object) -> None:
-    with pytest.raises(ValueError, match=r"ball must be an input set such as a LinfBall, got .*LinfBall\(x, eps\)"):
+    with pytest.raises(ValueError, match=r"ball must be (an input set such as )?a LinfBall, got .*LinfBall\(x, eps\)"):
         ENTRIES[entry](NETWORK, ball, 0)
-    with pytest.raises(ValueError, match="ball must be an input set"):
+    with pytest.raises(ValueError, match="ball must be"):
         layer_bounds(NETWORK, ball)  # type: ignore[arg-type]
 
 

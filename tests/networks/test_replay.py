@@ -17,7 +17,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.replay import exact_margins, replay_margins, replayed_upper
 from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.ladder import certify
 from toolkit.verify.margins import margin_problem
 
@@ -122,16 +122,14 @@ class TestWitnesses:
 
     def test_a_rung_that_offers_it_is_not_believed(self) -> None:
         outside = np.array([1 + 2.0**-52])
-        liar = Rung(
-            "liar", Side.UPPER, "", "", lambda problem: [Bound(-np.inf, -1.0, witness=outside) for _ in problem.rows]
-        )
+        offered = Bound(-np.inf, -1.0, witness=outside)
+        liar = Rung("liar", Side.UPPER, "", "", each_row(lambda problem: [offered for _ in problem.rows]))
         (bound,) = liar(margin_problem(self.network, self.ball, 0))
         assert (bound.upper, bound.certified_upper, bound.witness) == (np.inf, np.inf, None)
 
     def test_a_point_of_the_ball_proves_what_it_shows(self) -> None:
         wide = LinfBall([1.0], 0.5)
-        found = Rung(
-            "found", Side.UPPER, "", "", lambda problem: [Bound(-np.inf, witness=np.array([1.5])) for _ in problem.rows]
-        )
+        offered = Bound(-np.inf, witness=np.array([1.5]))
+        found = Rung("found", Side.UPPER, "", "", each_row(lambda problem: [offered for _ in problem.rows]))
         (bound,) = found(replace(margin_problem(self.network, wide, 0)))
         assert -0.5 <= bound.certified_upper < -0.4

@@ -18,7 +18,7 @@ from toolkit.networks.replay import evaluation_errors
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.margins import margin_problem
 
 
@@ -30,7 +30,7 @@ def asked() -> Problem:
 def answer(problem: Problem, make: Callable[[float], Bound], certifies: bool = True) -> Bound:
     """What a rung hands out that answers `make(clean)` for every row."""
     clean = problem.replay(problem.input_set.center)[0]
-    rung = Rung("made_up", Side.EXACT, "", "", lambda _: [make(float(v)) for v in clean], certifies=certifies)
+    rung = Rung("made_up", Side.EXACT, "", "", each_row(lambda _: [make(float(v)) for v in clean]), certifies=certifies)
     return rung(problem)[0]
 
 
@@ -80,7 +80,7 @@ def test_a_failed_bound_keeps_its_own_reason_and_an_uncertified_one_certifies_no
     found = answer(asked(), lambda clean: Bound(clean + 9, status=Status.FAILED, message="lost"))
     assert (found.status, found.message) == (Status.FAILED, "lost")
     problem = asked()
-    loose = replace(problem, relu_bounds=replace(problem.relu_bounds, certified=False))
+    loose = replace(problem, region=problem.region.with_bounds(replace(problem.relu_bounds, certified=False)))
     assert answer(loose, lambda clean: Bound(clean - 2, certified_lower=clean - 1)).certified_lower == -np.inf
 
 

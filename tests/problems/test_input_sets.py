@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.problems.input_sets import LinfBall, box_min_linear, rounded_sum
+from toolkit.problems.input_set import box_min_linear
+from toolkit.problems.input_sets import LinfBall, rounded_sum
 
 DOMAINS = [None, (0.0, 1.0), (-np.inf, 0.7)]
 

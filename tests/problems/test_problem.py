@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import random_dense_network
 
 from toolkit.networks.network import Network
-from toolkit.problems.answers import Bound, Status
+from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows, selection_rows
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.layer_bounds import layer_bounds
 
 
@@ -109,38 +111,72 @@ def test_bad_relu_bounds_are_refused(
         ReluBounds(tuple(map(np.array, lower)), tuple(map(np.array, upper)))
 
 
+def changed(problem: Problem, **change: Any) -> Problem:
+    """A problem of the same parts but for these."""
+    parts = {name: getattr(problem, name) for name in ("network", "input_set", "rows", "relu_bounds", "targets")}
+    return Problem.of(**parts | change)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"rows": np.zeros((2, 4))}, r"rows must have shape \(m, 3\), got \(2, 4\)"),
-        ({"rows": np.zeros(3)}, r"rows must have shape \(m, 3\), got \(3,\)"),
-        ({"ball": LinfBall(np.zeros(5), 0.1)}, "the ball has 5 coordinates, the network takes 4 inputs"),
+        ({"rows": np.zeros(3)}, r"rows must have shape \(m, outputs\), got \(3,\)"),
+        ({"input_set": LinfBall(np.zeros(5), 0.1)}, "the ball has 5 coordinates, the network takes 4 inputs"),
         ({"relu_bounds": ReluBounds((), ())}, r"layer sizes \(6, 5\), got \(\)"),
         ({"targets": (0,)}, "one class per row: 1 for 2 rows"),
     ],
 )
 def test_problems_whose_parts_do_not_fit_are_refused(problem: Problem, change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(problem, **change)  # type: ignore[arg-type]
+        changed(problem, **change)
 
 
 def test_rows_of_one_region_share_work_and_other_regions_do_not(problem: Problem) -> None:
-    calls: list[str] = []
+    calls: list[Region] = []
 
-    def make(name: str) -> str:
-        calls.append(name)
-        return name
+    def make(region: Region) -> int:
+        calls.append(region)
+        return len(calls)
 
-    assert problem.shared("built", lambda: make("once")) == "once"
-    assert problem.with_rows(np.eye(3)).shared("built", lambda: make("again")) == "once"
-    assert problem.with_settings(Settings(time_limit=1.0)).shared("built", lambda: make("again")) == "once"
-    assert problem.with_settings(Settings(solver="highs")).shared("built", lambda: make("solver")) == "solver"
-    assert calls == ["once", "solver"]
+    assert problem.region.derive(make) == 1
+    assert problem.with_rows(np.eye(3)).region.derive(make) == 1
+    assert problem.with_settings(Settings(solver="highs")).region.derive(make) == 1
+    assert replace(problem.region).derive(make) == 2  # the very same parts, and yet a region of its own
+    assert problem.region.with_bounds(problem.relu_bounds).derive(make) == 3
+    assert problem.region.derive(lambda _: "another function") == "another function"
+    assert calls[0] is problem.region
+
+
+def test_a_tool_comes_back_to_the_workspace_unless_something_was_raised(problem: Problem) -> None:
+    workspace, made = problem.workspace, []
+
+    def make() -> list[int]:
+        made.append(0)
+        return [len(made)]
+
+    for _ in range(2):
+        with workspace.borrow(problem.region, "tool", make) as tool:
+            assert tool == [1]
+            assert not workspace.holds(problem.region, "tool")
+            with workspace.borrow(problem.region, "tool", make) as nested:
+                assert nested is not tool
+        made[:] = [0]
+    with pytest.raises(KeyboardInterrupt), workspace.borrow(problem.region, "tool", make) as tool:
+        raise KeyboardInterrupt
+    assert not workspace.holds(problem.region, "tool")
+    with workspace.borrow(problem.region, "tool", make) as fresh:
+        assert fresh is not tool
+    with workspace.borrow(problem.region, "tool", make, usable=lambda tool: False) as another:
+        assert another is not fresh
+    elsewhere = problem.region.with_bounds(problem.relu_bounds)
+    with workspace.borrow(elsewhere, "tool", make) as own:
+        assert own is not another
 
 
 def test_a_rung_labels_its_bounds_with_targets(problem: Problem) -> None:
-    run = Rung("run", Side.LOWER, "", "", run=lambda p: [Bound(k - 99.0) for k in range(len(p.rows))])
-    values = Rung("values", Side.LOWER, "", "", values=lambda p: np.arange(len(p.rows)) - 99.0)
+    run = Rung("run", Side.LOWER, "", "", run=each_row(lambda p: [Bound(k - 99.0) for k in range(len(p.rows))]))
+    values = Rung("values", Side.LOWER, "", "", run=lambda p: RowBounds(np.arange(len(p.rows)) - 99.0))
     for rung in (run, values):
         assert [(bound.lower, bound.target) for bound in rung(problem)] == [(-99.0, 0), (-98.0, 2)]
         np.testing.assert_array_equal(rung.lower_values(problem), [-99.0, -98.0])
@@ -149,7 +185,7 @@ def test_a_rung_labels_its_bounds_with_targets(problem: Problem) -> None:
 
 def test_a_rung_that_loses_a_row_is_an_error(problem: Problem) -> None:
     with pytest.raises(ValueError):
-        Rung("short", Side.LOWER, "", "", run=lambda p: [Bound(0.0)])(problem)
+        Rung("short", Side.LOWER, "", "", run=each_row(lambda p: [Bound(0.0)]))(problem)
 
 
 @pytest.mark.parametrize(

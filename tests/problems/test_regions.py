@@ -15,7 +15,7 @@ from conftest import random_conv_network, random_dense_network
 
 from toolkit.networks.layers import ChannelAffine, Conv2d, Dense, Sparse
 from toolkit.networks.network import Network
-from toolkit.problems.answers import Bound, Verdict
+from toolkit.problems.answers import Bound, RowBounds, Verdict
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
@@ -23,7 +23,7 @@ from toolkit.problems.reduced import alive_network
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.rungs.dual import certified_values
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Cost, Rung, Side, each_row
 from toolkit.runs.sweep.bounds_cache import load_bounds, save_bounds
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import _Box, _check_order, layer_bounds
@@ -101,13 +101,15 @@ def test_another_ball_or_network_starts_with_an_empty_cache(network: Network, ce
     free = ReluBounds(tuple(np.full(12, -50.0) for _ in range(2)), tuple(np.full(12, 50.0) for _ in range(2)))
     problem = Problem.of(network, LinfBall(center, 0.01), np.eye(3), free)
     (before, *_) = get_rung("dual")(problem)
-    wide = replace(problem, ball=LinfBall(center, 3.0))
+    wide = replace(problem, region=replace(problem.region, input_set=LinfBall(center, 3.0)))
     (fresh, *_) = get_rung("dual")(Problem.of(network, LinfBall(center, 3.0), np.eye(3), free))
     (after, *_) = get_rung("dual")(wide)
     assert after.lower == fresh.lower < before.lower
     other = random_dense_network(np.random.default_rng(5), (4, 12, 12, 3))
-    for change in ({"network": other}, {"relu_bounds": replace(free, chain=("x",))}, {"ball": LinfBall(center, 0.01)}):
-        assert alive_network(replace(problem, **change)) is not alive_network(problem)  # type: ignore[arg-type]
+    changes = ({"network": other}, {"relu_bounds": replace(free, chain=("x",))}, {"input_set": LinfBall(center, 0.01)})
+    for change in changes:
+        region = replace(problem.region, **change)  # type: ignore[arg-type]
+        assert alive_network(replace(problem, region=region)) is not alive_network(problem)
     assert alive_network(problem.with_rows(np.eye(3)[:1])) is alive_network(problem)
     assert alive_network(problem.with_settings(Settings(seed=1))) is alive_network(problem)
 
@@ -115,7 +117,7 @@ def test_another_ball_or_network_starts_with_an_empty_cache(network: Network, ce
 def test_a_replaced_ball_cannot_keep_certified_bounds(network: Network, center: np.ndarray) -> None:
     problem = margin_problem(network, LinfBall(center, 0.01), 0)
     with pytest.raises(ValueError, match="belong to another ball"):
-        replace(problem, ball=LinfBall(center, 0.2))
+        replace(problem.region, input_set=LinfBall(center, 0.2))
 
 
 def test_the_cache_of_a_sweep_keeps_region_and_certification(
@@ -284,11 +286,12 @@ def test_a_rung_that_lies_about_a_layer_is_found_out(
 ) -> None:
     """Certified bounds of which one must be false stop the run, by however little they cross."""
 
-    def lying(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-        _, high = get_rung("interval").ranges(problem)  # type: ignore[misc]
-        return high + 1e-9 * np.abs(high), high
+    def lying(problem: Problem) -> RowBounds:
+        high = get_rung("interval").run(problem).highest
+        assert high is not None
+        return RowBounds(high + 1e-9 * np.abs(high), high)
 
-    monkeypatch.setitem(RUNGS, "liar", Rung("liar", Side.LOWER, "", "", ranges=lying, certifies=True))
+    monkeypatch.setitem(RUNGS, "liar", Rung("liar", Side.LOWER, "", "", lying, Cost.CLOSED_FORM, certifies=True))
     with pytest.raises(ValueError, match="rung 'liar' gives certified bounds"):
         layer_bounds(network, LinfBall(center, 0.2), ("interval", "liar"))
 
@@ -305,7 +308,8 @@ def test_a_witness_outside_the_ball_proves_nothing(
     def offering(problem: Problem) -> list[Bound]:
         return [Bound(-np.inf, -1.0, witness=far) for _ in range(problem.rows.shape[0])]
 
-    monkeypatch.setitem(RUNGS, "offer", Rung("offer", Side.UPPER, "", "", run=offering, uses_relu_bounds=False))
+    offer = Rung("offer", Side.UPPER, "", "", run=each_row(offering), uses_relu_bounds=False)
+    monkeypatch.setitem(RUNGS, "offer", offer)
     answer = certify(network, ball, label, ("offer",))
     assert answer.verdict is Verdict.MAYBE
     assert answer.witness is None

@@ -11,8 +11,9 @@ from naive import enumerate_patterns, naive_lp
 from structures import Case, cases, tiny
 
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
-from toolkit.relaxations.template import build_template, set_indicators, set_objective
+from toolkit.relaxations.template import build_template, set_indicators
 from toolkit.solvers.linear_program import compile_model
 from toolkit.solvers.registry import open_session
 from toolkit.verify.layer_bounds import layer_bounds
@@ -46,8 +47,8 @@ def test_every_point_of_the_ball_is_feasible(rng: np.random.Generator) -> None:
     network = random_conv_network(rng)
     ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=0.2)
     bounds = layer_bounds(network, ball)
-    model = build_template(network, ball, bounds, "binary")
-    layout, compiled = model.layout, compile_model(model)
+    template = build_template(Region(network, ball, bounds))
+    layout, compiled = template.layout, template.exact
     rows, constants = layout.objective(np.eye(network.output_size))
     assert layout.count > 5
     for point in ball.sample(20):
@@ -65,17 +66,19 @@ def test_flipping_the_flag_on_a_built_model_equals_building_it_so(rng: np.random
     network = random_dense_network(rng, (4, 8, 6, 3))
     ball = LinfBall(rng.normal(size=4), eps=0.5)
     bounds = layer_bounds(network, ball)
-    flipped = build_template(network, ball, bounds, "relaxed")
-    set_indicators(flipped, "binary")
-    built = build_template(network, ball, bounds, "binary")
-    one, other = compile_model(flipped), compile_model(built)
+    template, built = (build_template(Region(network, ball, bounds)) for _ in range(2))
+    set_indicators(built.model, "binary")
+    one, other = template.exact, compile_model(built.model)
     assert one.is_mip
     assert one.integer.sum() == built.layout.count
     assert (one.matrix != other.matrix).nnz == 0
     for name in ("row_lower", "row_upper", "lower", "upper", "integer"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    set_indicators(flipped, "relaxed")
-    assert not compile_model(flipped).is_mip
+    assert not template.relaxed.is_mip
+    assert not compile_model(template.model).is_mip  # relaxed again
+    with template.binary():
+        assert compile_model(template.model).is_mip
+    assert not compile_model(template.model).is_mip
 
 
 def test_swapping_the_pyomo_objective_gives_the_same_minimum(rng: np.random.Generator) -> None:
@@ -86,9 +89,10 @@ def test_swapping_the_pyomo_objective_gives_the_same_minimum(rng: np.random.Gene
     network = random_dense_network(rng, (4, 8, 6, 3))
     ball = LinfBall(rng.normal(size=4), eps=0.3)
     problem = margin_problem(network, ball, 0)
-    model = build_template(network, ball, problem.relu_bounds)
+    template = build_template(problem.region)
+    model = template.model
     for row, bound in zip(problem.rows, margins(network, ball, 0, "lp", problem.relu_bounds), strict=True):
-        set_objective(model, row)
+        template.minimise(row)
         SolverFactory("highs").solve(model)
         assert pyo.value(model.objective) == pytest.approx(bound.lower, abs=1e-7)
 
@@ -97,8 +101,7 @@ def test_all_variables_are_bounded_and_stable_neurons_have_none(rng: np.random.G
     network = random_dense_network(rng, (6, 20, 20, 4))
     ball = LinfBall(rng.normal(size=6), eps=0.05)
     bounds = layer_bounds(network, ball)
-    model = build_template(network, ball, bounds)
-    compiled = compile_model(model)
+    compiled = build_template(Region(network, ball, bounds)).relaxed
     unstable = sum(count[0] for count in bounds.counts())
     assert 0 < unstable < 40
     assert compiled.matrix.shape == (3 * unstable, 6 + 3 * unstable)
@@ -118,8 +121,9 @@ def test_no_unstable_neuron_means_lp_equals_exact_equals_clean(rng: np.random.Ge
 def test_unknown_indicator_value_is_named(rng: np.random.Generator) -> None:
     network = random_dense_network(rng, (2, 3, 2))
     ball = LinfBall(np.zeros(2), eps=0.1)
+    template = build_template(Region(network, ball, layer_bounds(network, ball)))
     with pytest.raises(ValueError, match="'binary' or 'relaxed', got 'boolean'"):
-        build_template(network, ball, layer_bounds(network, ball), "boolean")  # type: ignore[arg-type]
+        set_indicators(template.model, "boolean")  # type: ignore[arg-type]
 
 
 @given(seed=st.integers(0, 10**6))
@@ -129,9 +133,9 @@ def test_any_duals_give_a_lower_bound(seed: int) -> None:
     network = random_dense_network(rng, (3, 6, 5, 2))
     ball = LinfBall(rng.normal(size=3), eps=0.4)
     problem = margin_problem(network, ball, 0)
-    model = build_template(network, ball, problem.relu_bounds)
-    compiled = compile_model(model)
-    cost, offset = model.layout.objective(problem.rows)
+    template = build_template(problem.region)
+    compiled = template.relaxed
+    cost, offset = template.layout.objective(problem.rows)
     full = np.zeros(compiled.lower.size)
     full[: cost.shape[1]] = cost[0]
     report = open_session(compiled, HIGHS).minimize(full, offset[0])
@@ -188,12 +192,13 @@ def test_the_full_formulation_has_the_same_optima(kind: str) -> None:
         optima = {}
         for formulation in ("compact", "full"):
             for indicators in ("relaxed", "binary"):
-                model = build_template(network, ball, bounds, indicators, formulation)
-                session = open_session(compile_model(model), HIGHS)
-                costs, offsets = model.layout.objective(rows)
+                template = build_template(Region(network, ball, bounds), formulation)
+                program = template.relaxed if indicators == "relaxed" else template.exact
+                session = open_session(program, HIGHS)
+                costs, offsets = template.layout.objective(rows)
                 found = [session.minimize(cost, offset) for cost, offset in zip(costs, offsets.tolist(), strict=True)]
                 optima[formulation, indicators] = np.array([[report.bound, report.incumbent] for report in found])
-            assert model.layout.count == (counts[0] if formulation == "compact" else sum(network.relu_sizes))
+            assert template.layout.count == (counts[0] if formulation == "compact" else sum(network.relu_sizes))
         for indicators in ("relaxed", "binary"):
             np.testing.assert_allclose(optima["compact", indicators], optima["full", indicators], atol=1e-6)
         assert (optima["full", "relaxed"][:, 0] <= optima["full", "binary"][:, 1] + 1e-6).all()
@@ -202,4 +207,4 @@ def test_the_full_formulation_has_the_same_optima(kind: str) -> None:
 def test_an_unknown_formulation_is_refused(rng: np.random.Generator) -> None:
     network, ball = random_dense_network(rng, (3, 4, 2)), LinfBall(np.zeros(3), 0.1)
     with pytest.raises(ValueError, match="formulation must be 'compact' or 'full', got 'big'"):
-        build_template(network, ball, layer_bounds(network, ball), formulation="big")  # type: ignore[arg-type]
+        build_template(Region(network, ball, layer_bounds(network, ball)), "big")  # type: ignore[arg-type]

@@ -13,12 +13,12 @@ import pytest
 from conftest import random_conv_network, random_dense_network
 
 from toolkit.arrays import FloatArray
-from toolkit.problems.answers import Bound
+from toolkit.problems.answers import Bound, RowBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -112,7 +112,7 @@ def test_every_rung_is_tight_on_a_point(name: str) -> None:
 def test_nothing_is_certified_on_layer_bounds_that_are_not(name: str) -> None:
     """l,u from a rung that does not certify: what rests on them is no certificate, whoever computed it."""
     problem = random_problem(1, ("interval", "dual"))
-    believed = replace(problem, relu_bounds=replace(problem.relu_bounds, certified=False), _cache={})
+    believed = replace(problem, region=problem.region.with_bounds(replace(problem.relu_bounds, certified=False)))
     assert believed.relu_bounds.chain
     for sure, unsure in zip(RUNGS[name](problem), RUNGS[name](believed), strict=True):
         assert unsure.certified_lower == -np.inf
@@ -121,7 +121,7 @@ def test_nothing_is_certified_on_layer_bounds_that_are_not(name: str) -> None:
 
 
 def test_layer_bounds_are_certified_if_every_rung_of_the_chain_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).ball
+    network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).input_set
     for name in [name for name, rung in RUNGS.items() if rung.certifies and rung.side is Side.LOWER]:
         assert layer_bounds(network, ball, ("interval", name), SETTINGS).certified
     monkeypatch.setitem(RUNGS, "unsure", replace(RUNGS["interval"], name="unsure", certifies=False))
@@ -131,12 +131,13 @@ def test_layer_bounds_are_certified_if_every_rung_of_the_chain_is(monkeypatch: p
 
 def test_layer_bounds_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rung whose l is above another's u by far: one of them is wrong, and nothing may rest on either."""
-    network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).ball
+    network, ball = random_problem(1, ("interval",)).network, random_problem(1, ("interval",)).input_set
 
-    def shifted(problem: Problem) -> tuple[FloatArray, FloatArray]:
-        _, high = RUNGS["interval"].ranges(problem)  # type: ignore[misc]
-        return high + 1.0, high + 2.0
+    def shifted(problem: Problem) -> RowBounds:
+        high = RUNGS["interval"].run(problem).highest
+        assert high is not None
+        return RowBounds(high + 1.0, high + 2.0)
 
-    monkeypatch.setitem(RUNGS, "liar", Rung("liar", Side.LOWER, "lies", "", ranges=shifted, certifies=True))
+    monkeypatch.setitem(RUNGS, "liar", Rung("liar", Side.LOWER, "lies", "", shifted, Cost.CLOSED_FORM, certifies=True))
     with pytest.raises(ValueError, match="'liar'"):
         layer_bounds(network, ball, ("interval", "liar"), SETTINGS)

@@ -21,10 +21,10 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.rungs.bab import TreeSearch
-from toolkit.rungs.ideal import CuttingPlanes
 from toolkit.search.branching import PseudoCosts
-from toolkit.search.lp_bounder import shared_template
+from toolkit.search.cutting_planes import CuttingPlanes
+from toolkit.search.lp_bounder import template
+from toolkit.search.tree import TreeSearch
 from toolkit.solvers.linear_program import integer_columns
 from toolkit.solvers.registry import SOLVERS, HighsSession, Licence
 from toolkit.solvers.session import SolveReport
@@ -291,10 +291,10 @@ def test_indicators_are_put_back_if_reading_them_fails(monkeypatch: pytest.Monke
     network, ball = _hard()
     problem = margin_problem(network, LinfBall(ball.center, eps=0.05), 0, targets=[1], settings=TIGHT)
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.rungs.exact.integer_columns", lambda model: 1 / 0)
+        patch.setattr("toolkit.relaxations.template.integer_columns", lambda model: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             get_rung("exact")(problem)
-    assert not integer_columns(shared_template(problem)[0]).any()
+    assert not integer_columns(template(problem).model).any()
 
 
 def test_a_milp_solver_that_is_done_but_wrong_is_not_called_optimal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.relaxations.template import build_template
@@ -31,7 +32,7 @@ def test_cuts_found_anywhere_hold_at_every_real_point(seed: int) -> None:
     rng = np.random.default_rng(seed)
     network = random_dense_network(rng, (4, 7, 6, 3)) if seed % 2 else random_conv_network(rng)
     ball = LinfBall(rng.uniform(0, 1, network.input_size), eps=float(rng.uniform(0.05, 0.4)), domain=(0, 1))
-    layout = build_template(network, ball, layer_bounds(network, ball)).layout
+    layout = build_template(Region(network, ball, layer_bounds(network, ball))).layout
     finder = CutFinder(layout, ball)
     points = np.vstack([ball.sample(30, seed), ball.corners(30, seed)])
     hidden = network.preactivations(points)
@@ -141,7 +142,7 @@ def test_the_finder_agrees_with_trying_every_subset(rng: np.random.Generator) ->
     layer = Dense(network.layers[0].weight, [0.1])
     network = Network([layer, *network.layers[1:]])
     ball = LinfBall(np.zeros(4), eps=1.0)
-    layout = build_template(network, ball, layer_bounds(network, ball)).layout
+    layout = build_template(Region(network, ball, layer_bounds(network, ball))).layout
     assert layout.count == 1
     w, b = layer.weight[0], layer.bias[0]
     low, high = -np.abs(w), np.abs(w)

@@ -18,7 +18,7 @@ from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
@@ -41,7 +41,7 @@ LIES: dict[str, Callable[[], Bound]] = {
 def test_a_rung_that_does_not_certify_proves_nothing_but_points(
     lie: str, side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    liar = Rung("liar", side, "", "", run=lambda problem: [LIES[lie]() for _ in problem.rows])
+    liar = Rung("liar", side, "", "", run=each_row(lambda problem: [LIES[lie]() for _ in problem.rows]))
     monkeypatch.setitem(RUNGS, "liar", liar)
     (bound,) = liar(margin_problem(NETWORK, BALL, 0))
     assert bound.certified_lower == -np.inf
@@ -71,8 +71,9 @@ def test_a_word_that_a_point_refutes_is_neither_shown_nor_counted(
 ) -> None:
     """The word is 0.4; another rung shows a point of the ball with margin 0.11."""
     ball = LinfBall([0.5], 0.4)
-    word = Rung("word", Side.EXACT, "", "", run=lambda problem: [Bound(0.4) for _ in problem.rows])
-    point = Rung("point", Side.UPPER, "", "", run=lambda problem: [Bound(-np.inf, 0.11, witness=np.array([0.11]))])
+    word = Rung("word", Side.EXACT, "", "", run=each_row(lambda problem: [Bound(0.4) for _ in problem.rows]))
+    shown = [Bound(-np.inf, 0.11, witness=np.array([0.11]))]
+    point = Rung("point", Side.UPPER, "", "", run=each_row(lambda problem: shown))
     monkeypatch.setitem(RUNGS, "word", word)
     monkeypatch.setitem(RUNGS, "point", point)
     known = {"point": point(margin_problem(NETWORK, ball, 0)), "word": [Bound(0.4, target=1)]}

@@ -22,7 +22,7 @@ from toolkit.cli import main
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor, SerialExecutor, run_calls
 from toolkit.runs.lock import folder_lock
 from toolkit.runs.provenance import read_provenance
@@ -185,7 +185,7 @@ def _interrupted(problem: Problem) -> list[Bound]:
     raise KeyboardInterrupt  # as a solver session does whose solver was interrupted
 
 
-INTERRUPTED = Rung("interrupted", Side.LOWER, "is interrupted", "-", run=_interrupted)
+INTERRUPTED = Rung("interrupted", Side.LOWER, "is interrupted", "-", run=each_row(_interrupted))
 
 
 def register_interrupted() -> None:
@@ -211,7 +211,7 @@ def test_an_interrupted_solve_is_no_row(
     entry = read_provenance(tmp_path)[0]
     assert entry["outcome"].startswith("ended by KeyboardInterrupt")
     assert entry["rows"]["written"] == len(rows)  # which the task's report, that never came, would have told
-    monkeypatch.setitem(RUNGS, "interrupted", Rung("interrupted", Side.LOWER, "-", "-", run=RUNGS["dual"]))
+    monkeypatch.setitem(RUNGS, "interrupted", Rung("interrupted", Side.LOWER, "-", "-", run=RUNGS["dual"].run))
     after = run(spec, tmp_path)
     assert set(after["status"]) == {"computed"}
     assert len(after) == 2 * 3 * 9

@@ -22,7 +22,7 @@ from sweep_specimens import folder as folder
 from toolkit.problems.answers import Bound
 from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.store import Row, StoreError, append_rows, read_rows
@@ -36,7 +36,7 @@ from toolkit.solvers.registry import SOLVERS, _gurobi_environment, _gurobi_licen
         ("raise", "RuntimeError: injected"),
         ("nan", "nonsense from the rung: lower nan, upper inf, clean "),
         ("too_high", "nonsense from liar: lower 1000000.0, upper inf, clean "),
-        ("too_few", "ValueError: zip"),
+        ("too_few", "ValueError: rung 'too_few' answered"),
     ],
 )
 def test_failing_rung_is_recorded_and_the_others_kept(folder: Path, tmp_path: Path, fault: str, reason: str) -> None:
@@ -155,7 +155,7 @@ def _greedy(problem: Problem) -> list[Bound]:
 
 
 def register_greedy() -> None:
-    RUNGS["greedy"] = Rung("greedy", Side.LOWER, "asks for too much memory", "-", run=_greedy)
+    RUNGS["greedy"] = Rung("greedy", Side.LOWER, "asks for too much memory", "-", run=each_row(_greedy))
 
 
 def little_memory() -> None:

@@ -15,7 +15,7 @@ from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.search.lp_bounder import shared_template
+from toolkit.search.lp_bounder import template
 from toolkit.solvers import registry as solvers
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, HighsSession, Licence, open_session
@@ -190,8 +190,8 @@ def test_highs_stops_at_the_cutoff() -> None:
     rng = np.random.default_rng(0)
     ball = LinfBall(rng.normal(size=20), eps=0.3)
     problem = margin_problem(random_dense_network(rng, (20, 40, 40, 3)), ball, 0, targets=[1])
-    compiled = shared_template(problem)[1]
-    cost, offset = shared_template(problem)[0].layout.objective(problem.rows)
+    compiled = template(problem).relaxed
+    cost, offset = template(problem).layout.objective(problem.rows)
     full = open_session(compiled, Settings()).minimize(cost[0], float(offset[0]))
     session = open_session(compiled, Settings())
     cutoff = full.bound - 0.3 * abs(full.bound)

@@ -15,11 +15,10 @@ import pytest
 import scipy.sparse as sp
 from conftest import random_dense_network
 
-from toolkit.problems.answers import Status
+from toolkit.problems.answers import Bound, Status
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.rungs.exact import _with_binaries
-from toolkit.search.lp_bounder import minimize_rows, shared_template
+from toolkit.search.lp_bounder import minimize_rows, template
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
 from toolkit.solvers.session import NoSession, Session, SolverUnavailableError
@@ -196,8 +195,8 @@ def test_a_time_limit_ends_a_milp_with_what_it_has(solver: str) -> None:
     ball = LinfBall(rng.normal(size=20), eps=0.5)
     settings = Settings(solver=solver, rigorous=False, time_limit=0.3)
     problem = margin_problem(random_dense_network(rng, (20, 60, 60, 3)), ball, 0, targets=[1], settings=settings)
-    cost, offset = shared_template(problem)[0].layout.objective(problem.rows)
-    report = opened(_with_binaries(problem), solver).minimize(cost[0], float(offset[0]), settings)
+    cost, offset = template(problem).layout.objective(problem.rows)
+    report = opened(template(problem).exact, solver).minimize(cost[0], float(offset[0]), settings)
     assert report.status is Status.TIME_LIMIT
     assert report.seconds < 5
     assert report.bound <= problem.replay(ball.sample(200)).min()
@@ -298,14 +297,16 @@ def test_ctrl_c_in_a_solve_is_an_interrupt_and_no_failed_row(solver: str) -> Non
     settings = Settings(solver=solver, rigorous=False, time_limit=20.0)
     network = random_dense_network(rng, (20, 60, 60, 3))
     problem = margin_problem(network, LinfBall(rng.normal(size=20), eps=0.5), 0, targets=[1], settings=settings)
-    compiled = _with_binaries(problem)
+    compiled = template(problem).exact
     # from another process: a solver may hold the interpreter, and every thread of it, while it runs
     sender = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -INT {os.getpid()}"])
     started = time.perf_counter()
     try:
         with pytest.raises(KeyboardInterrupt):
-            minimize_rows(problem, "exact", compiled)
+            minimize_rows(problem, compiled, [Bound(-np.inf)])
     finally:
         sender.wait()
     assert time.perf_counter() - started < 10
-    assert ("session", "exact") not in problem._cache  # whatever the solver was left with is not used again
+    assert not problem.workspace.holds(
+        problem.region, ("session", "milp", solver)
+    )  # whatever the solver was left with is not used again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.ladder import IDEAL_SHARE, LADDER, certify
+from toolkit.verify.ladder import LADDER, SEARCH_SHARE, certify
 from toolkit.verify.margins import margins
 from toolkit.verify.radius import certified_radius
 
@@ -72,7 +73,7 @@ def test_ideal_gets_a_share_of_the_time_where_an_exact_rung_follows(monkeypatch:
             given.setdefault(rung.name, []).append(problem.settings.time_limit)
             return [Bound(-np.inf) for _ in range(problem.rows.shape[0])]
 
-        return Rung(rung.name, rung.side, rung.claim, rung.source, run, certifies=rung.certifies)
+        return replace(rung, run=each_row(run))
 
     for name in ("ideal", "exact", "bab"):
         monkeypatch.setitem(rung_registry.RUNGS, name, silent(rung_registry.RUNGS[name]))
@@ -82,7 +83,7 @@ def test_ideal_gets_a_share_of_the_time_where_an_exact_rung_follows(monkeypatch:
     if last == "ideal":
         assert given["ideal"] == pytest.approx([1e6, 1e6], rel=0.01)
     else:  # two targets: the first gets half of the share, the second all that the first left of it
-        assert given["ideal"] == pytest.approx([IDEAL_SHARE * 0.5e6, IDEAL_SHARE * 1e6], rel=0.01)
+        assert given["ideal"] == pytest.approx([SEARCH_SHARE * 0.5e6, SEARCH_SHARE * 1e6], rel=0.01)
         assert given[last] == pytest.approx([1e6, 1e6], rel=0.01)
     given.clear()
     certify(network, ball, label, ladder, tighten=(), settings=HIGHS)
@@ -116,7 +117,7 @@ def test_decided_targets_leave_the_ladder(monkeypatch: pytest.MonkeyPatch) -> No
             asked.setdefault(rung.name, []).extend(t for t in problem.targets if t is not None)
             return rung(problem)
 
-        return Rung(rung.name, rung.side, rung.claim, rung.source, run, certifies=rung.certifies)
+        return replace(rung, run=each_row(run))
 
     for name in LADDER:
         monkeypatch.setitem(rung_registry.RUNGS, name, watch(rung_registry.RUNGS[name]))
@@ -156,7 +157,7 @@ def test_no_needs_a_witness_that_holds_on_replay(monkeypatch: pytest.MonkeyPatch
         asked += 1
         return [Bound(-np.inf, -5.0, witness=point, certified_upper=-5.0) for _ in problem.rows]
 
-    monkeypatch.setitem(rung_registry.RUNGS, "pgd", Rung("pgd", Side.UPPER, "lies", "", lie))
+    monkeypatch.setitem(rung_registry.RUNGS, "pgd", Rung("pgd", Side.UPPER, "lies", "", each_row(lie)))
     answer = certify(network, ball, label, ("pgd", "exact"), settings=HIGHS)
     assert asked == 1
     assert answer.verdict is Verdict.YES

@@ -12,7 +12,7 @@ from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.ladder import certify
 from toolkit.verify.verdict import counted_lower, is_safe, is_unsafe, verdict
 
@@ -73,7 +73,8 @@ class TestWords:
 
     @pytest.fixture(autouse=True)
     def _liar(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = Rung("exact", Side.EXACT, "", "", lambda problem: [Bound(0.3, solver="liar") for _ in problem.rows])
+        stated = Bound(0.3, solver="liar")
+        word = Rung("exact", Side.EXACT, "", "", each_row(lambda problem: [stated for _ in problem.rows]))
         monkeypatch.setitem(RUNGS, "exact", word)
 
     def test_it_is_not_believed(self) -> None:
@@ -88,7 +89,7 @@ class TestWords:
         assert "the MILP solver's word" in answer.reason
 
     def test_what_another_rung_states_does_not_count_even_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = Rung("lipschitz", Side.LOWER, "", "", lambda problem: [Bound(0.3) for _ in problem.rows])
+        word = Rung("lipschitz", Side.LOWER, "", "", each_row(lambda problem: [Bound(0.3) for _ in problem.rows]))
         monkeypatch.setitem(RUNGS, "lipschitz", word)
         answer = certify(self.network, self.ball, 0, ("lipschitz",), settings=Settings(rigorous=False))
         assert answer.verdict is MAYBE

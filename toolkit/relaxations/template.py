@@ -135,8 +135,9 @@ class Template:
     @cached_property
     def exact(self) -> CompiledModel:
         """The MILP as matrices: those of the LP with the indicator columns integer."""
+        relaxed = self.relaxed
         with self.binary():
-            return replace(self.relaxed, integer=integer_columns(self.model))
+            return replace(relaxed, integer=integer_columns(self.model))
 
     @contextmanager
     def binary(self) -> Iterator[None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from toolkit.data.arguments import names, shown
 from toolkit.rungs import alpha, attack, bab, crown, dual, exact, ideal, interval, lipschitz, lp
 from toolkit.rungs.rung import Rung, Side
@@ -38,8 +36,7 @@ def get_rung(rung: Rung | str) -> Rung:
 def get_rungs(name: str, listed: object, empty: bool = False) -> tuple[Rung, ...]:
     """The rungs of a list of rungs or names, which is the parameter `name` of somebody; ValueError for others."""
     known: dict[str, Rung] = {}
-    if isinstance(listed, Iterable) and not isinstance(listed, str):
-        listed = list(listed)
+    if isinstance(listed, list | tuple):
         known = {one.name: one for one in listed if isinstance(one, Rung)}
         listed = [one.name if isinstance(one, Rung) else one for one in listed]
     return tuple(known.get(entry) or get_rung(entry) for entry in names(name, listed, empty))

@@ -9,8 +9,9 @@ bound that cannot be true is failed, and nothing is called certified that rests 
 from __future__ import annotations
 
 import enum
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -44,6 +45,16 @@ class Cost(enum.IntEnum):
 
 ATTACK_SETTINGS = ("attack_restarts", "attack_steps", "seed", "time_limit")
 SOLVER_SETTINGS = tuple(sorted({one.name for one in fields(Settings)} - {"attack_steps", "attack_restarts", "stop_at"}))
+
+
+def each_row(run: Callable[[Problem], Sequence[Bound]]) -> Callable[[Problem], RowBounds]:
+    """A `run` made of a function that gives one Bound per row."""
+
+    @functools.wraps(run)
+    def answer(problem: Problem) -> RowBounds:
+        return RowBounds.of(run(problem))
+
+    return answer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from toolkit.data.names import printable
 from toolkit.problems.answers import Verdict
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.rungs.rung import Rung, Side
+from toolkit.rungs.rung import Rung
 
 KEY_VERSION = 2  # raised when rows of the same key would mean something else
 Chain = tuple[str, ...]
@@ -81,13 +81,7 @@ class TaskReport:
 
 def relevant_settings(rung: Rung, settings: Settings) -> dict[str, Any]:
     """The settings a rung's numbers may depend on; closed forms depend on none."""
-    if rung.run is None:
-        return {}
-    if rung.side is Side.UPPER:
-        names = {"seed", "time_limit", "attack_steps", "attack_restarts"}
-    else:
-        names = {field.name for field in fields(Settings)} - {"attack_steps", "attack_restarts", "stop_at"}
-    return {name: getattr(settings, name) for name in sorted(names)}
+    return {name: getattr(settings, name) for name in sorted(rung.reads or ())}
 
 
 def described(names: Sequence[str], settings: Settings) -> list[tuple[str, int, dict[str, Any]]]:
