@@ -114,7 +114,7 @@ def test_a_lying_solver_never_gets_a_false_word_in(
         return lie(honest(self, cost, offset, settings))
 
     monkeypatch.setattr(solvers.HighsSession, "_solve", lying)
-    monkeypatch.setattr("toolkit.rungs.ideal.ROUNDS", 6)
+    monkeypatch.setattr("toolkit.search.cutting_planes.ROUNDS", 6)
     faults, _ = judge_all(9)
     assert not faults, "\n".join([f"{len(faults)} faults", *faults])
     assert told > 50
