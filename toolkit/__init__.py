@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.data.datasets import Dataset, dataset_names, load_dataset
-    from toolkit.networks.layers import Conv2d, Dense
-    from toolkit.networks.network import Flatten, Network
+    from toolkit.networks.convolutions import Conv2d
+    from toolkit.networks.layers import Dense, Flatten
+    from toolkit.networks.network import Network
     from toolkit.problems.input_sets import LinfBall
     from toolkit.problems.problem import Bound, ReluBounds, Settings, Status, Verdict
     from toolkit.report import check_order, gap_table, margin_table, write_report
@@ -32,10 +33,10 @@ PUBLIC = {
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
     "layer_bounds": "toolkit.verify.layer_bounds",
-    "Conv2d": "toolkit.networks.layers",
+    "Conv2d": "toolkit.networks.convolutions",
     "Dense": "toolkit.networks.layers",
     "margins": "toolkit.verify.margins",
-    "Flatten": "toolkit.networks.network",
+    "Flatten": "toolkit.networks.layers",
     "Network": "toolkit.networks.network",
     "Bound": "toolkit.problems.problem",
     "ReluBounds": "toolkit.problems.problem",

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.networks.layers import Conv2d, Dense, Sparse
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import Dense, Sparse
 from toolkit.networks.network import Network
 from toolkit.networks.replay import exact_margins, replay_margins, replayed_upper
 from toolkit.problems.input_sets import LinfBall

@@ -20,9 +20,9 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.data.arguments import check_settings, class_label, class_targets, instance, names, shown, text
-from toolkit.networks.layers import exact_float64, read_only
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replayed
+from toolkit.networks.weights import exact_float64, read_only
 from toolkit.problems.consistency import clean_values, contradiction
 from toolkit.problems.input_sets import LinfBall
 

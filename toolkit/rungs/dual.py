@@ -25,7 +25,8 @@ from array_api_compat import array_namespace
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import Ledger, outward, region_of
-from toolkit.networks.layers import DENSE_ABOVE, AffineMap
+from toolkit.networks.layers import AffineMap
+from toolkit.networks.weights import DENSE_ABOVE
 from toolkit.problems.input_sets import box_range_linear
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows

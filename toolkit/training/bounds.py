@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import box_min_linear
 from toolkit.rungs.dual import dual_ranges, dual_values
@@ -128,7 +129,8 @@ def _row_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstab
     layer = layers[k]
     neurons = _unstable_first(unstable)
     if isinstance(layer, Dense):
-        rows = layer.weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
+        weight: Tensor = layer.weight
+        rows = weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
     else:
         unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
         rows = layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
@@ -186,7 +188,8 @@ def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unst
         cut = [patch.cut(end, conv, (places[0], places[1]), -1.0 if j else 0.0).flatten(0, 1) for end in ends]
         context.insert(0, (cut[0].index_select(0, groups), cut[1].index_select(0, groups)))
     chosen = _unstable_first(by_place[groups])
-    kernels = convs[k].weight.flatten(1)
+    weight: Tensor = convs[k].weight
+    kernels = weight.flatten(1)
     rows = kernels.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
     (ball, *relu) = context
     lower, upper = [pair[0] for pair in relu], [pair[1] for pair in relu]

@@ -15,8 +15,8 @@ import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import instance, names, optional_number, shown
-from toolkit.networks.layers import read_only
 from toolkit.networks.network import Network
+from toolkit.networks.weights import read_only
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, ReluBounds, Rung, Settings, Side, region_digest
 from toolkit.rungs import get_rung

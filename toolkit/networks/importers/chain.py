@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import whole_numbers
-from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Shape
-from toolkit.networks.network import Network, ReLU
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ImageShape, ReLU
+from toolkit.networks.merging import merge_operations
+from toolkit.networks.parts import NetworkParts
 
 
 class OperationChain:
@@ -33,9 +35,9 @@ class OperationChain:
         """Number of current features."""
         return math.prod(self.shape)
 
-    def network(self, name: str, metadata: Mapping[str, Any] | None = None) -> Network:
+    def parts(self, name: str, metadata: Mapping[str, Any] | None = None) -> NetworkParts:
         """The network so far, neighbouring affine maps merged."""
-        return Network.from_operations(self._operations, name, metadata, input_shape=self.input_shape)
+        return NetworkParts(tuple(merge_operations(self._operations)), name, dict(metadata or {}), self.input_shape)
 
     def relu(self) -> None:
         """y = max(x, 0)."""
@@ -98,7 +100,7 @@ class OperationChain:
         means, deviations, shape = self._spread(mean, std)
         self._operations.append(ChannelAffine.normalize(means, deviations, shape))
 
-    def _spread(self, first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray, Shape]:
+    def _spread(self, first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray, ImageShape]:
         """Two constants as one value per channel, or per feature where they differ within a channel, and the shape."""
         try:
             both = [np.broadcast_to(np.asarray(v, np.float64), self.shape) for v in (first, second)]
@@ -117,12 +119,12 @@ class OperationChain:
             raise ValueError(f"features of shape {self.shape} cannot take shape {tuple(shape)}")
         self.shape = tuple(int(n) for n in shape)
 
-    def _image_shape(self, operation: str) -> Shape:
+    def _image_shape(self, operation: str) -> ImageShape:
         if len(self.shape) != 3:
             raise ValueError(f"{operation} takes (channels, height, width), but the features have shape {self.shape}")
         return self.shape[0], self.shape[1], self.shape[2]
 
-    def _channel_shape(self) -> Shape:
+    def _channel_shape(self) -> ImageShape:
         """The current shape as (channels, height, width)."""
         if len(self.shape) == 3:
             return self.shape[0], self.shape[1], self.shape[2]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from toolkit.networks.importers.chain import OperationChain
 from toolkit.networks.importers.onnx_operators import OPERATORS
-from toolkit.networks.network import Network
+from toolkit.networks.parts import NetworkParts
 
 Values = NDArray[Any]
 DOMAINS = ("", "ai.onnx")  # both name the standard operators
@@ -27,7 +27,7 @@ def import_onnx() -> Any:
     return onnx
 
 
-def from_onnx(path: str | Path, name: str = "") -> Network:
+def read_onnx(path: str | Path, name: str = "") -> NetworkParts:
     """The ReLU network of an ONNX file, in float64.
 
     The graph must be sequential: one input whose first axis is the batch (symbolic or 1), one output, every node
@@ -44,7 +44,7 @@ def from_onnx(path: str | Path, name: str = "") -> Network:
     if not source.is_file():
         raise FileNotFoundError(f"no ONNX file at {source}")
     try:
-        return _Graph(_load(source)).network(name or source.stem)
+        return _Graph(_load(source)).parts(name or source.stem)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
@@ -89,7 +89,7 @@ class _Graph:
             raise ValueError(f"{name!r} is given two values")
         self.constants[name] = values
 
-    def network(self, name: str) -> Network:
+    def parts(self, name: str) -> NetworkParts:
         """The network of all nodes, in order."""
         for node in self.graph.node:
             try:
@@ -99,7 +99,7 @@ class _Graph:
         output = self.graph.output[0].name
         if self.current != output:
             raise ValueError(f"the output {output!r} is not the last node's, which is {self.current!r}")
-        return self.chain.network(name)
+        return self.chain.parts(name)
 
     def _step(self, node: Any) -> None:
         if any(key in self.reached or key in self.constants for key in node.output if key):

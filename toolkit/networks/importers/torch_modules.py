@@ -16,9 +16,9 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers.chain import OperationChain, as_array
-from toolkit.networks.network import Network
+from toolkit.networks.parts import NetworkParts
 
-ALLOWED = (
+ALLOWED_MODULES = (
     "Sequential, Linear, Conv2d, ReLU, Flatten, BatchNorm1d, BatchNorm2d, AvgPool2d, Identity, Dropout, "
     "and a module named *Normal* with mean and std"
 )
@@ -33,7 +33,7 @@ COMPUTING = (
 SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # of the points compared: from biases alone to weights alone
 POINTS = 4  # per scale, half of them in the positive orthant
 AGREEMENT = 1e-7  # relative to the largest value of that output at points of that scale, in double precision
-ROUNDING = 64  # units in the last place of an output's own sum of absolute terms
+REPLAY_ULPS = 64  # units in the last place of an output's own sum of absolute terms
 
 
 def import_torch() -> Any:
@@ -45,7 +45,7 @@ def import_torch() -> Any:
     return torch
 
 
-def from_torch(module: Any, input_shape: Sequence[int] | None = None, name: str = "") -> Network:
+def read_torch(module: Any, input_shape: Sequence[int] | None = None, name: str = "") -> NetworkParts:
     """The ReLU network that a torch.nn.Sequential computes in evaluation mode, in float64.
 
     module: Sequential, nested or not, of Linear, Conv2d (zero padding), ReLU, Flatten, BatchNorm1d/2d, AvgPool2d,
@@ -67,9 +67,9 @@ def from_torch(module: Any, input_shape: Sequence[int] | None = None, name: str 
         _refresh(module, chain.input_shape)
         for leaf in leaves:
             _append(chain, leaf)
-        network = chain.network(name)
-        _check_replay(module, network)
-    return network
+        parts = chain.parts(name)
+        _check_replay(module, parts)
+    return parts
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def _handler(leaf: Any) -> Callable[[OperationChain, Any], None]:
         return _normalize
     inside = [key for key, child in getattr(leaf, "_modules", {}).items() if isinstance(child, nn.Sequential)]
     hint = f"; is its attribute {inside[0]!r}, a Sequential, the network you mean?" if inside else ""
-    raise ValueError(f"cannot import a module of class {kind}; allowed: {ALLOWED}{hint}")
+    raise ValueError(f"cannot import a module of class {kind}; allowed: {ALLOWED_MODULES}{hint}")
 
 
 def _append(chain: OperationChain, leaf: Any) -> None:
@@ -253,8 +253,8 @@ def _in_double(module: Any) -> Any:
     return own.double()
 
 
-def _check_replay(module: Any, network: Network) -> None:
-    """Raise ValueError unless network and module agree at points of every scale, on every output by itself.
+def _check_replay(module: Any, parts: NetworkParts) -> None:
+    """Raise ValueError unless maps and module agree at points of every scale, on every output by itself.
 
     The module is run in double precision, where only summation order separates the two: |difference| ≤ 1e-7 of that
     output's largest value at that scale, plus its rounding (64 ulp of Σ|w||x| through the layers). A module that
@@ -267,14 +267,14 @@ def _check_replay(module: Any, network: Network) -> None:
     except (RuntimeError, TypeError, NotImplementedError):
         run, (dtype, device) = module, _home(module)
     eps = float(torch.finfo(dtype).eps)
-    for points in _points(network.input_shape):
+    for points in _points(parts.input_shape):
         expected = _output(run, points, dtype, device)
         given = as_array(torch.as_tensor(points, dtype=dtype))  # as the module sees them
-        found = network.forward(given)
+        found = _forward(parts, given)
         if expected.shape != found.shape:
             raise ValueError(f"{type(module).__name__} has outputs {expected.shape}, its layers give {found.shape}")
         own_size = np.max(np.abs(expected), axis=0)
-        allowed = max(AGREEMENT, 16 * eps) * own_size + ROUNDING * eps * _magnitude(network, given)
+        allowed = max(AGREEMENT, 16 * eps) * own_size + REPLAY_ULPS * eps * _magnitude(parts, given)
         if not np.all(np.abs(found - expected) <= allowed):
             where = int(np.argmax(np.max(np.abs(found - expected) - allowed, axis=0)))
             raise ValueError(
@@ -283,10 +283,18 @@ def _check_replay(module: Any, network: Network) -> None:
             )
 
 
-def _magnitude(network: Network, points: FloatArray) -> FloatArray:
+def _forward(parts: NetworkParts, points: FloatArray) -> FloatArray:
+    """The outputs of the maps with ReLUs between them. Shapes: (k, *input_shape) → (k, outputs)."""
+    values: FloatArray = points.reshape(len(points), -1)
+    for k, layer in enumerate(parts.layers):
+        values = np.asarray(layer.forward(np.maximum(values, 0.0) if k else values))
+    return values
+
+
+def _magnitude(parts: NetworkParts, points: FloatArray) -> FloatArray:
     """Σ|w||x| + |b| through the layers, the largest over the points, shape (outputs,): what rounding is relative to."""
     size: FloatArray = np.max(np.abs(points.reshape(len(points), -1)), axis=0)
-    for layer in network.layers:
+    for layer in parts.layers:
         matrix = layer.to_sparse().copy()  # scipy may sort a matrix's entries in place, which its digest would show
         size = np.asarray(abs(matrix) @ size + np.abs(layer.bias_vector), dtype=np.float64)
     return size
