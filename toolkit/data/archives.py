@@ -24,16 +24,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-LIMIT = 1 << 32  # bytes of all members, decompressed
+LARGEST_ARCHIVE = 1 << 32  # bytes of all members, decompressed
 MEMBERS = 100_000
-RATIO = 200  # decompressed / stored, above which more than LARGE bytes are a bomb: weights compress by less than 20
+LARGEST_RATIO = 200  # decompressed / stored: a bomb above it, from LARGE bytes on; weights compress by less than 20
 LARGE = 1 << 26
 HEADER_LIMIT = 10_000  # characters of a .npy header, as numpy's own limit
 TEXT_LIMIT = 1 << 26  # bytes of a text member
 PIECE = 1 << 22  # bytes decompressed at a time
 ENCRYPTED = 0x1
 KINDS = {"f": "float16, float32 or float64", "i": "whole numbers", "b": "booleans", "U": "text"}
-Shape = tuple[int | None, ...]
+OpenShape = tuple[int | None, ...]
 
 
 class ArchiveError(ValueError):
@@ -74,7 +74,7 @@ class Archive:
     def array(
         self,
         key: str,
-        shape: Shape | None = None,
+        shape: OpenShape | None = None,
         kind: str = "f",
         low: float | None = None,
         high: float | None = None,
@@ -131,7 +131,7 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: str | Path, limit: int = LIMIT, ratio: int = RATIO) -> Iterator[Archive]:
+def open_archive(path: str | Path, limit: int = LARGEST_ARCHIVE, ratio: int = LARGEST_RATIO) -> Iterator[Archive]:
     """The .npz at `path`, its directory and headers checked, to be read inside the block.
 
     limit: bytes of all members together, decompressed. ratio: the strongest compression believed of a large member.
@@ -213,7 +213,7 @@ def _native(key: str, array: NDArray[Any]) -> np.dtype[Any]:
     return array.dtype.newbyteorder("=")
 
 
-def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
+def _fits(found: tuple[int, ...], wanted: OpenShape) -> bool:
     return len(found) == len(wanted) and all(w is None or n == w for n, w in zip(found, wanted, strict=True))
 
 

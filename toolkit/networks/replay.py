@@ -59,12 +59,7 @@ def replay_margins(
     return values, upper
 
 
-def replayed_upper(network: Network, rows: Matrix, points: ArrayLike) -> FloatArray:
-    """Upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,)."""
-    return replayed(network, rows, points)[1]
-
-
-def replayed(network: Network, rows: Matrix, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def replay_pairwise(network: Network, rows: Matrix, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Value and upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,) each."""
     values, upper = replay_margins(network, rows, points)
     return np.diagonal(values).copy(), np.diagonal(upper).copy()

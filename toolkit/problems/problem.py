@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.data.arguments import check_settings, class_label, class_targets, instance, names, shown, text
 from toolkit.networks.network import Network
-from toolkit.networks.replay import replayed
+from toolkit.networks.replay import replay_pairwise
 from toolkit.networks.weights import exact_float64, read_only
 from toolkit.problems.consistency import clean_values, contradiction
 from toolkit.problems.input_sets import LinfBall
@@ -484,7 +484,7 @@ def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
     ]
     if inside:
         points = np.stack(list(inside.values()))
-        values, proven = replayed(problem.network, problem.rows[list(inside)], points)
+        values, proven = replay_pairwise(problem.network, problem.rows[list(inside)], points)
         for k, value, upper in zip(inside, values.tolist(), proven.tolist(), strict=True):
             said = checked[k].upper
             checked[k] = replace(checked[k], upper=value if value > said else said, certified_upper=upper)
