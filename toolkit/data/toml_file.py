@@ -28,7 +28,7 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans_for_numbers(cls, content: Any) -> Any:
+    def _no_booleans_for_numbers(cls, content: object) -> object:
         if isinstance(content, Mapping):
             for key, value in content.items():
                 field = cls.model_fields.get(str(key))
@@ -37,7 +37,7 @@ class StrictModel(BaseModel):
         return content
 
 
-def _has_boolean(value: Any) -> bool:
+def _has_boolean(value: object) -> bool:
     return isinstance(value, bool) or (isinstance(value, list | tuple) and any(_has_boolean(part) for part in value))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,9 @@ from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ImageShape, ReLU
 from toolkit.networks.merging import merge_operations
 from toolkit.networks.parts import NetworkParts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class OperationChain:
@@ -35,7 +38,7 @@ class OperationChain:
         """Number of current features."""
         return math.prod(self.shape)
 
-    def parts(self, name: str, metadata: Mapping[str, Any] | None = None) -> NetworkParts:
+    def parts(self, name: str, metadata: Mapping[str, object] | None = None) -> NetworkParts:
         """The network so far, neighbouring affine maps merged."""
         return NetworkParts(tuple(merge_operations(self._operations)), name, dict(metadata or {}), self.input_shape)
 
@@ -149,7 +152,7 @@ def _symmetric(
     return wide, padding
 
 
-def as_array(values: Any) -> FloatArray:
+def as_array(values: Tensor) -> FloatArray:
     """A torch tensor of plain real floating-point numbers as a float64 numpy array of its own, exactly.
 
     Raises ValueError for anything that float64 would not hold as it is: complex, quantised, integer or sparse tensors,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from toolkit.arrays import FloatArray
 from toolkit.networks.importers.chain import OperationChain, as_array
 from toolkit.networks.importers.torch_modules import import_torch
 from toolkit.networks.parts import NetworkParts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def read_state_dict(path: str | Path, architecture: str | None = None, name: str
         raise ValueError(f"{source}: {error}") from None
 
 
-def _layers(architecture: str | None, state: dict[str, Any]) -> str | None:
+def _layers(architecture: str | None, state: dict[str, Tensor]) -> str | None:
     """The specification that an architecture stands for, None for "mlp"."""
     named = f"{', '.join(STATE_DICT_ARCHITECTURES)}, or a specification such as {EXAMPLE!r}"
     if architecture is None:
@@ -92,7 +95,7 @@ def _layers(architecture: str | None, state: dict[str, Any]) -> str | None:
     return architecture
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Tensor]:
     torch = import_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -112,7 +115,7 @@ def _load(path: Path) -> dict[str, Any]:
     return state
 
 
-def _unwrapped(state: Any) -> Any:
+def _unwrapped(state: Any) -> object:
     """The state dict inside a training script's checkpoint."""
     for _ in range(DEEPEST):
         inner = [key for key in WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict | list | tuple)]
@@ -129,7 +132,7 @@ def _unwrapped(state: Any) -> Any:
     )
 
 
-def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
+def _modules(state: dict[str, Tensor]) -> dict[str, Parameters]:
     """The state dict's tensors by layer, in the file's order."""
     modules: dict[str, Parameters] = {}
     for key, tensor in state.items():
@@ -152,7 +155,7 @@ def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
     return modules
 
 
-def _repeats(tensor: Any) -> bool:
+def _repeats(tensor: Tensor) -> bool:
     """Whether a few stored bytes pretend to be a larger tensor, which would take memory without bound to unfold."""
     dense = tensor.layout is import_torch().strided
     return bool(dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes())
