@@ -147,14 +147,16 @@ class AffineMap(ABC):
         else:
             matrix.sort_indices()
         bias = self.bias_vector
-        return self._part(Sparse.of_parts(matrix, bias if outputs is None else bias[outputs]), inputs)
+        part = Sparse.of_parts(matrix, bias if outputs is None else bias[outputs])
+        return _with_errors_of(self, part, inputs)
 
-    def _part(self, part: AffineMap, inputs: IndexArray | None) -> AffineMap:
-        """The part of this map with this map's errors, which are no less than its own."""
-        if self.column_error is None and not self.bias_error:
-            return part
-        columns = self.column_error if self.column_error is None or inputs is None else self.column_error[inputs]
-        return part.with_error(columns, self.bias_error)
+
+def _with_errors_of(whole: AffineMap, part: AffineMap, inputs: IndexArray | None) -> AffineMap:
+    """A part of a map with the whole map's errors, which are no less than its own."""
+    if whole.column_error is None and not whole.bias_error:
+        return part
+    columns = whole.column_error if whole.column_error is None or inputs is None else whole.column_error[inputs]
+    return part.with_error(columns, whole.bias_error)
 
 
 class Dense(AffineMap):
@@ -201,7 +203,7 @@ class Dense(AffineMap):
         weight = weight if inputs is None else weight[:, inputs]
         bias = self.bias if outputs is None else self.bias[outputs]
         part = Dense(weight, bias) if is_torch_array(weight) else Dense.of_parts(weight, bias)
-        return self._part(part, inputs)
+        return _with_errors_of(self, part, inputs)
 
 
 class Sparse(AffineMap):

@@ -6,9 +6,7 @@ torch and ONNX by importers/.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ from toolkit.data.arguments import file_path, instance, mapping, number_array, t
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.importers import read_onnx, read_torch
 from toolkit.networks.layers import AffineMap, Flatten
-from toolkit.networks.network_file import layer_arrays, write_network_file
+from toolkit.networks.network_file import write_network_file
 from toolkit.networks.parts import NetworkParts
 from toolkit.networks.sources import read_source
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 _LAYERS_HINT = "torch modules are converted by Network.from_torch, files read by Network.load"
 
 
-class Network:
+class Network(NetworkParts):
     """A ReLU network F given by its affine maps; between consecutive maps stands a ReLU.
 
     layers: AffineMap objects (Flatten entries are dropped), sizes chained. name: shown in tables.
@@ -51,37 +49,19 @@ class Network:
         unknown = [type(layer).__name__ for layer in layers if not isinstance(layer, AffineMap | Flatten)]
         if unknown:
             raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}; {_LAYERS_HINT}")
-        self.layers = tuple(layer for layer in layers if isinstance(layer, AffineMap))
-        self.name = text("name", name)
-        self.metadata: dict[str, Any] = {} if metadata is None else dict(mapping("metadata", metadata))
-        first = self.layers[0] if self.layers else None
-        natural = first.shape if isinstance(first, Conv2d) else () if first is None else (first.input_size,)
-        self.input_shape: tuple[int, ...] = whole_numbers(
-            "input_shape", natural if input_shape is None else input_shape
+        maps = tuple(layer for layer in layers if isinstance(layer, AffineMap))
+        if input_shape is None and maps:
+            input_shape = maps[0].shape if isinstance(maps[0], Conv2d) else (maps[0].input_size,)
+        super().__init__(
+            maps,
+            text("name", name),
+            {} if metadata is None else dict(mapping("metadata", metadata)),
+            whole_numbers("input_shape", () if input_shape is None else input_shape),
         )
-        self._parts()  # whose sizes are checked
 
     @classmethod
     def _made_of(cls, parts: NetworkParts) -> Network:
         return cls(parts.layers, parts.name, parts.metadata, parts.input_shape)
-
-    def _parts(self) -> NetworkParts:
-        return NetworkParts(self.layers, self.name, self.metadata, self.input_shape)
-
-    @property
-    def input_size(self) -> int:
-        """Number of inputs n."""
-        return self.layers[0].input_size
-
-    @property
-    def output_size(self) -> int:
-        """Number of logits."""
-        return self.layers[-1].output_size
-
-    @property
-    def relu_sizes(self) -> tuple[int, ...]:
-        """Number of neurons of each ReLU layer."""
-        return tuple(layer.output_size for layer in self.layers[:-1])
 
     def __repr__(self) -> str:
         sizes = "-".join(str(size) for size in (self.input_size, *self.relu_sizes, self.output_size))
@@ -125,53 +105,13 @@ class Network:
             part.__dict__["prefix_digests"] = self.prefix_digests[: layer + 1]
         return part
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 over kinds, shapes, float64 weights and their errors: equal digests compute the same function."""
-        return self.prefix_digests[-1]
-
-    def check_weights(self) -> None:
-        """Raise ValueError for torch weights, which have other numbers and arithmetic: such networks only train."""
-        if "prefix_digests" in self.__dict__:  # made of numpy weights, and layers do not change
-            return
-        for k, layer in enumerate(self.layers):
-            if is_torch_array(layer.bias_vector):
-                raise ValueError(
-                    f"layer {k} has torch tensors as weights, which serve training only; Network.from_torch(module) "
-                    "converts a module, Dense(weight.detach().numpy(), …) a layer"
-                )
-
-    @cached_property
-    def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
-        """Per map ‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
-        found = []
-        for layer in self.layers:
-            weight = layer.to_sparse()
-            norm = float(abs(weight).sum(axis=1).max(initial=0.0)) if weight.shape[0] else 0.0
-            terms = int(np.diff(weight.indptr).max(initial=0))
-            found.append((norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), terms))
-        return tuple(found)
-
-    @cached_property
-    def prefix_digests(self) -> tuple[str, ...]:
-        """The digest of `cut(k)` for every map k, in one pass."""
-        self.check_weights()
-        state = hashlib.sha256()
-        found = []
-        for k, layer in enumerate(self.layers):
-            for key, array in layer_arrays(layer, k).items():
-                state.update(f"{key}{array.shape}{array.dtype.str}".encode())
-                state.update(np.ascontiguousarray(array).tobytes())
-            found.append(state.copy().hexdigest())
-        return tuple(found)
-
     def save(self, path: str | Path) -> Path:
         """Write a .npz (no pickle) in one step: weights float32 where that is exact, else float64, and the metadata."""
         target = file_path("path", path)
         if target.suffix != ".npz":
             raise ValueError(f"networks are saved as .npz, got {target.name!r}")
         self.check_weights()
-        write_network_file(target, self._parts())
+        write_network_file(target, self)
         return target
 
     @classmethod

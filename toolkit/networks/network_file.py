@@ -35,7 +35,7 @@ from toolkit.data.archives import (
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
-from toolkit.networks.parts import NetworkParts
+from toolkit.networks.parts import NetworkParts, layer_arrays
 
 NETWORK_FORMAT = 1
 LAYERS = 10_000
@@ -195,38 +195,3 @@ def _shortest(array: AnyArray) -> AnyArray:
     with np.errstate(over="ignore"):
         short = array.astype(np.float32)
     return short if np.array_equal(short.astype(np.float64), array) else array
-
-
-def layer_arrays(layer: AffineMap, k: int) -> dict[str, AnyArray]:
-    """The arrays that define one layer, under keys `layerK.kind.part`, and `layerK.error.part` where it has errors."""
-    arrays = _weight_arrays(layer, k)
-    if layer.column_error is not None or layer.bias_error:
-        columns = np.zeros(layer.input_size) if layer.column_error is None else layer.column_error
-        arrays |= {f"layer{k}.error.columns": columns, f"layer{k}.error.bias": np.array(layer.bias_error)}
-    return arrays
-
-
-def _weight_arrays(layer: AffineMap, k: int) -> dict[str, AnyArray]:
-    if isinstance(layer, Dense):
-        return {f"layer{k}.dense.weight": layer.weight, f"layer{k}.dense.bias": layer.bias}
-    if isinstance(layer, Conv2d):
-        numbers = (*layer.shape, *layer.stride, *layer.padding, *layer.dilation, layer.groups)
-        return {
-            f"layer{k}.conv2d.weight": layer.weight,
-            f"layer{k}.conv2d.bias": layer.bias,
-            f"layer{k}.conv2d.geometry": np.array(numbers, dtype=np.int64),
-        }
-    if isinstance(layer, ChannelAffine):
-        return {
-            f"layer{k}.channel.scale": layer.scale,
-            f"layer{k}.channel.shift": layer.shift,
-            f"layer{k}.channel.shape": np.array(layer.shape, dtype=np.int64),
-        }
-    matrix = layer.to_sparse()
-    return {
-        f"layer{k}.sparse.data": matrix.data,
-        f"layer{k}.sparse.indices": matrix.indices.astype(np.int64),
-        f"layer{k}.sparse.indptr": matrix.indptr.astype(np.int64),
-        f"layer{k}.sparse.shape": np.array(matrix.shape, dtype=np.int64),
-        f"layer{k}.sparse.bias": layer.bias_vector,
-    }
