@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-    from torch import Tensor
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -17,6 +16,6 @@ IndexArray = NDArray[np.int64]
 PhaseArray = NDArray[np.int8]  # of unstable neurons: −1 free, 0 inactive, 1 active
 IntegerArray = NDArray[np.object_]  # of Python integers, exact whatever their size
 AnyArray = NDArray[Any]
+Array = Any  # of any array-API library (numpy, torch); scipy.sparse where a docstring says so
 SparseMatrix: TypeAlias = "sp.csr_array"
 Matrix: TypeAlias = "FloatArray | sp.csr_array"
-Array: TypeAlias = "FloatArray | Tensor"  # numpy where bounds are certified, torch where networks train

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 from array_api_compat import is_torch_array
-from numpy.typing import ArrayLike
 
 from toolkit.arrays import Array, SparseMatrix
 from toolkit.data.arguments import whole_number, whole_numbers
 from toolkit.networks.layers import AffineMap, ImageShape, image_shape
 from toolkit.networks.weights import apply_sparse, checked_weights, frozen_matrix, zero_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Conv2d(AffineMap):
@@ -30,8 +25,8 @@ class Conv2d(AffineMap):
 
     def __init__(
         self,
-        weight: ArrayLike | Array,
-        bias: ArrayLike | Array | None,
+        weight: Array,
+        bias: Array | None,
         shape: ImageShape,
         stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
@@ -71,8 +66,7 @@ class Conv2d(AffineMap):
             return self.bias
         places = self.output_shape[1] * self.output_shape[2]
         if is_torch_array(self.bias):
-            bias: Tensor = self.bias
-            return bias.repeat_interleave(places)
+            return self.bias.repeat_interleave(places)
         return np.repeat(self.bias, places)
 
     def linear(self, x: Array) -> Array:

@@ -110,7 +110,7 @@ class AffineMap(ABC):
         """W x + b. Shapes: (…, input_size) → (…, output_size)."""
         return self.linear(x) + self.bias_vector
 
-    def compose_rows(self, rows: Matrix) -> tuple[Matrix, FloatArray]:
+    def compose_rows(self, rows: Matrix) -> tuple[Array, FloatArray]:
         """rows·W and rows·b for `rows` of shape (m, output_size); sparse rows stay sparse on a sparse map."""
         if not sp.issparse(rows):
             dense = np.asarray(rows, dtype=np.float64)
@@ -162,7 +162,7 @@ def _with_errors_of(whole: AffineMap, part: AffineMap, inputs: IndexArray | None
 class Dense(AffineMap):
     """x ↦ weight·x + bias, weight of shape (outputs, inputs), bias of shape (outputs,) or None for zeros."""
 
-    def __init__(self, weight: ArrayLike | Array, bias: ArrayLike | Array | None = None) -> None:
+    def __init__(self, weight: Array, bias: Array | None = None) -> None:
         self.weight = checked_weights("Dense weight", weight, 2)
         self.output_size, self.input_size = map(int, self.weight.shape)
         self.bias = (
@@ -195,7 +195,7 @@ class Dense(AffineMap):
     def to_sparse(self) -> SparseMatrix:
         return sp.csr_array(self.weight)
 
-    def compose_rows(self, rows: Matrix) -> tuple[Matrix, FloatArray]:
+    def compose_rows(self, rows: Matrix) -> tuple[Array, FloatArray]:
         return np.asarray(rows @ self.weight), np.asarray(rows @ self.bias, dtype=np.float64)
 
     def restrict(self, outputs: IndexArray | None, inputs: IndexArray | None) -> AffineMap:

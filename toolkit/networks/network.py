@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
-from numpy.typing import ArrayLike
 
 from toolkit.arrays import Array, IndexArray
 from toolkit.data.arguments import file_path, instance, mapping, number_array, text, whole_number, whole_numbers
@@ -67,7 +66,7 @@ class Network(NetworkParts):
         sizes = "-".join(str(size) for size in (self.input_size, *self.relu_sizes, self.output_size))
         return f"Network({self.name or 'unnamed'}, {sizes})"
 
-    def preactivations(self, x: ArrayLike | Array) -> list[Array]:
+    def preactivations(self, x: Array) -> list[Array]:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every affine map's output, the logits last. x: (…, n) or (…, *input_shape)."""
         known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
         values: Array = x if known else number_array("x", x)
@@ -84,11 +83,11 @@ class Network(NetworkParts):
             outputs.append(layer.forward(xp.maximum(outputs[-1], xp.zeros_like(outputs[-1]))))
         return outputs
 
-    def forward(self, x: ArrayLike | Array) -> Array:
+    def forward(self, x: Array) -> Array:
         """The logits F(x). Shapes: (…, n) or (…, *input_shape) → (…, outputs)."""
         return self.preactivations(x)[-1]
 
-    def predict(self, x: ArrayLike | Array) -> IndexArray:
+    def predict(self, x: Array) -> IndexArray:
         """The class with the largest logit, the first of them on ties."""
         return np.asarray(np.argmax(self.forward(x), axis=-1), dtype=np.int64)
 

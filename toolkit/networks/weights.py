@@ -7,7 +7,7 @@ Torch tensors pass unchanged, so that training keeps their gradients.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,9 +15,6 @@ from array_api_compat import is_torch_array
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import AnyArray, Array, FloatArray, Matrix, SparseMatrix
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
 _Numbers = TypeVar("_Numbers", bound=AnyArray)
@@ -50,7 +47,7 @@ def read_only(array: _Numbers) -> _Numbers:
     return array
 
 
-def checked_weights(name: str, values: ArrayLike | Array, axes: int) -> Array:
+def checked_weights(name: str, values: Array, axes: int) -> Array:
     """Values as finite float64 numpy of their own, read-only (torch tensors pass unchanged), their axes counted."""
     array: Array = values if is_torch_array(values) else exact_float64(name, values)
     if array.ndim != axes:
@@ -65,10 +62,7 @@ def checked_weights(name: str, values: ArrayLike | Array, axes: int) -> Array:
 
 def zero_weights(like: Array, size: int) -> Array:
     """Zeros of the library, dtype and device of `like`."""
-    if not is_torch_array(like):
-        return read_only(np.zeros(size))
-    tensor: Tensor = like
-    return tensor.new_zeros(size)
+    return like.new_zeros(size) if is_torch_array(like) else read_only(np.zeros(size))
 
 
 def checked_matrix(matrix: ArrayLike | Matrix) -> SparseMatrix:

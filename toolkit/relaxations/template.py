@@ -23,12 +23,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyomo.environ as pyo
+import scipy.sparse as sp
 from pyomo.common.gc_manager import PauseGC
 
 from toolkit.arrays import BoolArray, FloatArray
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.networks.weights import dense_array
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import ReluBounds
 from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
@@ -81,7 +81,8 @@ class TemplateLayout:
         Shapes: (m, outputs) → (m, inputs + count), (m,). Exact on the feasible set.
         """
         nu, constant = self.last.compose_rows(rows)
-        return self.substitute(dense_array(nu), constant, len(self.alive.layers))
+        dense = nu.toarray() if sp.issparse(nu) else nu
+        return self.substitute(dense, constant, len(self.alive.layers))
 
     def pre_activations(self, layer: int) -> tuple[FloatArray, FloatArray]:
         """x̂ of the unstable neurons of one ReLU layer, over (x̃, y). Shapes: (k, inputs + count), (k,)."""

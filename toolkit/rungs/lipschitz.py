@@ -22,13 +22,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import outward
 from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.replay import evaluation_errors
-from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import alive_network, folded_rows
 from toolkit.problems.reduced_matrices import plain_weight
@@ -81,9 +81,9 @@ def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
 
 def _row_vectors(rows: Any, last: AffineMap, product: Any = None) -> tuple[FloatArray, FloatArray]:
     """c·W_L and by how much it may differ from its real value. Shapes: (m, inputs of the last map) each."""
-    dense = dense_array(rows)
+    dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
     nu = last.compose_rows(rows)[0] if product is None else product
-    middle = dense_array(nu)
+    middle = np.asarray(nu.toarray() if sp.issparse(nu) else nu, dtype=np.float64)
     size = np.asarray((absolute_weight(last).T @ np.abs(dense).T).T)
     error = gamma(last.output_size + 4) * size + _merge_error(last, np.abs(dense)) + TINY
     return middle, _raised(error, 4)

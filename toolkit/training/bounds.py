@@ -129,8 +129,7 @@ def _row_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstab
     layer = layers[k]
     neurons = _unstable_first(unstable)
     if isinstance(layer, Dense):
-        weight: Tensor = layer.weight
-        rows = weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
+        rows = layer.weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
     else:
         unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
         rows = layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
@@ -188,8 +187,7 @@ def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unst
         cut = [patch.cut(end, conv, (places[0], places[1]), -1.0 if j else 0.0).flatten(0, 1) for end in ends]
         context.insert(0, (cut[0].index_select(0, groups), cut[1].index_select(0, groups)))
     chosen = _unstable_first(by_place[groups])
-    weight: Tensor = convs[k].weight
-    kernels = weight.flatten(1)
+    kernels = convs[k].weight.flatten(1)
     rows = kernels.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
     (ball, *relu) = context
     lower, upper = [pair[0] for pair in relu], [pair[1] for pair in relu]

@@ -34,7 +34,7 @@ def estimated_bounds(
         raise ValueError(f"projections must be ≥ 1, got {count}")
     bounds = balls
     middle = 0.5 * (balls.ball_lower + balls.ball_upper)
-    sketch: Tensor = _cauchy(0.5 * (balls.ball_upper - balls.ball_lower), count, generator)
+    sketch = _cauchy(0.5 * (balls.ball_upper - balls.ball_lower), count, generator)
     for k, layer in enumerate(network.layers[:-1]):
         low, high = box_image(layer, *bounds.last_box())
         middle, sketch = layer.forward(middle), layer.linear(sketch)
