@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
 
 # Wall-clock deadlines fail on busy machines. By default the same few examples are run every time; `make test-all` draws

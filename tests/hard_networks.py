@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from oracle import least_margins, rounded
 
-from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 

@@ -24,7 +24,8 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
-from toolkit.verify.ladder import LADDER, Certification, certify
+from toolkit.verify.certification import Certification
+from toolkit.verify.ladder import LADDER, certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

@@ -8,7 +8,8 @@ import numpy as np
 from conftest import random_conv_network, random_dense_network
 from hypothesis import strategies as st
 
-from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 

@@ -30,6 +30,7 @@ import typer.main
 
 from toolkit.cli import main
 from toolkit.cli.app import app
+from toolkit.data.datasets import DATASETS
 from toolkit.problems.answers import Status
 from toolkit.report.tables import gap_table
 from toolkit.report.write import FIGURES, GAP_FIGURES
@@ -108,13 +109,14 @@ def commands(block: Block) -> Iterator[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in; modules and rungs that a page adds are forgotten afterwards."""
+    """An empty folder to work in; modules, rungs and data sets that a page adds are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    rungs, modules = dict(RUNGS), set(sys.modules)
+    rungs, datasets, modules = dict(RUNGS), dict(DATASETS), set(sys.modules)
     yield tmp_path
-    RUNGS.clear()
-    RUNGS.update(rungs)
+    for registry, before in ((RUNGS, rungs), (DATASETS, datasets)):
+        registry.clear()
+        registry.update(before)
     for name in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

@@ -1,6 +1,10 @@
 """relugap: how tightly can the robustness of a ReLU network be certified?
 
-    from toolkit import LinfBall, Network, layer_bounds, load_dataset, margins
+    from toolkit.problems.input_sets import LinfBall
+    from toolkit.networks.network import Network
+    from toolkit.verify.layer_bounds import layer_bounds
+    from toolkit.data.datasets import load_dataset
+    from toolkit.verify.margins import margins
 
 The public names load on first use, since solvers and plotting take seconds to import.
 """
@@ -10,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.data.datasets import Dataset, dataset_names, load_dataset
-    from toolkit.networks.layers import Conv2d, Dense
-    from toolkit.networks.network import Flatten, Network
+    from toolkit.networks.convolutions import Conv2d
+    from toolkit.networks.layers import Dense, Flatten
+    from toolkit.networks.network import Network
     from toolkit.problems.answers import Bound, Status, Verdict
     from toolkit.problems.bounds import ReluBounds
     from toolkit.problems.input_sets import LinfBall
@@ -35,10 +40,10 @@ PUBLIC = {
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
     "layer_bounds": "toolkit.verify.layer_bounds",
-    "Conv2d": "toolkit.networks.layers",
+    "Conv2d": "toolkit.networks.convolutions",
     "Dense": "toolkit.networks.layers",
     "margins": "toolkit.verify.margins",
-    "Flatten": "toolkit.networks.network",
+    "Flatten": "toolkit.networks.layers",
     "Network": "toolkit.networks.network",
     "Bound": "toolkit.problems.answers",
     "ReluBounds": "toolkit.problems.bounds",

@@ -12,7 +12,8 @@ from hypothesis import given
 from structures import Case, cases
 
 from toolkit.certificates.dual_bound import certified_bounds, certify_multipliers, linear_forms
-from toolkit.certificates.rounding import float32_error, gamma, norm, region_of, row_norms
+from toolkit.certificates.rounding import float32_error, region_of
+from toolkit.networks.float_error import gamma, norm, row_norms
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict

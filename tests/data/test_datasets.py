@@ -5,13 +5,17 @@ import gzip
 import hashlib
 import http.server
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from toolkit.data import datasets as data
 from toolkit.data import idx_files as idx
-from toolkit.data.datasets import dataset_names, find_data, load_dataset, load_image
+from toolkit.data.dataset_source import DatasetSource
+from toolkit.data.datasets import dataset_names, find_data, load_dataset
+from toolkit.data.images import read_image
+from toolkit.training.spec import load_train_spec
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,34 @@ def test_unknown_names_list_what_is_allowed():
         load_dataset("digits", "validation")
 
 
+class Stripes(DatasetSource):
+    """Two images and the wrong pixels or labels that a test asks for."""
+
+    def __init__(self, scale=1.0, labels=(0, 1)):
+        self.scale, self.labels = scale, np.array(labels)
+
+    def read(self, split):
+        images = np.zeros((2, 1, 2, 2))
+        images[1, 0, 1] = self.scale
+        return images, self.labels
+
+
+def test_a_new_data_set_is_one_source_and_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(data.DATASETS, "stripes", Stripes())
+    loaded = load_dataset("stripes", "train")
+    assert (loaded.name, loaded.split, loaded.shape, loaded.classes) == ("stripes", "train", (1, 2, 2), 2)
+    assert not loaded.images.flags.writeable
+    assert [status.where for status in find_data() if status.name == "stripes"] == [__name__] * 2
+    (tmp_path / "t.toml").write_text('[[networks]]\nname = "a"\ndataset = "stripes"\nhidden = [4]\n')
+    assert load_train_spec(tmp_path / "t.toml").networks[0].dataset == "stripes"
+    monkeypatch.setitem(data.DATASETS, "stripes", Stripes(scale=2.0))  # another source, not the first one's images
+    with pytest.raises(ValueError, match=r"data set 'stripes' \(train\): pixels must lie in \[0.0, 1.0\], got 0 … 2"):
+        load_dataset("stripes", "train")
+    monkeypatch.setitem(data.DATASETS, "stripes", Stripes(labels=(0, -1)))
+    with pytest.raises(ValueError, match="labels must be ≥ 0, got -1 at 1"):
+        load_dataset("stripes")
+
+
 def _idx_bytes(array):
     return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
@@ -78,12 +110,10 @@ def small_mnist(monkeypatch, tmp_path):
         zipped = gzip.compress(content)
         (origin / f"{name}.gz").write_bytes(zipped)
         files.append(idx.IdxFile(name, hashlib.sha256(content).hexdigest(), hashlib.sha256(zipped).hexdigest()))
-    source = idx.IdxSource("http://127.0.0.1:9/", None, {"test": tuple(files), "train": tuple(files)})
-    monkeypatch.setitem(idx.IDX_SOURCES, "mnist", source)
+    source = idx.IdxSource("mnist", "http://127.0.0.1:9/", None, {"test": tuple(files), "train": tuple(files)})
+    monkeypatch.setitem(data.DATASETS, "mnist", source)
     monkeypatch.setenv("RELUGAP_DATA", str(tmp_path / "data"))
-    data._idx_dataset.cache_clear()
-    yield images, labels, origin, tmp_path / "data"
-    data._idx_dataset.cache_clear()
+    return images, labels, origin, tmp_path / "data"
 
 
 def _place(origin, folder, zipped=True):
@@ -154,12 +184,11 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_missing_files_are_fetched_once(small_mnist, served, monkeypatch):
     images, _, origin, folder = small_mnist
-    source = idx.IDX_SOURCES["mnist"]
-    monkeypatch.setitem(idx.IDX_SOURCES, "mnist", idx.IdxSource(served, None, source.files))
+    monkeypatch.setitem(data.DATASETS, "mnist", replace(data.DATASETS["mnist"], origin=served))
     assert np.array_equal(load_dataset("mnist").images, images[:, None] / 255.0)
     for path in origin.iterdir():
         path.unlink()
-    data._idx_dataset.cache_clear()
+    monkeypatch.setitem(data.DATASETS, "mnist", replace(data.DATASETS["mnist"]))  # read anew
     assert len(load_dataset("mnist")) == 5  # from the folder it was fetched into
     assert (folder / "mnist" / "t10k-labels-idx1-ubyte.gz").is_file()
 
@@ -167,8 +196,7 @@ def test_missing_files_are_fetched_once(small_mnist, served, monkeypatch):
 def test_a_download_of_the_wrong_content_is_refused(small_mnist, served, monkeypatch):
     origin = small_mnist[2]
     (origin / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"tampered"))
-    source = idx.IDX_SOURCES["mnist"]
-    monkeypatch.setitem(idx.IDX_SOURCES, "mnist", idx.IdxSource(served, None, source.files))
+    monkeypatch.setitem(data.DATASETS, "mnist", replace(data.DATASETS["mnist"], origin=served))
     with pytest.raises(FileNotFoundError, match=r"cannot fetch t10k-images-idx3-ubyte\.gz"):
         load_dataset("mnist")
 
@@ -189,10 +217,10 @@ def test_own_images_from_npy_and_png(tmp_path):
     imsave(tmp_path / "colour.png", np.stack([pixels] * 3, axis=-1))
     for name in ("floats.npy", "bytes.npy", "colour.png"):
         for shape in ((1, 8, 8), (8, 8), (64,)):
-            image = load_image(tmp_path / name, shape)
+            image = read_image(tmp_path / name, shape).pixels
             assert image.shape == shape
             assert np.allclose(image.ravel(), pixels.ravel() / 255.0, atol=1e-6)
-    assert np.allclose(load_image(tmp_path / "colour.png", (3, 8, 8))[2], pixels / 255.0, atol=1e-6)
+    assert np.allclose(read_image(tmp_path / "colour.png", (3, 8, 8)).pixels[2], pixels / 255.0, atol=1e-6)
 
 
 def test_own_images_that_do_not_fit_are_refused(tmp_path):
@@ -210,14 +238,14 @@ def test_own_images_that_do_not_fit_are_refused(tmp_path):
     }
     for name, message in cases.items():
         with pytest.raises(ValueError, match=message):
-            load_image(tmp_path / name, (1, 8, 8))
+            read_image(tmp_path / name, (1, 8, 8))
     np.save(tmp_path / "small.npy", np.zeros((4, 4)))
     with pytest.raises(
         ValueError, match=r"has shape \(4, 4\), the network takes \(1, 8, 8\); allowed are .* flat \(64,\)"
     ):
-        load_image(tmp_path / "small.npy", (1, 8, 8))
+        read_image(tmp_path / "small.npy", (1, 8, 8))
     with pytest.raises(FileNotFoundError, match="no image file"):
-        load_image(tmp_path / "absent.npy", (1, 8, 8))
+        read_image(tmp_path / "absent.npy", (1, 8, 8))
 
 
 IDX = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -249,7 +277,7 @@ def test_an_idx_file_is_read_as_it_is():
 def test_a_gz_bomb_is_not_unpacked(small_mnist, monkeypatch):
     _, _, origin, folder = small_mnist
     _place(origin, folder / "mnist")
-    monkeypatch.setattr(idx, "LARGEST", 10_000)
+    monkeypatch.setattr(idx, "LARGEST_IDX", 10_000)
     (folder / "mnist" / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(10_000_000)))
     read = []
     monkeypatch.setattr(idx.hashlib, "sha256", lambda content: read.append(len(content)) or hashlib.sha1(content))

@@ -23,7 +23,6 @@ from stored_rows import ROW, numbered
 from toolkit.cli import main
 from toolkit.data.atomic import write_atomically, write_csv, write_text
 from toolkit.data.names import csv_frame, csv_text, markdown_text, markup_text, path_name, plot_text, printable
-from toolkit.data.toml_file import line_of
 from toolkit.networks.network import Network
 from toolkit.report import pipe_table, write_report
 from toolkit.runs.provenance import read_provenance
@@ -460,12 +459,6 @@ def test_spec_errors_name_file_line_and_key(text: str, message: str, tmp_path: P
         load_spec(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 2000
-
-
-def test_lines_of_keys() -> None:
-    text = "a = 1\n[t]\nb = 2\n[[n]]\nc = 3\n[[n]]\n\n'c' = 4\n"
-    places = {("a",): 1, ("t", "b"): 3, ("n", 0, "c"): 5, ("n", 1, "c"): 8, ("n", 2, "c"): None, ("z",): None}
-    assert {place: line_of(text, place) for place in places} == places
 
 
 @pytest.mark.parametrize("command", ["sweep", "report", "train", "check", "certify", "results"])

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.data.datasets import load_image
 from toolkit.data.images import check_fits, read_image
 
 RNG = np.random.default_rng(0)
@@ -56,7 +55,7 @@ def test_grey_pngs_of_every_depth(bits: int, interlaced: bool, tmp_path: Path) -
     image = read_image(path, (1, 5, 7))
     np.testing.assert_array_equal(image.pixels[0], samples[..., 0] / (2**bits - 1))
     assert image.reading == f"{bits}-bit grey"
-    np.testing.assert_array_equal(load_image(path, (3, 5, 7))[1], image.pixels[0])
+    np.testing.assert_array_equal(read_image(path, (3, 5, 7)).pixels[1], image.pixels[0])
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -66,7 +65,7 @@ def test_colour_pngs(colour: int, interlaced: bool, tmp_path: Path) -> None:
     if colour == 6:
         samples[..., 3] = 255
     path = written(png(samples, 8, colour, interlaced=interlaced), tmp_path)
-    np.testing.assert_array_equal(load_image(path, (3, 5, 7)), np.moveaxis(samples[..., :3], 2, 0) / 255)
+    np.testing.assert_array_equal(read_image(path, (3, 5, 7)).pixels, np.moveaxis(samples[..., :3], 2, 0) / 255)
     grey = read_image(path, (1, 5, 7))
     np.testing.assert_allclose(grey.pixels[0], samples[..., :3] @ [0.299, 0.587, 0.114] / 255, atol=1e-15)
     assert grey.reading == "8-bit colour, made grey"
@@ -75,9 +74,9 @@ def test_colour_pngs(colour: int, interlaced: bool, tmp_path: Path) -> None:
 def test_colourless_colour_is_its_grey_exactly(tmp_path: Path) -> None:
     level = RNG.integers(0, 256, (8, 8, 1))
     path = written(png(np.repeat(level, 3, axis=2), 8, 2), tmp_path)
-    np.testing.assert_array_equal(load_image(path, (64,)), level.ravel() / 255)
+    np.testing.assert_array_equal(read_image(path, (64,)).pixels, level.ravel() / 255)
     opaque = np.concatenate([level, np.full_like(level, 255)], axis=2)
-    np.testing.assert_array_equal(load_image(written(png(opaque, 8, 4), tmp_path), (8, 8)), level[..., 0] / 255)
+    np.testing.assert_array_equal(read_image(written(png(opaque, 8, 4), tmp_path), (8, 8)).pixels, level[..., 0] / 255)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -86,9 +85,9 @@ def test_palettes(bits: int, tmp_path: Path) -> None:
     samples = RNG.integers(0, 2**bits, (5, 7, 1))
     plte = chunk(b"PLTE", table.tobytes())
     path = written(png(samples, bits, 3, [plte]), tmp_path)
-    np.testing.assert_array_equal(load_image(path, (3, 5, 7)), np.moveaxis(table[samples[..., 0]], 2, 0) / 255)
+    np.testing.assert_array_equal(read_image(path, (3, 5, 7)).pixels, np.moveaxis(table[samples[..., 0]], 2, 0) / 255)
     opaque = written(png(samples, bits, 3, [plte, chunk(b"tRNS", b"\xff" * 2**bits)]), tmp_path)
-    np.testing.assert_array_equal(load_image(opaque, (3, 5, 7)), load_image(path, (3, 5, 7)))
+    np.testing.assert_array_equal(read_image(opaque, (3, 5, 7)).pixels, read_image(path, (3, 5, 7)).pixels)
 
 
 ONE = np.zeros((2, 2, 1), dtype=np.int64)
@@ -118,7 +117,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 def test_other_pngs_are_refused(name: str, tmp_path: Path) -> None:
     content, message = REFUSED[name]
     with pytest.raises(ValueError, match=rf"image\.png: .*{message}"):
-        load_image(written(content, tmp_path), (1, 2, 2))
+        read_image(written(content, tmp_path), (1, 2, 2))
 
 
 def test_other_formats_under_the_name_of_a_png_are_refused(tmp_path: Path) -> None:
@@ -126,13 +125,13 @@ def test_other_formats_under_the_name_of_a_png_are_refused(tmp_path: Path) -> No
     jpeg = io.BytesIO()
     image_module.new("CMYK", (2, 2)).save(jpeg, "JPEG")
     with pytest.raises(ValueError, match=r"image\.png: not a readable \.png"):
-        load_image(written(jpeg.getvalue(), tmp_path), (1, 2, 2))
+        read_image(written(jpeg.getvalue(), tmp_path), (1, 2, 2))
     with pytest.raises(ValueError, match=r"read from \.npy or \.png, got 'image.jpg'"):
-        load_image(written(jpeg.getvalue(), tmp_path, "image.jpg"), (1, 2, 2))
+        read_image(written(jpeg.getvalue(), tmp_path, "image.jpg"), (1, 2, 2))
     frames = [image_module.new("L", (2, 2), level) for level in (0, 255)]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     with pytest.raises(ValueError, match="must hold one image, got 2 frames"):
-        load_image(tmp_path / "moving.png", (1, 2, 2))
+        read_image(tmp_path / "moving.png", (1, 2, 2))
 
 
 def stored(array: np.ndarray, folder: Path) -> Path:
@@ -166,7 +165,7 @@ TAKEN = [
 def test_arrays_whose_shape_says_how_they_are_laid_out(
     array: np.ndarray, expected: np.ndarray | None, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    found = load_image(stored(array, tmp_path), shape)
+    found = read_image(stored(array, tmp_path), shape).pixels
     assert found.shape == shape
     np.testing.assert_array_equal(found, array if expected is None else expected)
 
@@ -197,7 +196,7 @@ def test_arrays_of_another_shape_are_refused_with_both_shapes(
     with pytest.raises(
         ValueError, match=r"image\.npy: (has shape .*, the network takes .* flat|not an array)"
     ) as caught:
-        load_image(stored(np.zeros(given), tmp_path), shape)
+        read_image(stored(np.zeros(given), tmp_path), shape)
     assert str(shape) in str(caught.value) or given == (0,)
     if given == (4, 5, 3):
         assert "np.moveaxis(image, -1, -3)" in str(caught.value)
@@ -214,24 +213,24 @@ def test_the_type_decides_the_scale_and_is_said(kind: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint16", "int8", "bool", "complex128", "longdouble", "U1", "O"])
 def test_types_without_a_scale_are_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image\.npy: (must hold uint8 .* got |not an array of numbers)"):
-        load_image(stored(np.zeros(4, dtype=kind), tmp_path), (4,))
+        read_image(stored(np.zeros(4, dtype=kind), tmp_path), (4,))
 
 
 def test_the_domain_is_the_range_of_floats_and_bytes_have_the_unit_box(tmp_path: Path) -> None:
     path = stored(np.array([229.0, 25.5]), tmp_path)
-    np.testing.assert_array_equal(load_image(path, (2,), (0.0, 255.0)), [229.0, 25.5])
-    np.testing.assert_array_equal(load_image(path, (2,), None), [229.0, 25.5])
+    np.testing.assert_array_equal(read_image(path, (2,), (0.0, 255.0)).pixels, [229.0, 25.5])
+    np.testing.assert_array_equal(read_image(path, (2,), None).pixels, [229.0, 25.5])
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\], got 25\.5 … 229; save whole numbers 0 … 255 as uint8"):
-        load_image(path, (2,))
+        read_image(path, (2,))
     with pytest.raises(ValueError, match=r"numbers in \[0, 128\], got 25\.5 … 229$"):
-        load_image(path, (2,), (0.0, 128.0))
+        read_image(path, (2,), (0.0, 128.0))
     for array in (np.array([np.nan, 0.0]), np.array([np.inf, 0.0])):
         with pytest.raises(ValueError, match=r"every number must be finite, got (nan|inf) at \(0,\), 1 such in all"):
-            load_image(stored(array, tmp_path), (2,), None)
+            read_image(stored(array, tmp_path), (2,), None)
     with pytest.raises(ValueError, match=r"uint8 is read as numbers in \[0, 1\], not in \[0, 255\]"):
-        load_image(stored(np.array([229, 25], np.uint8), tmp_path), (2,), (0.0, 255.0))
+        read_image(stored(np.array([229, 25], np.uint8), tmp_path), (2,), (0.0, 255.0))
     with pytest.raises(ValueError, match=r"a \.png is read as numbers in \[0, 1\], not in \[-1, 1\]"):
-        load_image(written(WHOLE, tmp_path), (3, 2, 2), (-1.0, 1.0))
+        read_image(written(WHOLE, tmp_path), (3, 2, 2), (-1.0, 1.0))
 
 
 def test_hostile_npy_files_are_refused_without_taking_memory(tmp_path: Path) -> None:
@@ -244,7 +243,7 @@ def test_hostile_npy_files_are_refused_without_taking_memory(tmp_path: Path) -> 
     np.save(pickled, np.array([{}], dtype=object), allow_pickle=True)
     for content in (lying, archive.getvalue(), pickled.getvalue(), b"", b"\x93NUMPY", lying[:40]):
         with pytest.raises(ValueError, match=r"image\.npy: not "):
-            load_image(written(content, tmp_path, "image.npy"), (4,))
+            read_image(written(content, tmp_path, "image.npy"), (4,))
 
 
 def test_data_sets_fit_networks_by_shape() -> None:

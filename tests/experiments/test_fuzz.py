@@ -21,7 +21,7 @@ from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
-from toolkit.verify.ladder import Certification
+from toolkit.verify.certification import Certification
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 EASY = Recipe((2, (3,)), 2, "dense", "real", 0, True, 0, "none", "real", "none", 0, 0.0, 0.1, "none")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.networks.layers import Conv2d
+from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.network import Network
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra: onnx)")

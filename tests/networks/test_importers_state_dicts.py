@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.networks.importers import ARCHITECTURES
+from toolkit.networks.importers.state_dicts import STATE_DICT_ARCHITECTURES
 from toolkit.networks.network import Network
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
@@ -239,8 +239,8 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_every_named_architecture_is_described() -> None:
-    assert {"mlp", "wong-kolter-small"} <= set(ARCHITECTURES)
-    assert all(architecture.description for architecture in ARCHITECTURES.values())
+    assert {"mlp", "wong-kolter-small"} <= set(STATE_DICT_ARCHITECTURES)
+    assert all(architecture.description for architecture in STATE_DICT_ARCHITECTURES.values())
 
 
 PUBLISHED = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.networks.layers import Conv2d
+from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.network import Network
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")

@@ -1,4 +1,4 @@
-"""Networks: evaluation, cutting, merging of operations, digests, and the .npz format."""
+"""Networks: evaluation, cutting, digests, and the .npz format."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from conftest import random_conv_network, random_dense_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse
-from toolkit.networks.network import Flatten, Network, ReLU
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Flatten, Sparse
+from toolkit.networks.network import Network
 
 
 def all_kinds_network(rng: np.random.Generator) -> Network:
@@ -84,30 +85,6 @@ def test_cut_gives_the_preactivations(rng: np.random.Generator) -> None:
             net.cut(wrong)
 
 
-@given(seed=st.integers(0, 2**32 - 1), kinds=st.lists(st.sampled_from("ARF"), min_size=1, max_size=8))
-def test_from_operations_computes_the_operations_in_order(seed: int, kinds: list[str]) -> None:
-    rng = np.random.default_rng(seed)
-    operations: list[AffineMap | Flatten | ReLU] = [Dense(rng.normal(size=(4, 4)), rng.normal(size=4))]
-    for kind in kinds:
-        made = {"A": Dense(rng.normal(size=(4, 4)), rng.normal(size=4)), "R": ReLU(), "F": Flatten()}[kind]
-        operations.insert(int(rng.integers(0, len(operations) + 1)), made)
-    x = rng.normal(size=(6, 4))
-    expected = x
-    for operation in operations:
-        if isinstance(operation, Dense):
-            expected = expected @ operation.weight.T + operation.bias
-        elif isinstance(operation, ReLU):
-            expected = np.maximum(expected, 0)
-    np.testing.assert_allclose(Network.from_operations(operations).forward(x), expected, rtol=1e-10, atol=1e-10)
-
-
-def test_consecutive_affine_maps_are_one_layer(rng: np.random.Generator) -> None:
-    first, second, third = (Dense(rng.normal(size=(3, 3))) for _ in range(3))
-    net = Network.from_operations([first, second, ReLU(), ReLU(), third])
-    assert net.relu_sizes == (3,)
-    np.testing.assert_allclose(net.layers[0].to_sparse().toarray(), second.weight @ first.weight, atol=1e-13)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -118,8 +95,6 @@ def test_consecutive_affine_maps_are_one_layer(rng: np.random.Generator) -> None
         ),
         (lambda: Network([Dense(np.ones((3, 2))), "relu"]), "must be affine maps or Flatten, got str"),  # type: ignore[list-item]
         (lambda: Network([Dense(np.ones((3, 4)))], input_shape=(1, 3)), r"\(1, 3\) does not hold the 4 inputs"),
-        (lambda: Network.from_operations([ReLU(), Flatten()]), "at least one affine map"),
-        (lambda: Network.from_operations([Dense(np.ones((3, 2))), 3]), "must be affine maps, Flatten or ReLU, got int"),  # type: ignore[list-item]
     ],
 )
 def test_bad_networks_are_refused(make: Callable[[], Network], message: str) -> None:

@@ -12,9 +12,10 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.networks.layers import Conv2d, Dense, Sparse
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import Dense, Sparse
 from toolkit.networks.network import Network
-from toolkit.networks.replay import exact_margins, replay_margins, replayed_upper
+from toolkit.networks.replay import exact_margins, replay_margins, replay_pairwise
 from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.rungs.rung import Rung, Side, each_row
@@ -63,7 +64,7 @@ def test_upper_bounds_hold_and_have_the_true_sign(case: tuple[Network, np.ndarra
         for exact, bound in zip(truth, upper[k].tolist(), strict=True):
             assert bound == np.inf or Fraction(bound) >= exact
             assert (bound <= 0) == (exact <= 0)
-    own = replayed_upper(network, rows, points[:2])
+    _, own = replay_pairwise(network, rows, points[:2])
     np.testing.assert_array_equal(own, [upper[0, 0], upper[1, 1]])
 
 

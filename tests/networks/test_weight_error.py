@@ -15,9 +15,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rational import compose, exact_map, fractions
 
+from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.importers.chain import OperationChain
-from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse, merge
-from toolkit.networks.network import Network, ReLU
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ReLU, Sparse
+from toolkit.networks.merging import merge, merge_operations
+from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
@@ -179,19 +181,19 @@ def test_average_pooling_and_division_carry_their_error() -> None:
     chain = OperationChain((1, 3, 3))
     chain.average_pool((3, 3), (1, 1), (0, 0), None)
     chain.normalize(0.0, 255.0)
-    (layer,) = chain.network("pool").layers
+    (layer,) = chain.parts("pool").layers
     assert_within(layer, ([[Fraction(1, 9 * 255)] * 9], [Fraction(0)]))
     assert layer.column_error is not None
     quarters = OperationChain((1, 2, 2))
     quarters.average_pool((2, 2), (1, 1), (0, 0), None)
-    assert quarters.network("pool").layers[0].column_error is None
+    assert quarters.parts("pool").layers[0].column_error is None
 
 
 def merged_margin() -> Network:
     """Linear → Linear → ReLU-free margin: 2⁵³ − ½ − 2⁵³ + ¼ is −¼ in truth and +¼ in the merged float weights."""
     first = Dense([[2.0**53], [1.0], [-(2.0**53)]])
     second = Dense([[1.0, -0.5, 1.0], [0.0, 0.0, 0.0]], [0.25, 0.0])
-    return Network.from_operations([first, second])
+    return Network(merge_operations([first, second]))
 
 
 def test_nothing_is_certified_that_only_the_merged_floats_say() -> None:
@@ -207,7 +209,7 @@ def test_errors_reach_the_bounds_of_hidden_layers() -> None:
     """The same map in front of a ReLU: its l and u hold −¼."""
     first = Dense([[2.0**53], [1.0], [-(2.0**53)]])
     second = Dense([[1.0, -0.5, 1.0]], [0.25])
-    network = Network.from_operations([first, second, ReLU(), Dense([[1.0], [0.0]], [0.0, 0.1])])
+    network = Network(merge_operations([first, second, ReLU(), Dense([[1.0], [0.0]], [0.0, 0.1])]))
     ball = LinfBall([1.0], 0.0)
     (bound,) = margins(network, ball, 0, "dual")
     assert bound.certified_lower <= -0.1  # relu(−¼) − 0.1

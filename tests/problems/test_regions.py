@@ -13,7 +13,8 @@ import pytest
 import scipy.sparse as sp
 from conftest import random_conv_network, random_dense_network
 
-from toolkit.networks.layers import ChannelAffine, Conv2d, Dense, Sparse
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import ChannelAffine, Dense, Sparse
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound, RowBounds, Verdict
 from toolkit.problems.bounds import ReluBounds, region_digest

@@ -11,7 +11,8 @@ import pytest
 from conftest import random_conv_network, random_dense_network
 from oracle import forward, inside, least, least_margins, neuron_ranges, rounded, value_at
 
-from toolkit.networks.layers import ChannelAffine, Conv2d, Dense, Sparse
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import ChannelAffine, Dense, Sparse
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from toolkit.runs.executors import ProcessExecutor, SerialExecutor, TaskTimeoutError, WorkerDiedError, run_calls
+from toolkit.runs.executors import ProcessExecutor, SerialExecutor, TaskTimeoutError, run_calls
+from toolkit.runs.workers import WorkerDiedError
 
 
 @pytest.fixture(scope="module")

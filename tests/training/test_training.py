@@ -225,24 +225,24 @@ GOOD = '[[networks]]\nname = "a"\ndataset = "digits"\nhidden = [4]\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD + "epoch = 3\n", r"unknown key networks\.0\.epoch; allowed: .*epochs"),
-        ("[default]\n" + GOOD, r"unknown key default; allowed: defaults, networks"),
-        (GOOD + 'loss = "hinge"\n', r"loss must be one of standard, adversarial, .*; got 'hinge'"),
-        (GOOD.replace("digits", "cifar"), r"dataset must be one of digits, mnist5k, .*; got 'cifar'"),
-        (GOOD + "eps = -0.1\n", r"eps: .*greater than or equal to 0 \(got -0\.1\)"),
+        (GOOD + "epoch = 3\n", r"line 5: unknown key 'networks\[0\]\.epoch'; allowed: .*epochs.*did you mean 'epochs'"),
+        ("[default]\n" + GOOD, r"unknown key 'default'; allowed: defaults, networks"),
+        (GOOD + 'loss = "hinge"\n', r"loss must be one of standard, adversarial, .*, got 'hinge'"),
+        (GOOD.replace("digits", "cifar"), r"dataset must be one of digits, mnist5k, .*, got 'cifar'"),
+        (GOOD + "eps = -0.1\n", r"line 5: networks\[0\]\.eps: .*greater than or equal to 0, got -0\.1"),
         (GOOD + 'loss = "dual"\n', r"loss 'dual' needs eps > 0, got 0"),
         (GOOD + "projections = 5\neps = 0.1\n", r"projections estimate the bounds of dual losses, got loss 'standard'"),
         (GOOD + 'architecture = "wong-kolter-small"\n', r"exactly one of hidden, layers, architecture"),
         (GOOD.replace("hidden = [4]", 'architecture = "vgg"'), r"architecture must be one of wong-kolter-small"),
         (
             GOOD.replace("hidden = [4]", "layers = [{ dense = 3, width = 2 }]"),
-            r"unknown key .*width; allowed: conv, dense",
+            r"unknown key 'networks\[0\]\.layers\[0\]\.width'; allowed: dense, conv",
         ),
         (GOOD.replace("hidden = [4]", "layers = [{ kernel = 3 }]"), r"either dense = WIDTH or conv = CHANNELS"),
         (GOOD.replace("hidden = [4]", "hidden = [0]"), r"hidden must be widths ≥ 1, got \[0\]"),
         (GOOD + GOOD, "two networks are named 'a'"),
         ("networks = []", "networks"),
-        ("[[networks]\n", "is not TOML"),
+        ("[[networks]\n", "is not valid TOML"),
     ],
 )
 def test_bad_specs_are_refused_in_one_line(tmp_path, text, message):

@@ -5,7 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install relugap[train]")
 
-from toolkit.networks.layers import Conv2d, Dense  # noqa: E402
+from toolkit.networks.convolutions import Conv2d  # noqa: E402
+from toolkit.networks.layers import Dense  # noqa: E402
 from toolkit.networks.network import Network  # noqa: E402
 from toolkit.problems.input_sets import LinfBall  # noqa: E402
 from toolkit.training.bounds import batch_bounds, input_balls  # noqa: E402

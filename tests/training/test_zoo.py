@@ -9,7 +9,8 @@ import pytest
 
 import toolkit
 from toolkit.data.datasets import find_data, load_dataset
-from toolkit.networks.network import Network, zoo_names
+from toolkit.networks.network import Network
+from toolkit.networks.sources import zoo_names
 from toolkit.training.spec import load_train_spec
 
 ZOO = Path(toolkit.__file__).parent / "zoo"

@@ -22,18 +22,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-LIMIT = 1 << 32  # bytes of all members, decompressed
+from toolkit.arrays import AnyArray
+
+LARGEST_ARCHIVE = 1 << 32  # bytes of all members, decompressed
 MEMBERS = 100_000
-RATIO = 200  # decompressed / stored, above which more than LARGE bytes are a bomb: weights compress by less than 20
+LARGEST_RATIO = 200  # decompressed / stored: a bomb above it, from LARGE bytes on; weights compress by less than 20
 LARGE = 1 << 26
 HEADER_LIMIT = 10_000  # characters of a .npy header, as numpy's own limit
 TEXT_LIMIT = 1 << 26  # bytes of a text member
 PIECE = 1 << 22  # bytes decompressed at a time
 ENCRYPTED = 0x1
 KINDS = {"f": "float16, float32 or float64", "i": "whole numbers", "b": "booleans", "U": "text"}
-Shape = tuple[int | None, ...]
+OpenShape = tuple[int | None, ...]
 
 
 class ArchiveError(ValueError):
@@ -74,12 +75,12 @@ class Archive:
     def array(
         self,
         key: str,
-        shape: Shape | None = None,
+        shape: OpenShape | None = None,
         kind: str = "f",
         low: float | None = None,
         high: float | None = None,
         finite: bool = False,
-    ) -> NDArray[Any]:
+    ) -> AnyArray:
         """The numbers of a member, native and in C order: floats as float64, unsigned whole numbers as int64.
 
         shape: None in it leaves an axis open. kind: "f", "i" or "b". low, high: inclusive; NaN is refused with either.
@@ -115,7 +116,7 @@ class Archive:
             raise ArchiveError(f"{key} is missing")
         return self._members[key]
 
-    def _content(self, key: str, member: _Member) -> NDArray[Any]:
+    def _content(self, key: str, member: _Member) -> AnyArray:
         """The raw numbers, as many bytes as the header promises: not one more is decompressed."""
         content = bytearray(member.info.file_size - member.start)
         view, filled = memoryview(content), 0
@@ -126,12 +127,11 @@ class Archive:
             beyond = stream.read(1)  # also has the CRC-32 checked
         if filled < len(content) or beyond:
             raise ArchiveError(f"{key} must hold {len(content)} bytes, got {'more' if beyond else filled}")
-        order: Any = "F" if member.fortran else "C"
-        return np.ndarray(member.shape, member.dtype, content, order=order)
+        return np.ndarray(member.shape, member.dtype, content, order="F" if member.fortran else "C")
 
 
 @contextmanager
-def open_archive(path: str | Path, limit: int = LIMIT, ratio: int = RATIO) -> Iterator[Archive]:
+def open_archive(path: str | Path, limit: int = LARGEST_ARCHIVE, ratio: int = LARGEST_RATIO) -> Iterator[Archive]:
     """The .npz at `path`, its directory and headers checked, to be read inside the block.
 
     limit: bytes of all members together, decompressed. ratio: the strongest compression believed of a large member.
@@ -203,7 +203,7 @@ def _check_kind(key: str, dtype: np.dtype[Any], kind: str) -> None:
         raise ArchiveError(f"{key} must hold {KINDS[kind]}, got dtype {dtype}")
 
 
-def _native(key: str, array: NDArray[Any]) -> np.dtype[Any]:
+def _native(key: str, array: AnyArray) -> np.dtype[Any]:
     if array.dtype.kind == "f":
         return np.dtype(np.float64)
     if array.dtype.kind == "u":
@@ -213,13 +213,13 @@ def _native(key: str, array: NDArray[Any]) -> np.dtype[Any]:
     return array.dtype.newbyteorder("=")
 
 
-def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
+def _fits(found: tuple[int, ...], wanted: OpenShape) -> bool:
     return len(found) == len(wanted) and all(w is None or n == w for n, w in zip(found, wanted, strict=True))
 
 
 def checked_range(
-    name: str, values: NDArray[Any], low: float | None = None, high: float | None = None, finite: bool = False
-) -> NDArray[Any]:
+    name: str, values: AnyArray, low: float | None = None, high: float | None = None, finite: bool = False
+) -> AnyArray:
     """The values, once all are in [low, high] and, if asked for, finite. Raises ArchiveError with the first."""
     wrong = ~np.isfinite(values) if finite else np.zeros(values.shape, dtype=np.bool_)
     if low is not None:
@@ -247,7 +247,7 @@ def parse_json(name: str, text: str) -> dict[str, Any]:
     return content
 
 
-def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -266,7 +266,7 @@ def require_keys(what: str, content: Collection[str], required: Collection[str],
         raise ArchiveError(f"unknown {what} {unknown[0][:100]!r}; allowed: {', '.join(allowed)[:500]}")
 
 
-def checked_integer(content: Mapping[str, Any], key: str, low: int = 0, high: int = 2**53) -> int:
+def checked_integer(content: Mapping[str, object], key: str, low: int = 0, high: int = 2**53) -> int:
     """content[key], a whole number in [low, high]; true and 1.0 are none."""
     value = content.get(key)
     if type(value) is not int or not low <= value <= high:
@@ -274,7 +274,7 @@ def checked_integer(content: Mapping[str, Any], key: str, low: int = 0, high: in
     return value
 
 
-def checked_number(content: Mapping[str, Any], key: str, low: float = -math.inf, high: float = math.inf) -> float:
+def checked_number(content: Mapping[str, object], key: str, low: float = -math.inf, high: float = math.inf) -> float:
     """content[key], a number in [low, high]; true and NaN are none, infinity only where a limit is infinite itself."""
     return as_number(key, content.get(key), low, high)
 
@@ -289,7 +289,7 @@ def as_number(name: str, value: object, low: float = -math.inf, high: float = ma
     return number
 
 
-def checked_text(content: Mapping[str, Any], key: str, longest: int = 1000) -> str:
+def checked_text(content: Mapping[str, object], key: str, longest: int = 1000) -> str:
     """content[key], a text of at most `longest` characters."""
     value = content.get(key)
     if not isinstance(value, str) or len(value) > longest:
@@ -297,7 +297,7 @@ def checked_text(content: Mapping[str, Any], key: str, longest: int = 1000) -> s
     return value
 
 
-def checked_list(content: Mapping[str, Any], key: str, longest: int) -> list[Any]:
+def checked_list(content: Mapping[str, object], key: str, longest: int) -> list[Any]:
     """content[key], a list of at most `longest` entries."""
     value = content.get(key)
     if not isinstance(value, list) or len(value) > longest:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-T = TypeVar("T")
-LONGEST = 60  # characters of a value that a message shows
+_Kind = TypeVar("_Kind")
+LONGEST_VALUE = 60  # characters of a value that a message shows
 LABEL_HINT = "of a one-hot vector or logits take int(label.argmax())"
 EPS_HINT = "all coordinates share one radius; for a radius per feature scale the features first"
 
@@ -33,8 +33,8 @@ def shown(value: object) -> str:
         return f"{kind} of shape {tuple(int(n) for n in shape)}"
     text = " ".join(repr(value).split())
     if isinstance(value, str):
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-    return f"{text} ({kind})" if len(text) <= LONGEST else kind
+        return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    return f"{text} ({kind})" if len(text) <= LONGEST_VALUE else kind
 
 
 def whole_number(name: str, value: object, low: int | None = None, high: int | None = None, hint: str = "") -> int:
@@ -114,7 +114,7 @@ def one_of(name: str, value: object, allowed: Collection[str]) -> str:
     return value
 
 
-def instance(name: str, value: object, kind: type[T], hint: str = "") -> T:
+def instance(name: str, value: object, kind: type[_Kind], hint: str = "") -> _Kind:
     """The value itself. Raises ValueError for another kind of object, with what was probably meant."""
     if not isinstance(value, kind):
         told = hint or _meant(value, kind.__name__)
@@ -150,7 +150,7 @@ def text(name: str, value: object) -> str:
 def names(name: str, value: object, empty: bool = True) -> tuple[str, ...]:
     """A list of names as a tuple. Raises ValueError for a single str, which would be read letter by letter."""
     if isinstance(value, str):
-        told = f"; write ({value!r},)" if len(value) <= LONGEST else ""
+        told = f"; write ({value!r},)" if len(value) <= LONGEST_VALUE else ""
         raise ValueError(f"{name} must be a list of names, got {shown(value)}{told}")
     if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping) or getattr(value, "shape", 1) == ():
         raise ValueError(f"{name} must be a list of names, got {shown(value)}")

@@ -22,7 +22,7 @@ from toolkit.arrays import FloatArray
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNIT = (0.0, 1.0)
+UNIT_RANGE = (0.0, 1.0)
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue in grey
 PNG_START = b"\x89PNG\r\n\x1a\n"
 GREY, COLOUR, PALETTE = 0, 2, 3  # PNG's colour types; + 4: with alpha
@@ -36,12 +36,7 @@ class OwnImage:
     reading: str
 
 
-def load_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT) -> FloatArray:
-    """The pixels of `read_image`."""
-    return read_image(path, shape, domain).pixels
-
-
-def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT) -> OwnImage:
+def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT_RANGE) -> OwnImage:
     """One image of one's own as an array of the given shape, its numbers in the domain (None: any).
 
     .npy: float16/32/64 as stored, or uint8 divided by 255 (for the domain [0, 1] or none). Its shape must be the
@@ -79,14 +74,14 @@ def _check_range(pixels: FloatArray, domain: tuple[float, float] | None) -> None
         where = tuple(int(i) for i in wrong[0])
         raise ValueError(f"every number must be finite, got {pixels[where]} at {where}, {len(wrong)} such in all")
     if domain is not None and not (pixels.min() >= domain[0] and pixels.max() <= domain[1]):
-        hint = "; save whole numbers 0 … 255 as uint8, or divide them by 255" if domain == UNIT else ""
+        hint = "; save whole numbers 0 … 255 as uint8, or divide them by 255" if domain == UNIT_RANGE else ""
         raise ValueError(
             f"must hold numbers in [{domain[0]:g}, {domain[1]:g}], got {pixels.min():g} … {pixels.max():g}{hint}"
         )
 
 
 def _check_scaled(domain: tuple[float, float] | None, what: str) -> None:
-    if domain not in (None, UNIT):
+    if domain not in (None, UNIT_RANGE):
         raise ValueError(
             f"{what} is read as numbers in [0, 1], not in [{domain[0]:g}, {domain[1]:g}]; save the numbers as float64"
         )

@@ -8,12 +8,10 @@ Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", §3.1. Tr
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import FloatArray, Matrix, SparseMatrix
 
 UNIT = 2.0**-53
 UNIT32 = 2.0**-24
@@ -29,7 +27,7 @@ def gamma(n: int, unit: float = UNIT) -> float:
     return SAFETY * n * unit / (1.0 - n * unit)
 
 
-def norm(values: Any) -> float:
+def norm(values: FloatArray) -> float:
     """Euclidean norm of all entries, scaled against overflow, rounded up; +inf where it overflows."""
     peak = float(np.abs(values).max(initial=0.0))
     if peak == 0.0 or not np.isfinite(peak):
@@ -37,14 +35,15 @@ def norm(values: Any) -> float:
     return SAFETY * peak * (float(np.sqrt(np.square(values / peak).sum())) + FLOOR)
 
 
-def row_norms(rows: Any) -> FloatArray:
+def row_norms(rows: Matrix) -> FloatArray:
     """Euclidean norm of every row, rounded up; +inf where squares overflow.
 
     rows: numpy or scipy.sparse without duplicate entries, (m, n), of any real dtype.
     """
     with np.errstate(over="ignore", under="ignore"):
         if sp.issparse(rows):
-            matrix = rows.tocsr()
+            given: SparseMatrix = rows
+            matrix = given.tocsr()
             squares = np.zeros(matrix.shape[0])
             filled = np.flatnonzero(np.diff(matrix.indptr))
             if filled.size:

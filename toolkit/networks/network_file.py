@@ -1,4 +1,4 @@
-"""Reading a network's .npz: every key known, every shape and index checked before a map is built from it.
+"""A network's .npz: written in one step; read with every shape and index checked before a map is built from it.
 
     header                                 JSON: format, name, layers, input_shape, metadata
     layerK.dense.weight, .bias
@@ -7,21 +7,21 @@
     layerK.sparse.data, .indices, .indptr, .shape, .bias   (CSR)
     layerK.error.columns, .bias            optional, both or none: what merging maps into this one may have rounded
 
-Checked: what archives.py checks; indices inside the matrix; sizes that multiply to what can be computed with. Not
-checked: that layers chain, which Network does.
+Weights are stored in float32 where that is exact. Checked: what archives.py checks; every key known; indices inside the
+matrix; sizes that multiply to what can be computed with, and chain.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from toolkit.arrays import AnyArray
 from toolkit.data.archives import (
     Archive,
     ArchiveError,
@@ -29,15 +29,19 @@ from toolkit.data.archives import (
     checked_list,
     checked_text,
     open_archive,
+    parse_json,
     require_keys,
 )
-from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Sparse
+from toolkit.data.atomic import write_atomically
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
+from toolkit.networks.parts import NetworkParts, layer_arrays
 
-FORMAT_VERSION = 1
+NETWORK_FORMAT = 1
 LAYERS = 10_000
 FEATURES = 1 << 24  # numbers a layer takes or gives
 TAPS = 1 << 28  # entries a convolution's matrix is made from
-HEADER = ("format", "name", "layers", "input_shape", "metadata")
+NETWORK_HEADER = ("format", "name", "layers", "input_shape", "metadata")
 PARTS = {
     "dense": ("weight", "bias"),
     "conv2d": ("weight", "bias", "geometry"),
@@ -47,32 +51,25 @@ PARTS = {
 ERROR_PARTS = ("columns", "bias")
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkContent:
-    """What a file holds."""
+def read_network_file(path: Path) -> NetworkParts:
+    """What a network's .npz holds; a network without a name takes the file's.
 
-    layers: list[AffineMap]
-    name: str
-    metadata: dict[str, Any]
-    input_shape: tuple[int, ...]
-
-
-def read_network_file(path: Path) -> NetworkContent:
-    """The content of a network's .npz. Raises ValueError naming the file, the key and what is wrong."""
+    Raises ValueError naming the file, the key and what is wrong.
+    """
     try:
         with open_archive(path) as archive:
-            return _content(archive)
+            return _content(archive, path.stem)
     except (ValueError, OverflowError) as error:  # ArchiveError, and what the maps themselves refuse
         raise ValueError(f"{path} is not a relugap network: {error}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _content(archive: Archive) -> NetworkContent:
+def _content(archive: Archive, stem: str) -> NetworkParts:
     header = archive.json("header")
-    require_keys("header key", header, HEADER, HEADER)
-    if checked_integer(header, "format") != FORMAT_VERSION:
-        raise ArchiveError(f"its format must be {FORMAT_VERSION}, got {header['format']}")
+    require_keys("header key", header, NETWORK_HEADER, NETWORK_HEADER)
+    if checked_integer(header, "format") != NETWORK_FORMAT:
+        raise ArchiveError(f"its format must be {NETWORK_FORMAT}, got {header['format']}")
     count = checked_integer(header, "layers", 1, LAYERS)
     sizes = checked_list(header, "input_shape", 8)
     if not sizes or not all(type(n) is int and 1 <= n <= FEATURES for n in sizes) or math.prod(sizes) > FEATURES:
@@ -84,8 +81,8 @@ def _content(archive: Archive) -> NetworkContent:
         known.setdefault(place, []).extend([kind] if kind in PARTS else [])
     kinds = [_kind(known.get(f"layer{k}", []), k) for k in range(count)]
     archive.require(["header", *(key for k, kind in enumerate(kinds) for key in _layer_keys(archive, k, kind))])
-    layers = [_layer(archive, k, kind) for k, kind in enumerate(kinds)]
-    return NetworkContent(layers, checked_text(header, "name"), header["metadata"], tuple(sizes))
+    layers = tuple(_layer(archive, k, kind) for k, kind in enumerate(kinds))
+    return NetworkParts(layers, checked_text(header, "name") or stem, header["metadata"], tuple(sizes))
 
 
 def _kind(found: list[str], k: int) -> str:
@@ -167,3 +164,34 @@ def _features(at: str, *counts: int) -> None:
 def _positive(key: str, *sizes: int) -> None:
     if min(sizes) < 1:
         raise ArchiveError(f"{key} must have sizes ≥ 1, got {min(sizes)}")
+
+
+def write_network_file(path: Path, parts: NetworkParts) -> None:
+    """Write a network's .npz, no pickle, in one step. Raises ValueError for metadata that JSON does not hold."""
+    checked_text({"name": parts.name}, "name")  # as the reader asks for it
+    arrays: dict[str, AnyArray] = {}
+    for k, layer in enumerate(parts.layers):
+        arrays.update({key: _shortest(array) for key, array in layer_arrays(layer, k).items()})
+    header = {
+        "format": NETWORK_FORMAT,
+        "name": parts.name,
+        "layers": len(parts.layers),
+        "input_shape": parts.input_shape,
+        "metadata": parts.metadata,
+    }
+    try:
+        head = json.dumps(header)
+        parse_json("metadata", head)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata must be what JSON can hold: {error}") from None
+    with write_atomically(path) as file:
+        np.savez_compressed(file, header=np.array(head), **arrays)  # type: ignore[arg-type]
+
+
+def _shortest(array: AnyArray) -> AnyArray:
+    """float32 where every entry survives the round trip, else the array itself."""
+    if array.dtype != np.float64:
+        return array
+    with np.errstate(over="ignore"):
+        short = array.astype(np.float32)
+    return short if np.array_equal(short.astype(np.float64), array) else array

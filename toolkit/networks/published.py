@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from toolkit.data.registry import Download, obtain
-
-if TYPE_CHECKING:
-    from toolkit.networks.network import Network
+from toolkit.networks.importers import read_state_dict
+from toolkit.networks.parts import NetworkParts
 
 PREFIX = "published:"
 
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """One published network. architecture: as `from_state_dict_file` takes it. paper: where it is described."""
+    """One published network. architecture: as `read_state_dict` takes it. paper: where it is described."""
 
     name: str
     file: Download
@@ -88,9 +86,7 @@ def published_network(name: str) -> PublishedNetwork:
     return known
 
 
-def load_published(name: str) -> Network:
+def read_published(name: str) -> NetworkParts:
     """The network, fetched if it is not here (needs torch to read it). Raises ValueError or FileNotFoundError."""
-    from toolkit.networks.importers import from_state_dict_file
-
     known = published_network(name)
-    return from_state_dict_file(obtain(known.file), known.architecture, known.name)
+    return read_state_dict(obtain(known.file), known.architecture, known.name)

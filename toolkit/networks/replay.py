@@ -17,23 +17,23 @@ integers.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.arrays import FloatArray, IntegerArray
+from toolkit.arrays import FloatArray, IntegerArray, Matrix, SparseMatrix
 from toolkit.networks.float_error import SAFETY, TINY, gamma
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
+from toolkit.networks.weights import dense_array
 
 LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers: about 20 seconds
 Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
 
 
 def replay_margins(
-    network: Network, rows: Any, points: ArrayLike, outputs: FloatArray | None = None
+    network: Network, rows: Matrix, points: ArrayLike, outputs: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """rows·F at each point: the float64 values, and upper bounds of the true ones.
 
@@ -42,7 +42,7 @@ def replay_margins(
     for the third keeps an upper bound > 0 where that is needed. outputs: F at the points in float64, where it is known.
     """
     inputs = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+    dense = dense_array(rows)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         outputs = np.atleast_2d(np.asarray(network.forward(inputs) if outputs is None else outputs, dtype=np.float64))
         values = outputs @ dense.T
@@ -59,12 +59,7 @@ def replay_margins(
     return values, upper
 
 
-def replayed_upper(network: Network, rows: Any, points: ArrayLike) -> FloatArray:
-    """Upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,)."""
-    return replayed(network, rows, points)[1]
-
-
-def replayed(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def replay_pairwise(network: Network, rows: Matrix, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Value and upper bound of row i at point i. Shapes: (m, outputs), (m, n) → (m,) each."""
     values, upper = replay_margins(network, rows, points)
     return np.diagonal(values).copy(), np.diagonal(upper).copy()
@@ -99,14 +94,14 @@ def _largest_merge_error(layer: AffineMap, size: FloatArray) -> FloatArray | flo
     return (0.0 if columns is None else float(np.sum(columns)) * size) + layer.bias_error
 
 
-def evaluation_errors(network: Network, rows: Any, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def evaluation_errors(network: Network, rows: Matrix, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """|rows|·e with e from the second evaluation, and the part of it that the maps' own errors make.
 
     Claim: rows·F in float64, in any order of summation, differs from its value in real arithmetic by at most the first.
     Shapes: (m, outputs), (k, n) → (k, m) each; NaN or +inf where something overflows.
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+        dense = dense_array(rows)
         return _errors(network, dense, np.atleast_2d(np.asarray(points, dtype=np.float64)))
 
 
@@ -152,7 +147,7 @@ def exact_margins(network: Network, rows: ArrayLike, point: ArrayLike) -> list[F
     return [Fraction(int(value)) * Fraction(2) ** exponent for value in values]
 
 
-def _affine(matrix: Any, bias: FloatArray, y: Scaled) -> Scaled:
+def _affine(matrix: SparseMatrix, bias: FloatArray, y: Scaled) -> Scaled:
     """matrix·y + bias on integers; matrix: CSR of floats."""
     (weights, first), (values, second), (constants, third) = _integers(matrix.data), y, _integers(bias)
     sums = np.zeros(matrix.shape[0], dtype=object)

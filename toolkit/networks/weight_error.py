@@ -15,25 +15,25 @@ every term against rational arithmetic.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import BoolArray, FloatArray, Matrix
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, gamma, norm
 
 SMALLEST = 2.0**-960  # products above it have not lost digits to underflow
 LARGEST_INTEGER = 2.0**53
 
 
-def power_of_two(values: Any) -> Any:
+def power_of_two(values: FloatArray) -> BoolArray:
     """Mask of entries that are 0 or ± a power of two: factors that do not round."""
     mantissa, _ = np.frexp(values)
-    return (np.abs(mantissa) == 0.5) | (np.asarray(values) == 0)
+    return np.asarray((np.abs(mantissa) == 0.5) | (np.asarray(values) == 0))
 
 
-def product_error(left: Any, right: Any) -> FloatArray:
+def product_error(left: FloatArray, right: FloatArray) -> FloatArray:
     """A bound on |fl(left·right) − left·right|, entry by entry; 0 where a factor is a power of two."""
     product = np.abs(np.asarray(left * right, dtype=np.float64))
     small = (product < SMALLEST) & (np.asarray(left) != 0) & (np.asarray(right) != 0)
@@ -41,54 +41,60 @@ def product_error(left: Any, right: Any) -> FloatArray:
     return np.where(exact, 0.0, UNIT * SAFETY * product + np.where(small, TINY, 0.0))
 
 
-def sum_error(left: Any, right: Any) -> FloatArray:
+def sum_error(left: FloatArray, right: FloatArray | np.float64) -> FloatArray:
     """|fl(left + right) − (left + right)|, entry by entry, exact (Knuth's TwoSum)."""
     total = left + right
     virtual = total - left
     return np.asarray(np.abs((left - (total - virtual)) + (right - virtual)), dtype=np.float64)
 
 
-def column_norms(matrix: Any) -> FloatArray:
+def _entries(matrix: Matrix) -> FloatArray:
+    """The numbers of a matrix, without the zeros that a sparse one leaves out."""
+    return np.asarray(matrix.data) if sp.issparse(matrix) else matrix
+
+
+def column_norms(matrix: Matrix) -> FloatArray:
     """‖W_:j‖₂ of every column, rounded up; matrix: numpy or scipy.sparse."""
-    data = matrix.data if sp.issparse(matrix) else matrix
-    peak = float(np.abs(data).max(initial=0.0)) or 1.0  # scaled, so that squares do not overflow
+    peak = float(np.abs(_entries(matrix)).max(initial=0.0)) or 1.0  # scaled, so that squares do not overflow
     scaled = abs(matrix) / peak
     squares = (scaled * scaled).sum(axis=0)
     return SAFETY * peak * (np.sqrt(np.asarray(squares, dtype=np.float64).ravel()) + FLOOR)
 
 
-def spectral_bound(weight: Any) -> float:
+def spectral_bound(weight: Matrix) -> float:
     """σ ≥ ‖W‖₂: the smaller of the Frobenius norm and √(‖W‖₁‖W‖_∞)."""
     magnitude = abs(weight)
     if 0 in magnitude.shape:
         return 0.0
     sums = (float(np.sqrt(magnitude.sum(axis=axis).max())) for axis in (0, 1))
-    return min(norm(weight.data if sp.issparse(weight) else weight), SAFETY * float(np.prod(list(sums))))
+    return min(norm(_entries(weight)), SAFETY * float(np.prod(list(sums))))
 
 
-def _longest(weight: Any, axis: int) -> int:
+def _longest(weight: Matrix, axis: int) -> int:
     """The largest number of non-zeros in a column (axis 0) or row (axis 1)."""
     present = weight != 0
     return int(np.asarray(present.sum(axis=axis)).max(initial=0))
 
 
-def _integers(*parts: Any) -> bool:
-    values = [part.data if sp.issparse(part) else part for part in parts]
-    return all(bool(np.all(v == np.rint(v))) for v in values)
+def _integers(*parts: Matrix) -> bool:
+    return all(bool(np.all(v == np.rint(v))) for v in map(_entries, parts))
 
 
-def _exact_factor(weight: Any) -> bool:
-    return bool(np.all(power_of_two(weight.data if sp.issparse(weight) else weight)))
+def _exact_factor(weight: Matrix) -> bool:
+    return bool(np.all(power_of_two(_entries(weight))))
 
 
-def merged_error(
-    first: tuple[Any, FloatArray, FloatArray | None, float],
-    second: tuple[Any, FloatArray, FloatArray | None, float],
-) -> tuple[FloatArray, float]:
-    """Bounds of ‖ΔW_:j‖₂, shape (inputs,), and ‖Δb‖₂ for fl(W₂W₁), fl(W₂b₁ + b₂).
+class FloatMap(NamedTuple):
+    """A map's float weights W and bias b, and how far the real map it stands for may lie from them."""
 
-    first, second: (W, b, column_error, bias_error) of each map, W numpy or scipy.sparse.
-    """
+    weight: Matrix
+    bias: FloatArray
+    column_error: FloatArray | None
+    bias_error: float
+
+
+def merged_error(first: FloatMap, second: FloatMap) -> tuple[FloatArray, float]:
+    """Bounds of ‖ΔW_:j‖₂, shape (inputs,), and ‖Δb‖₂ for fl(W₂W₁), fl(W₂b₁ + b₂)."""
     (weight1, bias1, columns1, constant1), (weight2, bias2, columns2, constant2) = first, second
     own1 = np.zeros(weight1.shape[1]) if columns1 is None else columns1
     own2 = np.zeros(weight2.shape[1]) if columns2 is None else columns2
@@ -101,28 +107,27 @@ def merged_error(
     return np.where(np.isnan(raised[0]), np.inf, raised[0]), np.inf if np.isnan(raised[1]) else float(raised[1])
 
 
-def _product_columns(weight1: Any, weight2: Any) -> FloatArray:
+def _product_columns(weight1: Matrix, weight2: Matrix) -> FloatArray:
     """γ_n ‖(|W₂||W₁|)_:j‖₂ for every column, or 0 where all products and sums are exact."""
     terms = min(_longest(weight2, 1), _longest(weight1, 0))
     if not terms:
         return np.zeros(weight1.shape[1])
     magnitude = abs(weight2) @ abs(weight1)
-    values = magnitude.data if sp.issparse(magnitude) else magnitude
-    whole = _integers(weight1, weight2) and bool(np.all(values <= LARGEST_INTEGER))
+    whole = _integers(weight1, weight2) and bool(np.all(_entries(magnitude) <= LARGEST_INTEGER))
     single = terms == 1 and (_exact_factor(weight1) or _exact_factor(weight2)) and _no_underflow(weight1, weight2)
     if whole or single:
         return np.zeros(weight1.shape[1])
     return gamma(terms) * column_norms(magnitude) + TINY
 
 
-def _no_underflow(weight1: Any, weight2: Any) -> bool:
+def _no_underflow(weight1: Matrix, weight2: Matrix) -> bool:
     """Whether every product of non-zero entries stays clear of underflow."""
-    values = [np.abs(part.data if sp.issparse(part) else part) for part in (weight1, weight2)]
+    values = [np.abs(_entries(part)) for part in (weight1, weight2)]
     least = [float(np.min(v[v > 0], initial=np.inf)) for v in values]
     return least[0] * least[1] >= SMALLEST
 
 
-def _bias_error(bias1: FloatArray, weight2: Any, bias2: FloatArray) -> float:
+def _bias_error(bias1: FloatArray, weight2: Matrix, bias2: FloatArray) -> float:
     """A bound on the rounding of W₂b₁ + b₂ in the Euclidean norm."""
     if not bias1.any():
         return 0.0

@@ -10,8 +10,8 @@ import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray
 from toolkit.data.arguments import instance, names, shown, text
-from toolkit.networks.layers import exact_float64, read_only
 from toolkit.networks.network import Network
+from toolkit.networks.weights import exact_float64, read_only
 from toolkit.problems.input_set import InputSet
 
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import class_label, class_targets, number_array
-from toolkit.networks.layers import exact_float64, read_only
+from toolkit.networks.weights import exact_float64, read_only
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,8 @@ from array_api_compat import array_namespace
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.rounding import Ledger, outward, region_of
-from toolkit.networks.layers import DENSE_ABOVE, AffineMap
+from toolkit.networks.layers import AffineMap
+from toolkit.networks.weights import DENSE_ABOVE
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.input_set import box_range_linear
 from toolkit.problems.problem import Problem

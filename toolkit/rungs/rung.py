@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.networks.replay import replayed
+from toolkit.networks.replay import replay_pairwise
 from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.consistency import contradiction
 from toolkit.problems.input_set import InputSet
@@ -183,7 +183,7 @@ def _replayed(problem: Problem, bounds: list[Bound]) -> list[Bound]:
     ]
     if inside:
         points = np.stack(list(inside.values()))
-        values, proven = replayed(problem.network, problem.rows[list(inside)], points)
+        values, proven = replay_pairwise(problem.network, problem.rows[list(inside)], points)
         for k, value, upper in zip(inside, values.tolist(), proven.tolist(), strict=True):
             said = checked[k].upper
             checked[k] = replace(checked[k], upper=value if value > said else said, certified_upper=upper)

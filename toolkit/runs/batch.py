@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import check_labels, instance, optional_number, real_number, whole_numbers
-from toolkit.data.datasets import Dataset, LabelArray
+from toolkit.data.datasets import Dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
@@ -94,7 +94,7 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
 
 
 def certify_rows(
-    network: Network, images: FloatArray, labels: LabelArray, samples: Sequence[int], plan: BatchPlan
+    network: Network, images: FloatArray, labels: IndexArray, samples: Sequence[int], plan: BatchPlan
 ) -> list[dict[str, object]]:
     """The rows of some samples; a module-level function, so that it can run in another process."""
     return [_row(*of, network, plan) for of in zip(samples, labels.tolist(), images, strict=True)]

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from toolkit.data.datasets import dataset_names
-from toolkit.networks.network import zoo_names
 from toolkit.networks.published import PREFIX, published_network
+from toolkit.networks.sources import zoo_names
 from toolkit.rungs import get_rung
 
 Count = Annotated[int, Field(ge=1)]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_set import box_min_linear
 from toolkit.rungs.dual import dual_ranges, dual_values

@@ -19,11 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from toolkit.data.arguments import one_of
 from toolkit.data.datasets import dataset_names
 from toolkit.data.names import path_name
-from toolkit.data.toml_file import StrictModel, placed, read_toml, unknown_key
+from toolkit.data.toml_file import StrictModel, load_toml
 
 # The keys of losses.LOSSES, which needs torch.
 LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval")
@@ -104,12 +105,12 @@ class NetworkSpec(StrictModel):
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, value: str) -> str:
-        return _one_of("dataset", value, dataset_names())
+        return one_of("dataset", value, dataset_names())
 
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value: str) -> str:
-        return _one_of("loss", value, LOSS_NAMES)
+        return one_of("loss", value, LOSS_NAMES)
 
     @model_validator(mode="after")
     def _robust_needs_eps(self) -> NetworkSpec:
@@ -125,7 +126,7 @@ class NetworkSpec(StrictModel):
         if len(given) != 1:
             raise ValueError(f"give exactly one of hidden, layers, architecture; got {', '.join(given) or 'none'}")
         if self.architecture is not None:
-            _one_of("architecture", self.architecture, tuple(ARCHITECTURES))
+            one_of("architecture", self.architecture, tuple(ARCHITECTURES))
         if any(width < 1 for width in self.hidden or ()):
             raise ValueError(f"hidden must be widths ≥ 1, got {list(self.hidden or ())}")
         return self
@@ -149,9 +150,21 @@ class NetworkSpec(StrictModel):
 
 
 class TrainSpec(StrictModel):
-    """A file of networks to train."""
+    """A file of networks to train. defaults: keys of a network that every network has unless it sets them itself."""
 
+    defaults: Mapping[str, Any] = {}
     networks: tuple[NetworkSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_in_every_network(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "networks" not in content:
+            return content
+        defaults, networks = content.get("defaults", {}), content["networks"]
+        if not isinstance(defaults, Mapping) or not isinstance(networks, list | tuple):
+            raise ValueError("defaults must be a table and networks a list of tables")
+        filled = [{**defaults, **entry} if isinstance(entry, Mapping) else entry for entry in networks]
+        return {**content, "networks": filled}
 
     @model_validator(mode="after")
     def _distinct_names(self) -> TrainSpec:
@@ -164,40 +177,4 @@ class TrainSpec(StrictModel):
 
 def load_train_spec(path: str | Path) -> TrainSpec:
     """Read a training file. Raises FileNotFoundError, or ValueError naming file, key, value and what is allowed."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"no training file at {file}")
-    try:
-        content, text = read_toml(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from None
-    defaults = content.pop("defaults", {})
-    networks = content.get("networks", [])
-    if not isinstance(defaults, Mapping) or not isinstance(networks, list):
-        raise ValueError(f"{file}: defaults must be a table and networks a list of tables")
-    content["networks"] = [{**defaults, **entry} if isinstance(entry, Mapping) else entry for entry in networks]
-    try:
-        return TrainSpec.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{placed(file, text, error.errors()[0]['loc'])}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line for the first thing wrong, with the keys allowed where a key is unknown."""
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        model: type[BaseModel] = TrainSpec if len(problem["loc"]) == 1 else NetworkSpec
-        if len(problem["loc"]) > 3:
-            model = LayerSpec
-        allowed = ["defaults", "networks"] if model is TrainSpec else sorted(model.model_fields)
-        return unknown_key(place, str(problem["loc"][-1]), allowed)
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    shown = problem["input"] if not isinstance(problem["input"], Mapping) else problem["input"].get("name", "…")
-    return f"{place}: {message} (got {repr(shown)[:200]})" if place else message
-
-
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
-    return value
+    return load_toml(path, TrainSpec, "training")

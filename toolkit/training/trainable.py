@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.networks.layers import AffineMap, Conv2d, Dense
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
 from toolkit.training.spec import LayerSpec
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import instance, optional_number, shown
-from toolkit.networks.layers import read_only
 from toolkit.networks.network import Network
+from toolkit.networks.weights import read_only
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.problem import Problem

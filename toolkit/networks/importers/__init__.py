@@ -3,8 +3,8 @@
 torch and onnx are optional and imported on first use. Whatever is not known to be an affine map or a ReLU is refused.
 """
 
-from toolkit.networks.importers.onnx_graphs import from_onnx
-from toolkit.networks.importers.state_dicts import ARCHITECTURES, from_state_dict_file
-from toolkit.networks.importers.torch_modules import from_torch
+from toolkit.networks.importers.onnx_graphs import read_onnx
+from toolkit.networks.importers.state_dicts import read_state_dict
+from toolkit.networks.importers.torch_modules import read_torch
 
-__all__ = ["ARCHITECTURES", "from_onnx", "from_state_dict_file", "from_torch"]
+__all__ = ["read_onnx", "read_state_dict", "read_torch"]

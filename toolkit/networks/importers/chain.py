@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import whole_numbers
-from toolkit.networks.layers import AffineMap, ChannelAffine, Conv2d, Dense, Shape
-from toolkit.networks.network import Network, ReLU
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ImageShape, ReLU
+from toolkit.networks.merging import merge_operations
+from toolkit.networks.parts import NetworkParts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class OperationChain:
@@ -33,9 +38,9 @@ class OperationChain:
         """Number of current features."""
         return math.prod(self.shape)
 
-    def network(self, name: str, metadata: Mapping[str, Any] | None = None) -> Network:
+    def parts(self, name: str, metadata: Mapping[str, object] | None = None) -> NetworkParts:
         """The network so far, neighbouring affine maps merged."""
-        return Network.from_operations(self._operations, name, metadata, input_shape=self.input_shape)
+        return NetworkParts(tuple(merge_operations(self._operations)), name, dict(metadata or {}), self.input_shape)
 
     def relu(self) -> None:
         """y = max(x, 0)."""
@@ -69,7 +74,7 @@ class OperationChain:
             dilation = (1, 1)
         else:
             padding = tuple(before)
-        layer = Conv2d(weight, bias, self._image_shape("a convolution"), stride, padding, dilation, groups)
+        layer = Conv2d(weight, bias, _image_shape(self.shape, "a convolution"), stride, padding, dilation, groups)
         self._operations.append(layer)
         self.shape = layer.output_shape
 
@@ -80,13 +85,13 @@ class OperationChain:
 
         The sum is exact; the division goes through `normalize`, whose rounding is accounted for.
         """
-        channels = self._image_shape("average pooling")[0]
+        channels = _image_shape(self.shape, "average pooling")[0]
         self.conv(np.ones((channels, 1, *kernel)), None, stride, padding, padding, (1, 1), channels)
         self.normalize(0.0, math.prod(kernel) if divisor is None else divisor)
 
     def batch_norm(self, gamma: ArrayLike, beta: ArrayLike, mean: ArrayLike, variance: ArrayLike, eps: float) -> None:
         """(x − mean)/√(variance + eps)·gamma + beta per entry of the first axis."""
-        self._operations.append(ChannelAffine.batch_norm(gamma, beta, mean, variance, eps, self._channel_shape()))
+        self._operations.append(ChannelAffine.batch_norm(gamma, beta, mean, variance, eps, _channel_shape(self.shape)))
 
     def elementwise(self, scale: ArrayLike, shift: ArrayLike) -> None:
         """scale·x + shift, both broadcast to the current shape."""
@@ -98,14 +103,14 @@ class OperationChain:
         means, deviations, shape = self._spread(mean, std)
         self._operations.append(ChannelAffine.normalize(means, deviations, shape))
 
-    def _spread(self, first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray, Shape]:
+    def _spread(self, first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray, ImageShape]:
         """Two constants as one value per channel, or per feature where they differ within a channel, and the shape."""
         try:
             both = [np.broadcast_to(np.asarray(v, np.float64), self.shape) for v in (first, second)]
         except ValueError:
             given = " and ".join(str(np.shape(v)) for v in (first, second) if np.shape(v))
             raise ValueError(f"constants of shape {given} do not broadcast to features of shape {self.shape}") from None
-        channels = self._channel_shape()
+        channels = _channel_shape(self.shape)
         per_place = [np.reshape(v, (channels[0], -1)) for v in both]
         if all(np.all(v == v[:, :1]) for v in per_place):
             return per_place[0][:, 0], per_place[1][:, 0], channels
@@ -117,16 +122,18 @@ class OperationChain:
             raise ValueError(f"features of shape {self.shape} cannot take shape {tuple(shape)}")
         self.shape = tuple(int(n) for n in shape)
 
-    def _image_shape(self, operation: str) -> Shape:
-        if len(self.shape) != 3:
-            raise ValueError(f"{operation} takes (channels, height, width), but the features have shape {self.shape}")
-        return self.shape[0], self.shape[1], self.shape[2]
 
-    def _channel_shape(self) -> Shape:
-        """The current shape as (channels, height, width)."""
-        if len(self.shape) == 3:
-            return self.shape[0], self.shape[1], self.shape[2]
-        return self.shape[0], math.prod(self.shape[1:]), 1
+def _image_shape(shape: Sequence[int], operation: str) -> ImageShape:
+    if len(shape) != 3:
+        raise ValueError(f"{operation} takes (channels, height, width), but the features have shape {tuple(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
+def _channel_shape(shape: Sequence[int]) -> ImageShape:
+    """The shape as (channels, height, width)."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    return shape[0], math.prod(shape[1:]), 1
 
 
 def _symmetric(
@@ -147,7 +154,7 @@ def _symmetric(
     return wide, padding
 
 
-def as_array(values: Any) -> FloatArray:
+def as_array(values: Tensor) -> FloatArray:
     """A torch tensor of plain real floating-point numbers as a float64 numpy array of its own, exactly.
 
     Raises ValueError for anything that float64 would not hold as it is: complex, quantised, integer or sparse tensors,

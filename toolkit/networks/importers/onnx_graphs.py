@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from toolkit.arrays import AnyArray
 from toolkit.networks.importers.chain import OperationChain
 from toolkit.networks.importers.onnx_operators import OPERATORS
-from toolkit.networks.network import Network
+from toolkit.networks.parts import NetworkParts
 
-Values = NDArray[Any]
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, ValueInfoProto
+
 DOMAINS = ("", "ai.onnx")  # both name the standard operators
 FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")  # types whose arithmetic is real up to rounding
 
 
-def import_onnx() -> Any:
+def import_onnx() -> ModuleType:
     """The onnx package; ValueError says how to install it."""
     try:
         import onnx
         import onnx.numpy_helper
     except ImportError:
         raise ValueError("reading ONNX files needs onnx: pip install 'relugap[onnx]'") from None
-    return onnx
+    package: ModuleType = onnx
+    return package
 
 
-def from_onnx(path: str | Path, name: str = "") -> Network:
+def read_onnx(path: str | Path, name: str = "") -> NetworkParts:
     """The ReLU network of an ONNX file, in float64.
 
     The graph must be sequential: one input whose first axis is the batch (symbolic or 1), one output, every node
@@ -44,12 +48,12 @@ def from_onnx(path: str | Path, name: str = "") -> Network:
     if not source.is_file():
         raise FileNotFoundError(f"no ONNX file at {source}")
     try:
-        return _Graph(_load(source)).network(name or source.stem)
+        return _Graph(_load(source)).parts(name or source.stem)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> GraphProto:
     onnx = import_onnx()
     try:
         model = onnx.load(path)
@@ -69,12 +73,12 @@ def _load(path: Path) -> Any:
 class _Graph:
     """A walk along the nodes; `current` is the value the chain has reached, `constants` the named arrays."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: GraphProto) -> None:
         self.to_array = import_onnx().numpy_helper.to_array
         self.graph = graph
         if graph.sparse_initializer:
             raise ValueError(f"sparse initializers are not supported, got {len(graph.sparse_initializer)}")
-        self.constants: dict[str, Values] = {}
+        self.constants: dict[str, AnyArray] = {}
         for item in graph.initializer:
             self._define(item.name, self.to_array(item))
         inputs = [item for item in graph.input if item.name not in self.constants]
@@ -84,12 +88,12 @@ class _Graph:
         self.reached = {self.current}
         self.chain = OperationChain(_feature_shape(inputs[0]))
 
-    def _define(self, name: str, values: Values) -> None:
+    def _define(self, name: str, values: AnyArray) -> None:
         if name in self.constants:
             raise ValueError(f"{name!r} is given two values")
         self.constants[name] = values
 
-    def network(self, name: str) -> Network:
+    def parts(self, name: str) -> NetworkParts:
         """The network of all nodes, in order."""
         for node in self.graph.node:
             try:
@@ -99,9 +103,9 @@ class _Graph:
         output = self.graph.output[0].name
         if self.current != output:
             raise ValueError(f"the output {output!r} is not the last node's, which is {self.current!r}")
-        return self.chain.network(name)
+        return self.chain.parts(name)
 
-    def _step(self, node: Any) -> None:
+    def _step(self, node: NodeProto) -> None:
         if any(key in self.reached or key in self.constants for key in node.output if key):
             raise ValueError(f"{node.output[0]!r} is given two values")
         if node.op_type == "Constant" and node.domain in DOMAINS:
@@ -131,7 +135,7 @@ class _Graph:
         self.current = node.output[0]
         self.reached.add(self.current)
 
-    def _constant(self, node: Any) -> Values:
+    def _constant(self, node: NodeProto) -> AnyArray:
         kind = node.attribute[0].name
         value = import_onnx().helper.get_attribute_value(node.attribute[0])
         if kind == "value":
@@ -141,7 +145,7 @@ class _Graph:
         raise ValueError(f"attribute {kind} is not supported; allowed: value, value_float(s), value_int(s)")
 
 
-def _feature_shape(value: Any) -> tuple[int, ...]:
+def _feature_shape(value: ValueInfoProto) -> tuple[int, ...]:
     """The shape of the graph's input without its batch axis."""
     kind = import_onnx().TensorProto.DataType.Name(value.type.tensor_type.elem_type)
     if kind not in FLOATS:

@@ -15,12 +15,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import AnyArray, FloatArray
 from toolkit.networks.importers.chain import OperationChain
 
-Arrays = list[NDArray[Any] | None]  # a node's inputs: None for the features and for inputs left out
+Arrays = list[AnyArray | None]  # a node's inputs: None for the features and for inputs left out
 Attributes = dict[str, Any]
 Handler = Callable[[OperationChain, Arrays, Attributes], None]
 EPSILON = float(np.float32(1e-5))  # BatchNormalization's default

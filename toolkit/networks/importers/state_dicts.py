@@ -13,28 +13,31 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers.chain import OperationChain, as_array
 from toolkit.networks.importers.torch_modules import import_torch
-from toolkit.networks.network import Network
+from toolkit.networks.parts import NetworkParts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Architecture:
     """What a state dict leaves out.
 
-    layers: a specification as `from_state_dict_file` takes it; None = a linear layer per matrix, ReLUs between.
+    layers: a specification as `read_state_dict` takes it; None = a linear layer per matrix, ReLUs between.
     """
 
     description: str
     layers: str | None
 
 
-ARCHITECTURES: dict[str, Architecture] = {
+STATE_DICT_ARCHITECTURES: dict[str, Architecture] = {
     "mlp": Architecture("linear layers in the file's order with a ReLU between neighbours", None),
     "wong-kolter-small": Architecture(
         "the 16-32-100 convolutional network of Wong & Kolter 2018 for 1×28×28 images",
@@ -49,11 +52,11 @@ SHOWN = 6  # entries of the file that an error lists
 Parameters = dict[str, FloatArray]  # "weight" and perhaps "bias" of one layer
 
 
-def from_state_dict_file(path: str | Path, architecture: str | None = None, name: str = "") -> Network:
+def read_state_dict(path: str | Path, architecture: str | None = None, name: str = "") -> NetworkParts:
     """The network of a .pth state dict and an architecture.
 
-    architecture: a name in ARCHITECTURES, or a specification: the input shape, then one word per operation, in order:
-    `linear`, `relu`, `flatten`, `conv(stride=…,padding=…,dilation=…,groups=…)` (all four optional), as in
+    architecture: a name in STATE_DICT_ARCHITECTURES, or a specification: the input shape, then one word per operation,
+    in order: `linear`, `relu`, `flatten`, `conv(stride=…,padding=…,dilation=…,groups=…)` (all four optional), as in
     "1x28x28 conv(stride=2,padding=1) relu flatten linear". The weights are taken in the file's order. The state dict
     may be wrapped, under one key of WRAPPERS or in a list of one. name: default the file's stem.
 
@@ -69,15 +72,15 @@ def from_state_dict_file(path: str | Path, architecture: str | None = None, name
         layers = _layers(architecture, state)
         modules = _modules(state)
         chain, words = _mlp(modules) if layers is None else _from_specification(layers, modules)
-        called = architecture if architecture in ARCHITECTURES else "as given"
-        return chain.network(name or source.stem, {"assumed": f"{called} ({', '.join(words)})"})
+        called = architecture if architecture in STATE_DICT_ARCHITECTURES else "as given"
+        return chain.parts(name or source.stem, {"assumed": f"{called} ({', '.join(words)})"})
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _layers(architecture: str | None, state: dict[str, Any]) -> str | None:
+def _layers(architecture: str | None, state: dict[str, Tensor]) -> str | None:
     """The specification that an architecture stands for, None for "mlp"."""
-    named = f"{', '.join(ARCHITECTURES)}, or a specification such as {EXAMPLE!r}"
+    named = f"{', '.join(STATE_DICT_ARCHITECTURES)}, or a specification such as {EXAMPLE!r}"
     if architecture is None:
         entries = [f"{str(key)[:60]!r} {'×'.join(map(str, value.shape)) or 'scalar'}" for key, value in state.items()]
         more = f", and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
@@ -85,14 +88,14 @@ def _layers(architecture: str | None, state: dict[str, Any]) -> str | None:
             "a state dict does not say which activations and connections its network has: it needs an architecture "
             f"(--architecture, architecture=); allowed: {named}; the file holds {', '.join(entries[:SHOWN])}{more}"
         )
-    if architecture in ARCHITECTURES:
-        return ARCHITECTURES[architecture].layers
+    if architecture in STATE_DICT_ARCHITECTURES:
+        return STATE_DICT_ARCHITECTURES[architecture].layers
     if " " not in architecture.strip():
         raise ValueError(f"unknown architecture {architecture!r}; allowed: {named}")
     return architecture
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Tensor]:
     torch = import_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -112,7 +115,7 @@ def _load(path: Path) -> dict[str, Any]:
     return state
 
 
-def _unwrapped(state: Any) -> Any:
+def _unwrapped(state: Any) -> object:
     """The state dict inside a training script's checkpoint."""
     for _ in range(DEEPEST):
         inner = [key for key in WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict | list | tuple)]
@@ -129,7 +132,7 @@ def _unwrapped(state: Any) -> Any:
     )
 
 
-def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
+def _modules(state: dict[str, Tensor]) -> dict[str, Parameters]:
     """The state dict's tensors by layer, in the file's order."""
     modules: dict[str, Parameters] = {}
     for key, tensor in state.items():
@@ -152,7 +155,7 @@ def _modules(state: dict[str, Any]) -> dict[str, Parameters]:
     return modules
 
 
-def _repeats(tensor: Any) -> bool:
+def _repeats(tensor: Tensor) -> bool:
     """Whether a few stored bytes pretend to be a larger tensor, which would take memory without bound to unfold."""
     dense = tensor.layout is import_torch().strided
     return bool(dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes())

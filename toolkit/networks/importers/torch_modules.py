@@ -10,15 +10,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers.chain import OperationChain, as_array
-from toolkit.networks.network import Network
+from toolkit.networks.parts import NetworkParts
 
-ALLOWED = (
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import Module
+
+_Handler = Callable[[OperationChain, "Module"], None]
+ALLOWED_MODULES = (
     "Sequential, Linear, Conv2d, ReLU, Flatten, BatchNorm1d, BatchNorm2d, AvgPool2d, Identity, Dropout, "
     "and a module named *Normal* with mean and std"
 )
@@ -33,19 +41,20 @@ COMPUTING = (
 SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # of the points compared: from biases alone to weights alone
 POINTS = 4  # per scale, half of them in the positive orthant
 AGREEMENT = 1e-7  # relative to the largest value of that output at points of that scale, in double precision
-ROUNDING = 64  # units in the last place of an output's own sum of absolute terms
+REPLAY_ULPS = 64  # units in the last place of an output's own sum of absolute terms
 
 
-def import_torch() -> Any:
+def import_torch() -> ModuleType:
     """The torch package; ValueError says how to install it."""
     try:
         import torch
     except ImportError:
         raise ValueError("reading torch networks needs torch: pip install 'relugap[train]'") from None
-    return torch
+    package: ModuleType = torch
+    return package
 
 
-def from_torch(module: Any, input_shape: Sequence[int] | None = None, name: str = "") -> Network:
+def read_torch(module: Module, input_shape: Sequence[int] | None = None, name: str = "") -> NetworkParts:
     """The ReLU network that a torch.nn.Sequential computes in evaluation mode, in float64.
 
     module: Sequential, nested or not, of Linear, Conv2d (zero padding), ReLU, Flatten, BatchNorm1d/2d, AvgPool2d,
@@ -67,13 +76,13 @@ def from_torch(module: Any, input_shape: Sequence[int] | None = None, name: str 
         _refresh(module, chain.input_shape)
         for leaf in leaves:
             _append(chain, leaf)
-        network = chain.network(name)
-        _check_replay(module, network)
-    return network
+        parts = chain.parts(name)
+        _check_replay(module, parts)
+    return parts
 
 
 @contextmanager
-def _evaluation_mode(module: Any) -> Iterator[None]:
+def _evaluation_mode(module: Module) -> Iterator[None]:
     """The module in evaluation mode, without gradients; afterwards as it was."""
     training = [part for part in module.modules() if part.training]
     module.eval()
@@ -85,7 +94,7 @@ def _evaluation_mode(module: Any) -> Iterator[None]:
             part.training = True
 
 
-def _leaves(module: Any) -> Iterator[Any]:
+def _leaves(module: Module) -> Iterator[Module]:
     torch = import_torch()
     if isinstance(module, torch.nn.Sequential):
         _check_plain(module, torch.nn.Sequential)
@@ -95,7 +104,7 @@ def _leaves(module: Any) -> Iterator[Any]:
         yield module
 
 
-def _check_plain(module: Any, base: Any) -> None:
+def _check_plain(module: Module, base: type[Module]) -> None:
     """Raise ValueError where something besides the base class's forward may change what the module computes."""
     kind, home = type(module), "" if type(module) is base else f", a {base.__name__}"
     own = [key for key in COMPUTING if getattr(kind, key, None) is not getattr(base, key, None) or key in vars(module)]
@@ -115,7 +124,7 @@ def _check_plain(module: Any, base: Any) -> None:
         raise ValueError(f"cannot import {kind.__name__} with a forward hook: what it computes is unknown; remove it")
 
 
-def _first_shape(leaves: Sequence[Any]) -> tuple[int, ...]:
+def _first_shape(leaves: Sequence[Module]) -> tuple[int, ...]:
     nn = import_torch().nn
     for leaf in leaves:
         if isinstance(leaf, nn.Linear):
@@ -127,10 +136,10 @@ def _first_shape(leaves: Sequence[Any]) -> tuple[int, ...]:
     raise ValueError("the module has no affine layer")
 
 
-def _handler(leaf: Any) -> Callable[[OperationChain, Any], None]:
+def _handler(leaf: Module) -> _Handler:
     """What appends this module to a chain; ValueError for a module of another class, or one that is not its class's."""
     nn = import_torch().nn
-    handlers: dict[Any, Callable[[OperationChain, Any], None]] = {
+    handlers: dict[type[Module], _Handler] = {
         nn.Linear: _linear,
         nn.Conv2d: _conv,
         nn.ReLU: lambda chain, _: chain.relu(),
@@ -150,21 +159,21 @@ def _handler(leaf: Any) -> Callable[[OperationChain, Any], None]:
         return _normalize
     inside = [key for key, child in getattr(leaf, "_modules", {}).items() if isinstance(child, nn.Sequential)]
     hint = f"; is its attribute {inside[0]!r}, a Sequential, the network you mean?" if inside else ""
-    raise ValueError(f"cannot import a module of class {kind}; allowed: {ALLOWED}{hint}")
+    raise ValueError(f"cannot import a module of class {kind}; allowed: {ALLOWED_MODULES}{hint}")
 
 
-def _append(chain: OperationChain, leaf: Any) -> None:
+def _append(chain: OperationChain, leaf: Module) -> None:
     try:
         _handler(leaf)(chain, leaf)
     except ValueError as error:
         raise ValueError(f"{type(leaf).__name__}: {error}") from None
 
 
-def _linear(chain: OperationChain, leaf: Any) -> None:
+def _linear(chain: OperationChain, leaf: nn.Linear) -> None:
     chain.dense(as_array(leaf.weight), None if leaf.bias is None else as_array(leaf.bias))
 
 
-def _conv(chain: OperationChain, leaf: Any) -> None:
+def _conv(chain: OperationChain, leaf: nn.Conv2d) -> None:
     if leaf.padding_mode != "zeros":
         raise ValueError(f"padding_mode must be 'zeros', got {leaf.padding_mode!r}")
     if leaf.padding == "valid":
@@ -178,13 +187,13 @@ def _conv(chain: OperationChain, leaf: Any) -> None:
     chain.conv(as_array(leaf.weight), bias, leaf.stride, before, after, leaf.dilation, leaf.groups)
 
 
-def _flatten(chain: OperationChain, leaf: Any) -> None:
+def _flatten(chain: OperationChain, leaf: nn.Flatten) -> None:
     if leaf.start_dim != 1 or leaf.end_dim not in (-1, len(chain.shape)):
         raise ValueError(f"Flatten must keep the batch axis only (start_dim=1, end_dim=-1), got {leaf}")
     chain.reshape((chain.size,))
 
 
-def _batch_norm(chain: OperationChain, leaf: Any) -> None:
+def _batch_norm(chain: OperationChain, leaf: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     if leaf.running_mean is None or leaf.running_var is None:
         raise ValueError("it has no running statistics, so its evaluation form is not affine")
     gamma = np.ones(leaf.num_features) if leaf.weight is None else as_array(leaf.weight)
@@ -192,7 +201,7 @@ def _batch_norm(chain: OperationChain, leaf: Any) -> None:
     chain.batch_norm(gamma, beta, as_array(leaf.running_mean), as_array(leaf.running_var), leaf.eps)
 
 
-def _average_pool(chain: OperationChain, leaf: Any) -> None:
+def _average_pool(chain: OperationChain, leaf: nn.AvgPool2d) -> None:
     kernel, stride, padding = (
         (v, v) if isinstance(v, int) else tuple(v) for v in (leaf.kernel_size, leaf.stride, leaf.padding)
     )
@@ -201,11 +210,11 @@ def _average_pool(chain: OperationChain, leaf: Any) -> None:
     chain.average_pool(kernel, stride, padding, leaf.divisor_override)
 
 
-def _normalize(chain: OperationChain, leaf: Any) -> None:
+def _normalize(chain: OperationChain, leaf: Module) -> None:
     torch = import_torch()
     channels, axes = chain.shape[0], len(chain.shape)
 
-    def per_channel(values: Any) -> FloatArray:
+    def per_channel(values: Tensor | ArrayLike) -> FloatArray:
         """One value per channel, for values of shape (), (C,), (C, 1, 1) or (1, C, 1, 1)."""
         tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(values, dtype=torch.float64)
         array = as_array(tensor)
@@ -226,20 +235,20 @@ def _points(shape: Sequence[int]) -> list[FloatArray]:
     return [scale * rng.uniform(np.broadcast_to(signs, (POINTS, *shape)), 1.0) for scale in SCALES]
 
 
-def _refresh(module: Any, shape: Sequence[int]) -> None:
+def _refresh(module: Module, shape: Sequence[int]) -> None:
     """Run the module once: pruning and weight normalisation renew `weight` in a hook before each forward."""
     if any(part._forward_pre_hooks for part in module.modules()):
         _output(module, np.zeros((1, *shape)), *_home(module))
 
 
-def _in_double(module: Any) -> Any:
+def _in_double(module: Module) -> Module:
     """A copy in double precision, with the weights that pruning and normalisation give now, to the last bit."""
     torch = import_torch()
     from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
     own = copy.deepcopy(module).cpu()
     for part in list(own.modules()):
-        made: dict[str, Any] = {}
+        made: dict[str, Tensor] = {}
         if is_parametrized(part):
             made = {name: getattr(part, name) for name in part.parametrizations}
             part.__class__ = type_before_parametrizations(part)  # torch's own remover would change the original's class
@@ -253,8 +262,8 @@ def _in_double(module: Any) -> Any:
     return own.double()
 
 
-def _check_replay(module: Any, network: Network) -> None:
-    """Raise ValueError unless network and module agree at points of every scale, on every output by itself.
+def _check_replay(module: Module, parts: NetworkParts) -> None:
+    """Raise ValueError unless maps and module agree at points of every scale, on every output by itself.
 
     The module is run in double precision, where only summation order separates the two: |difference| ≤ 1e-7 of that
     output's largest value at that scale, plus its rounding (64 ulp of Σ|w||x| through the layers). A module that
@@ -267,14 +276,14 @@ def _check_replay(module: Any, network: Network) -> None:
     except (RuntimeError, TypeError, NotImplementedError):
         run, (dtype, device) = module, _home(module)
     eps = float(torch.finfo(dtype).eps)
-    for points in _points(network.input_shape):
+    for points in _points(parts.input_shape):
         expected = _output(run, points, dtype, device)
         given = as_array(torch.as_tensor(points, dtype=dtype))  # as the module sees them
-        found = network.forward(given)
+        found = _forward(parts, given)
         if expected.shape != found.shape:
             raise ValueError(f"{type(module).__name__} has outputs {expected.shape}, its layers give {found.shape}")
         own_size = np.max(np.abs(expected), axis=0)
-        allowed = max(AGREEMENT, 16 * eps) * own_size + ROUNDING * eps * _magnitude(network, given)
+        allowed = max(AGREEMENT, 16 * eps) * own_size + REPLAY_ULPS * eps * _magnitude(parts, given)
         if not np.all(np.abs(found - expected) <= allowed):
             where = int(np.argmax(np.max(np.abs(found - expected) - allowed, axis=0)))
             raise ValueError(
@@ -283,16 +292,24 @@ def _check_replay(module: Any, network: Network) -> None:
             )
 
 
-def _magnitude(network: Network, points: FloatArray) -> FloatArray:
+def _forward(parts: NetworkParts, points: FloatArray) -> FloatArray:
+    """The outputs of the maps with ReLUs between them. Shapes: (k, *input_shape) → (k, outputs)."""
+    values: FloatArray = points.reshape(len(points), -1)
+    for k, layer in enumerate(parts.layers):
+        values = np.asarray(layer.forward(np.maximum(values, 0.0) if k else values))
+    return values
+
+
+def _magnitude(parts: NetworkParts, points: FloatArray) -> FloatArray:
     """Σ|w||x| + |b| through the layers, the largest over the points, shape (outputs,): what rounding is relative to."""
     size: FloatArray = np.max(np.abs(points.reshape(len(points), -1)), axis=0)
-    for layer in network.layers:
+    for layer in parts.layers:
         matrix = layer.to_sparse().copy()  # scipy may sort a matrix's entries in place, which its digest would show
         size = np.asarray(abs(matrix) @ size + np.abs(layer.bias_vector), dtype=np.float64)
     return size
 
 
-def _output(module: Any, points: FloatArray, dtype: Any, device: Any) -> FloatArray:
+def _output(module: Module, points: FloatArray, dtype: torch.dtype, device: torch.device | str) -> FloatArray:
     """The module's output at points, shape (points, outputs)."""
     torch = import_torch()
     try:
@@ -305,7 +322,7 @@ def _output(module: Any, points: FloatArray, dtype: Any, device: Any) -> FloatAr
     return as_array(values).reshape(len(points), -1)
 
 
-def _home(module: Any) -> tuple[Any, Any]:
+def _home(module: Module) -> tuple[torch.dtype, torch.device]:
     """dtype and device of the module's first floating-point parameter or buffer."""
     torch = import_torch()
     tensors = (tensor for group in (module.parameters(), module.buffers()) for tensor in group)

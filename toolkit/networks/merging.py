@@ -1,0 +1,97 @@
+"""Neighbouring affine maps made one, with the error of what that rounds; operations in order made a network's maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+from array_api_compat import is_torch_array
+
+from toolkit.arrays import Array
+from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Flatten, ReLU, Sparse
+from toolkit.networks.weight_error import FloatMap, merged_error
+from toolkit.networks.weights import DENSE_ABOVE
+
+Operation = AffineMap | Flatten | ReLU
+
+
+def merge(first: AffineMap, second: AffineMap) -> AffineMap:
+    """The single affine map second∘first in the most structured form, with the error of its rounded weights.
+
+    A channel-wise map before or after a Dense or Conv2d stays Dense or Conv2d; with zero padding the shift of a map
+    before a Conv2d becomes a bias that differs from place to place. Everything else becomes Dense or Sparse.
+    """
+    if first.output_size != second.input_size:
+        raise ValueError(f"cannot chain a map to {first.output_size} features into one from {second.input_size}")
+    merged = _merged(first, second)
+    if any(is_torch_array(layer.bias_vector) for layer in (first, second)):
+        return merged
+    return merged.with_error(*merged_error(_with_errors(first), _with_errors(second)))
+
+
+def _with_errors(layer: AffineMap) -> FloatMap:
+    weight = layer.weight if isinstance(layer, Dense) else layer.to_sparse()
+    return FloatMap(weight, layer.bias_vector, layer.column_error, layer.bias_error)
+
+
+def _merged(first: AffineMap, second: AffineMap) -> AffineMap:
+    bias = second.forward(first.bias_vector)
+    if isinstance(first, ChannelAffine) and isinstance(second, ChannelAffine) and first.shape == second.shape:
+        return ChannelAffine(first.scale * second.scale, second.scale * first.shift + second.shift, first.shape)
+    if isinstance(first, ChannelAffine) and isinstance(second, Conv2d) and first.shape[0] == second.shape[0]:
+        per_group = second.weight.shape[1]
+        group = np.arange(second.output_shape[0]) // (second.output_shape[0] // second.groups)
+        scale = first.scale[group[:, None] * per_group + np.arange(per_group)]
+        return _conv_like(second, second.weight * scale[:, :, None, None], bias)
+    if isinstance(second, ChannelAffine) and isinstance(first, Conv2d) and second.shape == first.output_shape:
+        return _conv_like(first, first.weight * second.scale[:, None, None, None], bias)
+    if isinstance(first, Dense) and isinstance(second, Dense):
+        return Dense(second.weight @ first.weight, bias)
+    if isinstance(first, ChannelAffine) and isinstance(second, Dense):
+        return Dense(first.adjoint(second.weight), bias)
+    if isinstance(first, Dense) and isinstance(second, ChannelAffine):
+        return Dense(second.adjoint(first.weight.T).T, bias)
+    product = second.to_sparse() @ first.to_sparse()
+    if product.nnz > DENSE_ABOVE * math.prod(product.shape):
+        return Dense(product.toarray(), bias)
+    return Sparse(product, bias)
+
+
+def _conv_like(conv: Conv2d, weight: Array, bias_vector: Array) -> Conv2d:
+    """`conv` with another weight and bias; a bias constant within each channel is stored per channel."""
+    per_place = bias_vector.reshape(conv.output_shape[0], -1)
+    constant = bool(np.all(per_place == per_place[:, :1]))
+    bias = per_place[:, 0] if constant else bias_vector
+    return Conv2d(weight, bias, conv.shape, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def merge_operations(operations: Sequence[Operation]) -> list[AffineMap]:
+    """The maps of the network that computes the operations in order; neighbouring affine maps are merged into one.
+
+    A ReLU before the first or after the last affine map, or twice in a row, is bridged by an identity map or dropped
+    (ReLU∘ReLU = ReLU). Raises ValueError for anything else than an operation, and where there is no affine map.
+    """
+    unknown = [type(op).__name__ for op in operations if not isinstance(op, Operation)]
+    if unknown:
+        raise ValueError(f"operations must be affine maps, Flatten or ReLU, got {unknown[0]}")
+    steps = [op for op in operations if not isinstance(op, Flatten)]
+    width = next((op.input_size for op in steps if isinstance(op, AffineMap)), None)
+    if width is None:
+        raise ValueError("a network needs at least one affine map, got none")
+    layers: list[AffineMap] = []
+    waiting: AffineMap | None = None
+    for op in steps:
+        if isinstance(op, AffineMap):
+            waiting = op if waiting is None else merge(waiting, op)
+            width = op.output_size
+        elif waiting is not None or not layers:
+            layers.append(waiting or _identity(width))
+            waiting = None
+    return [*layers, waiting or _identity(width)]
+
+
+def _identity(size: int) -> AffineMap:
+    return Sparse(sp.eye_array(size, format="csr"), np.zeros(size))

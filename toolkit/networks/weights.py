@@ -1,0 +1,110 @@
+"""Weights as maps hold them: finite float64, of their own and read-only; and products with sparse ones.
+
+Checked: dtypes that float64 would round, axes, NaN and infinity, indices outside a sparse matrix, entries given twice.
+Torch tensors pass unchanged, so that training keeps their gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+from array_api_compat import is_torch_array
+from numpy.typing import ArrayLike
+
+from toolkit.arrays import AnyArray, Array, FloatArray, Matrix, SparseMatrix
+
+DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
+_Numbers = TypeVar("_Numbers", bound=AnyArray)
+
+
+def exact_float64(name: str, values: ArrayLike) -> FloatArray:
+    """A float64 copy of real numbers; ValueError for any other dtype and for numbers that float64 would round."""
+    given: AnyArray = np.asarray(values)
+    if given.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be real numbers, got dtype {given.dtype}")
+    with np.errstate(over="ignore"):
+        array = np.array(given, dtype=np.float64)
+    if given.dtype.kind == "f" and given.dtype.itemsize > 8:
+        rounded = (array.astype(given.dtype) != given) & ~np.isnan(given)
+    elif given.dtype.kind in "iu" and given.dtype.itemsize == 8:
+        rounded = np.zeros(given.shape, dtype=np.bool_)
+        for index in np.argwhere(np.abs(array) >= 2.0**53):
+            rounded[tuple(index)] = int(array[tuple(index)]) != int(given[tuple(index)])
+    else:
+        return array
+    if rounded.any():
+        where = tuple(int(i) for i in np.argwhere(rounded)[0])
+        raise ValueError(f"{name} must fit into float64 exactly, got {given[where]} ({given.dtype}) at index {where}")
+    return array
+
+
+def read_only(array: _Numbers) -> _Numbers:
+    """The array itself, no longer writable."""
+    array.setflags(write=False)
+    return array
+
+
+def checked_weights(name: str, values: Array, axes: int) -> Array:
+    """Values as finite float64 numpy of their own, read-only (torch tensors pass unchanged), their axes counted."""
+    array: Array = values if is_torch_array(values) else exact_float64(name, values)
+    if array.ndim != axes:
+        raise ValueError(f"{name} must have {axes} axes, got shape {tuple(array.shape)}")
+    if is_torch_array(array):
+        return array
+    if not np.all(np.isfinite(array)):
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be finite, got {array[where]} at index {where}")
+    return read_only(array)
+
+
+def zero_weights(like: Array, size: int) -> Array:
+    """Zeros of the library, dtype and device of `like`."""
+    return like.new_zeros(size) if is_torch_array(like) else read_only(np.zeros(size))
+
+
+def checked_matrix(matrix: ArrayLike | Matrix) -> SparseMatrix:
+    """A CSR copy with sorted, single entries, read-only; ValueError where the same entry is given twice."""
+    given: SparseMatrix = matrix if sp.issparse(matrix) else sp.csr_array(exact_float64("Sparse matrix", matrix))
+    if given.format in ("csr", "csc", "bsr"):
+        given.check_format(full_check=True)  # indices outside the shape would be read as memory
+    entries = given.tocoo()
+    data = checked_weights("Sparse matrix", entries.data, 1)
+    whole = sp.csr_array((data, entries.coords), shape=given.shape)
+    whole.sum_duplicates()
+    if whole.nnz != data.size:
+        raise ValueError(f"Sparse matrix must give every entry once, got {data.size - whole.nnz} entries again")
+    return frozen_matrix(whole)
+
+
+def frozen_matrix(matrix: SparseMatrix) -> SparseMatrix:
+    """The matrix itself with sorted indices, no longer writable."""
+    matrix.sort_indices()
+    for part in (matrix.data, matrix.indices, matrix.indptr):
+        read_only(part)
+    return matrix
+
+
+def dense_array(matrix: ArrayLike | Matrix) -> FloatArray:
+    """A matrix of either kind as float64 numpy."""
+    given: SparseMatrix = matrix
+    return np.asarray(given.toarray() if sp.issparse(matrix) else matrix, dtype=np.float64)
+
+
+def apply_sparse(matrix: SparseMatrix, x: Matrix) -> Matrix:
+    """matrix·x along the last axis of a numpy array with any leading axes, or of the rows of a sparse matrix."""
+    if sp.issparse(x):
+        product = x @ matrix.T
+        return product if product.nnz < DENSE_ABOVE * math.prod(product.shape) else product.toarray()
+    flat = np.asarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return (matrix @ flat.T).T.reshape(*x.shape[:-1], matrix.shape[0])
+
+
+def select_rows(rows: SparseMatrix, matrix: SparseMatrix) -> SparseMatrix:
+    """rows·matrix; where `rows` are unit vectors, as layer bounds ask for, by slicing instead of multiplying."""
+    if not (rows.nnz == rows.shape[0] and np.all(np.diff(rows.indptr) == 1) and np.all(rows.data == 1.0)):
+        return rows @ matrix
+    everything = rows.shape[0] == rows.shape[1] and np.array_equal(rows.indices, np.arange(rows.shape[1]))
+    return matrix if everything else matrix[rows.indices]
