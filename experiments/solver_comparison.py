@@ -42,14 +42,16 @@ from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, Settings
+from toolkit.relaxations.compile import compile_model, integer_columns
 from toolkit.relaxations.template import Formulation, TemplateLayout, build_template, set_indicators
 from toolkit.rungs import get_rung
 from toolkit.runs.provenance import environment
 from toolkit.runs.store import replace_file
 from toolkit.search.lp_bounder import shared_template
-from toolkit.solvers.linear_program import CompiledModel, compile_model, integer_columns
+from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
-from toolkit.solvers.session import SolveReport, SolverUnavailableError
+from toolkit.solvers.report import SolveReport
+from toolkit.solvers.session import SolverUnavailableError
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

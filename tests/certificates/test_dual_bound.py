@@ -18,7 +18,8 @@ from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, Settings, Verdict
 from toolkit.rungs import RUNGS, get_rung
-from toolkit.solvers.registry import SOLVERS, HighsSession
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.registry import SOLVERS
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem

@@ -16,8 +16,9 @@ from toolkit.cli.diagnosis import check, solvers_found
 from toolkit.cli.errors import expected_message
 from toolkit.problems.problem import Settings
 from toolkit.runs.store import read_rows
-from toolkit.solvers.registry import SOLVERS, HighsSession
-from toolkit.solvers.session import SolveReport
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.report import SolveReport
 
 COMMANDS = ("demo", "certify", "sweep", "report", "train", "doctor")
 DIGIT = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "3"]

@@ -12,8 +12,8 @@ from structures import Case, cases, tiny
 
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Settings
+from toolkit.relaxations.compile import compile_model
 from toolkit.relaxations.template import build_template, set_indicators, set_objective
-from toolkit.solvers.linear_program import compile_model
 from toolkit.solvers.registry import open_session
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins

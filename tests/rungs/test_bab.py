@@ -18,14 +18,16 @@ from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import ReluBounds, Settings, Status
+from toolkit.relaxations.compile import integer_columns
 from toolkit.rungs import get_rung
 from toolkit.rungs.bab import TreeSearch
 from toolkit.rungs.ideal import CuttingPlanes
 from toolkit.search.branching import PseudoCosts
 from toolkit.search.lp_bounder import shared_template
-from toolkit.solvers.linear_program import integer_columns
-from toolkit.solvers.registry import SOLVERS, HighsSession, Licence
-from toolkit.solvers.session import SolveReport
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.report import SolveReport
+from toolkit.solvers.session import Licence
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
 

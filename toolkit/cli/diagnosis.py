@@ -14,7 +14,8 @@ from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Settings, Status
-from toolkit.solvers.registry import SOLVERS, Solver
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.session import Solver
 from toolkit.verify.margins import margins
 
 OPTIONAL = {

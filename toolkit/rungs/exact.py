@@ -18,11 +18,12 @@ import time
 from dataclasses import replace
 
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
+from toolkit.relaxations.compile import integer_columns
 from toolkit.relaxations.template import set_indicators
 from toolkit.rungs.bab import bab_rung
 from toolkit.rungs.lp import lp_rung
 from toolkit.search.lp_bounder import failing_rows, minimize_rows, promised_gap, shared_template
-from toolkit.solvers.linear_program import CompiledModel, integer_columns
+from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import automatic_milp_solver
 
 WORD = 1e-6  # of the drop: by how much a MILP solver's tolerances may put its dual bound above the optimum

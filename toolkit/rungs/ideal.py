@@ -34,7 +34,8 @@ from toolkit.search.lp_bounder import (
     shared_template,
 )
 from toolkit.solvers.registry import open_session
-from toolkit.solvers.session import NoSession, Session, SolveReport
+from toolkit.solvers.report import SolveReport
+from toolkit.solvers.session import NoSession, Session
 
 ROUNDS = 60
 PATIENCE = 4

@@ -22,10 +22,12 @@ from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, certify_multipliers
 from toolkit.problems.consistency import clean_values
 from toolkit.problems.problem import Bound, Problem, Settings, Status
+from toolkit.relaxations.compile import compile_model
 from toolkit.relaxations.template import TemplateError, TemplateLayout, build_template
-from toolkit.solvers.linear_program import CompiledModel, compile_model
+from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
-from toolkit.solvers.session import Session, SolveReport, SolverUnavailableError
+from toolkit.solvers.report import SolveReport
+from toolkit.solvers.session import Session, SolverUnavailableError
 
 
 def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], list[Bound]]:
