@@ -1,4 +1,4 @@
-"""The lock of a results folder where it is contended, unsupported or broken; that it dies with its owner: test_store."""
+"""The lock of a results folder where it is contended, unsupported or broken; test_store sees it die with its owner."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def test_who_is_turned_away_leaves_the_owners_name(tmp_path: Path) -> None:
     with folder_lock(tmp_path / "new") as held:
         assert held
         for _ in range(2):
-            with pytest.raises(FolderInUseError, match=f"in use by process {os.getpid()} on"):
-                with folder_lock(tmp_path / "new"):
-                    pytest.fail("two owners")
+            refused = pytest.raises(FolderInUseError, match=f"in use by process {os.getpid()} on")
+            with refused, folder_lock(tmp_path / "new"):
+                pytest.fail("two owners")
             assert f"process {os.getpid()} on" in (lock_owner(tmp_path / "new") or "")
     assert lock_owner(tmp_path / "new") is None
     assert (tmp_path / "new" / LOCK).read_bytes() == b""
