@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.data.registry import Download, data_folder, fetch
+from toolkit.data.registry import Download, data_folder, obtain
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def idx_content(name: str, file: IdxFile) -> bytes:
             f"replace it by {IDX_SOURCES[name].origin}{file.name}.gz or remove it"
         )
     url = f"{IDX_SOURCES[name].origin}{file.name}.gz"
-    return gzip.decompress(fetch(Download(f"{name}/{file.name}.gz", url, file.download)).read_bytes())
+    return gzip.decompress(obtain(Download(f"{name}/{file.name}.gz", url, file.download)).read_bytes())
 
 
 def _read_file(path: Path) -> bytes | None:
