@@ -40,6 +40,7 @@ from toolkit.runs.store import ROW_COLUMNS
 from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
 from toolkit.runs.tables.errors import ErrorCell
 from toolkit.runs.tables.radii import RadiusCell
+from toolkit.solvers.registry import SOLVERS
 from toolkit.training.spec import LOSS_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -109,12 +110,13 @@ def commands(block: Block) -> Iterator[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in; modules, rungs and data sets that a page adds are forgotten afterwards."""
+    """An empty folder to work in; modules, rungs, solvers and data sets that a page adds are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    rungs, datasets, modules = dict(RUNGS), dict(DATASETS), set(sys.modules)
+    registries: tuple[dict[str, Any], ...] = (RUNGS, SOLVERS, DATASETS)
+    known, modules = [(registry, dict(registry)) for registry in registries], set(sys.modules)
     yield tmp_path
-    for registry, before in ((RUNGS, rungs), (DATASETS, datasets)):
+    for registry, before in known:
         registry.clear()
         registry.update(before)
     for name in set(sys.modules) - modules:
@@ -161,17 +163,22 @@ def test_blocks_run_in_order(page: Path, workplace: Path) -> None:
             run_python(page, block, namespace)
 
 
-def test_a_rung_becomes_part_of_the_toolkit(tmp_path: Path) -> None:
-    """docs/adding.md, "Keep it": file and diff in a copy of the checkout; the order test and the command take it."""
+def copy_with(folder: Path, written: str, place: str) -> None:
+    """docs/adding.md, done in a copy of the checkout: the file it writes is moved to its place, the diff applied."""
     blocks = split_page(ROOT / "docs" / "adding.md")[1]
-    (rung,) = [block.text for block in blocks if block.file == "two_slopes.py"]
-    (diff,) = [block.text for block in blocks if block.language == "diff"]
+    (source,) = [block.text for block in blocks if block.file == written]
+    (diff,) = [block.text for block in blocks if block.language == "diff" and block.text.startswith(f"--- a/{place}")]
     for name in ("toolkit", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "toolkit" / "rungs" / "two_slopes.py").write_text(rung.partition("\n\n\ndef register")[0] + "\n")
-    (tmp_path / "rung.diff").write_text(diff)
-    run(["git", "apply", "rung.diff"], tmp_path)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / place / written).write_text(source.partition("\n\n\ndef register")[0].rstrip() + "\n")
+    (folder / "added.diff").write_text(diff)
+    run(["git", "apply", "added.diff"], folder)
+
+
+def test_a_rung_becomes_part_of_the_toolkit(tmp_path: Path) -> None:
+    """File and diff; the order test and the command take it."""
+    copy_with(tmp_path, "two_slopes.py", "toolkit/rungs")
     question = "certify zoo:digits-standard --data digits --index 0 --eps 0.03 --rungs two_slopes,lp"
     chosen = "two_slopes or (keeps_the_order and 0-interval+dual)"
     code = f"""
@@ -182,6 +189,22 @@ sys.exit(pytest.main(["tests/report/test_order.py", "-k", {chosen!r}, "-p", "no:
 """
     printed = run([sys.executable, "-c", code], tmp_path)
     assert re.search(r"target +clean +two_slopes +lp", printed), printed
+    assert " passed" in printed
+
+
+def test_a_solver_becomes_part_of_the_toolkit(tmp_path: Path) -> None:
+    """File and diff; the conformance suite, the command and the doctor take it."""
+    copy_with(tmp_path, "linprog.py", "toolkit/solvers")
+    question = "certify zoo:digits-standard --data digits --index 0 --eps 0.01 --rungs lp --solver linprog"
+    code = f"""
+import sys, pytest
+from toolkit.cli import main
+assert main({question.split()}) == 0
+assert main(["doctor"]) == 0
+sys.exit(pytest.main(["tests/solvers/test_solver_conformance.py", "-k", "linprog", "-p", "no:cacheprovider"]))
+"""
+    printed = run([sys.executable, "-c", code], tmp_path)
+    assert re.search(r"linprog +\d+\.\d+", printed), printed
     assert " passed" in printed
 
 

@@ -21,7 +21,8 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
-from toolkit.solvers.registry import SOLVERS, HighsSession
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.registry import SOLVERS
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem

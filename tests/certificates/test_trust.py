@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.solvers import registry as solvers
+from toolkit.solvers.highs import HighsSession
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,9 +37,9 @@ def test_trust_writes_its_table(tmp_path: Path) -> None:
 def test_a_false_claim_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     import trust
 
-    honest = solvers.HighsSession.minimize
+    honest = HighsSession.minimize
 
-    def boastful(self: solvers.HighsSession, *arguments: Any, **options: Any) -> Any:
+    def boastful(self: HighsSession, *arguments: Any, **options: Any) -> Any:
         """An LP's bound is recomputed from its duals: there only the objective can be overstated."""
         report = honest(self, *arguments, **options)
         return replace(report, bound=report.bound + 0.5 * self.model.is_mip, incumbent=report.incumbent + 0.5)
@@ -47,7 +47,7 @@ def test_a_false_claim_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-9)
     ((name, problem),) = trust.random_problems(1, 0, settings)
     honestly = [bound.upper for bound in get_rung("bab")(problem)]
-    monkeypatch.setattr(solvers.HighsSession, "minimize", boastful)
+    monkeypatch.setattr(HighsSession, "minimize", boastful)
     rows = list(trust.compare(name, problem, ["highs"]))
     table = trust.summarize(pd.DataFrame(rows)).set_index("model")
     assert table.loc["MILP", "false_claims"] == 2

@@ -17,8 +17,9 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.settings import Settings
 from toolkit.runs.store import read_rows
-from toolkit.solvers.registry import SOLVERS, HighsSession
-from toolkit.solvers.session import SolveReport
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.report import SolveReport
 
 COMMANDS = ("demo", "certify", "sweep", "report", "train", "doctor")
 DIGIT = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "3"]

@@ -111,9 +111,9 @@ def test_a_refused_model_is_a_licence_failure(monkeypatch: pytest.MonkeyPatch) -
     import solver_comparison as comparison
     from solver_comparison_report import profile, solved_seconds
 
-    from toolkit.solvers import registry as solvers
+    from toolkit.solvers.session import Solver
 
-    monkeypatch.setattr(solvers, "_refusal", lambda solver, model: "too large" if solver.name == "gurobi" else "")
+    monkeypatch.setattr(Solver, "refusal", lambda self, model: "too large" if self.name == "gurobi" else "")
     case = comparison.CASES[2]
     [(_, problem)] = comparison.problems(case, case.eps[0], 1)
     found = comparison.measure(comparison.Templates(problem), comparison.MILP, "full", "gurobi", 1)

@@ -1,165 +1,52 @@
-"""Models as matrices: what duals prove of small LPs with rows of every kind, and what a session makes of reports."""
+"""A Pyomo model with a row of every kind becomes the matrices it says."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
+import pyomo.environ as pyo
 import pytest
-import scipy.sparse as sp
-from hypothesis import given
-from scipy.optimize import linprog
-from strategies import arrays
 
-from toolkit.problems.answers import Status
-from toolkit.problems.settings import Settings
-from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.session import Session, SolveReport
-
-SIDES = np.array([[0.0, np.inf], [-np.inf, 1.0], [-1.0, 2.0], [0.5, 0.5]])  # one row of each kind
+from toolkit.relaxations.compile import compile_model, integer_columns
 
 
-def model_of(matrix: np.ndarray, sides: np.ndarray = SIDES) -> CompiledModel:
-    columns = matrix.shape[1]
-    box = np.full(columns, -2.0), np.full(columns, 2.0)
-    return CompiledModel(sp.csr_array(matrix), sides[:, 0], sides[:, 1], *box, np.zeros(columns, dtype=np.bool_))
+@pytest.fixture
+def model() -> pyo.ConcreteModel:
+    """Three variables, declared in another order than the rows name them."""
+    model = pyo.ConcreteModel()
+    model.x = pyo.Var(bounds=(-1, 2))
+    model.a = pyo.Var(domain=pyo.Binary)
+    model.y = pyo.Var(bounds=(0, 5))
+    model.below = pyo.Constraint(expr=3 * model.y - model.x <= 4)
+    model.above = pyo.Constraint(expr=model.a + 2 * model.x + 1 >= 0)
+    model.equal = pyo.Constraint(expr=model.y + model.a == 1.5)
+    model.both = pyo.Constraint(expr=(-2, model.x + model.y, 3))
+    model.objective = pyo.Objective(expr=model.x)
+    return model
 
 
-def solved(model: CompiledModel, cost: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """The LP's minimum by scipy, and one dual per row; None if it is infeasible."""
-    dense, parts, right, sign, row = model.matrix.toarray(), [], [], [], []
-    for r, (low, high) in enumerate(zip(model.row_lower, model.row_upper, strict=True)):
-        for side, factor in ((low, -1.0), (high, 1.0)):
-            if np.isfinite(side):
-                parts.append(factor * dense[r])
-                right.append(factor * side)
-                sign.append(factor)
-                row.append(r)
-    box = list(zip(model.lower, model.upper, strict=True))
-    found = linprog(cost, A_ub=np.array(parts), b_ub=right, bounds=box, method="highs")
-    if found.status != 0:
-        return None
-    duals = np.zeros(len(model.row_lower))
-    np.add.at(duals, row, np.array(sign) * found.ineqlin.marginals)
-    return float(found.fun), duals
+def test_rows_columns_and_bounds_are_those_of_the_model(model: pyo.ConcreteModel) -> None:
+    found = compile_model(model)
+    rows = {
+        (tuple(row), low, high)
+        for row, low, high in zip(found.matrix.toarray().tolist(), found.row_lower, found.row_upper, strict=True)
+    }
+    inf = np.inf
+    assert rows == {
+        ((-1, 0, 3), -inf, 4),
+        ((2, 1, 0), -1, inf),
+        ((0, 1, 1), 1.5, 1.5),
+        ((1, 0, 1), -2, inf),  # a row with two sides is two rows
+        ((1, 0, 1), -inf, 3),
+    }
+    np.testing.assert_array_equal(found.lower, [-1, 0, 0])
+    np.testing.assert_array_equal(found.upper, [2, 1, 5])
+    np.testing.assert_array_equal(found.integer, [False, True, False])
+    assert found.is_mip
 
 
-@given(matrix=arrays(4, 3), cost=arrays(3), duals=arrays(4), point=arrays(3))
-def test_any_duals_bound_every_feasible_point(
-    matrix: np.ndarray, cost: np.ndarray, duals: np.ndarray, point: np.ndarray
-) -> None:
-    """Eighths times eighths: sums are exact, so no tolerance is needed. The rows are widened to hold the point."""
-    rows = matrix @ point
-    sides = np.stack([np.minimum(SIDES[:, 0], rows), np.maximum(SIDES[:, 1], rows)], axis=1)
-    model = model_of(matrix, sides)
-    for chosen in (duals, -duals, np.where(np.arange(4) == 1, np.nan, duals), duals * 1e3):
-        assert model.dual_bound(cost, 0.25, chosen) <= cost @ point + 0.25
-    assert np.isfinite(model.dual_bound(cost, 0.0, np.array([np.nan, np.inf, -np.inf, 1.0])))
-    assert not model.proves_empty(duals)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_an_lps_own_duals_prove_its_minimum(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    model, cost = model_of(rng.normal(size=(4, 3))), rng.normal(size=3)
-    found = solved(model, cost)
-    assert found is not None
-    least, duals = found
-    assert model.dual_bound(cost, 0.0, duals) == pytest.approx(least, abs=1e-9)
-    wrong = np.where(np.isinf(SIDES).any(axis=1), -duals, duals)  # of the other sign where only one side is there
-    assert -np.inf < model.dual_bound(cost, 0.0, wrong) <= least + 1e-9
-
-
-def test_emptiness_needs_multipliers_that_prove_it() -> None:
-    """x ≥ 1 and x ≤ 0.5 on [−2, 2] are infeasible, x ≥ 0 and x ≤ 0 are not, by a hair."""
-    crossing, touching = np.array([[1.0, np.inf], [-np.inf, 0.5]]), np.array([[0.0, np.inf], [-np.inf, 0.0]])
-    empty, point = (model_of(np.ones((2, 1)), sides) for sides in (crossing, touching))
-    assert empty.proves_empty(np.array([1.0, -1.0]))
-    assert empty.proves_empty(np.array([-2.0, 2.0]))  # with either sign
-    assert not empty.proves_empty(np.array([1.0, 0.0]))
-    assert not empty.proves_empty(np.zeros(2))
-    for duals in ([1.0, -1.0], [-1.0, 1.0], [1.0, 0.0], [0.0, -1.0], [1e300, -1e300]):
-        assert not point.proves_empty(np.array(duals))
-
-
-def test_rows_come_and_go() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(4, 3)), sp.csr_array(np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.0, 3.0, 0.0]]))
-    model = model_of(first).with_rows(second, np.zeros(3), np.ones(3))
-    np.testing.assert_array_equal(model.matrix.toarray(), np.vstack([first, second.toarray()]))
-    np.testing.assert_array_equal(model.row_upper, [*SIDES[:, 1], 1, 1, 1])
-    kept = model.without_rows(np.array([True, False, False, True, True, False, True]))
-    np.testing.assert_array_equal(kept.matrix.toarray(), np.vstack([first, second.toarray()])[[0, 3, 4, 6]])
-    np.testing.assert_array_equal(kept.row_lower, [0, 0.5, 0, 0])
-    moved = kept.with_bounds(np.array([1]), np.array([-1.0]), np.array([0.5]))
-    np.testing.assert_array_equal(moved.lower, [-2, -1, -2])
-    np.testing.assert_array_equal(kept.lower, [-2, -2, -2])
-
-
-class Says(Session):
-    """A session whose solver says what it is told to."""
-
-    name = "says"
-    report = SolveReport(Status.OPTIMAL, 0.0)
-
-    def _solve(self, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
-        return self.report
-
-
-def told(model: CompiledModel, report: SolveReport) -> SolveReport:
-    session = Says(model, Settings())
-    session.report = report
-    return session.minimize(np.array([1.0]), 0.0)
-
-
-TWO = SolveReport(Status.OPTIMAL, bound=99.0, incumbent=99.0, x=np.array([2.0]))
-
-
-def test_an_lps_bound_is_what_its_duals_prove() -> None:
-    """min x with x ≥ 1 on [−2, 2]: the dual 1 proves 1, and nothing else that is said counts."""
-    model = model_of(np.ones((1, 1)), np.array([[1.0, np.inf]]))
-    assert told(model, replace(TWO, duals=np.array([1.0]))).bound == 1.0
-    assert told(model, replace(TWO, duals=np.array([0.0]))).bound == -2.0
-    assert told(model, replace(TWO, duals=np.array([-5.0]))).bound == -2.0
-    assert told(model, replace(TWO, duals=None)).bound == -np.inf
-
-
-def test_a_milps_bound_is_a_number() -> None:
-    model = replace(model_of(np.ones((1, 1)), np.array([[1.0, np.inf]])), integer=np.array([True]))
-    for bound in (np.inf, np.nan, -np.inf):
-        assert told(model, replace(TWO, bound=bound)).bound == -np.inf
-    found = told(model, replace(TWO, bound=0.5))  # the solver may be shown the model in other units
-    assert found.bound / found.incumbent == pytest.approx(0.5 / 99.0, rel=1e-12)
-
-
-def test_points_that_are_no_numbers_are_no_candidates() -> None:
-    model = model_of(np.ones((1, 1)), np.array([[1.0, np.inf]]))
-    for x in (np.array([np.nan]), np.array([np.inf])):
-        report = told(model, replace(TWO, x=x, duals=np.array([1.0])))
-        assert report.x is None
-        assert report.incumbent == np.inf
-        assert report.bound == 1.0
-
-
-def test_infeasible_is_believed_by_proof_only() -> None:
-    crossing = model_of(np.ones((2, 1)), np.array([[1.0, np.inf], [-np.inf, 0.5]]))
-    feasible = model_of(np.ones((2, 1)), np.array([[0.0, np.inf], [-np.inf, 0.0]]))
-    empty = SolveReport(Status.INFEASIBLE, np.inf, duals=np.array([1.0, -1.0]))
-    proven = told(crossing, empty)
-    assert (proven.status, proven.bound) == (Status.INFEASIBLE, np.inf)
-    for model, report in ((feasible, empty), (crossing, replace(empty, duals=None)),
-                          (crossing, replace(empty, duals=np.zeros(2)))):  # fmt: skip
-        found = told(model, report)
-        assert (found.status, found.bound) == (Status.FAILED, -np.inf)
-        assert "do not prove it" in found.message
-
-
-def test_a_solver_that_raises_is_a_failure_with_its_text() -> None:
-    class Raises(Says):
-        def _solve(self, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
-            raise RuntimeError("out of ideas")
-
-    model = model_of(np.ones((1, 1)), np.array([[1.0, np.inf]]))
-    report = Raises(model, Settings()).minimize(np.array([1.0]))
-    assert (report.status, report.bound, report.x) == (Status.FAILED, -np.inf, None)
-    assert "out of ideas" in report.message
+def test_integer_columns_follow_the_model_as_it_stands(model: pyo.ConcreteModel) -> None:
+    model.a.domain = pyo.UnitInterval
+    assert not integer_columns(model).any()
+    assert not compile_model(model).is_mip
+    model.y.domain = pyo.Integers
+    np.testing.assert_array_equal(integer_columns(model), [False, False, True])

@@ -13,8 +13,8 @@ from structures import Case, cases, tiny
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
+from toolkit.relaxations.compile import compile_model
 from toolkit.relaxations.template import build_template, set_indicators
-from toolkit.solvers.linear_program import compile_model
 from toolkit.solvers.registry import open_session
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins

@@ -20,14 +20,16 @@ from toolkit.problems.answers import Status
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
+from toolkit.relaxations.compile import integer_columns
 from toolkit.rungs import get_rung
 from toolkit.search.branching import PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.lp_bounder import template
 from toolkit.search.tree import TreeSearch
-from toolkit.solvers.linear_program import integer_columns
-from toolkit.solvers.registry import SOLVERS, HighsSession, Licence
-from toolkit.solvers.session import SolveReport
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.report import SolveReport
+from toolkit.solvers.session import Licence
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
 

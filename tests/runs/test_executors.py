@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from toolkit.runs.executors import ProcessExecutor, SerialExecutor, TaskTimeoutError, run_calls
-from toolkit.runs.workers import WorkerDiedError
+from toolkit.runs.executors import ProcessExecutor, SerialExecutor, TaskExecutor, TaskTimeoutError, run_calls
+from toolkit.runs.workers import PRELOADED, WorkerDiedError
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,36 @@ def test_answers_and_errors_come_back(two: ProcessExecutor) -> None:
 def test_workers_have_one_blas_thread_and_leave_signals_to_the_driver(two: ProcessExecutor) -> None:
     assert set(two.submit(blas_threads).result(timeout=60)) == {1}
     assert two.submit(signals).result(timeout=60) == [signal.SIG_IGN, signal.SIG_IGN]
+
+
+def loaded(names: list[str]) -> list[str]:
+    return [name for name in names if name in sys.modules]
+
+
+def test_what_is_preloaded_exists_and_is_there_before_the_first_task(two: ProcessExecutor) -> None:
+    """A forkserver says nothing of a module that it cannot preload."""
+    assert all(importlib.util.find_spec(name) for name in PRELOADED)
+    if sys.platform == "linux":
+        assert two.submit(loaded, PRELOADED).result(timeout=60) == PRELOADED
+
+
+def test_every_executor_answers_what_a_driver_asks(two: ProcessExecutor) -> None:
+    serial = SerialExecutor()
+    assert (serial.width, two.width) == (1, 2)
+    for executor in (serial, two):
+        assert isinstance(executor, TaskExecutor)
+        executor.recall()
+        assert executor.submit(pow, 2, 5).result(timeout=60) == 32
+    serial.kill()
+
+
+def test_an_idle_workers_death_costs_no_task(two: ProcessExecutor) -> None:
+    assert two.submit(pow, 2, 5).result(timeout=60) == 32
+    for pid in two.pids():
+        os.kill(pid, signal.SIGKILL)
+    while two.pids():
+        time.sleep(0.01)
+    assert [two.submit(pow, 2, k).result(timeout=60) for k in range(4)] == [1, 2, 4, 8]
 
 
 def test_a_death_costs_one_task(two: ProcessExecutor) -> None:

@@ -26,7 +26,8 @@ from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.store import Row, StoreError, append_rows, read_rows
-from toolkit.solvers.registry import SOLVERS, _gurobi_environment, _gurobi_licence
+from toolkit.solvers.gurobi import _environment, _licence
+from toolkit.solvers.registry import SOLVERS
 
 
 @pytest.mark.usefixtures("faults")
@@ -194,7 +195,7 @@ class _LosesLicence(Executor):
         self.count += 1
         if self.count == 3:
             self.monkeypatch.setenv("GRB_LICENSE_FILE", "/nowhere/gurobi.lic")
-            _gurobi_environment.cache_clear()  # as in a process that asks the licence server anew
+            _environment.cache_clear()  # as in a process that asks the licence server anew
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -211,8 +212,8 @@ def test_licence_vanishing_falls_back_and_says_so(
         rows = run(spec, tmp_path / "lost", executor=_LosesLicence(monkeypatch))
     finally:
         monkeypatch.undo()
-        _gurobi_environment.cache_clear()
-        _gurobi_licence.cache_clear()
+        _environment.cache_clear()
+        _licence.cache_clear()
     assert set(rows["solver"]) == {"gurobi", "highs"}
     assert (rows["solver"] == "highs").sum() == 4 * 9 * 2
     fallen = rows[rows["solver"] == "highs"]

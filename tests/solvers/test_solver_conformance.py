@@ -1,12 +1,16 @@
-"""What every solver session must do, on models whose optima are worked out by hand; the same suite for all of them."""
+"""What every solver must do, on programs whose optima are worked out by hand.
+
+The suite runs over the registry: a solver is tested by being listed there, as far as it declares to go (lp, mip,
+changes_model).
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -14,80 +18,93 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from conftest import random_dense_network
+from solver_models import LPS, MIPS, UNIT2, Known, inf, model_of
 
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
+from toolkit.rungs import get_rung
 from toolkit.search.lp_bounder import minimize_rows, template
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
-from toolkit.solvers.session import NoSession, Session, SolverUnavailableError
+from toolkit.solvers.session import NoSession, Session, Solver, SolverUnavailableError
 from toolkit.verify.margins import margin_problem
 
-inf = np.inf
-AVAILABLE = [
-    pytest.param(name, marks=[] if solver.status().usable else pytest.mark.skip(reason=solver.status().reason))
-    for name, solver in SOLVERS.items()
-]
 TIGHT = Settings(mip_gap=0.0, mip_gap_abs=0.0)
-each_solver = pytest.mark.parametrize("solver", AVAILABLE)
 
 
-def model_of(
-    matrix: Sequence[Sequence[float]],
-    rows: Sequence[tuple[float, float]],
-    columns: Sequence[tuple[float, float]],
-    integer: Sequence[bool] | None = None,
-) -> CompiledModel:
-    """rows, columns: (lower, upper) of each; all continuous unless said."""
-    sides, box = np.array(rows, dtype=float).reshape(-1, 2), np.array(columns, dtype=float)
-    whole = np.zeros(len(columns), dtype=bool) if integer is None else np.array(integer)
-    entries = sp.csr_array(np.array(matrix, dtype=float).reshape(-1, len(columns)))
-    return CompiledModel(entries, sides[:, 0], sides[:, 1], box[:, 0], box[:, 1], whole)
+def solvers_that(can: Callable[[Solver], bool]) -> pytest.MarkDecorator:
+    """Runs a test with every solver of the registry that declares so; those not usable here are skipped, with why."""
+    chosen = [
+        pytest.param(name, marks=[] if solver.status().usable else pytest.mark.skip(reason=solver.status().reason))
+        for name, solver in SOLVERS.items()
+        if can(solver)
+    ]
+    return pytest.mark.parametrize("solver", chosen)
+
+
+each_solver = solvers_that(lambda solver: True)
+each_lp_solver = solvers_that(lambda solver: solver.lp)
+each_mip_solver = solvers_that(lambda solver: solver.mip)
+each_changing = solvers_that(lambda solver: solver.changes_model)
+each_unchanging = solvers_that(lambda solver: not solver.changes_model)
 
 
 def opened(model: CompiledModel, solver: str) -> Session:
-    session = open_session(model, Settings(solver=solver, mip_gap=0.0, mip_gap_abs=0.0))
+    session = open_session(model, replace(TIGHT, solver=solver))
     assert session.name == solver, session.note
     return session
 
 
-@dataclass(frozen=True)
-class Known:
-    """min cost·z, with its optimum and, where they are unique, its row duals, worked out by hand."""
-
-    model: CompiledModel
-    cost: tuple[float, ...]
-    optimum: float
-    duals: tuple[float, ...] | None = None
+def simple(solver: str) -> Known:
+    """A program that the solver takes."""
+    return LPS["≤"] if SOLVERS[solver].lp else MIPS["knapsack"]
 
 
-UNIT2 = [(0, 1), (0, 1)]
-LPS = {
-    # x + y ≤ 3/2 binds from above; it costs 1 to raise the side by 1
-    "≤": Known(model_of([[1, 1]], [(-inf, 1.5)], UNIT2), (-1, -2), -2.5, (-1,)),
-    # y fills the row at 1/2 a unit, x at 1
-    "≥": Known(model_of([[1, 2]], [(1, inf)], UNIT2), (1, 1), 0.5, (0.5,)),
-    "=": Known(model_of([[1, 2]], [(1, 1)], UNIT2), (1, 1), 0.5, (0.5,)),
-    # an equality's dual may have either sign: here raising the side gains
-    "= with a negative dual": Known(model_of([[1, 2]], [(1.5, 1.5)], UNIT2), (-1, -1), -1.25, (-0.5,)),
-    # one row with both sides, each binding for its own objective: forgetting one gives 0 or −2
-    "two-sided, lower": Known(model_of([[1, 2]], [(0.5, 2)], UNIT2), (1, 3), 0.5, (1,)),
-    "two-sided, upper": Known(model_of([[1, 2]], [(1, 2)], UNIT2), (-1, -1), -1.5, (-0.5,)),
-    # rows of one column are bounds, but their duals are still asked for
-    "singletons": Known(model_of([[2, 0], [0, -1]], [(0.5, inf), (-0.25, inf)], UNIT2), (1, -1), 0.0, (0.5, 1)),
-    "a zero row": Known(model_of([[0, 0], [1, 1]], [(-1, 1), (1, inf)], UNIT2), (1, 2), 1.0),
-    "a zero column": Known(model_of([[1, 0]], [(0.5, inf)], UNIT2), (1, -3), -2.5, (1,)),
-    "no objective": Known(model_of([[1, 2]], [(1, 2)], UNIT2), (0, 0), 0.0),
-    "no rows": Known(model_of([], [], [(-1, 2), (3, 5)]), (2, -1), -7.0),
-    "a fixed column": Known(model_of([[1e6, 1]], [(-inf, 2e6 + 0.5)], [(2, 2), (0, 1)]), (1e6, -1), 2e6 - 0.5),
-    # without the row x would run to 10⁶
-    "a very wide box": Known(model_of([[1, -1]], [(-inf, 0)], [(-1e6, 1e6), (0, 3)]), (-1, 2), 0.0, (-1,)),
-    "negative columns": Known(model_of([[1, 1]], [(-3, inf)], [(-4, -1), (-4, -1)]), (2, 1), -5.0, (2,)),
-}
+@pytest.mark.parametrize("name", SOLVERS)
+def test_what_a_solver_declares_is_complete(name: str) -> None:
+    solver = SOLVERS[name]
+    assert solver.name == name
+    assert solver.citation
+    assert solver.lp or solver.mip
+    assert Status.OPTIMAL in solver.statuses.values()
+    assert Status.FAILED not in solver.statuses.values()  # which is every word that is not there
+    licence = solver.status()
+    assert licence.kind
+    assert licence.usable == bool(solver.version()) == (not licence.reason)
+
+
+def test_there_is_one_last_resort_and_it_takes_everything() -> None:
+    (last,) = [solver for solver in SOLVERS.values() if solver.last_resort]
+    assert last.lp
+    assert last.mip
+    assert last.status().usable
+    assert last.status().size_limit is None
 
 
 @each_solver
+@pytest.mark.parametrize("kind", ["lp", "mip"])
+def test_what_a_solver_does_not_take_falls_back_with_the_reason(solver: str, kind: str) -> None:
+    known = LPS["≤"] if kind == "lp" else MIPS["knapsack"]
+    report = open_session(known.model, replace(TIGHT, solver=solver)).minimize(np.array(known.cost))
+    assert report.bound == pytest.approx(known.optimum)
+    if getattr(SOLVERS[solver], kind):
+        assert (report.solver, report.message) == (solver, "")
+    else:
+        assert report.solver != solver
+        assert f"{solver} solves no {'LP' if kind == 'lp' else 'MILP'}s" in report.message
+
+
+@each_solver
+def test_a_status_that_is_not_declared_proves_nothing(solver: str) -> None:
+    known = simple(solver)
+    silent = replace(SOLVERS[solver], statuses={})
+    report = silent.open(known.model, TIGHT).minimize(np.array(known.cost))
+    assert (report.status, report.bound, report.x, report.incumbent) == (Status.FAILED, -inf, None, inf)
+    assert report.message.startswith(f"{solver}: ")
+
+
+@each_lp_solver
 @pytest.mark.parametrize("name", LPS)
 def test_an_lp_is_solved_and_its_duals_prove_it(solver: str, name: str) -> None:
     known = LPS[name]
@@ -95,6 +112,7 @@ def test_an_lp_is_solved_and_its_duals_prove_it(solver: str, name: str) -> None:
     for offset in (0.0, -2.5):
         report = session.minimize(np.array(known.cost, dtype=float), offset)
         assert report.status is Status.OPTIMAL
+        assert (report.solver, report.version) == (solver, SOLVERS[solver].version())
         assert report.incumbent == pytest.approx(known.optimum + offset, rel=1e-9, abs=1e-7)
         assert report.bound == pytest.approx(known.optimum + offset, rel=1e-9, abs=1e-7)
         assert known.cost @ report.x == pytest.approx(known.optimum, rel=1e-9, abs=1e-7)
@@ -104,7 +122,7 @@ def test_an_lp_is_solved_and_its_duals_prove_it(solver: str, name: str) -> None:
             np.testing.assert_allclose(report.duals, known.duals, atol=1e-7)
 
 
-@each_solver
+@each_lp_solver
 @pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
 @pytest.mark.parametrize("name", LPS)
 def test_units_of_columns_rows_and_objective_do_not_matter(solver: str, unit: float, name: str) -> None:
@@ -127,69 +145,105 @@ def test_units_of_columns_rows_and_objective_do_not_matter(solver: str, unit: fl
         np.testing.assert_allclose(report.duals * unit * weight, known.duals, atol=1e-6)
 
 
-MIPS = {
-    "knapsack": (model_of([[2, 3, 1]], [(-inf, 5)], [(0, 1)] * 3, [True] * 3), (-5, -4, -3)),
-    "two-sided": (model_of([[2, 3, 4]], [(4.5, 6.5)], [(0, 1)] * 3, [True] * 3), (2, 2, 1)),
-    "equality": (model_of([[3, 5, 7]], [(8, 8)], [(0, 1)] * 3, [True] * 3), (-1, -1, -3)),
-    "general integers": (model_of([[7, -3]], [(-4, 5)], [(0, 4), (-1, 3)], [True] * 2), (-3, -1)),
-}
-
-
-@each_solver
-@pytest.mark.parametrize("name", MIPS)
-@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
-def test_a_milp_is_solved_to_the_value_of_enumeration(solver: str, name: str, unit: float) -> None:
-    model, cost = MIPS[name]
-    rows = [[Fraction(v) for v in row] for row in model.matrix.toarray().tolist()]
+@pytest.mark.parametrize("name", [name for name, known in MIPS.items() if known.model.integer.all()])
+def test_the_known_optima_are_those_of_enumeration(name: str) -> None:
+    model, cost = MIPS[name].model, [Fraction(value) for value in MIPS[name].cost]
+    rows = [[Fraction(value) for value in row] for row in model.matrix.toarray().tolist()]
     every = product(*(range(int(low), int(high) + 1) for low, high in zip(model.lower, model.upper, strict=True)))
 
     def feasible(z: tuple[int, ...]) -> bool:
         sums = [sum(a * b for a, b in zip(row, z, strict=True)) for row in rows]
         return all(low <= v <= high for v, low, high in zip(sums, model.row_lower, model.row_upper, strict=True))
 
-    best = float(min(sum(Fraction(c) * v for c, v in zip(cost, z, strict=True)) for z in every if feasible(z)))
-    report = opened(model, solver).minimize(unit * np.array(cost, dtype=float), offset=unit)
-    assert report.status is Status.OPTIMAL
-    assert report.bound == pytest.approx(unit * (best + 1), abs=1e-6 * unit)
-    assert report.incumbent == pytest.approx(unit * (best + 1), abs=1e-6 * unit)
-    np.testing.assert_allclose(report.x, np.round(report.x), atol=1e-6)
+    assert MIPS[name].optimum == min(sum(c * v for c, v in zip(cost, z, strict=True)) for z in every if feasible(z))
+
+
+@each_mip_solver
+@pytest.mark.parametrize("name", MIPS)
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_a_milp_is_solved_to_its_optimum(solver: str, name: str, unit: float) -> None:
+    known = MIPS[name]
+    session, cost = opened(known.model, solver), np.array(known.cost, dtype=float)
+    for offset in (0.0, 1.0, 2.5):
+        report = session.minimize(unit * cost, unit * offset)
+        assert report.status is Status.OPTIMAL
+        assert (report.solver, report.version) == (solver, SOLVERS[solver].version())
+        assert report.bound == pytest.approx(unit * (known.optimum + offset), abs=1e-6 * unit)
+        assert report.incumbent == pytest.approx(unit * (known.optimum + offset), abs=1e-6 * unit)
+        assert cost @ report.x == pytest.approx(known.optimum, abs=1e-6)
+        whole = report.x[known.model.integer]
+        np.testing.assert_allclose(whole, np.round(whole), atol=1e-6)
+
+
+@each_mip_solver
+def test_objectives_one_after_another_equal_fresh_sessions(solver: str) -> None:
+    session = opened(MIPS["knapsack"].model, solver)
+    for cost in np.random.default_rng(0).normal(size=(6, 3)):
+        best = min(cost @ np.array(z) for z in np.ndindex(2, 2, 2) if np.dot([2, 3, 1], z) <= 5)
+        assert session.minimize(cost).bound == pytest.approx(best, abs=1e-6)
+
+
+INFEASIBLE = {
+    "two rows": ([[1, 1], [1, 1]], [(1.5, inf), (-inf, 1)], UNIT2),
+    "a row and a bound": ([[1]], [(2, inf)], [(0, 1)]),
+}
 
 
 @each_solver
 @pytest.mark.parametrize("integer", [False, True])
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
-def test_an_infeasible_model_never_gives_a_finite_bound_or_a_point(solver: str, integer: bool, unit: float) -> None:
-    model = model_of([[unit, unit], [unit, unit]], [(1.5 * unit, inf), (-inf, unit)], UNIT2, [integer] * 2)
-    report = opened(model, solver).minimize(np.ones(2))
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_an_infeasible_model_never_gives_a_finite_bound_or_a_point(
+    solver: str, integer: bool, unit: float, name: str
+) -> None:
+    if not (SOLVERS[solver].mip if integer else SOLVERS[solver].lp):
+        pytest.skip(f"{solver} declares that it takes no {'MILPs' if integer else 'LPs'}")
+    matrix, rows, columns = INFEASIBLE[name]
+    scaled = unit * np.array(matrix), unit * np.array(rows)
+    report = opened(model_of(*scaled, columns, [integer] * len(columns)), solver).minimize(np.ones(len(columns)))
     assert report.x is None
     assert report.incumbent == inf
-    assert (report.status, report.bound) in ((Status.INFEASIBLE, inf), (Status.FAILED, -inf))
-    assert report.status is Status.INFEASIBLE or report.message
+    if report.status is Status.INFEASIBLE:  # proven by Farkas multipliers, of LPs alone
+        assert not integer
+        assert report.bound == inf
+    else:
+        assert (report.status, report.bound) == (Status.FAILED, -inf)
+        assert report.message
 
 
-@each_solver
+@each_mip_solver
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
-def test_stop_at_and_cutoff_are_in_the_unit_of_the_objective(solver: str, unit: float) -> None:
+def test_stop_at_is_in_the_unit_of_the_objective(solver: str, unit: float) -> None:
     """A MILP with a wide gap between relaxation and optimum −9·unit, asked on both sides of it."""
-    model, cost = MIPS["knapsack"]
-    session = opened(model, solver)
+    known = MIPS["knapsack"]
+    session = opened(known.model, solver)
     for stop_at in (-12.0, -9.5, -8.5, 0.0):
-        report = session.minimize(unit * np.array(cost, dtype=float), settings=replace(TIGHT, stop_at=stop_at * unit))
+        report = session.minimize(unit * np.array(known.cost), settings=replace(TIGHT, stop_at=stop_at * unit))
         assert report.status in (Status.DECIDED, Status.OPTIMAL)
         if stop_at < -9:
             assert report.bound > stop_at * unit
         else:
             assert report.incumbent <= stop_at * unit
         assert report.bound <= -9 * unit * (1 - 1e-6)
-    lp = LPS["≤"]
-    session = opened(lp.model, solver)
-    for cutoff in (-4.0, -2.75, 0.0):
-        report = session.minimize(unit * np.array(lp.cost), cutoff=cutoff * unit)
-        assert report.bound <= unit * (lp.optimum + 1e-6)
-        assert report.bound >= unit * (min(cutoff, lp.optimum) - 1e-6)
 
 
-@each_solver
+@each_lp_solver
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("name", ["≤", "two rows", "="])
+def test_a_cutoff_may_end_an_lp_early_with_a_proven_bound(solver: str, unit: float, name: str) -> None:
+    known = LPS[name]
+    session, cost = opened(known.model, solver), unit * np.array(known.cost, dtype=float)
+    for distance in (-2.0, -0.25, 0.5, 2.5):
+        cutoff = known.optimum + distance
+        report = session.minimize(cost, cutoff=cutoff * unit)
+        assert report.bound <= unit * (known.optimum + 1e-6)
+        assert report.bound >= unit * (min(cutoff, known.optimum) - 1e-6)
+        if distance > 0:
+            assert report.status is Status.OPTIMAL
+    assert session.minimize(cost).bound == pytest.approx(unit * known.optimum, abs=1e-6 * unit)
+
+
+@each_mip_solver
 def test_a_time_limit_ends_a_milp_with_what_it_has(solver: str) -> None:
     rng = np.random.default_rng(3)
     ball = LinfBall(rng.normal(size=20), eps=0.5)
@@ -202,7 +256,45 @@ def test_a_time_limit_ends_a_milp_with_what_it_has(solver: str) -> None:
     assert report.bound <= problem.replay(ball.sample(200)).min()
 
 
-@each_solver
+@each_mip_solver
+def test_a_time_limit_keeps_bound_and_incumbent(solver: str) -> None:
+    """On a MILP too large for the time given, what is kept still encloses sampled values."""
+    rng = np.random.default_rng(3)
+    network = random_dense_network(rng, (20, 60, 60, 3))
+    ball = LinfBall(rng.normal(size=20), eps=0.5)
+    problem = margin_problem(network, ball, 0, targets=[1], settings=Settings(solver=solver, time_limit=1.0))
+    (relaxed,) = get_rung("lp")(problem)
+    (bound,) = get_rung("exact")(problem)
+    assert bound.status is Status.TIME_LIMIT
+    assert relaxed.lower <= bound.lower < bound.upper < np.inf
+    assert bound.seconds < 10
+    assert bound.upper <= problem.replay(ball.sample(500)).min() + 5.0
+    assert bound.lower <= problem.replay(ball.sample(500)).min()
+    assert ball.contains(bound.witness)
+    assert problem.replay(bound.witness)[0, 0] == pytest.approx(bound.upper, abs=1e-12)
+
+
+@each_mip_solver
+def test_stop_at_decides_early_and_soundly(solver: str) -> None:
+    rng = np.random.default_rng(5)
+    network = random_dense_network(rng, (8, 20, 20, 3))
+    ball = LinfBall(rng.normal(size=8), eps=0.3)
+    full = margin_problem(network, ball, 0, targets=[1], settings=Settings(solver=solver))
+    (truth,) = get_rung("exact")(full)
+    (relaxed,) = get_rung("lp")(full)
+    assert relaxed.lower < truth.lower - 1e-3
+    between = 0.5 * (relaxed.lower + truth.lower)
+    (below,) = get_rung("exact")(full.with_settings(replace(full.settings, stop_at=between)))
+    assert below.lower > between
+    (above,) = get_rung("exact")(full.with_settings(replace(full.settings, stop_at=truth.upper + 0.1)))
+    assert above.upper <= truth.upper + 0.1
+    for early in (below, above):
+        assert early.status in (Status.DECIDED, Status.OPTIMAL)
+        assert early.lower <= truth.upper + 1e-6
+        assert early.upper >= truth.lower - 1e-6
+
+
+@each_lp_solver
 def test_a_constant_that_dwarfs_the_objective_stops_no_lp(solver: str) -> None:
     """Solvers take 10²⁰ for infinite: the point and the duals are those without the constant."""
     known = LPS["≤"]
@@ -215,10 +307,7 @@ def test_a_constant_that_dwarfs_the_objective_stops_no_lp(solver: str) -> None:
         np.testing.assert_allclose(report.duals, known.duals, atol=1e-9)
 
 
-CHANGING = [param for param in AVAILABLE if SOLVERS[str(param.values[0])].session.changes]
-
-
-@pytest.mark.parametrize("solver", CHANGING)
+@each_changing
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_changes_of_the_model_equal_a_model_made_so(solver: str, unit: float) -> None:
     """max x + y in the unit square, first column in other units: x + y ≤ 3/2, then x ≤ 1/4, then without the first."""
@@ -238,9 +327,10 @@ def test_changes_of_the_model_equal_a_model_made_so(solver: str, unit: float) ->
     assert session.minimize(cost).bound == pytest.approx(-1.0)
 
 
-@pytest.mark.parametrize("solver", [param for param in AVAILABLE if param not in CHANGING])
+@each_unchanging
 def test_sessions_that_cannot_change_say_so(solver: str) -> None:
-    session = opened(LPS["≤"].model, solver)
+    known = simple(solver)
+    session = opened(known.model, solver)
     for change in (
         lambda: session.add_rows(sp.csr_array((1, 2)), np.zeros(1), np.zeros(1)),
         lambda: session.keep_rows(np.array([True])),
@@ -248,7 +338,7 @@ def test_sessions_that_cannot_change_say_so(solver: str) -> None:
     ):
         with pytest.raises(SolverUnavailableError, match="do not change their model"):
             change()
-    assert session.minimize(np.array(LPS["≤"].cost)).bound == pytest.approx(LPS["≤"].optimum)
+    assert session.minimize(np.array(known.cost)).bound == pytest.approx(known.optimum)
 
 
 WILD = {
@@ -272,16 +362,17 @@ def test_a_model_that_is_not_finite_is_a_failed_report(solver: str, name: str) -
 
 
 @each_solver
-@pytest.mark.parametrize("cost", [[inf, 1.0], [np.nan, 1.0]])
-def test_an_objective_that_is_not_finite_is_a_failed_report_and_harms_no_other(solver: str, cost: list[float]) -> None:
-    session = opened(LPS["≤"].model, solver)
-    report = session.minimize(np.array(cost))
+@pytest.mark.parametrize("cost", [inf, np.nan])
+def test_an_objective_that_is_not_finite_is_a_failed_report_and_harms_no_other(solver: str, cost: float) -> None:
+    known = simple(solver)
+    session = opened(known.model, solver)
+    report = session.minimize(np.array([cost, 1.0]))
     assert (report.status, report.bound) == (Status.FAILED, -inf)
     assert "finite" in report.message
-    assert session.minimize(np.array(LPS["≤"].cost)).bound == pytest.approx(LPS["≤"].optimum)
+    assert session.minimize(np.array(known.cost)).bound == pytest.approx(known.optimum)
 
 
-@each_solver
+@each_lp_solver
 def test_extreme_ranges_are_solved_or_refused_but_never_wrong(solver: str) -> None:
     """Entries and ranges at the ends of float64, whose products are what matters."""
     model = model_of([[1e200, 1e-200]], [(-inf, 1.5)], [(0, 1e-200), (0, 1e200)])
@@ -291,7 +382,7 @@ def test_extreme_ranges_are_solved_or_refused_but_never_wrong(solver: str) -> No
     assert open_session(wide, Settings(solver=solver)).minimize(np.array([-1.0])).bound <= 0.0 + 1e-6 * 1.7e308
 
 
-@pytest.mark.parametrize("solver", AVAILABLE)
+@each_mip_solver
 def test_ctrl_c_in_a_solve_is_an_interrupt_and_no_failed_row(solver: str) -> None:
     rng = np.random.default_rng(3)
     settings = Settings(solver=solver, rigorous=False, time_limit=20.0)

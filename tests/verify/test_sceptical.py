@@ -16,8 +16,8 @@ from judge import Certify, judge
 
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
-from toolkit.solvers import registry as solvers
-from toolkit.solvers.session import SolveReport
+from toolkit.solvers.highs import HighsSession
+from toolkit.solvers.report import SolveReport
 
 HIGHS = Settings("highs", rigorous=True, time_limit=0.2)
 WAYS = tuple(
@@ -102,10 +102,10 @@ def test_a_lying_solver_never_gets_a_false_word_in(
     lie: Callable[[SolveReport], SolveReport] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`stopped`: LPs end after one iteration and are called optimal."""
-    honest = solvers.HighsSession._solve
+    honest = HighsSession._solve
     told = 0
 
-    def lying(self: solvers.HighsSession, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
+    def lying(self: HighsSession, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
         nonlocal told
         told += 1
         if lie is None:
@@ -113,7 +113,7 @@ def test_a_lying_solver_never_gets_a_false_word_in(
             return replace(honest(self, cost, offset, settings), status=Status.OPTIMAL, bound=1e6)
         return lie(honest(self, cost, offset, settings))
 
-    monkeypatch.setattr(solvers.HighsSession, "_solve", lying)
+    monkeypatch.setattr(HighsSession, "_solve", lying)
     monkeypatch.setattr("toolkit.search.cutting_planes.ROUNDS", 6)
     faults, _ = judge_all(9)
     assert not faults, "\n".join([f"{len(faults)} faults", *faults])

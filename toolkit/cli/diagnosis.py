@@ -15,7 +15,8 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.solvers.registry import SOLVERS, Solver
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.session import Solver
 from toolkit.verify.margins import margins
 
 OPTIONAL = {

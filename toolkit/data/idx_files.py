@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.dataset_source import DatasetSource
-from toolkit.data.registry import Download, data_folder, fetch
+from toolkit.data.registry import Download, data_folder, obtain
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class IdxSource(DatasetSource):
                 f"replace it by {self.origin}{file.name}.gz or remove it"
             )
         url = f"{self.origin}{file.name}.gz"
-        return gzip.decompress(fetch(Download(f"{self.name}/{file.name}.gz", url, file.download)).read_bytes())
+        return gzip.decompress(obtain(Download(f"{self.name}/{file.name}.gz", url, file.download)).read_bytes())
 
 
 def parse_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:

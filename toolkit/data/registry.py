@@ -1,11 +1,17 @@
-"""Files with a public origin: looked for in $RELUGAP_DATA or the user's cache, else fetched; SHA-256 is checked."""
+"""Files with a public origin: looked for in $RELUGAP_DATA or the user's cache, else fetched; SHA-256 is checked.
+
+Folder, hashes and origins are pooch's business (Uieda et al. 2020, "Pooch: A friend to fetch your data files", JOSS 5),
+but for a file whose content is another: pooch would fetch it anew over the user's own.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pooch
 
 
 @dataclass(frozen=True)
@@ -17,12 +23,22 @@ class Download:
     sha256: str
 
 
-def data_folder() -> Path:
-    """$RELUGAP_DATA, or the user's cache."""
+def registry(*downloads: Download) -> pooch.Pooch:
+    """The downloads as pooch keeps them, in the data folder as the environment names it now."""
     import pooch
 
-    given = os.environ.get("RELUGAP_DATA")
-    return Path(given).expanduser() if given else Path(pooch.os_cache("relugap"))
+    return pooch.create(
+        path=pooch.os_cache("relugap"),
+        env="RELUGAP_DATA",
+        base_url="",
+        registry={download.path: f"sha256:{download.sha256}" for download in downloads},
+        urls={download.path: download.url for download in downloads},
+    )
+
+
+def data_folder() -> Path:
+    """$RELUGAP_DATA, or the user's cache."""
+    return Path(registry().abspath)
 
 
 def place(download: Download) -> Path:
@@ -36,29 +52,18 @@ def obtain(download: Download) -> Path:
     Raises ValueError for a file here whose SHA-256 differs, FileNotFoundError (saying what to download and where to put
     it) for one that is neither here nor reachable.
     """
-    path = place(download)
-    if path.is_file():
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != download.sha256:
-            raise ValueError(
-                f"{path} must have the SHA-256 {download.sha256}, got {found}; "
-                f"replace it by {download.url} or remove it"
-            )
-        return path
-    return fetch(download)
-
-
-def fetch(download: Download) -> Path:
-    """Download a file to its place, checking its SHA-256. Raises FileNotFoundError."""
     import pooch
 
     path = place(download)
+    if path.is_file() and (found := pooch.file_hash(path)) != download.sha256:
+        raise ValueError(
+            f"{path} must have the SHA-256 {download.sha256}, got {found}; replace it by {download.url} or remove it"
+        )
     try:
-        pooch.retrieve(download.url, f"sha256:{download.sha256}", path.name, path.parent, progressbar=False)
+        return Path(registry(download).fetch(download.path))
     except (OSError, ValueError) as error:  # requests' errors are OSError; ValueError is a wrong hash
         reason = "its SHA-256 is another" if isinstance(error, ValueError) else type(error).__name__
         raise FileNotFoundError(
             f"cannot fetch {path.name} ({reason}); download {download.url} and put it into "
             f"{path.parent}, or set RELUGAP_DATA to the folder that holds it as {download.path}"
         ) from error
-    return path

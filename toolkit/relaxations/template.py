@@ -37,7 +37,8 @@ from toolkit.problems.input_set import InputSet
 from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
 from toolkit.problems.region import Region
 from toolkit.relaxations.affine_row import AffineRow
-from toolkit.solvers.linear_program import CompiledModel, compile_model, integer_columns
+from toolkit.relaxations.compile import compile_model, integer_columns
+from toolkit.solvers.linear_program import CompiledModel
 
 Indicators = Literal["binary", "relaxed"]
 Formulation = Literal["compact", "full"]

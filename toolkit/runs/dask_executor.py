@@ -10,25 +10,24 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from toolkit.runs.executors import (
-    ONE_THREAD,
-    one_thread_environment,
-    usable_cpus,
-)
+from toolkit.runs.executors import ONE_THREAD, TaskExecutor, one_thread_environment, usable_cpus
 from toolkit.runs.interrupts import block_signals
 from toolkit.runs.workers import GUARD_HINT, WorkerDiedError, WorkerStartError, limit_blas_threads
 
-P = ParamSpec("P")
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import distributed
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 LOCAL = "local"
 CONNECT_SECONDS = 15
 LEAST_IN_FLIGHT = 16  # tasks given to the cluster at a time at least, so that an adaptive one has a reason to grow
 
 
-class DaskExecutor(Executor):
+class DaskExecutor(TaskExecutor):
     """A Dask cluster as an executor; a task whose workers keep dying raises WorkerDiedError.
 
     address: of a scheduler, or "local" for a cluster of `workers` processes on this machine with its dashboard.
@@ -47,7 +46,7 @@ class DaskExecutor(Executor):
         except RuntimeError as error:
             raise WorkerStartError(f"the local Dask cluster cannot start ({error}); {GUARD_HINT}") from error
         self._client = distributed.Client(self._cluster or address, set_as_default=False, timeout=CONNECT_SECONDS)
-        self._pairs: dict[Future[Any], Any] = {}
+        self._pairs: dict[Future[Any], distributed.Future] = {}
         self._lock = threading.Lock()
 
     @property
@@ -56,25 +55,20 @@ class DaskExecutor(Executor):
         return str(self._client.dashboard_link or "")
 
     @property
-    def threads(self) -> int:
-        """How many tasks the cluster runs at a time now."""
-        return sum(int(count) for count in self._client.nthreads().values())
-
-    @property
     def width(self) -> int:
-        """How many tasks to have on the cluster now: a few more than it runs."""
-        return max(LEAST_IN_FLIGHT, 2 * self.threads)
+        """A few more tasks than the cluster runs now."""
+        return max(LEAST_IN_FLIGHT, 2 * sum(int(count) for count in self._client.nthreads().values()))
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Queue a call on the cluster; fn and its arguments must pickle."""
-        future: Future[T] = Future()
+        future: Future[_T] = Future()
         remote = self._client.submit(_run_alone, fn, *args, **kwargs, pure=False)
         with self._lock:
             self._pairs[future] = remote
         remote.add_done_callback(lambda done: self._settle(future, done))
         return future
 
-    def _settle(self, future: Future[Any], remote: Any) -> None:
+    def _settle(self, future: Future[_T], remote: distributed.Future) -> None:
         with self._lock:
             self._pairs.pop(future, None)
         if not future.set_running_or_notify_cancel():
@@ -114,7 +108,7 @@ class DaskExecutor(Executor):
         self.shutdown(wait=False, cancel_futures=True)
 
 
-def _local_cluster(workers: int) -> Any:
+def _local_cluster(workers: int) -> distributed.LocalCluster:
     import dask
     import distributed
 
@@ -133,12 +127,12 @@ def _local_cluster(workers: int) -> Any:
     return cluster
 
 
-def dask_setup(worker: Any) -> None:
+def dask_setup(worker: distributed.Worker) -> None:
     """Called by Dask in each new process of a local cluster: Ctrl-C is the driver's to answer."""
     block_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_alone(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def _run_alone(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     limit_blas_threads()
     return fn(*args, **kwargs)

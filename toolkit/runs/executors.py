@@ -1,7 +1,8 @@
-"""Where tasks run: in this process, in local worker processes, or on a Dask cluster, behind concurrent.futures.
+"""Where tasks run: in this process or in local worker processes, behind concurrent.futures.
 
-The standard ProcessPoolExecutor gives up all its workers when one dies. Here a worker that dies costs the task it was
-on: its future raises WorkerDiedError and the next task gets a new process.
+The standard ProcessPoolExecutor gives up all its workers when one dies, and so does pebble's pool when an idle one
+dies. Here a worker that dies costs the task it was on: its future raises WorkerDiedError and the next task gets a new
+process.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from toolkit.runs.workers import (
     work,
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Item = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_CallT = TypeVar("_CallT", bound=tuple[object, ...])
+_Item = tuple[Future[Any], Callable[..., Any], tuple[object, ...]]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -40,12 +42,28 @@ class TaskTimeoutError(TimeoutError):
     """A task ran past the limit and its process was killed."""
 
 
-class SerialExecutor(Executor):
+class TaskExecutor(Executor):
+    """What a driver may ask of each executor here beyond concurrent.futures: the defaults are those of one process."""
+
+    @property
+    def width(self) -> int:
+        """How many tasks to hand over at a time."""
+        return 1
+
+    def recall(self) -> None:
+        """Cancel the tasks handed over that have not begun, where their futures alone cannot."""
+
+    def kill(self) -> None:
+        """End at once what can be ended."""
+        self.shutdown(wait=False, cancel_futures=True)
+
+
+class SerialExecutor(TaskExecutor):
     """Runs each task in this process, at submit."""
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """A future that is already done. KeyboardInterrupt is not put in it but raised."""
-        future: Future[T] = Future()
+        future: Future[_T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as error:
@@ -53,7 +71,7 @@ class SerialExecutor(Executor):
         return future
 
 
-class ProcessExecutor(Executor):
+class ProcessExecutor(TaskExecutor):
     """Local worker processes, each with its own queue thread here, one BLAS thread each.
 
     workers: how many. task_limit: seconds after which a task's process is killed and its future raises
@@ -69,7 +87,7 @@ class ProcessExecutor(Executor):
         workers = check_workers(workers)
         check_main_guard()
         self.workers, self.task_limit, self._initializer = workers, task_limit, initializer
-        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._context = start_context()
         self._starting = threading.Lock()
         self._processes: dict[int, BaseProcess] = {}
@@ -79,13 +97,18 @@ class ProcessExecutor(Executor):
             thread.start()
         atexit.register(self.kill)  # a program that ends without shutdown would wait for its workers for ever
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @property
+    def width(self) -> int:
+        """One task for each worker."""
+        return self.workers
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Queue a call for the next free worker; fn and its arguments must pickle. Positional arguments only."""
         if kwargs:
             raise ValueError(f"submit takes positional arguments only, got {', '.join(kwargs)}")
         if self._closed:
             raise RuntimeError("cannot submit after shutdown")
-        future: Future[T] = Future()
+        future: Future[_T] = Future()
         self._queue.put((future, fn, args))
         return future
 
@@ -150,7 +173,9 @@ class ProcessExecutor(Executor):
             raise start_error(process.exitcode) from None
         return process, ours
 
-    def _call(self, process: BaseProcess, connection: Connection, fn: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def _call(
+        self, process: BaseProcess, connection: Connection, fn: Callable[..., _T], args: tuple[object, ...]
+    ) -> _T:
         try:
             connection.send((fn, args))
             if not wait([connection, process.sentinel], self.task_limit):
@@ -196,8 +221,8 @@ def usable_cpus() -> int:
 
 
 def run_calls(
-    function: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int
-) -> Iterator[tuple[tuple[Any, ...], Future[T]]]:
+    function: Callable[..., _T], calls: Sequence[_CallT], workers: int
+) -> Iterator[tuple[_CallT, Future[_T]]]:
     """Every call with its finished future, as they finish.
 
     When the iteration is left (Ctrl-C, an error), calls not begun are dropped and those in other processes ended, since

@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 ENDED = 130  # exit code of a command that was interrupted
 ORDERLY = 1.0  # seconds that the second signal leaves for an end in order; the third leaves none
@@ -25,6 +26,7 @@ HINT_AFTER = 2.0  # seconds without an end after which the first signal is answe
 HINT = "interrupted: waiting for the call that is running to return; again: end at once"
 AT_ONCE = "ended at once; what was written before is intact"
 SHOW_CURSOR = "\x1b[?25h"  # a live display hides it
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
@@ -60,7 +62,7 @@ class Interrupts:
     def __init__(self, last: bool = False) -> None:
         """last: the process ends with the block; once interrupted, a further signal must not break that off."""
         self._last = last
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler] = {}
         self._raised = False
         self._echoes = 0  # signals that this object sends itself, which are not the user's
         self._over = threading.Event()
@@ -123,7 +125,7 @@ class Interrupts:
                 self._end()
         os.close(pipe)
 
-    def _later(self, seconds: float, action: Any) -> None:
+    def _later(self, seconds: float, action: Callable[[], object]) -> None:
         timer = threading.Timer(seconds, action)
         timer.daemon = True
         timer.start()

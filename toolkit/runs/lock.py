@@ -7,14 +7,15 @@ import errno
 import json
 import os
 import platform
-import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 LOCK = ".lock"
+PATIENCE = 0.5  # seconds: `lock_owner` of another process holds the lock for an instant, which must turn no sweep away
+OWNER = 1  # offset of the owner's name: of the byte before it, Windows locks readers out
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -30,75 +31,53 @@ def folder_lock(out: Path) -> Iterator[bool]:
     clean up. Raises FolderInUseError naming the owner's process and host, OSError for a folder that cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            _acquire_patiently(file)
-            held = True
-        except BlockingIOError:
-            raise FolderInUseError(f"{out} is in use by {_owner(file)}; wait for it or choose another folder") from None
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            held = False  # shards keep two writers apart; at worst work is done twice
-        owner = {"process": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat("T", "seconds")}
-        file.seek(0)
-        file.truncate()
-        json.dump(owner, file)
-        file.flush()
-        try:
-            yield held
-        finally:
-            with contextlib.suppress(OSError):  # a full disk must not hide why the block ended
-                file.seek(0)
-                file.truncate()
+    lock = _lock(out)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise FolderInUseError(f"{out} is in use by {_owner(out)}; wait for it or choose another folder") from None
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise  # without locks shards keep two writers apart; at worst work is done twice
+    try:
+        _name_owner(out)
+        yield lock.is_locked
+    finally:
+        with contextlib.suppress(OSError):  # a full disk must not hide why the block ended
+            os.truncate(out / LOCK, 0)
+        lock.release()
 
 
 def lock_owner(out: Path) -> str | None:
     """Who holds the folder, in words; None if nobody does."""
-    path = out / LOCK
-    if not path.is_file():
+    if not (out / LOCK).is_file():
         return None
     try:
-        with path.open("a+", encoding="utf-8") as file:
-            try:
-                _acquire(file)
-            except BlockingIOError:
-                return _owner(file)
+        with _lock(out).acquire(timeout=0):
+            return None
+    except Timeout:
+        return _owner(out)
     except OSError:
-        pass
-    return None
+        return None
 
 
-def _owner(file: IO[str]) -> str:
-    file.seek(0)
+def _lock(out: Path) -> FileLock:
+    return FileLock(out / LOCK, thread_local=False, fallback_to_soft=False)
+
+
+def _name_owner(out: Path) -> None:
+    owner = {"process": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+    with open(os.open(out / LOCK, os.O_WRONLY | os.O_CREAT), "wb", buffering=0) as file:  # "wb" alone would truncate
+        file.seek(OWNER)
+        file.write(json.dumps(owner).encode())
+        file.truncate()
+
+
+def _owner(out: Path) -> str:
     try:
-        found = json.loads(file.read())
+        with (out / LOCK).open("rb", buffering=0) as file:
+            file.seek(OWNER)
+            found = json.loads(file.read())
         return f"process {found['process']} on {found['host']} since {found['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-def _acquire_patiently(file: IO[str]) -> None:
-    """`lock_owner` of another process holds the lock for an instant; that must not turn a sweep away."""
-    for _ in range(5):
-        try:
-            return _acquire(file)
-        except BlockingIOError:
-            time.sleep(0.1)
-    return _acquire(file)
-
-
-def _acquire(file: IO[str]) -> None:
-    """Take the lock at once or raise BlockingIOError."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(1 << 30)  # beyond the text, which others must be able to read
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError(*error.args) from error
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

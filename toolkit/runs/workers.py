@@ -15,13 +15,13 @@ from concurrent.futures import BrokenExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from toolkit.runs.interrupts import block_signals
 
 WORKER_NAME = "relugap-worker"
+PRELOADED = ["toolkit.runs.sweep.compute"]  # what every task needs and is slow to import
 NO_GUARD = 97  # exit code of a worker that found itself running the caller's script anew
 GUARD_HINT = (
     'worker processes import the script that starts them: put what it does below `if __name__ == "__main__":`, or ask '
@@ -30,9 +30,9 @@ GUARD_HINT = (
 
 
 @functools.cache
-def limit_blas_threads() -> Any:
+def limit_blas_threads() -> None:
     """One BLAS thread in this process, for good: work is parallel over processes."""
-    return threadpool_limits(1)
+    threadpool_limits(1)
 
 
 class WorkerDiedError(BrokenExecutor):
@@ -91,7 +91,7 @@ def start_context() -> BaseContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.runs.sweep.compute"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 

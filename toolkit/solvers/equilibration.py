@@ -17,15 +17,12 @@ linear programming problems"), with powers of two, which round nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray, IndexArray
-
-if TYPE_CHECKING:
-    from toolkit.solvers.linear_program import CompiledModel
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.solvers.linear_program import CompiledModel
 
 LOWEST = -(2**20)  # exponent that stands for that of 0
 
@@ -36,7 +33,7 @@ def exponents(values: FloatArray) -> IndexArray:
     return np.where(mantissa == 0.0, LOWEST, power).astype(np.int64)
 
 
-def row_maxima(matrix: Any, values: IndexArray) -> IndexArray:
+def row_maxima(matrix: sp.csr_array, values: IndexArray) -> IndexArray:
     """Largest of the values of each row's stored entries, LOWEST for a row that has none."""
     found = np.full(matrix.shape[0], LOWEST, dtype=np.int64)
     filled = np.flatnonzero(np.diff(matrix.indptr))
@@ -51,7 +48,7 @@ class ColumnScaling:
 
     shift: FloatArray
     power: IndexArray
-    fixed: Any
+    fixed: BoolArray
 
     @classmethod
     def of(cls, model: CompiledModel) -> ColumnScaling:
@@ -85,7 +82,9 @@ class ColumnScaling:
             scaled = np.ldexp(values, power) - np.ldexp(self.shift[columns], power)
         return _finite(scaled, "a column bound")
 
-    def rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> tuple[Any, FloatArray, FloatArray, IndexArray]:
+    def rows(
+        self, rows: sp.sparray, lower: FloatArray, upper: FloatArray
+    ) -> tuple[sp.csr_array, FloatArray, FloatArray, IndexArray]:
         """Constraints in the scaled model, and the exponents of R. rows: scipy.sparse, (k, columns)."""
         matrix = rows.tocsr()
         mantissa, power = np.frexp(matrix.data)

@@ -1,17 +1,11 @@
-"""A Pyomo template as matrices, ready for any solver, and the lower bound its row duals prove.
-
-Pyomo's LinearStandardFormCompiler turns the model into sparse form once; every solver session starts from that.
-"""
+"""A linear or mixed-integer program as matrices, ready for any solver, and the lower bound its row duals prove."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import pyomo.environ as pyo
 import scipy.sparse as sp
-from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 
@@ -23,7 +17,7 @@ class CompiledModel:
     matrix: CSR, shape (rows, columns). Infinite row sides are ±inf; column bounds are finite.
     """
 
-    matrix: Any
+    matrix: sp.csr_array
     row_lower: FloatArray
     row_upper: FloatArray
     lower: FloatArray
@@ -35,7 +29,7 @@ class CompiledModel:
         """Whether any column is integer."""
         return bool(self.integer.any())
 
-    def with_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> CompiledModel:
+    def with_rows(self, rows: sp.sparray, lower: FloatArray, upper: FloatArray) -> CompiledModel:
         """The same model with more constraints lower ≤ rows·z ≤ upper after its own. rows: sparse, (k, columns)."""
         own, more = self.matrix.tocsr(), rows.tocsr()
         # a search adds rows hundreds of times: sp.vstack takes ten times as long
@@ -96,30 +90,3 @@ class CompiledModel:
         rows = float(duals @ np.where(duals == 0, 0.0, side))
         reduced = cost - self.matrix.T @ duals
         return offset + rows + float(np.minimum(reduced * self.lower, reduced * self.upper).sum())
-
-
-def compile_model(model: pyo.ConcreteModel) -> CompiledModel:
-    """Matrices of a Pyomo model whose variables are all bounded; columns in the order the model declares them."""
-    variables = list(model.component_data_objects(pyo.Var))
-    position = {id(variable): j for j, variable in enumerate(variables)}
-    form = LinearStandardFormCompiler().write(model, mixed_form=True)
-    entries = form.A.tocoo()
-    columns = np.array([position[id(variable)] for variable in form.columns], dtype=np.int64)
-    shape = (len(form.rows), len(variables))
-    matrix = sp.csr_array((entries.data, (entries.row, columns[entries.col])), shape=shape)
-    side = np.asarray(form.rhs, dtype=np.float64)
-    kind = np.array([row.bound_type for row in form.rows], dtype=np.int64)  # −1: ≥, 0: =, 1: ≤
-    return CompiledModel(
-        matrix,
-        np.where(kind <= 0, side, -np.inf),
-        np.where(kind >= 0, side, np.inf),
-        np.array([variable.lb for variable in variables], dtype=np.float64),
-        np.array([variable.ub for variable in variables], dtype=np.float64),
-        integer_columns(model),
-    )
-
-
-def integer_columns(model: pyo.ConcreteModel) -> BoolArray:
-    """Mask of the integer columns as the model stands now (its indicators may have been flipped)."""
-    flags = [variable.is_integer() for variable in model.component_data_objects(pyo.Var)]
-    return np.array(flags, dtype=np.bool_)

@@ -1,27 +1,31 @@
-"""What a solver session promises: proven bounds kept apart from candidates, failures reported and not thrown.
+"""What a solver declares, and what its sessions promise: bounds kept apart from candidates, failures not thrown.
 
 A session holds one compiled model inside one solver and minimises one objective after another, warm-started. The solver
-sees the equilibrated model of equilibration.py alone; bounds, points and duals come back in the model's own units. The
-bound of an LP is the one its row duals prove (CompiledModel.dual_bound), so a lying solver only loosens it.
+sees the equilibrated model of equilibration.py alone; bounds, points and duals come back in the model's own units. What
+of a report is proven, report.py says, so a lying LP solver only loosens a bound.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.equilibration import ColumnScaling, scaled_model
 from toolkit.solvers.linear_program import CompiledModel
+from toolkit.solvers.report import SolveReport, failure, proven
 
 LARGEST_GAP = 1e20
+STOP_AT_MARGIN = 1e-9  # of the scaled objective: a bound passes stop_at by this much where "at least" must be "greater"
 
 
 class SolverUnavailableError(RuntimeError):
@@ -29,45 +33,81 @@ class SolverUnavailableError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class SolveReport:
-    """What one minimisation proved.
+class Licence:
+    """What may be solved here: usable at all, its kind in words, the largest model, and why not."""
 
-    bound: proven lower bound on the minimum (−inf: nothing). x: the solver's point, a candidate only; incumbent: its
-    objective value as the solver states it (+inf without one). duals: one per row, candidates only (LP).
+    usable: bool
+    kind: str
+    size_limit: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What a solver is and can do: declared in its own file, listed in SOLVERS of registry.py.
+
+    package: the importable name and the distribution on the package index; extra: the extra of relugap that brings it,
+    "" for a core dependency. licence: asked when it is needed, never on import. statuses: the solver's own words and
+    what they mean; every other word is FAILED. lp, mip: the models it takes. changes_model: rows and bounds of an open
+    session may change. last_resort: there is no other solver to fall back to.
     """
 
-    status: Status
-    bound: float
-    incumbent: float = float("inf")
-    x: FloatArray | None = field(default=None, repr=False)
-    duals: FloatArray | None = field(default=None, repr=False)
-    seconds: float = 0.0
-    solver: str = ""
-    version: str = ""
-    nodes: int = 0
-    iterations: int = 0
-    message: str = ""
+    name: str
+    package: str
+    citation: str
+    session: type[Session]
+    licence: Callable[[], Licence]
+    statuses: Mapping[str, Status] = field(default_factory=dict)
+    lp: bool = True
+    mip: bool = True
+    changes_model: bool = False
+    last_resort: bool = False
+    extra: str = ""
+
+    def version(self) -> str:
+        """Version of the installed package, "" if it is not installed."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def status(self) -> Licence:
+        """Whether the solver can be used here, and up to which size."""
+        if importlib.util.find_spec(self.package) is None:
+            hint = f"pip install 'relugap[{self.extra}]'" if self.extra else f"pip install {self.package}"
+            return Licence(False, "not installed", reason=f"{self.package} is not installed ({hint})")
+        return self.licence()
+
+    def refusal(self, model: CompiledModel) -> str:
+        """Why the solver cannot take the model, "" if it can."""
+        licence = self.status()
+        if not licence.usable:
+            return licence.reason
+        if not (self.mip if model.is_mip else self.lp):
+            return f"{self.name} solves no {'MILPs' if model.is_mip else 'LPs'}"
+        rows, columns = model.matrix.shape
+        if licence.size_limit is not None and max(rows, columns) > licence.size_limit:
+            return f"{self.name}: {columns} variables and {rows} constraints exceed the licence's {licence.size_limit}"
+        return ""
+
+    def open(self, model: CompiledModel, settings: Settings, note: str = "") -> Session:
+        """A session that holds the model. Raises SolverUnavailableError where the solver refuses it."""
+        return self.session(self, model, settings, note)
 
 
 class Session(ABC):
     """One model in one solver; `minimize` may be called any number of times.
 
-    model: the scaled one, which is all that subclasses see. version: of the solver; note: why this solver, put into
-    every report's message. broken: why the solver no longer holds the model, "" while it does; from then on every
-    report says so and is FAILED. Raises SolverUnavailableError for a model that cannot be scaled.
+    model: the scaled one, which is all that subclasses see. note: why this solver, put into every report's message.
+    broken: why the solver no longer holds the model, "" while it does; from then on every report says so and is FAILED.
+    Raises SolverUnavailableError for a model that cannot be scaled.
     """
 
-    name: str
-    changes = False  # whether rows and bounds of the model may change
-    last_resort = False  # True: there is no other solver to fall back to
-
-    def __init__(self, model: CompiledModel, settings: Settings, version: str = "", note: str = "") -> None:
-        self.settings = settings
-        self.note = note
+    def __init__(self, solver: Solver, model: CompiledModel, settings: Settings, note: str = "") -> None:
+        self.solver, self.name, self.version = solver, solver.name, solver.version()
+        self.settings, self.note, self.broken = settings, note, ""
         self.iteration_limit: int | None = None
         self.cutoff: float | None = None
-        self.version = version
-        self.broken = ""
         try:
             self._columns = ColumnScaling.of(model)
             self.model, self._row_power = scaled_model(model, self._columns)
@@ -102,44 +142,36 @@ class Session(ABC):
         self, cost: FloatArray, offset: float, settings: Settings, iterations: int | None, cutoff: float | None
     ) -> SolveReport:
         if self.broken:
-            return self._failure(self.broken)
+            return failure(self.broken)
         full = np.zeros(self.model.lower.size)
         full[: cost.size] = cost
         try:
             scaled, constant, power = self._columns.objective(full, offset)
         except ValueError as error:
-            return self._failure(f"{self.name}: {error}")
+            return failure(f"{self.name}: {error}")
         if self.model.is_mip:
             settings = _scaled_settings(settings, power)
         self.iteration_limit, self.cutoff = iterations, None if cutoff is None else _ldexp(cutoff, power)
-        report = self._sound(self._attempt(scaled, constant, settings), scaled, constant)
+        report = self._attempt(scaled, constant, settings)
         if self.cutoff is not None and report.status is Status.DECIDED and not report.bound >= self.cutoff:
             self.cutoff = None
-            report = self._sound(self._attempt(scaled, constant, settings), scaled, constant)
-        return self._unscaled(report, power)
-
-    def _unscaled(self, report: SolveReport, power: int) -> SolveReport:
-        """A report on the scaled model, in the units of the model."""
-        x = None if report.x is None else self._columns.point(report.x)
-        duals = None if report.duals is None else np.ldexp(report.duals, self._row_power - power)
-        incumbent = _ldexp(report.incumbent, -power)
-        return replace(report, bound=_ldexp(report.bound, -power), incumbent=incumbent, x=x, duals=duals)
-
-    def _failure(self, reason: str) -> SolveReport:
-        return SolveReport(Status.FAILED, -np.inf, message=reason)
+            report = self._attempt(scaled, constant, settings)
+        return _unscaled(report, self._columns, self._row_power, power)
 
     def _attempt(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
+        """What one run of the solver proves of the scaled model."""
         try:
-            return self._solve(cost, offset, settings)
+            report = self._solve(cost, offset, settings)
         except SolverUnavailableError as error:
-            if not self.last_resort:
+            if not self.solver.last_resort:
                 raise
-            return self._failure(str(error))
+            report = failure(str(error))
         except Exception as error:  # a solver's own failure must not take the caller's other rows with it
-            return self._failure(f"{self.name}: {type(error).__name__}: {error}")
+            report = failure(f"{self.name}: {type(error).__name__}: {error}")
+        return proven(report, self.model, cost, offset, self.name)
 
-    def add_rows(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
-        """Add constraints lower ≤ rows·z ≤ upper; the basis stays warm. rows: scipy.sparse, (k, columns)."""
+    def add_rows(self, rows: sp.sparray, lower: FloatArray, upper: FloatArray) -> None:
+        """Add constraints lower ≤ rows·z ≤ upper; the basis stays warm. rows: shape (k, columns)."""
 
         def change() -> None:
             scaled, low, high, power = self._columns.rows(rows, lower, upper)
@@ -171,10 +203,10 @@ class Session(ABC):
 
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change of the model; one that fails, or is interrupted, leaves a session that answers nothing more."""
-        if not self.changes:
-            raise SolverUnavailableError(f"{self.name} sessions do not change their model; use highs")
         if self.broken:
             return
+        if not self.solver.changes_model:
+            raise SolverUnavailableError(f"{self.name} sessions do not change their model")
         try:
             change()
         except BaseException as error:
@@ -182,7 +214,7 @@ class Session(ABC):
             if not isinstance(error, Exception):
                 raise
 
-    def _rows_added(self, rows: Any, lower: FloatArray, upper: FloatArray) -> None:
+    def _rows_added(self, rows: sp.csr_array, lower: FloatArray, upper: FloatArray) -> None:
         """Hand the new rows, which the model already has, to the solver."""
         raise NotImplementedError
 
@@ -194,24 +226,6 @@ class Session(ABC):
         """Hand the new bounds, which the model already has, to the solver."""
         raise NotImplementedError
 
-    def _sound(self, report: SolveReport, cost: FloatArray, offset: float) -> SolveReport:
-        if report.status is Status.INFEASIBLE:
-            return self._emptiness(report)
-        bound = report.bound
-        if not self.model.is_mip:
-            bound = -np.inf if report.duals is None else self.model.dual_bound(cost, offset, report.duals)
-        bound = bound if np.isfinite(bound) and report.status is not Status.FAILED else -np.inf
-        usable = report.status is not Status.FAILED and report.x is not None and bool(np.all(np.isfinite(report.x)))
-        x = report.x if usable else None
-        return replace(report, bound=float(bound), x=x, incumbent=report.incumbent if x is not None else np.inf)
-
-    def _emptiness(self, report: SolveReport) -> SolveReport:
-        """An infeasible LP: bound +inf if the multipliers prove it, else a failure that proves nothing."""
-        if report.duals is not None and self.model.proves_empty(report.duals):
-            return replace(report, bound=np.inf, incumbent=np.inf, x=None)
-        message = f"{self.name}: infeasible, but its multipliers do not prove it"
-        return replace(report, status=Status.FAILED, bound=-np.inf, incumbent=np.inf, x=None, message=message)
-
     @abstractmethod
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         """Run the solver on the scaled model; read its status. An interrupt raises KeyboardInterrupt."""
@@ -220,20 +234,25 @@ class Session(ABC):
 class NoSession(Session):
     """Stands in where no solver takes the model: every report is FAILED and says why."""
 
-    last_resort = True
-    changes = True
-
-    def __init__(self, name: str, version: str, reason: str) -> None:
-        self.name, self.version, self.note, self.broken = name, version, "", reason
-        self.settings = Settings()
+    def __init__(self, solver: Solver, reason: str) -> None:
+        self.solver, self.name, self.version = solver, solver.name, solver.version()
+        self.settings, self.note, self.broken = Settings(), "", reason
 
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
-        return self._failure(self.broken)
+        return failure(self.broken)
 
 
 def _ldexp(value: float, power: int) -> float:
     with np.errstate(over="ignore"):
         return float(np.ldexp(value, power))
+
+
+def _unscaled(report: SolveReport, columns: ColumnScaling, row_power: IndexArray, power: int) -> SolveReport:
+    """A report on the scaled model, in the units of the model."""
+    x = None if report.x is None else columns.point(report.x)
+    duals = None if report.duals is None else np.ldexp(report.duals, row_power - power)
+    incumbent = _ldexp(report.incumbent, -power)
+    return replace(report, bound=_ldexp(report.bound, -power), incumbent=incumbent, x=x, duals=duals)
 
 
 def _scaled_settings(settings: Settings, power: int) -> Settings:
