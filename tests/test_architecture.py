@@ -188,3 +188,27 @@ heavy = {"torch", "pyomo", "pandas", "matplotlib", "scipy", "pyarrow", "highspy"
 assert not heavy, heavy
 """
     assert "relugap" in run_python(code)
+
+
+def folder_graph() -> dict[str, set[str]]:
+    """Folder → folders it imports from, without those that another of them already stands on."""
+    direct: dict[str, set[str]] = {name: set() for name in RANK}
+    for name, found in GRAPH.items():
+        if name != "toolkit":
+            direct[folder(name)] |= {folder(other) for other in found if other in SOURCES} - {folder(name), ""}
+
+    def below(start: str) -> set[str]:
+        return direct[start] | {far for near in direct[start] for far in below(near)}
+
+    return {name: {o for o in found if not any(o in below(p) for p in found - {o})} for name, found in direct.items()}
+
+
+def mermaid() -> str:
+    edges = sorted(f"    {name} --> {other}" for name, found in folder_graph().items() for other in found)
+    return "\n".join(["```mermaid", "graph TD", *edges, "```"])
+
+
+def test_the_picture_of_the_folders_is_drawn_from_the_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert mermaid() in page, f"put this into docs/architecture.md:\n{mermaid()}"
+    assert {line.split("|")[1].strip(" `/") for line in page.splitlines() if line.startswith("| `")} >= set(RANK)

@@ -1,10 +1,6 @@
 """relugap: how tightly can the robustness of a ReLU network be certified?
 
-    from toolkit.problems.input_sets import LinfBall
-    from toolkit.networks.network import Network
-    from toolkit.verify.layer_bounds import layer_bounds
-    from toolkit.data.datasets import load_dataset
-    from toolkit.verify.margins import margins
+    from toolkit import LinfBall, Network, layer_bounds, load_dataset, margins
 
 The public names load on first use, since solvers and plotting take seconds to import.
 """

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from toolkit import Network, load_dataset
 from toolkit.cli import main
 from toolkit.cli.diagnosis import check, solvers_found
 from toolkit.cli.errors import expected_message
-from toolkit.data.datasets import load_dataset
-from toolkit.networks.network import Network
 from toolkit.problems.settings import Settings
 from toolkit.runs.store import read_rows
 from toolkit.solvers.highs import HighsSession

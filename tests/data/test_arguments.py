@@ -10,26 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit import certify
+from toolkit import Dense, LinfBall, Network, Settings, certified_radius, certify, layer_bounds, load_dataset, margins
 from toolkit.certificates.check import check_proof
 from toolkit.data.arguments import class_targets, real_number, whole_number
-from toolkit.data.datasets import load_dataset
-from toolkit.networks.layers import Dense
-from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds
-from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows
-from toolkit.problems.settings import Settings
 from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.runs.executors import run_calls
 from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margin_problem, margins
+from toolkit.verify.margins import margin_problem
 from toolkit.verify.prove import write_proof
-from toolkit.verify.radius import certified_radius
 
 X = np.array([0.9, 0.1, 0.2])
 NETWORK, BALL = Network([Dense(np.eye(3))]), LinfBall(X, 0.1, (0, 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit import LinfBall, Network, load_dataset
 from toolkit.runs.sweep.spec import load_spec
 from toolkit.runs.tables import load_entry, read_catalogue
 
@@ -65,9 +66,6 @@ def test_omlt_comparison_at_smoke_size() -> None:
 def test_our_side_of_the_omlt_comparison() -> None:
     from against_omlt import our_margin
 
-    from toolkit.data.datasets import load_dataset
-    from toolkit.networks.network import Network
-    from toolkit.problems.input_sets import LinfBall
 
     network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
     ball = LinfBall(data.images[0], 0.01, (0, 1))

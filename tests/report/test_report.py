@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from toolkit.problems.input_sets import LinfBall
+from toolkit import LinfBall
 from toolkit.report import (
     certified_curve,
     check_order,

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toolkit import Dense, Network
 from toolkit.cli import main
-from toolkit.networks.layers import Dense
-from toolkit.networks.network import Network
 
 NET = "zoo:digits-standard"
 ONE = f"certify {NET} --data digits --index 3 --eps 0.01 --rungs dual"

@@ -8,15 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit import certify
-from toolkit.data.datasets import Dataset
-from toolkit.networks.layers import Dense
-from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
-from toolkit.report.write import write_report
-from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margins
-from toolkit.verify.radius import certified_radius
+from toolkit import Dataset, Dense, LinfBall, Network, certified_radius, certify, layer_bounds, margins, write_report
 
 LAYERS = (Dense([[1.0, 1.0], [1.0, -1.0]]), Dense([[1.0, 0.0], [0.0, 1.0]]))
 NETWORK = Network(LAYERS, "odd")
