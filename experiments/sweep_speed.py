@@ -28,7 +28,8 @@ from toolkit.networks.network import Network
 from toolkit.problems.problem import Bound, Problem, Rung, Side
 from toolkit.rungs import RUNGS
 from toolkit.runs.executors import ProcessExecutor
-from toolkit.runs.store import append_rows, compact, prepare_folder, read_rows
+from toolkit.runs.shards import append_rows, prepare_folder
+from toolkit.runs.store import compact, read_rows
 from toolkit.runs.sweep.compute import failed_rows
 from toolkit.runs.sweep.plan import make_plan
 from toolkit.runs.sweep.run import run_sweep

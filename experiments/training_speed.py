@@ -36,7 +36,7 @@ from toolkit.report import pipe_table
 from toolkit.runs.provenance import environment
 from toolkit.training.loop import backward, make_optimizer
 from toolkit.training.losses import Region
-from toolkit.training.spec import NetworkSpec
+from toolkit.training.spec import TrainingSpec
 from toolkit.training.trainable import parameters, trainable_network
 
 EPS = 0.1
@@ -54,9 +54,9 @@ class Setting:
     architecture: str | None = None
     hidden: tuple[int, ...] | None = None
 
-    def spec(self, projections: int | None) -> NetworkSpec:
+    def spec(self, projections: int | None) -> TrainingSpec:
         """What one training step is taken from; the rate leaves the weights what they are."""
-        return NetworkSpec(
+        return TrainingSpec(
             name="speed", dataset="mnist5k", loss="dual", eps=EPS, epochs=1, batch=self.batch, lr=1e-12,
             architecture=self.architecture, hidden=self.hidden, projections=projections,
         )  # fmt: skip

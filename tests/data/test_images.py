@@ -263,13 +263,13 @@ def test_every_way_to_certify_asks_whether_the_images_fit(tmp_path: Path) -> Non
     from toolkit.networks.network import Network
     from toolkit.runs.batch import BatchPlan, certify_samples
     from toolkit.runs.sweep.plan import make_plan
-    from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
+    from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 
     other = Network([Dense(np.ones((10, 64)))], "other", input_shape=(4, 4, 4))
     path = str(other.save(tmp_path / "other.npz"))
     asked = Question(path, None, 0.1, (0.0, 1.0), "digits", 0, None, None, ["dual"], ["interval"], None)
     spec = SweepSpec(
-        name="s", networks=(NetworkSpec(source=path, dataset="digits"),), samples=1, eps=(0.1,), rungs=("dual",)
+        name="s", networks=(SweptNetwork(source=path, dataset="digits"),), samples=1, eps=(0.1,), rungs=("dual",)
     )
     for call in (
         lambda: centre(asked, other),

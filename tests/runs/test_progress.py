@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from toolkit.problems.problem import Settings, Verdict
-from toolkit.runs.sweep import progress as module
+from toolkit.runs import progress as module
 from toolkit.runs.sweep.progress import SweepProgress, describe, read_snapshot
 from toolkit.runs.sweep.tasks import NetworkRef, Task, TaskReport, Work
 

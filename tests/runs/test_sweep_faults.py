@@ -23,7 +23,9 @@ from toolkit.problems.problem import Bound, Problem, Rung, Side
 from toolkit.rungs import RUNGS
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import Row, StoreError, append_rows, read_rows
+from toolkit.runs.rows import Row
+from toolkit.runs.shards import StoreError, append_rows
+from toolkit.runs.store import read_rows
 from toolkit.solvers.registry import SOLVERS, _gurobi_environment, _gurobi_licence
 
 

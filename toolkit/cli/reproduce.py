@@ -7,16 +7,14 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import TaskID
 from rich.table import Table
 
-from toolkit.cli.verdicts import counting_bars
+from toolkit.cli.experiments import reproduce
 from toolkit.data.names import markup_text, printable
+from toolkit.report.paper_tables import terminal_page
 from toolkit.runs.executors import usable_cpus
-from toolkit.runs.tables import Catalogue, Experiment, read_catalogue, reproduce
-from toolkit.runs.tables.tables import terminal
-
-LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+from toolkit.runs.progress import RunProgress
+from toolkit.runs.tables import Catalogue, Experiment, read_catalogue
 
 
 def list_experiments() -> None:
@@ -55,35 +53,10 @@ def _run(
 ) -> None:
     started = time.perf_counter()
     console.print(f"[bold]{experiment.name}[/]: {markup_text(experiment.shows)}", highlight=False)
-    with _Stages(console) as stages:
-        found = reproduce(catalogue, experiment, out, count, workers or usable_cpus(), fresh, stages.advance)
+    with RunProgress() as progress:
+        found = reproduce(catalogue, experiment, out, count, workers or usable_cpus(), fresh, progress.advance)
     if found is not None:
-        console.print(terminal(*found))
+        entry, run = found
+        console.print(terminal_page(entry, run.table))
     spent = time.perf_counter() - started
     console.print(f"{spent:.0f} s; written to {printable(out)}", highlight=False, markup=False)
-
-
-class _Stages:
-    """One bar per stage on a terminal, else a line now and then."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._said = console, 0.0
-        self._bars = counting_bars(console, disable=not console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def advance(self, title: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        if title not in self._tasks:
-            self._bars.start()
-            self._tasks[title] = self._bars.add_task(markup_text(title), total=total)
-        self._bars.update(self._tasks[title], completed=done)
-        now = time.monotonic()
-        if not self._console.is_terminal and (done == total or now - self._said > LINE_EVERY):
-            self._console.print(f"{printable(title)}: {done}/{total}", highlight=False, markup=False)
-            self._said = now

@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from toolkit.cli.certify import STYLES
@@ -20,7 +19,8 @@ from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.problem import Verdict
-from toolkit.runs.batch import BatchPlan, certify_samples, check_batch, summarize
+from toolkit.runs.batch import BatchPlan, BatchRow, batch_totals, certify_samples, check_batch
+from toolkit.runs.progress import RunProgress
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def answer_batch(question: BatchQuestion) -> None:
     if assumed := network.metadata.get("assumed"):
         console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
     started = time.perf_counter()
-    rows = _with_progress(console, network, data, question)
+    rows = _with_progress(network, data, question)
     if question.out is not None:
         write_csv(question.out, rows)
     _print_totals(console, rows, time.perf_counter() - started)
@@ -63,33 +63,20 @@ def answer_batch(question: BatchQuestion) -> None:
         console.print(f"one row per image in {printable(question.out)}", highlight=False, markup=False)
 
 
-def counting_bars(console: Console, transient: bool = False, disable: bool = False) -> Progress:
-    """Bars that count samples and tell the time spent and to go."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=transient, disable=disable)
-
-
-def _with_progress(console: Console, network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
+def _with_progress(network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
     seen: Counter[str] = Counter()
-    with counting_bars(console, transient=True) as bar:
-        task = bar.add_task("certifying", total=question.count)
+    with RunProgress() as progress:
 
-        def step(row: dict[str, object]) -> None:
+        def step(row: BatchRow) -> None:
             seen[str(row["verdict"])] += 1
             text = "  ".join(f"{verdict} {seen[verdict]}" for verdict in Verdict)
-            bar.update(task, advance=1, description=text)
+            progress.advance("certifying", seen.total(), question.count, text)
 
         return certify_samples(network, data, range(question.count), question.plan, question.workers, step)
 
 
 def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:
-    total = summarize(rows)
+    total = batch_totals(rows)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("rung", "images settled", "seconds in it"):
         grid.add_column(name, justify="left" if name == "rung" else "right")

@@ -17,7 +17,7 @@ from toolkit.report.tables import margin_gaps
 Curves = dict[str, "pd.Series[float]"]
 OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best lower rung's runs off the panel
 COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider, behind all
-ROUNDING = 1e-9  # a gap panel does not zoom in further
+SMALLEST_GAP = 1e-9  # a gap panel does not zoom in further
 CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
 
 
@@ -133,7 +133,7 @@ def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             for edge in (low[name], high[name]):
                 panel.plot(edge.index, edge, color=color, linewidth=0.7, alpha=0.6)
         _plot(panel, name, curve, rungs, 3 + 0.1 * k)
-    panel.set_ylim(0, 1.08 * top if top > ROUNDING else 1)
+    panel.set_ylim(0, 1.08 * top if top > SMALLEST_GAP else 1)
 
 
 def _statistics(gaps: pd.DataFrame, values: pd.Series[float]) -> tuple[Curves, Curves, Curves]:

@@ -31,10 +31,8 @@ from toolkit.data.toml_file import StrictModel, placed, read_toml, unknown_key
 from toolkit.networks.published import PREFIX
 from toolkit.problems.problem import Settings, Side
 from toolkit.rungs import get_rung
-from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
+from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, Names, NetworkSource, Seconds
 from toolkit.solvers.registry import check_solver_name
-
-Names = tuple[str, ...]
 
 
 def _checked_eps(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -53,7 +51,7 @@ def _without_repeats(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class NetworkSpec(StrictModel):
+class SweptNetwork(StrictModel):
     """One network with the data set whose test images it is asked about.
 
     source: "zoo:NAME", "published:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name:
@@ -85,7 +83,7 @@ class SweepSpec(StrictModel):
     """
 
     name: Annotated[str, Field(min_length=1)]
-    networks: Annotated[tuple[NetworkSpec, ...], Field(min_length=1)]
+    networks: Annotated[tuple[SweptNetwork, ...], Field(min_length=1)]
     samples: Count | Annotated[tuple[Index, ...], Field(min_length=1)]
     eps: tuple[float, ...]
     rungs: Annotated[Names, Field(min_length=1)]
@@ -210,7 +208,7 @@ def _one_line(error: ValidationError) -> str:
     first = _first(error)
     place = _place(first["loc"])
     if first["type"] == "extra_forbidden":
-        model = NetworkSpec if first["loc"][0] == "networks" else SweepSpec
+        model = SweptNetwork if first["loc"][0] == "networks" else SweepSpec
         name = str(first["loc"][-1])
         return unknown_key(repr(place or name[:100]), name, model.model_fields)
     if first["type"] == "missing":

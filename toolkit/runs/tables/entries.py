@@ -35,9 +35,8 @@ from toolkit.data.toml_file import StrictModel, placed, read_toml
 from toolkit.problems.problem import Settings, Side
 from toolkit.rungs import get_rung
 from toolkit.runs.batch import BatchPlan
-from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, RungName, Seconds
+from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, Names, NetworkSource, RungName, Seconds
 
-Names = tuple[str, ...]
 Rungs = tuple[RungName, ...]
 Percent = Annotated[float, Field(ge=0, le=100)]
 CLEAN = "clean"
@@ -125,6 +124,18 @@ class Absent(StrictModel):
     reason: str
     published: Mapping[str, float | tuple[float, float]] = {}
 
+    @property
+    def shown(self) -> str:
+        """The published values in one line, by column."""
+        return ", ".join(f"{name} {published_text(value)}" for name, value in self.published.items())
+
+
+def published_text(value: float | tuple[float, float] | None) -> str:
+    """A published value as in the paper's table; "" where it has none."""
+    if value is None:
+        return ""
+    return f"{value[0]:.2f} … {value[1]:.2f}" if isinstance(value, tuple) else f"{value:.2f}"
+
 
 class ErrorsEntry(StrictModel):
     """A table of robust errors."""
@@ -162,7 +173,7 @@ class ErrorsEntry(StrictModel):
         ]
 
 
-class Method(Stage):
+class RadiusMethod(Stage):
     """One column of a table of radii: the ladder whose verdict is bisected until the radius is known to `tolerance`.
 
     time_limit: seconds a verdict, of which a radius takes about ten. samples: of the rows alone, refused here.
@@ -178,7 +189,7 @@ class RadiiEntry(StrictModel):
     kind: Literal["radii"]
     title: str
     source: str
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+    methods: Annotated[tuple[RadiusMethod, ...], Field(min_length=1)]
     rows: Annotated[tuple[RadiiRow, ...], Field(min_length=1)]
     absent: tuple[Absent, ...] = ()
 
@@ -192,7 +203,7 @@ class RadiiEntry(StrictModel):
             _known(row.name, "published", row.published, columns)
         return self
 
-    def methods_of(self, row: RadiiRow) -> list[Method]:
+    def methods_of(self, row: RadiiRow) -> list[RadiusMethod]:
         """The row's own methods, in the table's order."""
         return [method for method in self.methods if row.methods is None or method.name in row.methods]
 

@@ -1,0 +1,97 @@
+"""One experiment of the catalogue from its name to its results folder, report included."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from toolkit.data.toml_file import read_toml
+from toolkit.report import write_report
+from toolkit.report.paper_tables import markdown_page
+from toolkit.runs.executors import check_workers
+from toolkit.runs.interrupts import ENDED
+from toolkit.runs.lock import folder_lock
+from toolkit.runs.outputs import write_files
+from toolkit.runs.provenance import PROVENANCE, recorded_run
+from toolkit.runs.sweep.run import run_sweep
+from toolkit.runs.sweep.spec import load_spec
+from toolkit.runs.tables import Catalogue, Experiment, TableRun, load_entry, run_table
+from toolkit.runs.tables.answers import FOLDER, Advance
+from toolkit.runs.tables.entries import Entry
+
+
+def reproduce(
+    catalogue: Catalogue, experiment: Experiment, out: Path, count: int | None = None, workers: int = 1,
+    fresh: bool = False, advance: Advance = lambda *_: None,
+) -> tuple[Entry, TableRun] | None:  # fmt: skip
+    """Run an experiment into `out`; what is there already from a stopped run is kept, unless `fresh`.
+
+    count: a smaller size: at most so many images a row (entries), samples (sweeps), or the script's own option.
+    advance: called with a title, how many are done and of how many. Entries write table.csv, table.md, images.parquet
+    and provenance.json and return the entry with its table; others return None. Raises ValueError,
+    FileNotFoundError, or ChildProcessError where a script fails.
+    """
+    check_workers(workers)
+    file = catalogue.folder / experiment.file
+    if file.suffix == ".py":
+        if fresh:
+            raise ValueError(f"{experiment.name} is a script, which knows itself what to keep; leave out --fresh")
+        run_script(file, experiment, out, count)
+        return None
+    if "kind" in read_toml(file)[0]:
+        return reproduce_table(file, out, count, workers, fresh, advance)
+    spec = load_spec(file)
+    if count is not None:
+        own = spec.samples
+        spec = spec.model_copy(update={"samples": min(count, own) if isinstance(own, int) else own[:count]})
+    write_report(run_sweep(spec, out, workers=workers, rerun="all" if fresh else None), out)
+    return None
+
+
+def reproduce_table(
+    file: Path, out: Path, count: int | None, workers: int, fresh: bool = False, advance: Advance = lambda *_: None
+) -> tuple[Entry, TableRun]:
+    """A table of errors or radii; see `reproduce`."""
+    entry = load_entry(file)
+    details = {"entry": file.name, "count": count, "workers": workers}
+    with folder_lock(out):
+        if fresh:
+            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            (out / PROVENANCE).unlink(missing_ok=True)
+        with recorded_run(out, {"details": details}) as run:
+            found = run_table(entry, out, run["run_id"], count, workers, advance)
+            run["networks"] = found.networks
+            # seven digits to look at: table.csv is made of the stored answers
+            seven = dict.fromkeys(found.images.select_dtypes("float64").columns, "float32")
+            page = markdown_page(entry, found.table)
+            write_files(out, {"table.csv": found.table, "table.md": page}, "%.6g")
+            write_files(out, {"images.parquet": found.images.astype(seven)})
+    return entry, found
+
+
+def ending_with_us() -> None:
+    """For a child between fork and exec, on Linux: it ends when this process does, killed or not."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def run_script(file: Path, experiment: Experiment, out: Path, count: int | None) -> None:
+    """A script in a process of its own, which says itself how far it is."""
+    arguments = [sys.executable, str(file), "--out", str(out), *experiment.arguments]
+    if count is not None:
+        if experiment.count is None:
+            raise ValueError(f"{experiment.name} has one size only; leave out --count")
+        arguments += [experiment.count, str(count)]
+    bound = ending_with_us if sys.platform == "linux" else None
+    stopped = f"{experiment.name} was interrupted; what {file.name} had written by then is in {out}"
+    try:
+        code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stopped) from None
+    if code in (ENDED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt(stopped)
+    if code:
+        raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")
