@@ -59,10 +59,9 @@ def list_results(root: str | Path) -> pd.DataFrame:
     lines = []
     for path in sorted(Path(root).rglob(PROVENANCE)):
         folder, (runs, problem) = path.parent, read_runs(path)
-        if problem and not any((folder / name).exists() for name in (SHARDS, ROWS, PLAN)):
-            continue  # a provenance.json of something else
-        if not problem and not (runs and "spec" in runs[-1]):
-            continue
+        stored = any((folder / name).exists() for name in (SHARDS, ROWS, PLAN))
+        if not stored and (problem or not runs or "spec" not in runs[-1]):
+            continue  # a provenance.json of something else than a sweep
         lines.append(_listed(folder, runs, [problem] if problem else []))
     columns = ["folder", "name", "rows", "planned", "failed", "time_limit", "runs", "started", "outcome", "owner"]
     return pd.DataFrame(lines, columns=[*columns, "damaged"])
