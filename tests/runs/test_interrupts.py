@@ -322,7 +322,7 @@ def test_a_busy_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.slow
 def test_a_script_of_the_catalogue_ends_with_its_parent(tmp_path: Path) -> None:
     program = (
-        "import subprocess, sys, time\nfrom toolkit.cli.experiments import ending_with_us\n"
+        "import subprocess, sys, time\nfrom toolkit.cli.reproduce import ending_with_us\n"
         "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'], preexec_fn=ending_with_us)\n"
         "print(p.pid, flush=True)\ntime.sleep(1000)"
     )

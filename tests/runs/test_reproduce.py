@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import beta
 
 from toolkit.cli import main
-from toolkit.cli.experiments import reproduce, reproduce_table
+from toolkit.cli.reproduce import reproduce, reproduce_table
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.networks.published import PUBLISHED
@@ -291,13 +291,17 @@ def test_every_entry_of_the_catalogue_loads_and_every_script_takes_out() -> None
         file = catalogue.folder / experiment.file
         if file.suffix == ".py":
             text = file.read_text(encoding="utf-8")
-            assert '"--out"' in text, file.name
+            assert f'experiment_parser(__doc__, "{experiment.name}")' in text, file.name
+            assert "sys.exit(end_experiment(" in text, file.name
             assert experiment.count is None or f'"{experiment.count}"' in text, file.name
+            assert experiment.workers == ('"--workers"' in text), file.name
         elif "kind = " in file.read_text(encoding="utf-8"):
             for row in load_entry(file).rows:
                 assert row.network.removeprefix("published:") in PUBLISHED, row.name
             names.add(experiment.name)
     assert {"wong-kolter-2018-table1", "salman-2019-table1", "salman-2019-table2"} <= names
+    scripts = {f.name for f in (ROOT / "experiments").glob("*.py") if "end_experiment" in f.read_text(encoding="utf-8")}
+    assert scripts == {one.file for one in catalogue.experiments.values() if one.file.endswith(".py")}
     entries = {f.stem for f in (ROOT / "experiments").glob("*.toml") if "\nkind = " in f.read_text(encoding="utf-8")}
     assert entries == names
 

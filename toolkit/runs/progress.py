@@ -140,7 +140,10 @@ class _Step:
 
 
 class RunProgress:
-    """Counts by title, one bar each; used as a context manager around the run."""
+    """Counts by title, one bar each; used as a context manager around the run.
+
+    Nothing is shown before the first count, so that what has a display of its own may run in here.
+    """
 
     def __init__(self, show: bool = True) -> None:
         self._display = open_display(show)
@@ -148,14 +151,16 @@ class RunProgress:
         self._latest = ""
 
     def __enter__(self) -> Self:
-        self._display.begin(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._display.end()
+        if self._steps:
+            self._display.end()
 
     def advance(self, title: str, done: int, total: int, note: str = "") -> None:
         """So many of `total` are done under a title. note: what else is to be said of them."""
+        if not self._steps:
+            self._display.begin(self)
         step = self._steps.setdefault(title, _Step(title, done, total, first=done))
         step.done, step.total, step.note = done, total, note
         if done >= total and step.ended is None:

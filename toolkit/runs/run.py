@@ -130,6 +130,33 @@ class Watcher(Generic[TaskT, AnswerT]):
         """No more tasks are started."""
 
 
+class _Gathered(Watcher[TaskT, AnswerT]):
+    """Keeps the answers, in the order they come, and counts them."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self.answers: list[AnswerT] = []
+        self._count = count
+
+    def finished(self, task: TaskT, answer: AnswerT) -> None:
+        self.answers.append(answer)
+        self._count(len(self.answers))
+
+
+def gather(
+    function: Callable[[TaskT], AnswerT],
+    tasks: Sequence[TaskT],
+    workers: int,
+    count: Callable[[int], None] = lambda done: None,
+) -> list[AnswerT]:
+    """The answers to all tasks, in the order they are finished. count: called with how many are.
+
+    function: at module level if workers > 1. Raises what a task raises, and as `Driver.run` does.
+    """
+    watcher: _Gathered[TaskT, AnswerT] = _Gathered(count)
+    Driver(function, tasks, choose_execution(workers if len(tasks) > 1 else 1, len(tasks)), watcher).run()
+    return watcher.answers
+
+
 class Driver(Generic[TaskT, AnswerT]):
     """Keeps an executor busy and settles what comes back."""
 

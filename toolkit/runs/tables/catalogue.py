@@ -20,7 +20,7 @@ class Experiment(StrictModel):
     """One experiment. file: beside the catalogue; a .toml is an entry or a sweep, a .py a script with --out.
 
     shows: one line. minutes: on two cores, at the size of results/NAME. count: the script's option for a smaller size.
-    arguments: of the script, always given.
+    arguments: of the script, always given. workers: whether it takes --workers. needs: a package that is no dependency.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -29,6 +29,8 @@ class Experiment(StrictModel):
     minutes: Annotated[float, Field(gt=0)]
     count: str | None = None
     arguments: tuple[str, ...] = ()
+    workers: bool = False
+    needs: str = ""
 
     @field_validator("name", "file")
     @classmethod
