@@ -49,7 +49,7 @@ from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
-from toolkit.training.spec import TrainingSpec, load_train_spec
+from toolkit.training.spec import NetworkSpec, load_train_spec
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = HERE / "scaling-networks.toml"
@@ -81,7 +81,7 @@ def trained_networks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _made_by(file: Path, spec: TrainingSpec) -> bool:
+def _made_by(file: Path, spec: NetworkSpec) -> bool:
     return file.is_file() and Network.load(file).metadata.get("spec") == spec.record
 
 

@@ -63,10 +63,10 @@ def toy_data(count: int, radius: float, seed: int) -> Dataset:
 def train_toy(data: Dataset, loss: str, radius: float, hidden: Sequence[int], epochs: int, seed: int) -> Network:
     """The project's own training loop on the points, one batch an epoch."""
     from toolkit.training.loop import train
-    from toolkit.training.spec import TrainingSpec
+    from toolkit.training.spec import NetworkSpec
     from toolkit.training.trainable import frozen
 
-    spec = TrainingSpec(
+    spec = NetworkSpec(
         name=f"toy2d-{loss}", dataset="digits", hidden=tuple(hidden), loss=loss, eps=radius, epochs=epochs, ramp=0.5,
         batch=len(data), lr=5e-3, lr_decay=0.1, seed=seed, monitor=1,
     )  # fmt: skip

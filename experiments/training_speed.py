@@ -35,7 +35,7 @@ from toolkit.networks.network import Network
 from toolkit.report import pipe_table
 from toolkit.training.loop import backward, make_optimizer
 from toolkit.training.losses import Region
-from toolkit.training.spec import TrainingSpec
+from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import parameters, trainable_network
 
 EPS = 0.1
@@ -53,9 +53,9 @@ class Setting:
     architecture: str | None = None
     hidden: tuple[int, ...] | None = None
 
-    def spec(self, projections: int | None) -> TrainingSpec:
+    def spec(self, projections: int | None) -> NetworkSpec:
         """What one training step is taken from; the rate leaves the weights what they are."""
-        return TrainingSpec(
+        return NetworkSpec(
             name="speed", dataset="mnist5k", loss="dual", eps=EPS, epochs=1, batch=self.batch, lr=1e-12,
             architecture=self.architecture, hidden=self.hidden, projections=projections,
         )  # fmt: skip

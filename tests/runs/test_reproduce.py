@@ -264,7 +264,7 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('name = "FGSM"', 'name = "dual"', "stage names must differ, got 'dual' twice"),
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
-        ("eps = 0.05", "eps = -1", "rows.0.eps"),
+        ("eps = 0.05", "eps = -1", "rows[0].eps"),
         (
             'network = "zoo:digits-standard"',
             'network = "zoo:digit"',
@@ -272,8 +272,8 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ),
         ('network = "zoo:digits-standard"', 'network = "published:x"', "unknown published network 'published:x'"),
         ("domain = [0, 1]", "domain = [1, 0]", "domain must be [low, high] with low < high, got [1.0, 0.0]"),
-        ("title =", "titel =", "unknown key titel"),
-        ("[[rows]]", "[[rows", "not a TOML file"),
+        ("title =", "titel =", "unknown key 'titel'; allowed: "),
+        ("[[rows]]", "[[rows", "is not valid TOML"),
     ],
 )
 def test_a_bad_entry_is_refused_by_name(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 from toolkit.data.datasets import load_dataset  # noqa: E402
 from toolkit.networks.network import Network  # noqa: E402
 from toolkit.training.loop import learning_rate, radius, train, train_spec  # noqa: E402
-from toolkit.training.spec import TrainingSpec, load_train_spec  # noqa: E402
+from toolkit.training.spec import NetworkSpec, load_train_spec  # noqa: E402
 from toolkit.training.trainable import frozen, parameters  # noqa: E402
 
 DIGITS = {
@@ -33,7 +33,7 @@ def _data():
 
 
 def _train(**keys):
-    return train(TrainingSpec(**keys), *_data())
+    return train(NetworkSpec(**keys), *_data())
 
 
 def _weights(trained):
@@ -83,7 +83,7 @@ def test_kappa_one_is_standard_training():
 
 
 def test_radius_ramps_linearly_from_a_small_start():
-    spec = TrainingSpec(**{**ROBUST, "eps": 0.1, "epochs": 10, "ramp": 0.5}, loss="dual")
+    spec = NetworkSpec(**{**ROBUST, "eps": 0.1, "epochs": 10, "ramp": 0.5}, loss="dual")
     assert radius(spec, 0) == 0.01
     assert radius(spec, 2.5) == pytest.approx(0.055)
     assert radius(spec, 5) == radius(spec, 10) == 0.1
@@ -92,7 +92,7 @@ def test_radius_ramps_linearly_from_a_small_start():
 
 
 def test_learning_rate_falls_geometrically():
-    spec = TrainingSpec(**{**DIGITS, "lr": 0.1, "lr_decay": 0.01, "epochs": 3})
+    spec = NetworkSpec(**{**DIGITS, "lr": 0.1, "lr_decay": 0.01, "epochs": 3})
     assert [learning_rate(spec, epoch) for epoch in (1, 2, 3)] == pytest.approx([0.1, 0.01, 0.001])
 
 
@@ -101,19 +101,19 @@ import os, signal, sys
 from pathlib import Path
 from toolkit.data.datasets import load_dataset
 from toolkit.training.loop import train
-from toolkit.training.spec import TrainingSpec
+from toolkit.training.spec import NetworkSpec
 
 def kill(epoch):
     if epoch.epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-spec = TrainingSpec.model_validate_json(sys.argv[1])
+spec = NetworkSpec.model_validate_json(sys.argv[1])
 train(spec, load_dataset("digits", "train"), load_dataset("digits", "test"), kill, Path(sys.argv[2]))
 """
 
 
 def test_training_goes_on_after_a_kill_as_if_nothing_had_happened(tmp_path):
-    spec = TrainingSpec(**{**ROBUST, "epochs": 4}, loss="adversarial")
+    spec = NetworkSpec(**{**ROBUST, "epochs": 4}, loss="adversarial")
     checkpoint = tmp_path / "net.pt"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, spec.model_dump_json(), str(checkpoint)], capture_output=True, check=False
@@ -127,12 +127,12 @@ def test_training_goes_on_after_a_kill_as_if_nothing_had_happened(tmp_path):
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     checkpoint = tmp_path / "net.pt"
-    train(TrainingSpec(**DIGITS), *_data(), None, checkpoint)
+    train(NetworkSpec(**DIGITS), *_data(), None, checkpoint)
     with pytest.raises(ValueError, match=r"net\.pt is of another spec; remove it"):
-        train(TrainingSpec(**DIGITS, seed=1), *_data(), None, checkpoint)
+        train(NetworkSpec(**DIGITS, seed=1), *_data(), None, checkpoint)
     checkpoint.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"net\.pt is not a checkpoint"):
-        train(TrainingSpec(**DIGITS), *_data(), None, checkpoint)
+        train(NetworkSpec(**DIGITS), *_data(), None, checkpoint)
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_eps():

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.data.names import markup_text, printable
-from toolkit.data.toml_file import read_toml
+from toolkit.data.toml_file import open_toml
 from toolkit.report import write_report
 from toolkit.report.paper_tables import markdown_page, terminal_page
 from toolkit.runs.executors import check_workers, usable_cpus
@@ -104,7 +104,7 @@ def reproduce(
             raise ValueError(f"{experiment.name} is a script, which knows itself what to keep; leave out --fresh")
         run_script(file, experiment, out, count, workers)
         return None
-    if "kind" in read_toml(file)[0]:
+    if "kind" in open_toml(file).content:
         return reproduce_table(file, out, count, workers, fresh, advance)
     spec = load_spec(file)
     if count is not None:

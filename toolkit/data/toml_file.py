@@ -6,12 +6,19 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-LARGEST = 10_000_000  # bytes of a spec; the project's own have less than 20,000
+from toolkit.data.arguments import file_path
+from toolkit.data.names import shortened
+
+LARGEST_SPEC = 10_000_000  # bytes of a spec; the project's own have less than 20,000
+LONGEST_INPUT = 200  # characters of a value that a message shows
 
 
 class StrictModel(BaseModel):
@@ -21,7 +28,7 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans_for_numbers(cls, content: Any) -> Any:
+    def _no_booleans_for_numbers(cls, content: object) -> object:
         if isinstance(content, Mapping):
             for key, value in content.items():
                 field = cls.model_fields.get(str(key))
@@ -30,14 +37,122 @@ class StrictModel(BaseModel):
         return content
 
 
-def _has_boolean(value: Any) -> bool:
+def _has_boolean(value: object) -> bool:
     return isinstance(value, bool) or (isinstance(value, list | tuple) and any(_has_boolean(part) for part in value))
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class TomlFile:
+    """A TOML file as it was read."""
+
+    path: Path
+    text: str
+    content: Mapping[str, Any]
+
+    def read_as(self, model: type[_Model]) -> _Model:
+        """The content as a model. Raises ValueError in one line: file, line, key, value and what is allowed."""
+        try:
+            return model.model_validate(self.content)
+        except ValidationError as error:
+            problem = _first_problem(error)
+            place, _, _ = _followed(model, problem["loc"])
+            raise ValueError(f"{placed(self.path, self.text, place)}: {_in_words(model, problem)}") from None
+
+
+def open_toml(path: str | Path, what: str = "spec") -> TomlFile:
+    """The TOML file at `path`; what: how messages call it.
+
+    Raises FileNotFoundError, ValueError saying what is not TOML and in which line, OSError.
+    """
+    file = file_path("path", path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no {what} file at {file}")
+    try:
+        content, text = read_toml(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid TOML: {error}") from None
+    return TomlFile(file, text, content)
+
+
+def load_toml(path: str | Path, model: type[_Model], what: str = "spec") -> _Model:
+    """The TOML file at `path` as a model; raises as `open_toml` and `TomlFile.read_as`."""
+    return open_toml(path, what).read_as(model)
+
+
+def validated(model: type[_Model], content: object) -> _Model:
+    """A mapping as a model. Raises ValueError in one line: key, value and what is allowed."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_in_words(model, _first_problem(error))) from None
+
+
+def _first_problem(error: ValidationError) -> ErrorDetails:
+    """The problem to tell: an unknown key, which says more than the missing one it may stand for, else the first key's;
+    of a union's complaints the one that got furthest."""
+    found = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
+    same_key = [entry for entry in found if entry["loc"][:1] == found[0]["loc"][:1]]
+    return max(same_key, key=lambda entry: len(entry["loc"]))
+
+
+def _in_words(model: type[BaseModel], problem: ErrorDetails) -> str:
+    place, shown, owner = _followed(model, problem["loc"])
+    if problem["type"] == "extra_forbidden" and owner is not None:
+        return unknown_key(repr(shown), str(place[-1]), owner.model_fields)
+    if problem["type"] == "missing":
+        return f"key {shown!r} is missing"
+    if problem["type"] == "value_error":
+        said = str(problem["ctx"]["error"])
+    else:
+        message, given = problem["msg"], shortened(repr(problem["input"]), LONGEST_INPUT)
+        said = f"{message[:1].lower()}{message[1:]}, got {given}"
+    return f"{shown}: {said}" if shown else said
+
+
+def _followed(
+    model: type[BaseModel], loc: Sequence[str | int]
+) -> tuple[tuple[str | int, ...], str, type[BaseModel] | None]:
+    """The keys of a place, pydantic's names of union members left out; networks[0].source; the last key's model."""
+    kind: object = model
+    owner: type[BaseModel] | None = None
+    keys: list[str | int] = []
+    shown = ""
+    for part in loc:
+        members = _members(kind)
+        if len(members) > 1 and isinstance(part, str):  # which member of a union was tried
+            kind = next((one for one in members if part.startswith(_name(one))), None)
+            continue
+        inside = members[0] if members else None
+        owner = inside if isinstance(inside, type) and issubclass(inside, BaseModel) else None
+        field = owner.model_fields.get(str(part)) if owner else None
+        arguments = get_args(inside)
+        kind = field.annotation if field else arguments[-1 if isinstance(part, str) else 0] if arguments else None
+        keys.append(part)
+        name = f"[{part}]" if isinstance(part, int) else shortened(part)
+        shown += f".{name}" if shown and isinstance(part, str) else name
+    return tuple(keys), shown, owner
+
+
+def _members(kind: object) -> list[object]:
+    """The types of a union that are not None, without their annotations; of anything else itself."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [one for member in get_args(kind) if member is not NoneType for one in _members(member)]
+    return [kind]
+
+
+def _name(kind: object) -> str:
+    return str(getattr(get_origin(kind) or kind, "__name__", kind))
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:
     """Content and text of a TOML file. Raises ValueError saying what is wrong and in which line, OSError."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it must have at most {LARGEST} bytes, got {path.stat().st_size}")
+    if path.stat().st_size > LARGEST_SPEC:
+        raise ValueError(f"it must have at most {LARGEST_SPEC} bytes, got {path.stat().st_size}")
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         return tomllib.loads(text), text

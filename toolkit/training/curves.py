@@ -19,7 +19,7 @@ from toolkit.runs.outputs import write_files
 from toolkit.runs.progress import RunProgress
 
 if TYPE_CHECKING:
-    from toolkit.training.spec import TrainingSpec
+    from toolkit.training.spec import NetworkSpec
 
 
 ERRORS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "dual": "dual", "interval": "interval"}
@@ -44,7 +44,7 @@ class Epoch:
     seconds: float
 
 
-def show_epoch(display: RunProgress, spec: TrainingSpec, epoch: Epoch) -> None:
+def show_epoch(display: RunProgress, spec: NetworkSpec, epoch: Epoch) -> None:
     """An epoch's errors on the display, under the network's name."""
     errors = f"error: clean {epoch.clean_error:.1%}"
     if spec.eps > 0:

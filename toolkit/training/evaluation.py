@@ -12,13 +12,13 @@ from toolkit.networks.network import Network
 from toolkit.problems.problem import Verdict
 from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.training.losses import Region, fgsm_points, pgd_points
-from toolkit.training.spec import TrainingSpec
+from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import as_torch
 
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 
 
-def evaluate(network: Network, test: Dataset, spec: TrainingSpec) -> dict[str, Any]:
+def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, Any]:
     """Shares of test images: misclassified, attacked, not certified; the last three at the spec's eps and domain.
 
     clean: of the whole split. fgsm, pgd (40 steps): of the first `samples` images, misclassified themselves or at the

@@ -32,7 +32,7 @@ from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
 from toolkit.training.evaluation import evaluate
 from toolkit.training.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
-from toolkit.training.spec import TrainingSpec, load_train_spec
+from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
 
 FIRST_RADIUS = 0.01  # where the ramp of ε starts, as published
@@ -87,7 +87,7 @@ def train_spec(
     return written
 
 
-def _made_by(target: Path, spec: TrainingSpec) -> bool:
+def _made_by(target: Path, spec: NetworkSpec) -> bool:
     """Whether the file holds a network of this spec; one that cannot be read is named, and trained again."""
     if not target.is_file():
         return False
@@ -98,7 +98,7 @@ def _made_by(target: Path, spec: TrainingSpec) -> bool:
         return False
 
 
-def _metadata(spec: TrainingSpec, trained: Trained, test: Dataset) -> dict[str, Any]:
+def _metadata(spec: NetworkSpec, trained: Trained, test: Dataset) -> dict[str, Any]:
     """The record kept with a network."""
     return {
         "spec": spec.record,
@@ -112,7 +112,7 @@ def _metadata(spec: TrainingSpec, trained: Trained, test: Dataset) -> dict[str, 
 
 
 def train(
-    spec: TrainingSpec,
+    spec: NetworkSpec,
     training: Dataset,
     test: Dataset,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -128,7 +128,7 @@ def train(
 
 
 def _train(
-    spec: TrainingSpec,
+    spec: NetworkSpec,
     training: Dataset,
     test: Dataset,
     on_epoch: Callable[[Epoch], None] | None,
@@ -167,25 +167,25 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def learning_rate(spec: TrainingSpec, epoch: int) -> float:
+def learning_rate(spec: NetworkSpec, epoch: int) -> float:
     """lr·lr_decay^((epoch − 1)/(epochs − 1)): from lr in the first epoch to lr·lr_decay in the last."""
     return spec.lr * math.pow(spec.lr_decay, (epoch - 1) / max(1, spec.epochs - 1))
 
 
-def radius(spec: TrainingSpec, done: float) -> float:
+def radius(spec: NetworkSpec, done: float) -> float:
     """ε after `done` epochs (a fraction within one): linear from min(0.01, eps), reaching eps after ramp·epochs."""
     first = min(FIRST_RADIUS, spec.eps)
     share = 1.0 if spec.ramp == 0 else min(1.0, done / (spec.ramp * spec.epochs))
     return spec.eps if share == 1.0 else first + (spec.eps - first) * share
 
 
-def _device(spec: TrainingSpec) -> torch.device:
+def _device(spec: NetworkSpec) -> torch.device:
     if spec.device != "auto":
         return torch.device(spec.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _chosen_images(spec: TrainingSpec, training: Dataset) -> Any:
+def _chosen_images(spec: NetworkSpec, training: Dataset) -> Any:
     if spec.images is None or spec.images >= len(training):
         return slice(None)
     return np.sort(np.random.default_rng(spec.seed).permutation(len(training))[: spec.images])
@@ -199,7 +199,7 @@ def _tensors(data: Dataset, chosen: Any, device: torch.device) -> tuple[Tensor, 
     )
 
 
-def make_optimizer(spec: TrainingSpec, network: Network) -> torch.optim.Optimizer:
+def make_optimizer(spec: NetworkSpec, network: Network) -> torch.optim.Optimizer:
     """The spec's optimizer of the network's weights, at the learning rate it starts with."""
     weights = parameters(network)
     if spec.optimizer == "adam":
@@ -208,7 +208,7 @@ def make_optimizer(spec: TrainingSpec, network: Network) -> torch.optim.Optimize
 
 
 def _run_epoch(
-    spec: TrainingSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, number: int
+    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, number: int
 ) -> float:
     """One pass over the images in a fresh order; the mean loss."""
     generator = torch.Generator().manual_seed(spec.seed * 100_003 + number)
@@ -231,7 +231,7 @@ def _run_epoch(
 
 
 def backward(
-    spec: TrainingSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Region
+    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Region
 ) -> float:
     """Leave the gradient of the mean of kappa·clean + (1 − kappa)·robust loss in the weights; returns that mean.
 
@@ -250,7 +250,7 @@ def backward(
     return total
 
 
-def _chunk(spec: TrainingSpec, network: Network) -> int:
+def _chunk(spec: NetworkSpec, network: Network) -> int:
     """Images per backward pass: what keeps a dual loss's rows × neurons below CHUNK_NUMBERS."""
     if not spec.loss.startswith("dual") or spec.projections is not None:
         return spec.batch
@@ -259,7 +259,7 @@ def _chunk(spec: TrainingSpec, network: Network) -> int:
     return max(1, min(spec.batch, CHUNK_NUMBERS // (rows * widest)))
 
 
-def _monitored_errors(spec: TrainingSpec, network: Network, x: Tensor, y: Tensor) -> tuple[float, float, float]:
+def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor) -> tuple[float, float, float]:
     """Clean error on all images, attacked and certified error on the first `monitor` of them, at the final ε."""
     clean = _share([network.forward(part).argmax(-1) for part in x.split(1000)], y)
     if spec.eps == 0:

@@ -49,13 +49,13 @@ def _conv(channels: int) -> LayerSpec:
     return LayerSpec(conv=channels, kernel=4, stride=2, padding=1)
 
 
-HIDDEN_LAYERS: dict[str, tuple[LayerSpec, ...]] = {
+ARCHITECTURES: dict[str, tuple[LayerSpec, ...]] = {
     # Wong & Kolter 2018, §5: two strided convolutions and one hidden dense layer.
     "wong-kolter-small": (_conv(16), _conv(32), LayerSpec(dense=100)),
 }
 
 
-class TrainingSpec(StrictModel):
+class NetworkSpec(StrictModel):
     """One network to train.
 
     Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
@@ -112,7 +112,7 @@ class TrainingSpec(StrictModel):
         return _one_of("loss", value, LOSS_NAMES)
 
     @model_validator(mode="after")
-    def _robust_needs_eps(self) -> TrainingSpec:
+    def _robust_needs_eps(self) -> NetworkSpec:
         if self.loss != "standard" and self.eps == 0:
             raise ValueError(f"loss {self.loss!r} needs eps > 0, got {self.eps:g}")
         if self.projections is not None and not self.loss.startswith("dual"):
@@ -120,12 +120,12 @@ class TrainingSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _one_architecture(self) -> TrainingSpec:
+    def _one_architecture(self) -> NetworkSpec:
         given = [key for key in ("hidden", "layers", "architecture") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of hidden, layers, architecture; got {', '.join(given) or 'none'}")
         if self.architecture is not None:
-            _one_of("architecture", self.architecture, tuple(HIDDEN_LAYERS))
+            _one_of("architecture", self.architecture, tuple(ARCHITECTURES))
         if any(width < 1 for width in self.hidden or ()):
             raise ValueError(f"hidden must be widths ≥ 1, got {list(self.hidden or ())}")
         return self
@@ -135,7 +135,7 @@ class TrainingSpec(StrictModel):
         """The hidden layers, however they were written."""
         if self.hidden is not None:
             return tuple(LayerSpec(dense=width) for width in self.hidden)
-        return self.layers if self.layers is not None else HIDDEN_LAYERS[str(self.architecture)]
+        return self.layers if self.layers is not None else ARCHITECTURES[str(self.architecture)]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class TrainingSpec(StrictModel):
 class TrainSpec(StrictModel):
     """A file of networks to train."""
 
-    networks: tuple[TrainingSpec, ...] = Field(min_length=1)
+    networks: tuple[NetworkSpec, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> TrainSpec:
@@ -187,7 +187,7 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        model: type[BaseModel] = TrainSpec if len(problem["loc"]) == 1 else TrainingSpec
+        model: type[BaseModel] = TrainSpec if len(problem["loc"]) == 1 else NetworkSpec
         if len(problem["loc"]) > 3:
             model = LayerSpec
         allowed = ["defaults", "networks"] if model is TrainSpec else sorted(model.model_fields)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 import toolkit
 from toolkit.data.names import path_name
-from toolkit.data.toml_file import StrictModel, placed, read_toml
-from toolkit.runs.tables.entries import first_entry, first_problem
+from toolkit.data.toml_file import StrictModel, load_toml
 
 CATALOGUE = Path("experiments", "catalogue.toml")
 
@@ -64,14 +63,7 @@ def read_catalogue() -> Catalogue:
     found = next((folder / CATALOGUE for folder in (Path(), checkout) if (folder / CATALOGUE).is_file()), None)
     if found is None:
         raise FileNotFoundError(f"no {CATALOGUE} here nor in {checkout}; run this in a checkout of the project")
-    try:
-        raw, text = read_toml(found)
-    except ValueError as error:
-        raise ValueError(f"{found} is not a TOML file: {error}") from None
-    try:
-        content = _Catalogue.model_validate(raw)
-    except ValidationError as error:
-        raise ValueError(f"{placed(found, text, first_entry(error)['loc'])}: {first_problem(error)}") from error
+    content = load_toml(found, _Catalogue, "catalogue")
     missing = [one.file for one in content.experiments if not (found.parent / one.file).is_file()]
     if missing:
         raise ValueError(f"{found}: there is no {missing[0]} beside it")

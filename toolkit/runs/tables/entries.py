@@ -28,10 +28,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator, model_validator
 
-from toolkit.data.toml_file import StrictModel, placed, read_toml
+from toolkit.data.toml_file import StrictModel, open_toml
 from toolkit.problems.problem import Settings, Side
 from toolkit.rungs import get_rung
 from toolkit.runs.batch import BatchPlan
@@ -225,31 +224,9 @@ def _known(row: str, key: str, names: Mapping[str, Any] | Sequence[str], allowed
 
 def load_entry(path: str | Path) -> Entry:
     """Read and check an entry. Raises FileNotFoundError, ValueError naming the file and what does not fit."""
-    file = Path(path)
-    try:
-        content, text = read_toml(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not a TOML file: {error}") from None
-    kinds: dict[Any, type[ErrorsEntry] | type[RadiiEntry]] = {"errors": ErrorsEntry, "radii": RadiiEntry}
-    if not isinstance(content.get("kind"), str) or content["kind"] not in kinds:
-        raise ValueError(f"{file}: kind must be {' or '.join(kinds)}, got {content.get('kind')!r}")
-    try:
-        return kinds[content["kind"]].model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{placed(file, text, first_entry(error)['loc'])}: {first_problem(error)}") from error
-
-
-def first_entry(error: ValidationError) -> ErrorDetails:
-    """The first thing wrong; an unknown key says more than the missing one it may stand for."""
-    found = error.errors(include_url=False)
-    return next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-
-
-def first_problem(error: ValidationError) -> str:
-    """One line for it."""
-    first = first_entry(error)
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    file = open_toml(path, "table")
+    kinds: dict[object, type[ErrorsEntry] | type[RadiiEntry]] = {"errors": ErrorsEntry, "radii": RadiiEntry}
+    kind = file.content.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"{file.path}: kind must be {' or '.join(map(str, kinds))}, got {kind!r}")
+    return file.read_as(kinds[kind])
