@@ -58,9 +58,15 @@ def judge_chunk(seeds: Sequence[int]) -> list[Judged]:
 def judge_seeds(seeds: Sequence[int], workers: int) -> list[Judged]:
     """Every seed's judgement, in order."""
     chunks = [seeds[k : k + CHUNK] for k in range(0, len(seeds), CHUNK)]
+    found: list[Judged] = []
     with RunProgress() as progress:
-        parts = gather(judge_chunk, chunks, workers, lambda done: progress.advance("judged", done, len(chunks)))
-    return sorted((one for part in parts for one in part), key=lambda one: one.seed)
+
+        def keep(part: list[Judged]) -> None:
+            found.extend(part)
+            progress.advance("judged", len(found), len(seeds))
+
+        gather(judge_chunk, chunks, workers, keep)
+    return sorted(found, key=lambda one: one.seed)
 
 
 def summarize(results: Sequence[Judged]) -> pd.DataFrame:

@@ -92,10 +92,7 @@ def sweep_specs(networks: dict[str, Path], samples: int | None, most_eps: int | 
         spec = load_spec(file)
         entries = [
             entry.model_copy(
-                update={
-                    "source": str(networks[Path(entry.source).stem]),
-                    "eps": (entry.eps or spec.eps)[:most_eps],
-                }
+                update={"source": str(networks[Path(entry.source).stem]), "eps": (entry.eps or spec.eps)[:most_eps]}
             )
             for entry in spec.networks
             if Path(entry.source).stem in networks

@@ -14,8 +14,8 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
-from toolkit.cli.certify_options import DEFAULT_LADDER, CertifyOptions, listed, run_certify
 from toolkit.cli.errors import expected_message, plain_warnings
+from toolkit.cli.question import DEFAULT_LADDER, Question, listed, run_certify
 from toolkit.cli.results import results_app
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
@@ -166,8 +166,7 @@ def certify_command(
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
     ladder: Annotated[
-        str | None,
-        typer.Option(help="Rungs to climb for the verdict; else --rungs.", show_default=DEFAULT_LADDER),
+        str | None, typer.Option(help="Rungs to climb for the verdict; else --rungs.", show_default=DEFAULT_LADDER)
     ] = None,
     trust_solver: Annotated[
         bool, typer.Option("--trust-solver", help="Count a MILP solver's own bound; the answer says so.")
@@ -187,9 +186,9 @@ def certify_command(
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
     run_certify(
-        CertifyOptions(
+        Question(
             network=network, architecture=architecture, eps=eps, box=None if no_domain else domain, data=data,
-            index=index, image=image, label=label, shown=rung or (), shown_list=rungs, chain=bounds, targets=target,
+            index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds, targets=target,
             climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit, count=count,
             workers=workers, out=out, proof=proof,
         )

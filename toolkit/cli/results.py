@@ -23,9 +23,7 @@ def _swept(folder: Path) -> Path:
 
 
 @results_app.command("ls")
-def list_folders(
-    root: Annotated[Path, typer.Argument(help="Where to look.")] = Path("results"),
-) -> None:
+def list_folders(root: Annotated[Path, typer.Argument(help="Where to look.")] = Path("results")) -> None:
     """Results folders at or below ROOT: rows of rows planned, failures, last run.
 
     Example: relugap results ls results

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from rich import box
@@ -13,49 +11,41 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.cli.certify import STYLES
+from toolkit.cli.question import Question
 from toolkit.data.arguments import check_writable
 from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
-from toolkit.problems.problem import Verdict
+from toolkit.problems.problem import Settings, Verdict
 from toolkit.runs.batch import BatchPlan, BatchRow, batch_totals, certify_samples, check_batch
 from toolkit.runs.progress import RunProgress
+from toolkit.solvers.registry import check_solver_name
 
 
-@dataclass(frozen=True)
-class BatchQuestion:
-    """What `certify --count` was asked: a network, a data set, how many of its first test images, and the plan."""
-
-    network: str
-    architecture: str | None
-    data: str
-    count: int
-    plan: BatchPlan
-    workers: int
-    out: Path | None
-
-
-def answer_batch(question: BatchQuestion) -> None:
+def answer_batch(question: Question) -> None:
     """Certify, show progress, print totals; with `out`, write one row per image as CSV."""
     network = Network.load(question.network, question.architecture)
-    data = load_dataset(question.data)
-    if not 1 <= question.count <= len(data):
+    data, count = load_dataset(str(question.data)), question.count or 0
+    if not 1 <= count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
-    check_batch(network, data, range(question.count), question.plan)
+    settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
+    how = question.ladder, question.chain
+    plan = BatchPlan(question.eps, question.domain, *how, settings=settings, time_limit=question.time_limit)
+    check_batch(network, data, range(count), plan)
     if question.out is not None:
         check_writable(question.out)
     console = Console()
-    where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
+    where = f"domain {list(plan.domain)}" if plan.domain else "no domain"
     console.print(
-        f"[bold]{markup_text(network.name or question.network)}[/], first {question.count} test images of {data.name}, "
-        f"ε = {question.plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(question.plan.ladder)}",
+        f"[bold]{markup_text(network.name or question.network)}[/], first {count} test images of {data.name}, "
+        f"ε = {plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
     if assumed := network.metadata.get("assumed"):
         console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
     started = time.perf_counter()
-    rows = _with_progress(network, data, question)
+    rows = _with_progress(network, data, plan, count, question.workers)
     if question.out is not None:
         write_csv(question.out, rows)
     _print_totals(console, rows, time.perf_counter() - started)
@@ -63,16 +53,16 @@ def answer_batch(question: BatchQuestion) -> None:
         console.print(f"one row per image in {printable(question.out)}", highlight=False, markup=False)
 
 
-def _with_progress(network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
+def _with_progress(network: Network, data: Dataset, plan: BatchPlan, count: int, workers: int) -> pd.DataFrame:
     seen: Counter[str] = Counter()
     with RunProgress() as progress:
 
         def step(row: BatchRow) -> None:
             seen[str(row["verdict"])] += 1
             text = "  ".join(f"{verdict} {seen[verdict]}" for verdict in Verdict)
-            progress.advance("certifying", seen.total(), question.count, text)
+            progress.advance("certifying", seen.total(), count, text)
 
-        return certify_samples(network, data, range(question.count), question.plan, question.workers, step)
+        return certify_samples(network, data, range(count), plan, workers, step)
 
 
 def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:

@@ -25,10 +25,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "gap_unstable": draw_gap_unstable,
     "time": draw_times,
 }
-GAP_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "ratio": draw_ratio,
-    "gap_distribution": draw_distribution,
-}
+GAP_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {"ratio": draw_ratio, "gap_distribution": draw_distribution}
 FORMATS = ("png", "svg", "pdf")
 
 

@@ -17,7 +17,7 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Settings, Side, Verdict
 from toolkit.rungs import get_rungs
 from toolkit.runs.executors import check_workers
-from toolkit.runs.run import Driver, Watcher, choose_execution
+from toolkit.runs.run import gather
 from toolkit.verify.ladder import LADDER, certify
 from toolkit.verify.verdict import TOLERANCE
 
@@ -58,9 +58,15 @@ def certify_samples(
     size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
     parts = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
     chunks = [Chunk(network, data.features[part], data.labels[part], part, plan) for part in parts]
-    watcher = _Collected(progress)
-    Driver(certify_chunk, chunks, choose_execution(workers if len(chunks) > 1 else 1, len(chunks)), watcher).run()
-    rows = watcher.rows
+    rows: list[BatchRow] = []
+
+    def keep(found: list[BatchRow]) -> None:
+        for row in found:
+            rows.append(row)
+            if progress is not None:
+                progress(row)
+
+    gather(certify_chunk, chunks, workers, keep, _given_up)
     return pd.DataFrame(rows).sort_values("sample", ignore_index=True) if rows else pd.DataFrame()
 
 
@@ -75,21 +81,9 @@ class Chunk:
     plan: BatchPlan
 
 
-class _Collected(Watcher[Chunk, list[BatchRow]]):
-    """Every row, handed on as it is finished; of a chunk whose process keeps dying, that."""
-
-    def __init__(self, progress: Callable[[BatchRow], None] | None) -> None:
-        self.rows: list[BatchRow] = []
-        self._progress = progress
-
-    def finished(self, task: Chunk, answer: list[BatchRow]) -> None:
-        for row in answer:
-            self.rows.append(row)
-            if self._progress is not None:
-                self._progress(row)
-
-    def given_up(self, task: Chunk, error: Exception) -> list[BatchRow]:
-        return [_failed(sample, label, error) for sample, label in zip(task.samples, task.labels.tolist(), strict=True)]
+def _given_up(chunk: Chunk, error: Exception) -> list[BatchRow]:
+    each = zip(chunk.samples, chunk.labels.tolist(), strict=True)
+    return [_failed(sample, label, error) for sample, label in each]
 
 
 def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: BatchPlan) -> None:

@@ -130,31 +130,33 @@ class Watcher(Generic[TaskT, AnswerT]):
         """No more tasks are started."""
 
 
-class _Gathered(Watcher[TaskT, AnswerT]):
-    """Keeps the answers, in the order they come, and counts them."""
+class _Handed(Watcher[TaskT, AnswerT]):
+    """Hands answers on."""
 
-    def __init__(self, count: Callable[[int], None]) -> None:
-        self.answers: list[AnswerT] = []
-        self._count = count
+    def __init__(self, keep: Callable[[AnswerT], None], give_up: Callable[[TaskT, Exception], AnswerT] | None) -> None:
+        self._keep, self._give_up = keep, give_up
 
     def finished(self, task: TaskT, answer: AnswerT) -> None:
-        self.answers.append(answer)
-        self._count(len(self.answers))
+        self._keep(answer)
+
+    def given_up(self, task: TaskT, error: Exception) -> AnswerT:
+        return super().given_up(task, error) if self._give_up is None else self._give_up(task, error)
 
 
 def gather(
     function: Callable[[TaskT], AnswerT],
     tasks: Sequence[TaskT],
     workers: int,
-    count: Callable[[int], None] = lambda done: None,
-) -> list[AnswerT]:
-    """The answers to all tasks, in the order they are finished. count: called with how many are.
+    keep: Callable[[AnswerT], None],
+    give_up: Callable[[TaskT, Exception], AnswerT] | None = None,
+) -> None:
+    """Hand the answer to every task to `keep`, as they are finished.
 
-    function: at module level if workers > 1. Raises what a task raises, and as `Driver.run` does.
+    give_up: the answer to a task whose worker died again and again; None: the error is raised. function: at module
+    level if workers > 1. Raises what a task raises, and as `Driver.run` does.
     """
-    watcher: _Gathered[TaskT, AnswerT] = _Gathered(count)
-    Driver(function, tasks, choose_execution(workers if len(tasks) > 1 else 1, len(tasks)), watcher).run()
-    return watcher.answers
+    execution = choose_execution(workers if len(tasks) > 1 else 1, len(tasks))
+    Driver(function, tasks, execution, _Handed(keep, give_up)).run()
 
 
 class Driver(Generic[TaskT, AnswerT]):

@@ -22,7 +22,7 @@ from toolkit.arrays import FloatArray
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.rows import RADIUS_ROWS
-from toolkit.runs.run import Driver, Watcher, choose_execution
+from toolkit.runs.run import gather
 from toolkit.runs.tables.answers import Advance, Answers
 from toolkit.runs.tables.entries import RadiiEntry, RadiiRow, RadiusMethod
 from toolkit.verify.radius import certified_radius
@@ -92,17 +92,8 @@ class RadiusTask:
     known: tuple[float, float]
 
 
-class _Settled(Watcher[RadiusTask, dict[str, Any]]):
-    """Hands answers on."""
-
-    def __init__(self, settle: Callable[[dict[str, Any]], None]) -> None:
-        self._settle = settle
-
-    def finished(self, task: RadiusTask, answer: dict[str, Any]) -> None:
-        self._settle(answer)
-
-    def given_up(self, task: RadiusTask, error: Exception) -> dict[str, Any]:
-        return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
+def _no_radius(task: RadiusTask, error: Exception) -> dict[str, Any]:
+    return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
 
 
 def _ask(
@@ -122,8 +113,7 @@ def _ask(
     labels = network.predict(features) if row.predicted else data.labels[list(samples)]
     each = zip(features, labels.tolist(), samples, strict=True)
     tasks = [RadiusTask(network, image, int(label), i, row, method, known[i]) for image, label, i in each]
-    execution = choose_execution(workers if len(tasks) > 1 else 1, len(tasks))
-    Driver(measure_radius, tasks, execution, _Settled(settle)).run()
+    gather(measure_radius, tasks, workers, settle, _no_radius)
 
 
 def measure_radius(task: RadiusTask) -> dict[str, Any]:
@@ -137,7 +127,7 @@ def measure_radius(task: RadiusTask) -> dict[str, Any]:
             plan.tighten, plan.settings, plan.time_limit, task.known,
         )  # fmt: skip
     except Exception as error:  # one sample's failure must not lose the others
-        return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
+        return _no_radius(task, error)
     return {
         "sample": task.sample,
         "certified": radius.certified,
