@@ -21,7 +21,7 @@ from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
 from toolkit.report.order import TRUTH_KEYS, check_order
-from toolkit.report.tables import margin_gaps, summarise, varying_keys
+from toolkit.report.tables import gap_table, margin_gaps, varying_keys
 
 if TYPE_CHECKING:
     from toolkit.runs.provenance import RunRecord
@@ -124,7 +124,7 @@ def _verdict_counts(verdicts: pd.DataFrame) -> dict[str, Any]:
 
 def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
     """Column heads, and per cell its text and what it is sorted by; texts are those of table.md."""
-    table = summarise(gaps)
+    table = gap_table(gaps)
     shown = readable(table)
     order = {
         "ε": table["eps"],

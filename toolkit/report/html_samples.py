@@ -16,7 +16,7 @@ from matplotlib.image import imsave
 from toolkit.data.datasets import find_data, load_dataset
 from toolkit.data.names import printable
 from toolkit.report.styles import label_of
-from toolkit.report.tables import SAMPLE_KEYS, side_by_side
+from toolkit.report.tables import SAMPLE_KEYS, margin_table
 from toolkit.verify.verdict import is_safe, is_unsafe, verdict
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def sample_sections(
         wanted = wanted.sort_values("settled", kind="stable").head(max_samples)
     shown = gaps.merge(wanted[SECTION_KEYS], on=SECTION_KEYS)
     parts = dict(list(shown.groupby(SAMPLE_KEYS, dropna=False)))
-    cells = dict(list(side_by_side(shown).groupby(SAMPLE_KEYS, dropna=False)))
+    cells = dict(list(margin_table(shown).groupby(SAMPLE_KEYS, dropna=False)))
     images, rungs = _Images(), [str(name) for name in gaps["rung"].cat.categories]
     sections = []
     for keys in wanted[SECTION_KEYS].to_dict("records"):

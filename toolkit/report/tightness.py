@@ -27,11 +27,7 @@ def tightness_curve(rows: pd.DataFrame) -> Figure:
     Thin bars and bands are quartiles over samples and targets; the gaps m* − LP and LP − dual are shaded. Above the
     zero line a margin is certified. A rung far below the others runs off the panel and its legend entry says so.
     """
-    return draw_tightness(margin_gaps(rows))
-
-
-def draw_tightness(gaps: pd.DataFrame) -> Figure:
-    """`tightness_curve` from `margin_gaps`."""
+    gaps = margin_gaps(rows)
     parts = list(panel_parts(gaps))
     with paper_style():
         figure, panels = stacked_grid(len(parts))
@@ -54,12 +50,9 @@ def ratio_curve(rows: pd.DataFrame) -> Figure:
     It is the share of a bound's fall from the clean margin that is real: 1 = exact, whatever the scale of the logits.
     Thin bars are quartiles over samples and targets.
     """
-    return draw_ratio(margin_gaps(rows))
-
-
-def draw_ratio(gaps: pd.DataFrame) -> Figure:
-    """`ratio_curve` from `margin_gaps`."""
-    return draw_panels(gaps, _ratio_panel, EPS_LABEL, "tightness\n(clean − m*)/(clean − bound)", share_y=True)
+    return draw_panels(
+        margin_gaps(rows), _ratio_panel, EPS_LABEL, "tightness\n(clean − m*)/(clean − bound)", share_y=True
+    )
 
 
 def _ratio_panel(panel: Axes, gaps: pd.DataFrame) -> None:
