@@ -10,13 +10,15 @@ of rungs. Times include bounds, model building, hand-over and solving, to the sa
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
@@ -83,8 +85,8 @@ def our_margin(network: Network, ball: LinfBall, label: int, target: int, limit:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Both margins, one after the other; prints JSON with the ratio of the times."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Both margins, one after the other, with the ratio of the times."""
+    parser = experiment_parser(__doc__, "against-omlt")
     parser.add_argument("--network", default="zoo:digits-standard")
     parser.add_argument("--architecture")
     parser.add_argument("--data", default="digits")
@@ -100,9 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     ours = our_margin(network, ball, label, options.target, options.time_limit)
     omlt = omlt_margin(network, ball, label, options.target, options.time_limit)
     found = {"template": ours, "omlt": omlt, "ratio": omlt["seconds"] / ours["seconds"]}
-    print(json.dumps(found, indent=2))
+    with experiment_run(parser, options) as run:
+        run.write({"table.csv": pd.DataFrame([{"by": "template", **ours}, {"by": "omlt", **omlt}])})
     return found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

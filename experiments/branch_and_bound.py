@@ -11,17 +11,16 @@ includes certifying its leaves.
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from toolkit.data.atomic import write_csv, write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Status
@@ -30,7 +29,6 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
-from toolkit.runs.provenance import environment
 from toolkit.solvers.registry import SOLVERS
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
@@ -101,7 +99,7 @@ def solve_case(case: Case, given: Sequence[Problem], solver: str, settings: Sett
     }
 
 
-def run(
+def measure(
     cases: Sequence[Case], solvers: Sequence[str], time_limit: float, limit: int | None, repeats: int
 ) -> pd.DataFrame:
     """One row per case and solver, solvers in turns on the same l,u."""
@@ -130,24 +128,21 @@ def best_turn(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the cases asked for and write table.csv, table.md and provenance.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/branch-and-bound"))
+    usable = [name for name, solver in SOLVERS.items() if solver.status().usable]
+    parser = experiment_parser(__doc__, "branch-and-bound")
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
-    parser.add_argument("--solvers", nargs="*", default=["bab", *(n for n, s in SOLVERS.items() if s.status().usable)])
+    parser.add_argument("--solvers", nargs="*", default=["bab", *usable])
     parser.add_argument("--time-limit", type=float, default=60.0)
     parser.add_argument("--limit", type=int, help="use only so many samples of each case")
     parser.add_argument("--repeats", type=int, default=1, help="turns of every solver")
     options = parser.parse_args(arguments)
     chosen = [case for case in CASES if case.name in options.cases]
-    table = run(chosen, options.solvers, options.time_limit, options.limit, options.repeats)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out / "table.csv", table)
-    write_text(options.out / "table.md", pipe_table(table, digits=4))
-    record = {"command": "python experiments/branch_and_bound.py", "solvers": options.solvers, "turns": options.repeats}
-    record |= environment() | {"time_limit": options.time_limit, "gap": GAP}
-    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
+    with experiment_run(parser, options) as run:
+        table = measure(chosen, options.solvers, options.time_limit, options.limit, options.repeats)
+        run.write({"table.csv": table, "table.md": pipe_table(table, digits=4)})
+        run.record(gap=GAP)
     return table
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

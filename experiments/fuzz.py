@@ -13,14 +13,9 @@ network and questions do not depend on the count. Exit code 1 if there is a faul
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +26,10 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from hard_networks import Case, random_case
 from judge import FAULTS, REMARKS, Judgement, judge, plan
 
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.report import pipe_table
-from toolkit.runs.provenance import environment
+from toolkit.runs.progress import RunProgress
+from toolkit.runs.run import gather
 
 CHUNK = 25  # networks a process is handed at a time
 SHOWN = 8  # seeds per line of the table
@@ -58,15 +55,18 @@ def judge_chunk(seeds: Sequence[int]) -> list[Judged]:
     return [judged(seed) for seed in seeds]
 
 
-def judge_seeds(seeds: Sequence[int], workers: int) -> Iterator[Judged]:
-    """Every seed's judgement, as they are finished."""
-    if workers == 1:
-        yield from map(judged, seeds)
-        return
+def judge_seeds(seeds: Sequence[int], workers: int) -> list[Judged]:
+    """Every seed's judgement, in order."""
     chunks = [seeds[k : k + CHUNK] for k in range(0, len(seeds), CHUNK)]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(judge_chunk, chunk) for chunk in chunks]):
-            yield from done.result()
+    found: list[Judged] = []
+    with RunProgress() as progress:
+
+        def keep(part: list[Judged]) -> None:
+            found.extend(part)
+            progress.advance("judged", len(found), len(seeds))
+
+        gather(judge_chunk, chunks, workers, keep)
+    return sorted(found, key=lambda one: one.seed)
 
 
 def summarize(results: Sequence[Judged]) -> pd.DataFrame:
@@ -102,8 +102,7 @@ def describe(case: Case, judgement: Judgement) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run, and write table.csv, table.md, findings.csv (if there are any) and provenance.json; returns the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/fuzz"))
+    parser = experiment_parser(__doc__, "fuzz")
     parser.add_argument("--count", type=int, default=5000, help="networks")
     parser.add_argument("--seed", type=int, default=0, help="of the first network")
     parser.add_argument("--workers", type=int, default=2)
@@ -114,22 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
         judgement = judge(case, *plan(options.only))
         print(describe(case, judgement))
         return summarize([Judged(options.only, str(case.recipe), judgement)])
-    started = time.perf_counter()
-    seeds = range(options.seed, options.seed + options.count)
-    results = sorted(judge_seeds(seeds, options.workers), key=lambda one: one.seed)
-    table, found = summarize(results), findings(results)
-    options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "table.csv", index=False)
-    (options.out / "table.md").write_text(pipe_table(table), encoding="utf-8")
-    (options.out / "findings.csv").unlink(missing_ok=True)
-    if len(found):
-        found.to_csv(options.out / "findings.csv", index=False)
-    record = environment() | {"count": options.count, "seed": options.seed, "workers": options.workers}
-    record["seconds"] = round(time.perf_counter() - started, 1)
-    (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(pipe_table(table))
+    with experiment_run(parser, options) as run:
+        results = judge_seeds(range(options.seed, options.seed + options.count), options.workers)
+        table, found = summarize(results), findings(results)
+        (options.out / "findings.csv").unlink(missing_ok=True)
+        run.write({"table.csv": table, "table.md": pipe_table(table)} | ({"findings.csv": found} if len(found) else {}))
     return table
 
 
+def _faults(arguments: Sequence[str]) -> int:
+    table = main(arguments)
+    print(pipe_table(table))
+    return int(table.query("group == 'fault'")["count"].sum() > 0)
+
+
 if __name__ == "__main__":
-    sys.exit(int(main().query("group == 'fault'")["count"].sum() > 0))
+    sys.exit(end_experiment(_faults))

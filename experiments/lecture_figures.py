@@ -18,12 +18,9 @@ by [0, 1]; l,u by interval+dual unless said. Writes NAME.svg, NAME.png and prove
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import lecture_polytope
@@ -32,7 +29,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from toolkit.arrays import FloatArray
-from toolkit.data.atomic import write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
@@ -42,7 +39,7 @@ from toolkit.report.plots import EPS_LABEL
 from toolkit.report.styles import GRID_GREY, LOOKS, TEXT_GREY, YES_GREEN, label_of, paper_style
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
-from toolkit.runs.provenance import environment
+from toolkit.runs.provenance import read_provenance
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -290,22 +287,20 @@ FIGURES: dict[str, Callable[[], Drawn]] = {
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Draw the figures, write them and provenance.json; returns the numbers in every figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = experiment_parser(__doc__, "lecture-figures")
     parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES))
-    parser.add_argument("--out", type=Path, default=Path("results/lecture-figures"))
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "provenance.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"figures": {}}
-    for name in options.only:
-        figure, values = FIGURES[name]()
-        save_figure(figure, options.out / name, ("svg", "png"))
-        record["command"] = "python experiments/lecture_figures.py"
-        record["networks"] = {one.network: Network.load(f"zoo:{one.network}").digest for one in (DIGIT, FOOLED)}
-        record["figures"][name] = {"values": values, **environment()}
-        write_text(path, f"{json.dumps(record, indent=1)}\n")
-    return {name: record["figures"][name]["values"] for name in options.only}
+    earlier = [run["details"]["figures"] for run in read_provenance(options.out) if "figures" in run.get("details", {})]
+    with experiment_run(parser, options) as run:
+        shown = dict(earlier[-1]) if earlier else {}
+        for name in options.only:
+            figure, values = FIGURES[name]()
+            save_figure(figure, options.out / name, ("svg", "png"))
+            shown[name] = {"values": values}
+        run.entry["networks"] = {one.network: Network.load(f"zoo:{one.network}").digest for one in (DIGIT, FOOLED)}
+        run.record(figures=shown)
+    return {name: shown[name]["values"] for name in options.only}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1:]), indent=1))
+    sys.exit(end_experiment(main))

@@ -14,9 +14,7 @@ first two are failures of the list or of the tests: exit code 1. Exit code 2: th
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -33,8 +31,8 @@ from queue import SimpleQueue
 
 import pandas as pd
 
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.report import pipe_table
-from toolkit.runs.provenance import environment
 
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_suffix(".toml")
@@ -221,8 +219,7 @@ def kept_lines(path: Path, mutants: Sequence[Mutant]) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and write table.csv, table.md and provenance.json; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/mutants"))
+    parser = experiment_parser(__doc__, "mutants")
     parser.add_argument("--list", type=Path, default=LIST, help="another list of mutants")
     parser.add_argument("--only", nargs="+", help="names, or parts of them; nothing is written")
     parser.add_argument(
@@ -251,13 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(wrong):
         print(f"{len(wrong)} of {len(table)} mutants not killed:\n{pipe_table(wrong)}", file=sys.stderr)
     if not options.only:
-        options.out.mkdir(parents=True, exist_ok=True)
-        table.to_csv(options.out / "table.csv", index=False)
-        (options.out / "table.md").write_text(pipe_table(table), encoding="utf-8")
-        record = environment() | {"mutants": len(table), "killed": len(table) - len(wrong)}
-        (options.out / "provenance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        with experiment_run(parser, options) as run:
+            run.write({"table.csv": table, "table.md": pipe_table(table)})
+            run.record(mutants=len(table), killed=len(table) - len(wrong))
     return int(len(wrong) > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(end_experiment(main))

@@ -13,18 +13,19 @@ without Pyomo, model building included on both sides. `template`: building the P
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
@@ -144,8 +145,8 @@ def measure_template(repeats: int, sizes: Sequence[int] = (784, 256, 256, 10), e
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Run one measurement and print it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run one measurement and write it; returns it."""
+    parser = experiment_parser(__doc__, "performance")
     parser.add_argument("what", choices=["margins", "lps", "template", "memory"])
     parser.add_argument("--network", default="zoo:mnist5k-standard")
     parser.add_argument("--architecture")
@@ -169,9 +170,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             )
         if options.what == "memory":
             found = {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    print(json.dumps({"what": options.what, **found}, indent=2))
+    with experiment_run(parser, options) as run:
+        run.write({f"{options.what}.csv": pd.DataFrame([found])})
     return found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

@@ -25,8 +25,6 @@ gap_shape.png, provenance.json, networks/, and rows/ (the sweep's own folder: an
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -42,14 +40,13 @@ from scaling_figures import draw_gap_against_shape, draw_gap_against_unstable, d
 from scaling_tables import fit_table, markdown_report, scaling_cells
 from threadpoolctl import threadpool_limits
 
-from toolkit.data.atomic import write_csv, write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.settings import Settings
 from toolkit.report import check_order, save_figure
 from toolkit.runs.batch import BatchPlan, certify_samples
-from toolkit.runs.provenance import environment, read_provenance
-from toolkit.runs.store import replace_file
+from toolkit.runs.provenance import read_provenance
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
 from toolkit.training.spec import NetworkSpec, load_train_spec
@@ -95,10 +92,7 @@ def sweep_specs(networks: dict[str, Path], samples: int | None, most_eps: int | 
         spec = load_spec(file)
         entries = [
             entry.model_copy(
-                update={
-                    "source": str(networks[Path(entry.source).stem]),
-                    "eps": (entry.eps or spec.eps)[:most_eps],
-                }
+                update={"source": str(networks[Path(entry.source).stem]), "eps": (entry.eps or spec.eps)[:most_eps]}
             )
             for entry in spec.networks
             if Path(entry.source).stem in networks
@@ -138,60 +132,41 @@ def verdict_rows(folder: Path) -> dict[str, pd.DataFrame]:
     return {str(name): rows.reset_index(drop=True) for name, rows in images.groupby("row", sort=False)}
 
 
-def write_provenance(out: Path, shown: Sequence[str], rows: pd.DataFrame) -> None:
-    """What was run, by which versions, with the sweeps' own entries; no host or user names, no absolute paths."""
-    record = {
-        "command": " ".join(["python experiments/scaling.py", *shown]),
-        "rows": len(rows),
-        "clock": "CPU seconds of one process; time limits are wall-clock",
-        **environment(),
-        "sweeps": read_provenance(out / "rows"),
-    }
-    replace_file(out / "provenance.json", f"{json.dumps(record, indent=1, ensure_ascii=False)}\n".encode())
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command's options; --smoke is a few seconds' worth of everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
+    """Train, sweep, fit, draw and write; returns the tables by name. --smoke is a few seconds' worth of everything."""
+    parser = experiment_parser(__doc__, "scaling")
     parser.add_argument("--count", type=int, help="samples a network and ε (default: as in the specs)")
     parser.add_argument("--images", type=int, default=200, help="images whose verdicts are measured")
     parser.add_argument("--verdicts", type=Path, help="folder of experiment verdicts' results, for the cost estimate")
     parser.add_argument("--smoke", action="store_true", help="three networks, two radii, one sample")
-    parser.add_argument("--out", type=Path, default=Path("results/scaling"))
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Train, sweep, fit, draw and write; returns the tables by name."""
-    options = parse(arguments)
+    options = parser.parse_args(arguments)
     out: Path = options.out
     names = [spec.name for spec in load_train_spec(NETWORKS).networks]
     ladder_network, most_eps = LADDER_NETWORK, None
     if options.smoke:
         names, ladder_network, most_eps = ["digits-1x32", "digits-2x16", "digits-2x32"], "digits-2x16", 2
         options.count, options.images = 1, min(options.images, 10)
-    networks = trained_networks(out / "networks", names)
-    rows = measured_rows(networks, out, options.count, most_eps)
-    cells = scaling_cells(rows, shapes(networks))
-    batches = {f"{ladder_network}, ε = {LADDER_EPS:g}": ladder_rows(networks[ladder_network], options.images)}
-    batches |= verdict_rows(options.verdicts) if options.verdicts is not None else {}
-    cost, cost_rungs = cost_tables(batches)
-    tables = {"table": cells, "fits": fit_table(cells), "cost": cost, "cost_rungs": cost_rungs}
-    for name, table in tables.items():
-        write_csv(out / f"{name}.csv", table, float_format="%.6g")
-    write_text(out / "table.md", markdown_report(**tables))
-    save_figure(draw_time_against_unstable(cells, tables["fits"]), out / "time_unstable")
-    save_figure(draw_gap_against_unstable(cells), out / "gap_unstable")
-    save_figure(draw_gap_against_shape(cells), out / "gap_shape")
-    shown = [f"--count {options.count}"] if options.count and not options.smoke else []
-    shown += ["--smoke"] if options.smoke else [f"--images {options.images}"]
-    write_provenance(out, [*shown, *(["--verdicts FOLDER"] if options.verdicts is not None else [])], rows)
+    with experiment_run(parser, options) as run:
+        networks = trained_networks(out / "networks", names)
+        rows = measured_rows(networks, out, options.count, most_eps)
+        cells = scaling_cells(rows, shapes(networks))
+        batches = {f"{ladder_network}, ε = {LADDER_EPS:g}": ladder_rows(networks[ladder_network], options.images)}
+        batches |= verdict_rows(options.verdicts) if options.verdicts is not None else {}
+        cost, cost_rungs = cost_tables(batches)
+        tables = {"table": cells, "fits": fit_table(cells), "cost": cost, "cost_rungs": cost_rungs}
+        run.write({f"{name}.csv": table for name, table in tables.items()}, "%.6g")
+        run.write({"table.md": markdown_report(**tables)})
+        save_figure(draw_time_against_unstable(cells, tables["fits"]), out / "time_unstable")
+        save_figure(draw_gap_against_unstable(cells), out / "gap_unstable")
+        save_figure(draw_gap_against_shape(cells), out / "gap_shape")
+        clock = "CPU seconds of one process; time limits are wall-clock"
+        run.record(rows=len(rows), clock=clock, sweeps=read_provenance(out / "rows"))
     return tables
 
 
+def _measure(arguments: Sequence[str]) -> None:
+    main(arguments)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"scaling: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(end_experiment(_measure))

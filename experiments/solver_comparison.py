@@ -23,8 +23,7 @@ it was), OUT/table.csv, OUT/table.md, OUT/profile.png (performance profiles, Dol
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +35,7 @@ import pandas as pd
 from solver_comparison_report import METHOD, write_tables
 from threadpoolctl import threadpool_limits
 
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
@@ -45,8 +45,6 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import Formulation, TemplateLayout, build_template
 from toolkit.rungs import get_rung
-from toolkit.runs.provenance import environment
-from toolkit.runs.store import replace_file
 from toolkit.search.lp_bounder import template
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
@@ -260,21 +258,19 @@ def available(case: Case) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the comparison and write its tables and figure; returns the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/solver-comparison"))
+    parser = experiment_parser(__doc__, "solver-comparison")
     parser.add_argument("--count", type=int, default=2, help="samples per network and ε")
     parser.add_argument("--networks", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--solvers", nargs="*", default=["bab", *SOLVERS])
     parser.add_argument("--retry", type=float, metavar="SECONDS", help="measure again what had less CPU time than this")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     skipped = {name: solver.status().reason for name, solver in SOLVERS.items() if not solver.status().usable}
     solvers = [name for name in options.solvers if name not in skipped]
     file = options.out / "rows.csv"
     if options.retry is not None and file.is_file():
         forget_stopped(file, options.retry)
     chosen = []
-    with threadpool_limits(1):
+    with experiment_run(parser, options) as run, threadpool_limits(1):
         for case in (case for case in CASES if case.name in options.networks):
             reason = available(case)
             if reason:
@@ -282,11 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
                 continue
             chosen.append(asdict(case))
             run_case(case, solvers, options.count, file)
-    record = environment() | {"cases": chosen, "count": options.count, "gap": GAP, "skipped": skipped}
-    record |= {"retry": options.retry}
-    replace_file(options.out / "provenance.json", f"{json.dumps(record, indent=1, ensure_ascii=False)}\n".encode())
-    return write_tables(read_rows(file), options.out, GAP, skipped)
+        run.record(cases=chosen, gap=GAP, skipped=skipped)
+        return write_tables(read_rows(file), options.out, GAP, skipped)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

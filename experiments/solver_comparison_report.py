@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from toolkit.data.atomic import write_csv, write_text
 from toolkit.report import save_figure
 from toolkit.report.styles import TEXT_GREY, panel_grid, paper_style
+from toolkit.runs.outputs import write_files
 
 METHOD = ["model", "formulation", "solver"]
 MARGIN = ["network", "eps", "sample", "target"]
@@ -32,8 +32,7 @@ SHOWN = {
 def write_tables(rows: pd.DataFrame, out: Path, gap: float, skipped: Mapping[str, str]) -> pd.DataFrame:
     """Write table.csv, table.md and profile.png; returns the table."""
     table = summarize(rows, gap)
-    write_csv(out / "table.csv", table, float_format="%.5g")
-    write_text(out / "table.md", markdown(table, rows, gap, skipped))
+    write_files(out, {"table.csv": table, "table.md": markdown(table, rows, gap, skipped)}, "%.5g")
     save_figure(draw_profiles(rows), out / "profile")
     return table
 

@@ -18,23 +18,17 @@ for all targets of a case, model building included.
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from toolkit.arrays import FloatArray
-from toolkit.data.atomic import write_csv, write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
@@ -44,7 +38,6 @@ from toolkit.report.styles import LOOKS, TEXT_GREY, paper_style, shared_legend, 
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
 from toolkit.rungs.alpha import Ascent
-from toolkit.runs.provenance import project_commit
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -161,38 +154,21 @@ def draw(cases: Sequence[Measured]) -> Figure:
     return figure
 
 
-def provenance(cases: Sequence[Measured], arguments: Sequence[str]) -> dict[str, Any]:
-    """What was run and with which versions; no host or user names, no absolute paths."""
-    packages = ("relugap", "numpy", "scipy", "pyomo", "highspy", "pandas", "matplotlib")
-    return {
-        "command": f"python experiments/strong_duality.py {' '.join(arguments)}".strip(),
-        "networks": {str(case.rows["network"].iloc[0]): str(case.rows["digest"].iloc[0]) for case in cases},
-        "relugap": project_commit(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": {"system": platform.system(), "machine": platform.machine()},
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Measure, draw and write table.csv, alpha_vs_lp.png and provenance.json; returns the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = experiment_parser(__doc__, "strong-duality")
     parser.add_argument("--shipped", action="store_true", help="only networks that come with the package")
     parser.add_argument("--iterations", type=int, default=400)
-    parser.add_argument("--out", type=Path, default=Path("results/strong-duality"))
     options = parser.parse_args(arguments)
     chosen = [case for case in CASES if case.source.startswith("zoo:") or not options.shipped]
-    cases = [measure(case, options.iterations) for case in chosen]
-    table = pd.concat([case.rows for case in cases], ignore_index=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out / "table.csv", table.drop(columns="digest"), float_format="%.6g")
-    save_figure(draw(cases), options.out / "alpha_vs_lp")
-    shown = ["--shipped"] if options.shipped else []
-    record = provenance(cases, [*shown, "--iterations", str(options.iterations)])
-    write_text(options.out / "provenance.json", f"{json.dumps(record, indent=1)}\n")
+    with experiment_run(parser, options) as run:
+        cases = [measure(case, options.iterations) for case in chosen]
+        table = pd.concat([case.rows for case in cases], ignore_index=True)
+        run.write({"table.csv": table.drop(columns="digest")}, "%.6g")
+        save_figure(draw(cases), options.out / "alpha_vs_lp")
+        run.entry["networks"] = dict(table.groupby("network", sort=False)["digest"].first())
     return table
 
 
 if __name__ == "__main__":
-    with pd.option_context("display.width", 200, "display.max_columns", 20):
-        print(main(sys.argv[1:]).drop(columns="digest").to_string(index=False))
+    sys.exit(end_experiment(main))

@@ -7,13 +7,14 @@
 `speedup`: one sweep with 1 and with 2 worker processes; its rung sleeps, so that a machine busy with other work does
 not blur what is measured, or with --busy counts in Python, which needs two free cores. `overhead`: a null rung; the
 driver's processor time and wall-clock time per task, and its memory while rows accumulate. `reading`: rows into a
-frame from shards, compaction, and from Parquet. FOLDER must not exist.
+frame from shards, compaction, and from Parquet.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pandas as pd
 
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
@@ -30,7 +33,8 @@ from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
 from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor
-from toolkit.runs.store import append_rows, compact, prepare_folder, read_rows
+from toolkit.runs.shards import append_rows, prepare_folder
+from toolkit.runs.store import compact, read_rows
 from toolkit.runs.sweep.compute import failed_rows
 from toolkit.runs.sweep.plan import make_plan
 from toolkit.runs.sweep.run import run_sweep
@@ -107,7 +111,7 @@ class Memory(threading.Thread):
         return self.samples[int(share * (len(self.samples) - 1))]
 
 
-def measure_speedup(folder: Path, seconds: float, busy: bool) -> None:
+def measure_speedup(folder: Path, seconds: float, busy: bool) -> dict[str, float]:
     """Wall-clock time of equal sweeps, worker processes warm in both cases."""
     spec = small_spec(folder, "counting" if busy else "sleeping", int(seconds / TASK_SECONDS))
     walls = {}
@@ -116,29 +120,26 @@ def measure_speedup(folder: Path, seconds: float, busy: bool) -> None:
             for _ in range(workers):
                 executor.submit(time.sleep, 0.5).result()
             started = time.perf_counter()
-            rows = run_sweep(spec, folder / f"{workers}", workers=workers, executor=executor, progress=False)
+            run_sweep(spec, folder / f"{workers}", workers=workers, executor=executor, progress=False)
             walls[workers] = time.perf_counter() - started
-        print(f"{workers} workers: {walls[workers]:.1f} s, {len(rows) // 9} tasks", flush=True)
-    print(f"speed-up {walls[1] / walls[2]:.3f}")
+    return {"seconds_1_worker": walls[1], "seconds_2_workers": walls[2], "speed_up": walls[1] / walls[2]}
 
 
-def measure_overhead(folder: Path, tasks: int) -> None:
-    """The driver's own time per task, and its memory after a fifth and after nine tenths of the tasks."""
+def measure_overhead(folder: Path, tasks: int) -> dict[str, float]:
+    """Milliseconds of a task: the driver's processor time, and wall-clock time in all, start, table and compaction
+    included; the driver's memory after a fifth and after nine tenths of the tasks."""
     spec = small_spec(folder, "null", tasks)
     with ProcessExecutor(2, initializer=register) as executor, Memory() as memory:
         executor.submit(time.sleep, 0.5).result()
         cpu, wall = time.process_time(), time.perf_counter()
         rows = run_sweep(spec, folder / "out", workers=2, executor=executor, progress=False)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    print(
-        f"{tasks} tasks, {len(rows)} rows, 2 workers: a task takes the driver {1000 * cpu / tasks:.2f} ms of processor"
-    )
-    print(f"time, {1000 * wall / tasks:.2f} ms of wall clock in all (start, table and compaction included)")
-    print(f"driver's memory: {memory.at(0.2):.0f} MB after a fifth, {memory.at(0.9):.0f} MB after nine tenths")
+    times = {"driver_ms_a_task": 1000 * cpu / tasks, "wall_ms_a_task": 1000 * wall / tasks}
+    return {"tasks": tasks, "rows": len(rows), **times, "mb_at_0.2": memory.at(0.2), "mb_at_0.9": memory.at(0.9)}
 
 
-def measure_reading(folder: Path, count: int) -> None:
-    """Rows as two workers would have left them, read twice."""
+def measure_reading(folder: Path, count: int) -> dict[str, float]:
+    """Rows as two workers would have left them, read twice: wall-clock and processor seconds of each step."""
     spec = small_spec(folder, "null", 1)
     work = Work(str(folder), "r0001-aaaaaa", spec.settings(), None)
     template = failed_rows(next(make_plan(spec).tasks(work)), RuntimeError("as long as messages are"))[0]
@@ -146,32 +147,35 @@ def measure_reading(folder: Path, count: int) -> None:
     for start in range(0, count, 1000):
         rows = [replace(template, key=f"{k:064x}", sample=k, lower=-k / 7) for k in range(start, start + 1000)]
         append_rows(folder, f"r{1 + start % 2:04d}-aaaaaa", rows)
-    for what, act in (("from shards", read_rows), ("compacted", compact), ("from Parquet", read_rows)):
+    found: dict[str, float] = {"rows": count}
+    for what, act in (("from_shards", read_rows), ("compacted", compact), ("from_parquet", read_rows)):
         cpu, wall = time.process_time(), time.perf_counter()
         act(folder)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        print(f"{count} rows {what}: {wall:.1f} s, {cpu:.1f} s of processor", flush=True)
+        found |= {f"{what}_seconds": time.perf_counter() - wall, f"{what}_cpu_seconds": time.process_time() - cpu}
+    return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Measure one of the three, write WHAT.csv, and return it."""
+    parser = experiment_parser(__doc__, "sweep-speed")
     parser.add_argument("what", choices=["speedup", "overhead", "reading"])
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True)
     register()
-    if options.what == "speedup":
-        measure_speedup(options.out, options.seconds, options.busy)
-    elif options.what == "overhead":
-        measure_overhead(options.out, options.tasks)
-    else:
-        measure_reading(options.out, options.rows)
+    with experiment_run(parser, options) as run, tempfile.TemporaryDirectory(dir=options.out) as work:
+        folder = Path(work)
+        if options.what == "speedup":
+            found = measure_speedup(folder, options.seconds, options.busy)
+        elif options.what == "overhead":
+            found = measure_overhead(folder, options.tasks)
+        else:
+            found = measure_reading(folder, options.rows)
+        run.write({f"{options.what}.csv": pd.DataFrame([found])})
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

@@ -11,8 +11,7 @@ clear of every box, the standard one does not.
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from toolkit.arrays import FloatArray
-from toolkit.data.atomic import write_csv, write_figure, write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
+from toolkit.data.atomic import write_figure
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.runs.provenance import environment
 from toolkit.verify.ladder import certify
 from toolkit.verify.margins import margins
 
@@ -125,8 +124,7 @@ def draw(networks: Sequence[Network], data: Dataset, radius: float, table: pd.Da
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Train both networks and write toy2d.png, table.csv and provenance.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/toy2d"))
+    parser = experiment_parser(__doc__, "toy2d")
     parser.add_argument("--points", type=int, default=12)
     parser.add_argument("--radius", type=float, default=RADIUS)
     parser.add_argument("--hidden", type=int, nargs="+", default=[100, 100, 100, 100])
@@ -134,16 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     data = toy_data(options.points, options.radius, options.seed)
-    networks = [train_toy(data, loss, options.radius, options.hidden, options.epochs, options.seed) for loss in LOSSES]
-    table = pd.DataFrame([judge(network, data, options.radius) for network in networks])
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out / "table.csv", table)
-    draw(networks, data, options.radius, table, options.out / "toy2d.png")
-    record = environment() | {"specs": [network.metadata["spec"] for network in networks]}
-    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
-    print(table.to_string(index=False))
+    with experiment_run(parser, options) as run:
+        schedule = options.radius, options.hidden, options.epochs, options.seed
+        networks = [train_toy(data, loss, *schedule) for loss in LOSSES]
+        table = pd.DataFrame([judge(network, data, options.radius) for network in networks])
+        run.write({"table.csv": table})
+        draw(networks, data, options.radius, table, options.out / "toy2d.png")
+        run.record(specs=[network.metadata["spec"] for network in networks])
     return table
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

@@ -16,8 +16,8 @@ published values for these sizes; the comparison is Wong & Kolter 2018 and Salma
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,13 +28,12 @@ import pandas as pd
 from training_report import write_results
 
 from toolkit.arrays import FloatArray
-from toolkit.data.atomic import write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.runs.provenance import environment
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
@@ -163,8 +162,7 @@ def join(folders: Sequence[Path], plan: Plan, out: Path) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Measure every network, writing all results anew after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/training"))
+    parser = experiment_parser(__doc__, "training")
     parser.add_argument("--wide", type=Path, help="folder with the networks of experiments/zoo-wide.toml")
     parser.add_argument("--families", nargs="*", default=[family.name for family in FAMILIES])
     parser.add_argument("--images", type=int, help="use at most so many images")
@@ -172,28 +170,31 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--join", type=Path, nargs="+", help="measure nothing: one report of these folders' results")
     options = parser.parse_args(arguments)
     plan = Plan(gap_eps=tuple(options.gap_eps))
+    with experiment_run(parser, options) as run:
+        families = [asdict(family) for family in FAMILIES]
+        run.record(plan=asdict(plan), families=families, parts=len(options.join or [None]))
+        if options.join:
+            return join(options.join, plan, options.out)
+        return measure_all(options.families, options.images, options.wide, plan, options.out)
+
+
+def measure_all(names: Sequence[str], images: int | None, wide: Path | None, plan: Plan, out: Path) -> pd.DataFrame:
+    """Every network of the families named, all results written anew after each."""
     rows: list[dict[str, Any]] = []
     accuracy: list[dict[str, Any]] = []
     gap_curve: list[dict[str, Any]] = []
-    options.out.mkdir(parents=True, exist_ok=True)
-    families = [asdict(family) for family in FAMILIES]
-    record = environment() | {"plan": asdict(plan), "families": families, "parts": len(options.join or [None])}
-    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
-    if options.join:
-        return join(options.join, plan, options.out)
-    for given in (family for family in FAMILIES if family.name in options.families):
-        most = options.images or given.images
+    for given in (family for family in FAMILIES if family.name in names):
+        most = images or given.images
         family = Family(given.name, given.dataset, min(given.images, most), min(given.gap_images, most))
         data = load_dataset(family.dataset)
-        for network in networks_of(family, options.wide):
+        for network in networks_of(family, wide):
             row, curve, gap = measure(network, family, data, plan)
             rows, accuracy, gap_curve = [*rows, row], accuracy + curve, gap_curve + gap
             print(json.dumps(row), flush=True)
-            write_results(
-                pd.DataFrame(rows), pd.DataFrame(accuracy), pd.DataFrame(gap_curve), asdict(plan), options.out
-            )
+            frames = (pd.DataFrame(lines) for lines in (rows, accuracy, gap_curve))
+            write_results(*frames, asdict(plan), out)
     return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from toolkit.data.atomic import write_csv, write_figure, write_text
+from toolkit.data.atomic import write_figure
+from toolkit.runs.outputs import write_files
 
 COLOURS = {"standard": "#D55E00", "adversarial": "#E69F00", "dual": "#0072B2", "interval": "#009E73"}
 FLOOR = 1e-4  # of a gap's axis: below it are solvers' tolerances
@@ -19,10 +20,8 @@ def write_results(
     table: pd.DataFrame, accuracy: pd.DataFrame, gaps: pd.DataFrame, plan: Mapping[str, Any], out: Path
 ) -> None:
     """table.csv, table.md, accuracy.csv, gaps.csv, certified.png, gap.png and README.md."""
-    for name, frame in (("table", table), ("accuracy", accuracy), ("gaps", gaps)):
-        write_csv(out / f"{name}.csv", frame, float_format="%.6g")
-    write_text(out / "table.md", markdown(table, plan))
-    write_text(out / "README.md", paragraph(table, plan))
+    texts = {"table.md": markdown(table, plan), "README.md": paragraph(table, plan)}
+    write_files(out, {"table.csv": table, "accuracy.csv": accuracy, "gaps.csv": gaps} | texts, "%.6g")
     draw(accuracy, "eps", ("certified",), "certified by dual (share of images)", out / "certified.png")
     draw(gaps, "gap_eps", ("gap_dual_low", "gap_dual_high"), "mean gap m* − dual", out / "gap.png", log=True)
 

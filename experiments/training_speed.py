@@ -29,11 +29,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from toolkit.data.atomic import write_csv, write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.report import pipe_table
-from toolkit.runs.provenance import environment
 from toolkit.training.loop import backward, make_optimizer
 from toolkit.training.losses import Region
 from toolkit.training.spec import NetworkSpec
@@ -155,7 +154,7 @@ def in_own_process(setting: Setting, method: str, options: argparse.Namespace) -
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ChildProcessError(f"{setting.name}, {method}: {done.stderr.strip().splitlines()[-1]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout))
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -166,36 +165,27 @@ def markdown(table: pd.DataFrame) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
+def main(arguments: Sequence[str] | None = None) -> pd.DataFrame | dict[str, Any]:
     """Measure every case and write table.csv, table.md and provenance.json; returns the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = experiment_parser(__doc__, "training-speed")
     parser.add_argument("--against", type=Path, help="a checkout of convex_adversarial, to be measured as well")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--networks", nargs="+", default=[setting.name for setting in SETTINGS])
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path("results/training-speed"))
     options = parser.parse_args(arguments)
     by_name = {setting.name: setting for setting in SETTINGS}
     if options.case is not None:
-        print(json.dumps(measure(by_name[options.case[0]], options.case[1], options.against, options.repeats)))
-        return pd.DataFrame()
+        return measure(by_name[options.case[0]], options.case[1], options.against, options.repeats)
     methods = [*METHODS, *([OTHER] if options.against is not None else [])]
-    table = pd.DataFrame(
-        [in_own_process(by_name[name], method, options) for name in options.networks for method in methods]
-    )
-    if options.against is not None:
-        theirs = table[table["method"] == OTHER].set_index("network")["seconds_step"]
-        table["ratio"] = table["seconds_step"] / table["network"].map(theirs)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out / "table.csv", table, float_format="%.6g")
-    write_text(options.out / "table.md", markdown(table))
-    shown = " --against FOLDER" if options.against is not None else ""
-    record = {"command": f"python experiments/training_speed.py{shown}", "repeats": options.repeats, **environment()}
-    write_text(options.out / "provenance.json", f"{json.dumps(record, indent=1)}\n")
+    with experiment_run(parser, options) as run:
+        cases = [(by_name[name], method) for name in options.networks for method in methods]
+        table = pd.DataFrame([in_own_process(*case, options) for case in cases])
+        if options.against is not None:
+            theirs = table[table["method"] == OTHER].set_index("network")["seconds_step"]
+            table["ratio"] = table["seconds_step"] / table["network"].map(theirs)
+        run.write({"table.csv": table, "table.md": markdown(table)}, "%.6g")
     return table
 
 
 if __name__ == "__main__":
-    found = main()
-    if len(found):
-        print(markdown(found))
+    sys.exit(end_experiment(main))

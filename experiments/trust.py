@@ -12,16 +12,15 @@ to 1 + |b|), the median and the largest excess, and false claims: above b by mor
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from toolkit.data.atomic import write_csv, write_text
+from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
@@ -30,7 +29,6 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
-from toolkit.runs.provenance import environment
 from toolkit.search.lp_bounder import template
 from toolkit.solvers.registry import SOLVERS, open_session
 from toolkit.verify.layer_bounds import layer_bounds
@@ -120,8 +118,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run, and write table.csv, table.md and provenance.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/trust"))
+    parser = experiment_parser(__doc__, "trust")
     parser.add_argument("--count", type=int, default=40, help="random networks")
     parser.add_argument("--samples", type=int, default=5, help="images per zoo network")
     parser.add_argument("--seed", type=int, default=0)
@@ -129,19 +126,16 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     options = parser.parse_args(arguments)
     settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-9, time_limit=60.0)
     rows: list[dict[str, object]] = []
-    # a solver that states nothing (a limit, a failure) makes no claim
-    for problems in (random_problems(options.count, options.seed, settings), zoo_problems(options.samples, settings)):
-        for name, problem in problems:
-            rows += [row for row in compare(name, problem, options.solvers) if np.isfinite(float(str(row["excess"])))]
-    table = summarize(pd.DataFrame(rows))
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out / "table.csv", table)
-    write_text(options.out / "table.md", pipe_table(table, digits=3))
-    record = environment() | {"count": options.count, "samples": options.samples, "seed": options.seed}
-    write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
-    print(pipe_table(table, digits=3))
+    with experiment_run(parser, options) as run:
+        # a solver that states nothing (a limit, a failure) makes no claim
+        every = (random_problems(options.count, options.seed, settings), zoo_problems(options.samples, settings))
+        for name, problem in itertools.chain(*every):
+            found = compare(name, problem, options.solvers)
+            rows += [row for row in found if np.isfinite(float(str(row["excess"])))]
+        table = summarize(pd.DataFrame(rows))
+        run.write({"table.csv": table, "table.md": pipe_table(table, digits=3)})
     return table
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(end_experiment(main))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from toolkit.runs.store import Row
+from toolkit.runs.rows import Row
 
 ROW = Row(
     network="net",

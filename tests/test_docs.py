@@ -36,8 +36,8 @@ from toolkit.report.tables import gap_table
 from toolkit.report.write import FIGURES, GAP_FIGURES
 from toolkit.rungs import RUNGS
 from toolkit.rungs.rung import Side
-from toolkit.runs.store import ROW_COLUMNS
-from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
+from toolkit.runs.rows import ROW_COLUMNS
+from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.tables.errors import ErrorCell
 from toolkit.runs.tables.radii import RadiusCell
 from toolkit.solvers.registry import SOLVERS
@@ -338,7 +338,7 @@ def test_results_page_explains_everything_a_report_shows() -> None:
     assert {str(status) for status in Status if status is not Status.INFEASIBLE} <= named
     assert set(SweepSpec.model_fields) <= named
     assert {f"{name}.png" for name in FIGURES | GAP_FIGURES} <= inline_code(ROOT / "docs" / "results.md")
-    assert set(NetworkSpec.model_fields) <= inline_code(ROOT / "docs" / "results.md")
+    assert set(SweptNetwork.model_fields) <= inline_code(ROOT / "docs" / "results.md")
     rows = pd.DataFrame([dict.fromkeys(ROW_COLUMNS, 0) | {"rung": "lp", "network": "net", "layer_bounds": "interval"}])
     assert set(gap_table(rows).columns) <= named
 

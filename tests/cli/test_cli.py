@@ -12,7 +12,7 @@ import pytest
 
 from toolkit import Network, load_dataset
 from toolkit.cli import main
-from toolkit.cli.diagnosis import check, solvers_found
+from toolkit.cli.doctor import solver_fault, solvers_found
 from toolkit.cli.errors import expected_message
 from toolkit.problems.settings import Settings
 from toolkit.runs.store import read_rows
@@ -250,11 +250,11 @@ def test_doctor_catches_a_solver_that_claims_too_much(
             return replace(report, bound=report.bound + 0.1) if self.model.is_mip else report
 
     monkeypatch.setitem(SOLVERS, "highs", replace(SOLVERS["highs"], session=Optimist))
-    assert "lower -0.3, upper -0.5" in check(SOLVERS["highs"])
+    assert "lower -0.3, upper -0.5" in solver_fault(SOLVERS["highs"])
 
 
 def test_doctor_fails_without_any_solver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("toolkit.cli.diagnosis.check", lambda solver: "wrong")
+    monkeypatch.setattr("toolkit.cli.doctor.solver_fault", lambda solver: "wrong")
     assert main(["doctor"]) == 1
 
 

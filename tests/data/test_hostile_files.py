@@ -26,19 +26,8 @@ from toolkit.data.names import csv_frame, csv_text, markdown_text, markup_text, 
 from toolkit.networks.network import Network
 from toolkit.report import pipe_table, write_report
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import (
-    PLAN,
-    ROWS,
-    DamagedResultsWarning,
-    append_rows,
-    compact,
-    damage,
-    prepare_folder,
-    read_plan,
-    read_rows,
-    shard_paths,
-    write_plan,
-)
+from toolkit.runs.shards import append_rows, prepare_folder, shard_paths
+from toolkit.runs.store import PLAN, ROWS, DamagedResultsWarning, compact, damage, read_plan, read_rows, write_plan
 from toolkit.runs.sweep.results import list_results, verify
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import load_spec, parse_spec

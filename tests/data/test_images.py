@@ -256,19 +256,20 @@ def test_data_sets_fit_networks_by_shape() -> None:
 
 def test_every_way_to_certify_asks_whether_the_images_fit(tmp_path: Path) -> None:
     """64 inputs of shape (4, 4, 4) are not an 8×8 digit; and the title says how an image was read."""
-    from toolkit.cli.certify import Question, centre
+    from toolkit.cli.certify import centre
+    from toolkit.cli.question import Question
     from toolkit.data.datasets import load_dataset
     from toolkit.networks.layers import Dense
     from toolkit.networks.network import Network
     from toolkit.runs.batch import BatchPlan, certify_samples
     from toolkit.runs.sweep.plan import make_plan
-    from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
+    from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 
     other = Network([Dense(np.ones((10, 64)))], "other", input_shape=(4, 4, 4))
     path = str(other.save(tmp_path / "other.npz"))
-    asked = Question(path, None, 0.1, (0.0, 1.0), "digits", 0, None, None, ["dual"], ["interval"], None)
+    asked = Question(network=path, eps=0.1, data="digits", index=0)
     spec = SweepSpec(
-        name="s", networks=(NetworkSpec(source=path, dataset="digits"),), samples=1, eps=(0.1,), rungs=("dual",)
+        name="s", networks=(SweptNetwork(source=path, dataset="digits"),), samples=1, eps=(0.1,), rungs=("dual",)
     )
     for call in (
         lambda: centre(asked, other),
@@ -278,7 +279,7 @@ def test_every_way_to_certify_asks_whether_the_images_fit(tmp_path: Path) -> Non
         with pytest.raises(ValueError, match=r"images have shape \(1, 8, 8\), the network takes \(4, 4, 4\)"):
             call()
     image = stored(np.full((4, 4, 4), 51, np.uint8), tmp_path)
-    own = Question(path, None, 0.1, (0.0, 1.0), None, None, image, 3, ["dual"], ["interval"], None)
+    own = Question(network=path, eps=0.1, image=image, label=3)
     title, pixels, label = centre(own, other)
     assert (title, label) == ("image.npy (uint8 divided by 255, of the network's shape)", 3)
     np.testing.assert_array_equal(pixels, np.full(64, 0.2))

@@ -40,32 +40,43 @@ def test_every_spec_is_valid(path: Path) -> None:
         assert load_spec(path).networks
 
 
-def test_performance_measures_at_smoke_size() -> None:
+def test_performance_measures_at_smoke_size(tmp_path: Path) -> None:
     import performance
 
-    lps = performance.main(["lps", "--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"])
+    given = ["--out", str(tmp_path)]
+    lps = performance.main(["lps", *given, "--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"])
     assert lps["lps"] == 90
     assert lps["largest_difference"] < 1e-6
     assert lps["ratio"] > 0
     template = performance.measure_template(1, sizes=(20, 16, 16, 3), eps=0.05)
     assert template["seconds"] > 0
     assert template["unstable"] > 0
-    arguments = ["--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"]
+    arguments = [*given, "--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"]
     assert performance.main(["margins", *arguments])["seconds"] > 0
     assert performance.main(["memory", *arguments])["peak_megabytes"] > 50
 
 
-def test_omlt_comparison_at_smoke_size() -> None:
+def test_sweep_speed_measures_at_smoke_size(tmp_path: Path) -> None:
+    import sweep_speed
+
+    given = ["--out", str(tmp_path), "--tasks", "4", "--rows", "2000", "--seconds", "0.5"]
+    found = {what: sweep_speed.main([what, *given]) for what in ("speedup", "overhead", "reading")}
+    assert found["speedup"]["speed_up"] > 0
+    assert found["overhead"]["rows"] == 36
+    assert found["reading"]["from_parquet_seconds"] > 0
+    assert {path.name for path in tmp_path.iterdir()} == {*(f"{what}.csv" for what in found), "provenance.json"}
+
+
+def test_omlt_comparison_at_smoke_size(tmp_path: Path) -> None:
     import against_omlt
 
     pytest.importorskip("omlt", reason="the comparison runs in an environment with OMLT, which is not a dependency")
-    found = against_omlt.main(["--eps", "0.01", "--target", "3"])
+    found = against_omlt.main(["--out", str(tmp_path), "--eps", "0.01", "--target", "3"])
     assert found["template"]["lower"] == pytest.approx(found["omlt"]["lower"], abs=1e-2)
 
 
 def test_our_side_of_the_omlt_comparison() -> None:
     from against_omlt import our_margin
-
 
     network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
     ball = LinfBall(data.images[0], 0.01, (0, 1))

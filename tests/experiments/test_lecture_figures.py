@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ from conftest import random_dense_network
 from matplotlib.image import imread
 
 from toolkit.problems.input_sets import LinfBall
+from toolkit.runs.provenance import read_provenance
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "lecture-figures"
@@ -137,11 +137,11 @@ def test_a_certificate_gives_up_where_its_bound_crosses_zero(figures: ModuleType
 
 
 def test_committed_figures_are_complete_and_half_a_page_wide(drawn: tuple[Path, dict[str, Any]]) -> None:
-    record = json.loads((RESULTS / "provenance.json").read_text(encoding="utf-8"))
-    assert sorted(record["figures"]) == sorted(NAMES)
+    (run,) = read_provenance(RESULTS)
+    assert sorted(run["details"]["figures"]) == sorted(NAMES)
     for name in NAMES:
         assert imread(RESULTS / f"{name}.png").shape[1] <= 3.75 * 300
         assert (RESULTS / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
-    then = record["figures"]["margins"]["values"]["margins"]
+    then = run["details"]["figures"]["margins"]["values"]["margins"]
     assert drawn[1]["margins"]["margins"] == pytest.approx(then, rel=1e-2)
     assert {path.name for path in drawn[0].iterdir()} >= {"margins.png", "margins.svg", "provenance.json"}

@@ -93,5 +93,7 @@ def test_scaling_at_smoke_size(tmp_path: Path) -> None:
     expected = {"time_unstable.png", "gap_unstable.png", "gap_shape.png", "table.csv", "table.md", "fits.csv"}
     assert expected <= {file.name for file in tmp_path.iterdir()}
     record = (tmp_path / "provenance.json").read_text(encoding="utf-8")
-    assert len(json.loads(record)["sweeps"]) == 2
+    (run,) = json.loads(record)["runs"]
+    assert len(run["details"]["sweeps"]) == 2
+    assert run["command"] == "python experiments/scaling.py --count 1 --images 10 --smoke"
     assert str(tmp_path) not in record

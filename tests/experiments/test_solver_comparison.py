@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from toolkit.runs.provenance import read_provenance
 from toolkit.solvers.registry import SOLVERS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -75,7 +75,8 @@ def test_tables_figure_and_provenance_are_written(folder: Path, rows: pd.DataFra
     assert sum(line.startswith("| zoo |") for line in text.splitlines()) == len(table)
     assert "Seen. " in text
     assert (folder / "profile.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["gap"] == 1e-4
+    (run,) = read_provenance(folder)
+    assert run["details"]["gap"] == 1e-4
 
 
 def test_a_stopped_comparison_goes_on(folder: Path, tmp_path: Path, rows: pd.DataFrame) -> None:

@@ -31,7 +31,7 @@ from toolkit.report import (
 from toolkit.report.order import REQUIRED_COLUMNS, rung_sides
 from toolkit.report.tables import margin_gaps
 from toolkit.rungs import get_rung
-from toolkit.runs.store import ROW_COLUMNS
+from toolkit.runs.rows import ROW_COLUMNS
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

@@ -14,7 +14,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.runs import batch as certify_batch
-from toolkit.runs.batch import BatchPlan, certify_samples, summarize
+from toolkit.runs.batch import BatchPlan, batch_totals, certify_samples
 from toolkit.verify.ladder import certify
 
 PLAN = BatchPlan(eps=0.06, settings=Settings(solver="highs"))
@@ -37,7 +37,7 @@ def test_a_batch_is_its_samples_one_by_one(digits: tuple) -> None:
         assert alone.verdict.value == row.verdict
         assert (row.lower > 0) == (row.verdict == "YES")
         assert (row.upper <= 0) == (row.verdict == "NO")
-    total = summarize(rows)
+    total = batch_totals(rows)
     assert sum(total.verdicts.values()) == sum(total.settled_by.values()) == 12
     assert total.slowest <= total.seconds
 

@@ -26,7 +26,9 @@ from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor, SerialExecutor, run_calls
 from toolkit.runs.lock import folder_lock
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import Row, append_rows, read_rows
+from toolkit.runs.rows import Row
+from toolkit.runs.shards import append_rows
+from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.compute import interrupted_rows
 from toolkit.runs.workers import MissingGuardError, WorkerStartError
 
@@ -322,7 +324,7 @@ def test_a_busy_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.slow
 def test_a_script_of_the_catalogue_ends_with_its_parent(tmp_path: Path) -> None:
     program = (
-        "import subprocess, sys, time\nfrom toolkit.runs.tables.run import ending_with_us\n"
+        "import subprocess, sys, time\nfrom toolkit.cli.reproduce import ending_with_us\n"
         "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'], preexec_fn=ending_with_us)\n"
         "print(p.pid, flush=True)\ntime.sleep(1000)"
     )

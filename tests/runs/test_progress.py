@@ -12,7 +12,7 @@ from rich.console import Console
 
 from toolkit.problems.answers import Verdict
 from toolkit.problems.settings import Settings
-from toolkit.runs.sweep import progress as module
+from toolkit.runs import progress as module
 from toolkit.runs.sweep.progress import SweepProgress, describe, read_snapshot
 from toolkit.runs.sweep.tasks import NetworkRef, Task, TaskReport, Work
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +12,22 @@ import pytest
 from scipy.stats import beta
 
 from toolkit.cli import main
+from toolkit.cli.reproduce import reproduce, reproduce_table
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.networks.published import PUBLISHED
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.runs.tables import errors, load_entry, read_catalogue, reproduce
+from toolkit.report.paper_tables import error_texts, radius_texts
+from toolkit.runs.provenance import read_provenance
+from toolkit.runs.rows import VERDICT_ROWS
+from toolkit.runs.shards import shard_paths
+from toolkit.runs.store import read_rows
+from toolkit.runs.tables import errors, load_entry, read_catalogue
+from toolkit.runs.tables.compare import errors_table, radii_table
 from toolkit.runs.tables.entries import ErrorsEntry, RadiiEntry
 from toolkit.runs.tables.errors import run_errors
 from toolkit.runs.tables.radii import run_radii
-from toolkit.runs.tables.run import run_entry
-from toolkit.runs.tables.tables import error_texts, errors_table, radii_table, radius_texts
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
@@ -95,6 +99,7 @@ domain = [0, 1]
 published = { WK = 40.0 }
 """
 COUNT = 8
+RUN = "r0001-aaaaaa"
 
 
 def silent(*_: object) -> None:
@@ -112,7 +117,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[error
     folder = tmp_path_factory.mktemp("errors")
     entry = load_entry(written(folder, ERRORS))
     assert isinstance(entry, ErrorsEntry)
-    return folder, *run_errors(entry, folder, COUNT, 1, silent)
+    return folder, *run_errors(entry, folder, RUN, COUNT, 1, silent)
 
 
 def test_columns_are_what_each_bound_alone_says(measured: tuple) -> None:
@@ -156,11 +161,12 @@ def test_a_stopped_run_goes_on_and_a_changed_question_starts_afresh(
     measured: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, cells, _ = measured
-    (tmp_path / "cells").mkdir()
-    for file in (folder / "cells").iterdir():
-        lines = file.read_text().splitlines(keepends=True)
-        kept = lines if "dual" not in file.name else [*lines[:-2], lines[-2][:9]]  # killed while it wrote
-        (tmp_path / "cells" / file.name).write_text("".join(kept))
+    (tmp_path / "answers" / "shards").mkdir(parents=True)
+    (shard,) = shard_paths(folder / "answers")
+    lines = shard.read_text().splitlines(keepends=True)
+    assert len(read_rows(folder / "answers", everything=True, schema=VERDICT_ROWS)) == len(lines)
+    kept = [*lines[:-2], lines[-2][:9]]  # killed while it wrote
+    (tmp_path / "answers" / "shards" / shard.name).write_text("".join(kept))
     asked: list[int] = []
     real = errors.certify_samples
 
@@ -171,20 +177,20 @@ def test_a_stopped_run_goes_on_and_a_changed_question_starts_afresh(
     monkeypatch.setattr(errors, "certify_samples", counting)
     entry = load_entry(written(tmp_path, ERRORS))
     assert isinstance(entry, ErrorsEntry)
-    again, _ = run_errors(entry, tmp_path, COUNT, 1, silent)
+    again, _ = run_errors(entry, tmp_path, RUN, COUNT, 1, silent)
     assert len(asked) == 2
     assert [(cell.column, cell.error) for cell in again] == [(cell.column, cell.error) for cell in cells]
     asked.clear()
     changed = load_entry(written(tmp_path, ERRORS.replace("eps = 0.05", "eps = 0.01")))
     assert isinstance(changed, ErrorsEntry)
-    run_errors(changed, tmp_path, 3, 1, silent)
+    run_errors(changed, tmp_path, RUN, 3, 1, silent)
     assert asked
 
 
 def test_two_processes_give_the_same_table(measured: tuple, tmp_path: Path) -> None:
     entry = load_entry(written(tmp_path, ERRORS))
     assert isinstance(entry, ErrorsEntry)
-    cells, _ = run_errors(entry, tmp_path, COUNT, 2, silent)
+    cells, _ = run_errors(entry, tmp_path, RUN, COUNT, 2, silent)
     assert [(cell.column, cell.error) for cell in cells] == [(cell.column, cell.error) for cell in measured[1]]
 
 
@@ -204,23 +210,27 @@ def test_the_table_compares_with_the_published(measured: tuple) -> None:
 def test_an_entry_writes_table_images_and_provenance(tmp_path: Path) -> None:
     file = written(tmp_path, ERRORS)
     for count in (2, 3):
-        entry, table = run_entry(file, tmp_path / "out", count, 1, False, silent)
-    assert (table["images"] == 3).all()
+        entry, run = reproduce_table(file, tmp_path / "out", count, 1, False, silent)
+    assert (run.table["images"] == 3).all()
     assert f"# {entry.title}" in (tmp_path / "out" / "table.md").read_text()
     images = pd.read_parquet(tmp_path / "out" / "images.parquet")
     assert set(images["sample"]) <= {0, 1, 2}
-    runs = json.loads((tmp_path / "out" / "provenance.json").read_text())["runs"]
-    assert [run["count"] for run in runs] == [2, 3]
+    runs = read_provenance(tmp_path / "out")
+    assert [run["details"]["count"] for run in runs] == [2, 3]
+    assert [run["outcome"] for run in runs] == ["finished", "finished"]
+    rows = read_rows(tmp_path / "out" / "answers", everything=True, schema=VERDICT_ROWS)
+    assert set(rows["run_id"]) <= {run["run_id"] for run in runs}
     assert runs[0]["networks"]["digits"] == Network.load("zoo:digits-standard").digest
-    (tmp_path / "out" / "cells" / "x.csv").write_text("")
-    run_entry(file, tmp_path / "out", 1, 1, True, silent)
-    assert not (tmp_path / "out" / "cells" / "x.csv").exists()
+    (tmp_path / "out" / "answers" / "x.csv").write_text("")
+    reproduce_table(file, tmp_path / "out", 1, 1, True, silent)
+    assert not (tmp_path / "out" / "answers" / "x.csv").exists()
+    assert len(read_provenance(tmp_path / "out")) == 1
 
 
 def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
     entry = load_entry(written(tmp_path, RADII))
     assert isinstance(entry, RadiiEntry)
-    cells, images = run_radii(entry, tmp_path, None, 1, silent)
+    cells, images = run_radii(entry, tmp_path, RUN, None, 1, silent)
     radii = images.pivot(index="sample", columns="column", values="certified")
     refuted = images.pivot(index="sample", columns="column", values="refuted")
     assert (radii["WK"] <= radii["LP"]).all()
@@ -241,7 +251,7 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
     for sample, low in radii["exact"].items():
         ball = LinfBall(data.features[sample], float(low), (0.0, 1.0))
         assert certify(network, ball, int(data.labels[sample]), settings=Settings(solver="highs")).verdict == "YES"
-    again, _ = run_radii(entry, tmp_path, None, 1, silent)
+    again, _ = run_radii(entry, tmp_path, RUN, None, 1, silent)
     assert [cell.seconds for cell in again] == [cell.seconds for cell in cells]  # read, not measured again
 
 
@@ -254,7 +264,7 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('name = "FGSM"', 'name = "dual"', "stage names must differ, got 'dual' twice"),
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
-        ("eps = 0.05", "eps = -1", "rows.0.eps"),
+        ("eps = 0.05", "eps = -1", "rows[0].eps"),
         (
             'network = "zoo:digits-standard"',
             'network = "zoo:digit"',
@@ -262,8 +272,8 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ),
         ('network = "zoo:digits-standard"', 'network = "published:x"', "unknown published network 'published:x'"),
         ("domain = [0, 1]", "domain = [1, 0]", "domain must be [low, high] with low < high, got [1.0, 0.0]"),
-        ("title =", "titel =", "unknown key titel"),
-        ("[[rows]]", "[[rows", "not a TOML file"),
+        ("title =", "titel =", "unknown key 'titel'; allowed: "),
+        ("[[rows]]", "[[rows", "is not valid TOML"),
     ],
 )
 def test_a_bad_entry_is_refused_by_name(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -281,13 +291,17 @@ def test_every_entry_of_the_catalogue_loads_and_every_script_takes_out() -> None
         file = catalogue.folder / experiment.file
         if file.suffix == ".py":
             text = file.read_text(encoding="utf-8")
-            assert '"--out"' in text, file.name
+            assert f'experiment_parser(__doc__, "{experiment.name}")' in text, file.name
+            assert "sys.exit(end_experiment(" in text, file.name
             assert experiment.count is None or f'"{experiment.count}"' in text, file.name
+            assert experiment.workers == ('"--workers"' in text), file.name
         elif "kind = " in file.read_text(encoding="utf-8"):
             for row in load_entry(file).rows:
                 assert row.network.removeprefix("published:") in PUBLISHED, row.name
             names.add(experiment.name)
     assert {"wong-kolter-2018-table1", "salman-2019-table1", "salman-2019-table2"} <= names
+    scripts = {f.name for f in (ROOT / "experiments").glob("*.py") if "end_experiment" in f.read_text(encoding="utf-8")}
+    assert scripts == {one.file for one in catalogue.experiments.values() if one.file.endswith(".py")}
     entries = {f.stem for f in (ROOT / "experiments").glob("*.toml") if "\nkind = " in f.read_text(encoding="utf-8")}
     assert entries == names
 
@@ -303,7 +317,7 @@ def test_paper_tables_at_smoke_size(name: str, data_dir: Path, tmp_path: Path) -
     smaller = entry.model_copy(update={"rows": tuple(here)})
     if isinstance(smaller, ErrorsEntry):
         only = [row.model_copy(update={"time_limit": {s.name: 1.0 for s in entry.stages}}) for row in here]
-        cells, _ = run_errors(smaller.model_copy(update={"rows": tuple(only)}), tmp_path, 1, 1, silent)
+        cells, _ = run_errors(smaller.model_copy(update={"rows": tuple(only)}), tmp_path, RUN, 1, 1, silent)
         for row in only:
             found = {cell.column: cell.error for cell in cells if cell.row == row.name}
             bounds = [found[stage.name] for stage in entry.stages_of(row) if stage.certifies]
@@ -311,7 +325,7 @@ def test_paper_tables_at_smoke_size(name: str, data_dir: Path, tmp_path: Path) -
             assert bounds == sorted(bounds, reverse=True)
     else:
         quick = tuple(row.model_copy(update={"methods": ("PGD", "WK"), "samples": (124,)}) for row in here)
-        radii, _ = run_radii(smaller.model_copy(update={"rows": quick}), tmp_path, 1, 1, silent)
+        radii, _ = run_radii(smaller.model_copy(update={"rows": quick}), tmp_path, RUN, 1, 1, silent)
         assert radii[1].value <= radii[0].value
     assert here
 
@@ -333,7 +347,7 @@ def test_the_command_lists_runs_and_refuses(
     )
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "mine", "--count", "2", "--workers", "1"]) == 0
-    assert "digits · exact: " in capsys.readouterr().out
+    assert "digits · exact: " in capsys.readouterr().err
     assert (tmp_path / "results" / "mine-2" / "table.csv").is_file()
     assert main(["reproduce", "all", "--count", "2", "--workers", "1"]) == 0  # leaves out what has one size only
     assert "broken: has one size only" in capsys.readouterr().out

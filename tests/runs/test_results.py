@@ -19,7 +19,8 @@ from sweep_specimens import make_spec, run
 
 from toolkit.runs.lock import FolderInUseError, folder_lock
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import append_rows, prepare_folder, read_rows, shard_paths
+from toolkit.runs.shards import append_rows, prepare_folder, shard_paths
+from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.progress import Snapshot, write_snapshot
 from toolkit.runs.sweep.results import compact_results, export_rows, list_results, mixed, summarize, verify, watch
 

@@ -18,18 +18,9 @@ from hypothesis import strategies as st
 from stored_rows import ROW, numbered
 
 from toolkit.runs.lock import FolderInUseError, folder_lock, lock_owner
-from toolkit.runs.store import (
-    ROW_COLUMNS,
-    ROWS,
-    SCHEMA_VERSION,
-    StoreError,
-    append_rows,
-    compact,
-    prepare_folder,
-    read_rows,
-    shard_paths,
-    write_plan,
-)
+from toolkit.runs.rows import BOUND_ROWS, ROW_COLUMNS
+from toolkit.runs.shards import StoreError, append_rows, prepare_folder, shard_paths
+from toolkit.runs.store import ROWS, compact, read_rows, write_plan
 
 floats = st.floats(width=64)
 words = st.text(max_size=20)
@@ -128,7 +119,7 @@ def test_compaction_keeps_every_row_and_survives_being_cut_short(out: Path) -> N
         shard.write_bytes(content)
     pd.testing.assert_frame_equal(read_rows(out).sort_values("key", ignore_index=True), before)
     assert compact(out) == 5
-    assert (pq.read_schema(out / ROWS).metadata)[b"relugap_schema"] == str(SCHEMA_VERSION).encode()
+    assert (pq.read_schema(out / ROWS).metadata)[b"relugap_schema"] == str(BOUND_ROWS.version).encode()
 
 
 def test_plan_selects_and_orders(out: Path) -> None:
@@ -160,8 +151,8 @@ def test_rows_of_the_first_version_are_read_and_prove_no_upper_bound(out: Path) 
 
 def test_newer_schema_is_refused(out: Path) -> None:
     shard = append_rows(out, "r0001-aaaaaa", numbered(1))
-    shard.write_text(json.dumps(json.loads(shard.read_text()) | {"schema": SCHEMA_VERSION + 1}) + "\n")
-    with pytest.raises(ValueError, match=f"schema version {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}"):
+    shard.write_text(json.dumps(json.loads(shard.read_text()) | {"schema": BOUND_ROWS.version + 1}) + "\n")
+    with pytest.raises(ValueError, match=f"schema version {BOUND_ROWS.version + 1}.*up to {BOUND_ROWS.version}"):
         read_rows(out)
 
 
@@ -178,7 +169,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from stored_rows import numbered
-from toolkit.runs.store import StoreError, append_rows, prepare_folder
+from toolkit.runs.shards import StoreError, append_rows, prepare_folder
 out = Path(sys.argv[1])
 prepare_folder(out)
 shard = append_rows(out, "r0001-aaaaaa", numbered(4))

@@ -21,7 +21,9 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import ROW_COLUMNS, Row, append_rows, read_rows
+from toolkit.runs.rows import ROW_COLUMNS, Row
+from toolkit.runs.shards import append_rows
+from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.plan import make_plan
 from toolkit.runs.sweep.progress import read_snapshot
 from toolkit.runs.sweep.run import run_sweep

@@ -25,7 +25,9 @@ from toolkit.rungs import RUNGS
 from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.runs.executors import ProcessExecutor
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import Row, StoreError, append_rows, read_rows
+from toolkit.runs.rows import Row
+from toolkit.runs.shards import StoreError, append_rows
+from toolkit.runs.store import read_rows
 from toolkit.solvers.gurobi import _environment, _licence
 from toolkit.solvers.registry import SOLVERS
 

@@ -19,7 +19,8 @@ from sweep_specimens import folder as folder
 
 from toolkit.runs.lock import FolderInUseError, folder_lock
 from toolkit.runs.provenance import read_provenance
-from toolkit.runs.store import read_rows, shard_paths
+from toolkit.runs.shards import shard_paths
+from toolkit.runs.store import read_rows
 
 SWEEP = """
 import sys

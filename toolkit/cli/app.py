@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from toolkit.cli.errors import expected_message, plain_warnings
+from toolkit.cli.question import DEFAULT_LADDER, Question, listed, run_certify
 from toolkit.cli.results import results_app
-from toolkit.data.arguments import check_writable
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
 
@@ -62,7 +62,7 @@ app = typer.Typer(
 
 
 @plain_warnings()
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
     reader of the output went away.
 
@@ -109,7 +109,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-LADDER = "dual,pgd,lp,ideal,exact"  # as certify.LADDER, which would take a second to import for --help
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
 
 
@@ -144,8 +143,8 @@ def demo(
     run_demo(out, workers)
 
 
-@app.command()
-def certify(
+@app.command("certify")
+def certify_command(
     network: Annotated[
         str, typer.Argument(help="zoo:NAME, published:NAME, or a file: .npz, .onnx, .pth (with --architecture).")
     ],
@@ -167,7 +166,7 @@ def certify(
     time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
     count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
     ladder: Annotated[
-        str | None, typer.Option(help="Rungs to climb for the verdict; --rungs where given.", show_default=LADDER)
+        str | None, typer.Option(help="Rungs to climb for the verdict; else --rungs.", show_default=DEFAULT_LADDER)
     ] = None,
     trust_solver: Annotated[
         bool, typer.Option("--trust-solver", help="Count a MILP solver's own bound; the answer says so.")
@@ -186,48 +185,18 @@ def certify(
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
-    chain = _listed("--bounds", bounds)
-    given = [*(rung or ()), *(_listed("--rungs", rungs) if rungs is not None else ())]
-    climb = tuple(_listed("--ladder", ladder) if ladder is not None else given or LADDER.split(","))
-    if count is not None:
-        if data is None or index is not None or image is not None:
-            raise ValueError("--count needs --data and neither --index nor --image")
-        for name, value in {"--proof": proof, "--label": label, "--target": target}.items():
-            if value is not None:
-                raise ValueError(f"{name} is for one image, not for --count")
-        from toolkit.cli.verdicts import BatchQuestion, answer_batch
-        from toolkit.problems.settings import Settings
-        from toolkit.runs.batch import BatchPlan
-        from toolkit.solvers.registry import check_solver_name
-
-        limits = None if no_domain else _box(domain)
-        settings = Settings(solver=check_solver_name(solver), rigorous=not trust_solver)
-        plan = BatchPlan(eps, limits, climb, tuple(chain), settings=settings, time_limit=time_limit)
-        answer_batch(BatchQuestion(network, architecture, data, count, plan, workers, out))
-        return
-    from toolkit.cli.certify import Question, answer
-
-    if out is not None or workers != 1:
-        raise ValueError(f"{'--workers' if out is None else '--out'} is for --count, not for one image")
-    if image is not None and index is not None and data is None:
-        raise ValueError("--index is for --data, an --image is one image already")
-    if proof is not None:
-        if proof.suffix != ".npz":
-            raise ValueError(f"proofs are written as .npz, got {proof.name!r}")
-        check_writable(proof)
-    box = None if no_domain else _box(domain)
-    centre = (data, index, image, label)
-    shown = given or ["dual", "lp", "exact"]
-    question = Question(network, architecture, eps, box, *centre, shown, chain, target, climb, trust_solver)
-    answer(question, solver, time_limit)
-    if proof is not None:
-        from toolkit.cli.check import prove
-
-        prove(question, proof, time_limit)
+    run_certify(
+        Question(
+            network=network, architecture=architecture, eps=eps, box=None if no_domain else domain, data=data,
+            index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds, targets=target,
+            climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit, count=count,
+            workers=workers, out=out, proof=proof,
+        )
+    )  # fmt: skip
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_command(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
     network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
     architecture: Annotated[
@@ -245,22 +214,6 @@ def check(
 
     if not answer_check(proof, network, architecture, data, index):
         raise typer.Exit(1)
-
-
-def _listed(option: str, text: str) -> list[str]:
-    """The names of a comma-separated option."""
-    found = [name.strip() for name in text.split(",")]
-    if not all(found):
-        raise ValueError(f"{option} must be names with a comma between two, as in dual,lp, got {text!r}")
-    return found
-
-
-def _box(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--domain must be LOW,HIGH, as in 0,1, got {text!r}") from None
-    return low, high
 
 
 @app.command()
@@ -305,7 +258,7 @@ def report(
     """
     from toolkit.cli.sweeps import run_report
 
-    run_report(folder, out, _listed("--formats", formats), tolerance, html)
+    run_report(folder, out, listed("--formats", formats), tolerance, html)
 
 
 @app.command("reproduce")
@@ -339,8 +292,8 @@ def reproduce_command(
         run_named(name, out, count, workers, fresh)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     spec: Annotated[Path, typer.Argument(help="Networks to train, as a TOML file; see experiments/zoo.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.npz, README.md and the training curves.")],
     only: Annotated[list[str] | None, typer.Option(help="Train this network; may be repeated. Default: all.")] = None,

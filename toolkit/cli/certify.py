@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
+from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
 from toolkit.data.names import markup_text, printable
@@ -27,7 +26,7 @@ from toolkit.rungs.rung import Rung, Side
 from toolkit.solvers.registry import check_solver_name
 from toolkit.verify.certification import Certification
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.ladder import LADDER, certify
+from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -36,30 +35,11 @@ Found = Mapping[str, Sequence[Bound]]
 STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bold yellow"}
 
 
-@dataclass(frozen=True)
-class Question:
-    """What `certify` was asked: a network, a centre (data set and index, or an image file), ε, which bounds to
-    show (rungs), and which to climb for what they leave open (ladder)."""
-
-    network: str
-    architecture: str | None
-    eps: float
-    domain: tuple[float, float] | None
-    data: str | None
-    index: int | None
-    image: Path | None
-    label: int | None
-    rungs: Sequence[str]
-    chain: Sequence[str]
-    targets: Sequence[int] | None
-    ladder: Sequence[str] = LADDER
-    trust_solver: bool = False
-
-
-def answer(question: Question, solver: str, time_limit: float | None) -> None:
+def answer(question: Question) -> None:
     """Compute and print; names and files are checked before any work."""
-    settings = Settings(check_solver_name(solver), time_limit=time_limit, rigorous=not question.trust_solver)
-    chosen = sorted({get_rung(name).name: get_rung(name) for name in question.rungs}.values(), key=_place)
+    solver, limit = check_solver_name(question.solver), question.time_limit
+    settings = Settings(solver, time_limit=limit, rigorous=not question.trust_solver)
+    chosen = sorted({get_rung(name).name: get_rung(name) for name in question.shown}.values(), key=_place)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
     ball = LinfBall(center, question.eps, question.domain)
@@ -82,7 +62,7 @@ def answer(question: Question, solver: str, time_limit: float | None) -> None:
     if note := equality_note(found):
         console.print(note, highlight=False, markup=False)
     answer = certify(
-        network, ball, label, question.ladder, question.chain, settings=settings, time_limit=time_limit,
+        network, ball, label, question.ladder, question.chain, settings=settings, time_limit=limit,
         targets=question.targets, known=found,
     )  # fmt: skip
     _print_verdict(console, answer)

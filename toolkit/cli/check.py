@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.certificates.check import Checked, RejectedProofError, check_proof
-from toolkit.cli.certify import Question, centre
+from toolkit.cli.certify import centre
+from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
@@ -16,7 +17,7 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 
 
-def prove(question: Question, path: Path, time_limit: float | None) -> None:
+def prove(question: Question, path: Path) -> None:
     """Search for a proof of the question's margins, write it and say what it proves."""
     from toolkit.verify.prove import write_proof
 
@@ -24,7 +25,7 @@ def prove(question: Question, path: Path, time_limit: float | None) -> None:
     _, center, label = centre(question, network)
     ball = LinfBall(center, question.eps, question.domain)
     started = time.perf_counter()
-    proof = write_proof(path, network, ball, label, question.targets, Settings(time_limit=time_limit))
+    proof = write_proof(path, network, ball, label, question.targets, Settings(time_limit=question.time_limit))
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"

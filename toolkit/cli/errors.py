@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from toolkit.data.names import printable, shortened
 
-LONGEST = 2000  # characters of a message: a file can make one as long as itself
+LONGEST_MESSAGE = 2000  # characters of a message: a file can make one as long as itself
 EXTRAS = {
     "torch": "train",
     "onnx": "onnx",
@@ -78,4 +78,4 @@ def _is_solver_unavailable(error: Exception) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return shortened(" ".join(printable(text).split()), LONGEST)
+    return shortened(" ".join(printable(text).split()), LONGEST_MESSAGE)

@@ -1,22 +1,35 @@
-"""`reproduce`: which experiments there are, one of them or all, with progress and the table at the end."""
+"""`reproduce`: which experiments there are, one of them or all, each from its name to its results folder and report."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import TaskID
 from rich.table import Table
 
-from toolkit.cli.verdicts import counting_bars
 from toolkit.data.names import markup_text, printable
-from toolkit.runs.executors import usable_cpus
-from toolkit.runs.tables import Catalogue, Experiment, read_catalogue, reproduce
-from toolkit.runs.tables.tables import terminal
-
-LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+from toolkit.data.toml_file import open_toml
+from toolkit.report import write_report
+from toolkit.report.paper_tables import markdown_page, terminal_page
+from toolkit.runs.executors import check_workers, usable_cpus
+from toolkit.runs.interrupts import ENDED
+from toolkit.runs.lock import folder_lock
+from toolkit.runs.outputs import write_files
+from toolkit.runs.progress import RunProgress
+from toolkit.runs.provenance import PROVENANCE, recorded_run
+from toolkit.runs.sweep.run import run_sweep
+from toolkit.runs.sweep.spec import load_spec
+from toolkit.runs.tables import Catalogue, Experiment, TableRun, load_entry, read_catalogue, run_table
+from toolkit.runs.tables.answers import FOLDER, Advance
+from toolkit.runs.tables.entries import Entry
 
 
 def list_experiments() -> None:
@@ -38,10 +51,19 @@ def run_named(name: str, out: Path | None, count: int | None, workers: int | Non
     size = "" if count is None else f"-{count}"  # a smaller size does not replace the results at full size
     console = Console()
     for experiment in chosen:
-        if count is not None and name == "all" and experiment.count is None and experiment.file.endswith(".py"):
-            console.print(f"{experiment.name}: has one size only, left out with --count", highlight=False)
+        if name == "all" and (reason := _left_out(experiment, count)):
+            console.print(f"{experiment.name}: {reason}", highlight=False)
             continue
         _run(console, catalogue, experiment, out or Path("results") / f"{experiment.name}{size}", count, workers, fresh)
+
+
+def _left_out(experiment: Experiment, count: int | None) -> str:
+    """Why `all` passes an experiment over, "" where it does not."""
+    if count is not None and experiment.count is None and experiment.file.endswith(".py"):
+        return "has one size only, left out with --count"
+    if experiment.needs and importlib.util.find_spec(experiment.needs) is None:
+        return f"needs {experiment.needs}, which is not installed here"
+    return ""
 
 
 def _run(
@@ -55,35 +77,84 @@ def _run(
 ) -> None:
     started = time.perf_counter()
     console.print(f"[bold]{experiment.name}[/]: {markup_text(experiment.shows)}", highlight=False)
-    with _Stages(console) as stages:
-        found = reproduce(catalogue, experiment, out, count, workers or usable_cpus(), fresh, stages.advance)
+    with RunProgress() as progress:
+        found = reproduce(catalogue, experiment, out, count, workers or usable_cpus(), fresh, progress.advance)
     if found is not None:
-        console.print(terminal(*found))
+        entry, run = found
+        console.print(terminal_page(entry, run.table))
     spent = time.perf_counter() - started
     console.print(f"{spent:.0f} s; written to {printable(out)}", highlight=False, markup=False)
 
 
-class _Stages:
-    """One bar per stage on a terminal, else a line now and then."""
+def reproduce(
+    catalogue: Catalogue, experiment: Experiment, out: Path, count: int | None = None, workers: int = 1,
+    fresh: bool = False, advance: Advance = lambda *_: None,
+) -> tuple[Entry, TableRun] | None:  # fmt: skip
+    """Run an experiment into `out`; what is there already from a stopped run is kept, unless `fresh`.
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._said = console, 0.0
-        self._bars = counting_bars(console, disable=not console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
+    count: a smaller size: at most so many images a row (entries), samples (sweeps), or the script's own option.
+    advance: called with a title, how many are done and of how many. Entries write table.csv, table.md, images.parquet
+    and provenance.json and return the entry with its table; others return None. Raises ValueError,
+    FileNotFoundError, or ChildProcessError where a script fails.
+    """
+    check_workers(workers)
+    file = catalogue.folder / experiment.file
+    if file.suffix == ".py":
+        if fresh:
+            raise ValueError(f"{experiment.name} is a script, which knows itself what to keep; leave out --fresh")
+        run_script(file, experiment, out, count, workers)
+        return None
+    if "kind" in open_toml(file).content:
+        return reproduce_table(file, out, count, workers, fresh, advance)
+    spec = load_spec(file)
+    if count is not None:
+        own = spec.samples
+        spec = spec.model_copy(update={"samples": min(count, own) if isinstance(own, int) else own[:count]})
+    write_report(run_sweep(spec, out, workers=workers, rerun="all" if fresh else None), out)
+    return None
 
-    def __enter__(self) -> _Stages:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+def reproduce_table(
+    file: Path, out: Path, count: int | None, workers: int, fresh: bool = False, advance: Advance = lambda *_: None
+) -> tuple[Entry, TableRun]:
+    """A table of errors or radii; see `reproduce`."""
+    entry = load_entry(file)
+    details = {"entry": file.name, "count": count, "workers": workers}
+    with folder_lock(out):
+        if fresh:
+            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            (out / PROVENANCE).unlink(missing_ok=True)
+        with recorded_run(out, {"details": details}) as run:
+            found = run_table(entry, out, run["run_id"], count, workers, advance)
+            run["networks"] = found.networks
+            # seven digits to look at: table.csv is made of the stored answers
+            seven = dict.fromkeys(found.images.select_dtypes("float64").columns, "float32")
+            page = markdown_page(entry, found.table)
+            write_files(out, {"table.csv": found.table, "table.md": page}, "%.6g")
+            write_files(out, {"images.parquet": found.images.astype(seven)})
+    return entry, found
 
-    def advance(self, title: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        if title not in self._tasks:
-            self._bars.start()
-            self._tasks[title] = self._bars.add_task(markup_text(title), total=total)
-        self._bars.update(self._tasks[title], completed=done)
-        now = time.monotonic()
-        if not self._console.is_terminal and (done == total or now - self._said > LINE_EVERY):
-            self._console.print(f"{printable(title)}: {done}/{total}", highlight=False, markup=False)
-            self._said = now
+
+def ending_with_us() -> None:
+    """For a child between fork and exec, on Linux: it ends when this process does, killed or not."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def run_script(file: Path, experiment: Experiment, out: Path, count: int | None, workers: int) -> None:
+    """A script in a process of its own, which says itself how far it is."""
+    arguments = [sys.executable, str(file), "--out", str(out), *experiment.arguments]
+    arguments += ["--workers", str(workers)] if experiment.workers else []
+    if count is not None:
+        if experiment.count is None:
+            raise ValueError(f"{experiment.name} has one size only; leave out --count")
+        arguments += [experiment.count, str(count)]
+    bound = ending_with_us if sys.platform == "linux" else None
+    stopped = f"{experiment.name} was interrupted; what {file.name} had written by then is in {out}"
+    try:
+        code = subprocess.run(arguments, check=False, preexec_fn=bound).returncode
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stopped) from None
+    if code in (ENDED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt(stopped)
+    if code:
+        raise ChildProcessError(f"{experiment.name}: {file.name} ended with exit code {code}")

@@ -23,9 +23,7 @@ def _swept(folder: Path) -> Path:
 
 
 @results_app.command("ls")
-def list_folders(
-    root: Annotated[Path, typer.Argument(help="Where to look.")] = Path("results"),
-) -> None:
+def list_folders(root: Annotated[Path, typer.Argument(help="Where to look.")] = Path("results")) -> None:
     """Results folders at or below ROOT: rows of rows planned, failures, last run.
 
     Example: relugap results ls results
@@ -69,23 +67,22 @@ def export(
     typer.echo(printable(f"wrote {export_rows(_swept(folder), target, everything)}"))
 
 
-@results_app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+@results_app.command("verify")
+def verify_command(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Whether a folder is whole: lines, keys, runs, rows that contradict themselves. Exit code 1 on errors.
 
     Example: relugap results verify results/demo
     """
-    from toolkit.runs.sweep.results import findings_text
-    from toolkit.runs.sweep.results import verify as verify_folder
+    from toolkit.runs.sweep.results import findings_text, verify
 
-    findings = verify_folder(_swept(folder))
+    findings = verify(_swept(folder))
     typer.echo(findings_text(findings) or printable(f"{folder} is whole"))
     if any(finding.error for finding in findings):
         raise typer.Exit(1)
 
 
-@results_app.command()
-def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+@results_app.command("compact")
+def compact_command(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Move a folder's shards into one Parquet file.
 
     Example: relugap results compact results/demo
@@ -95,8 +92,8 @@ def compact(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -
     typer.echo(printable(f"{compact_results(_swept(folder))} rows in {folder / 'rows.parquet'}"))
 
 
-@results_app.command()
-def watch(
+@results_app.command("watch")
+def watch_command(
     folder: Annotated[Path, typer.Argument(help="A results folder.")],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
 ) -> None:
@@ -104,6 +101,6 @@ def watch(
 
     Example: relugap results watch results/demo
     """
-    from toolkit.runs.sweep.results import watch as watch_folder
+    from toolkit.runs.sweep.results import watch
 
-    watch_folder(folder, every)
+    watch(folder, every)

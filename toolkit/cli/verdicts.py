@@ -4,58 +4,49 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from toolkit.cli.certify import STYLES
+from toolkit.cli.question import Question
 from toolkit.data.arguments import check_writable
 from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
-from toolkit.runs.batch import BatchPlan, certify_samples, check_batch, summarize
+from toolkit.problems.settings import Settings
+from toolkit.runs.batch import BatchPlan, BatchRow, batch_totals, certify_samples, check_batch
+from toolkit.runs.progress import RunProgress
+from toolkit.solvers.registry import check_solver_name
 
 
-@dataclass(frozen=True)
-class BatchQuestion:
-    """What `certify --count` was asked: a network, a data set, how many of its first test images, and the plan."""
-
-    network: str
-    architecture: str | None
-    data: str
-    count: int
-    plan: BatchPlan
-    workers: int
-    out: Path | None
-
-
-def answer_batch(question: BatchQuestion) -> None:
+def answer_batch(question: Question) -> None:
     """Certify, show progress, print totals; with `out`, write one row per image as CSV."""
     network = Network.load(question.network, question.architecture)
-    data = load_dataset(question.data)
-    if not 1 <= question.count <= len(data):
+    data, count = load_dataset(str(question.data)), question.count or 0
+    if not 1 <= count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
-    check_batch(network, data, range(question.count), question.plan)
+    settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
+    how = question.ladder, question.chain
+    plan = BatchPlan(question.eps, question.domain, *how, settings=settings, time_limit=question.time_limit)
+    check_batch(network, data, range(count), plan)
     if question.out is not None:
         check_writable(question.out)
     console = Console()
-    where = f"domain {list(question.plan.domain)}" if question.plan.domain else "no domain"
+    where = f"domain {list(plan.domain)}" if plan.domain else "no domain"
     console.print(
-        f"[bold]{markup_text(network.name or question.network)}[/], first {question.count} test images of {data.name}, "
-        f"ε = {question.plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(question.plan.ladder)}",
+        f"[bold]{markup_text(network.name or question.network)}[/], first {count} test images of {data.name}, "
+        f"ε = {plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
     if assumed := network.metadata.get("assumed"):
         console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
     started = time.perf_counter()
-    rows = _with_progress(console, network, data, question)
+    rows = _with_progress(network, data, plan, count, question.workers)
     if question.out is not None:
         write_csv(question.out, rows)
     _print_totals(console, rows, time.perf_counter() - started)
@@ -63,33 +54,20 @@ def answer_batch(question: BatchQuestion) -> None:
         console.print(f"one row per image in {printable(question.out)}", highlight=False, markup=False)
 
 
-def counting_bars(console: Console, transient: bool = False, disable: bool = False) -> Progress:
-    """Bars that count samples and tell the time spent and to go."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=transient, disable=disable)
-
-
-def _with_progress(console: Console, network: Network, data: Dataset, question: BatchQuestion) -> pd.DataFrame:
+def _with_progress(network: Network, data: Dataset, plan: BatchPlan, count: int, workers: int) -> pd.DataFrame:
     seen: Counter[str] = Counter()
-    with counting_bars(console, transient=True) as bar:
-        task = bar.add_task("certifying", total=question.count)
+    with RunProgress() as progress:
 
-        def step(row: dict[str, object]) -> None:
+        def step(row: BatchRow) -> None:
             seen[str(row["verdict"])] += 1
             text = "  ".join(f"{verdict} {seen[verdict]}" for verdict in Verdict)
-            bar.update(task, advance=1, description=text)
+            progress.advance("certifying", seen.total(), count, text)
 
-        return certify_samples(network, data, range(question.count), question.plan, question.workers, step)
+        return certify_samples(network, data, range(count), plan, workers, step)
 
 
 def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:
-    total = summarize(rows)
+    total = batch_totals(rows)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("rung", "images settled", "seconds in it"):
         grid.add_column(name, justify="left" if name == "rung" else "right")

@@ -23,11 +23,7 @@ def gap_distribution(rows: pd.DataFrame) -> Figure:
     figure's largest are drawn as 0; a margin whose m* is known as an interval only counts with the largest gap that
     allows, one that a rung failed on counts as never reached.
     """
-    return draw_distribution(margin_gaps(rows))
-
-
-def draw_distribution(gaps: pd.DataFrame) -> Figure:
-    """`gap_distribution` from `margin_gaps`."""
+    gaps = margin_gaps(rows)
     shown = gaps.loc[gaps["side"].eq("lower") & gaps["exact_ran"], "gap"]
     least = DECADES_SHOWN * float(shown.max()) if shown.notna().any() else 0.0
     positive = shown[shown > least]

@@ -7,9 +7,9 @@ and verdict, where the rows come from. The page's own policy forbids it to load 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
@@ -21,17 +21,19 @@ from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
 from toolkit.report.order import TRUTH_KEYS, check_order
-from toolkit.report.tables import margin_gaps, summarise, varying_keys
+from toolkit.report.tables import gap_table, margin_gaps, varying_keys
+
+if TYPE_CHECKING:
+    from toolkit.runs.provenance import RunRecord
 
 PAGE = Path(__file__).with_name("page")
 MAX_SAMPLES = 200  # sections on one page; the tables count every sample
-Run = Mapping[str, Any]
 
 
 def write_html(
     rows: pd.DataFrame,
     path: str | Path,
-    runs: Sequence[Run] = (),
+    runs: Sequence[RunRecord] = (),
     tolerance: float = 1e-6,
     max_samples: int = MAX_SAMPLES,
 ) -> Path:
@@ -85,7 +87,7 @@ def _embedded(name: str) -> Markup:
     return Markup((PAGE / name).read_text(encoding="utf-8"))  # our own files, not a row's text
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[RunRecord]) -> str:
     names = [str(run["spec"]["name"]) for run in runs if "name" in run.get("spec", {})]
     return printable(names[-1]) if names else "sweep"
 
@@ -122,7 +124,7 @@ def _verdict_counts(verdicts: pd.DataFrame) -> dict[str, Any]:
 
 def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
     """Column heads, and per cell its text and what it is sorted by; texts are those of table.md."""
-    table = summarise(gaps)
+    table = gap_table(gaps)
     shown = readable(table)
     order = {
         "ε": table["eps"],
@@ -150,7 +152,7 @@ def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "lines": lines, "networks": networks, "rungs": rungs}
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: RunRecord) -> dict[str, Any]:
     """One run of provenance.json for the reader: facts, spec, everything."""
     code = run.get("relugap", {})
     changes = " with changes" if code.get("dirty") else ""

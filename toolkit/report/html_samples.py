@@ -6,8 +6,8 @@ import base64
 import io
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,14 @@ from matplotlib.image import imsave
 from toolkit.data.datasets import find_data, load_dataset
 from toolkit.data.names import printable
 from toolkit.report.styles import label_of
-from toolkit.report.tables import SAMPLE_KEYS, side_by_side
+from toolkit.report.tables import SAMPLE_KEYS, margin_table
 from toolkit.verify.verdict import is_safe, is_unsafe, verdict
+
+if TYPE_CHECKING:
+    from toolkit.runs.provenance import RunRecord
 
 VERDICTS = ("YES", "NO", "MAYBE")
 SECTION_KEYS = ["network", "network_digest", "dataset", "sample", "label", "norm", "domain"]
-Run = Mapping[str, Any]
 
 
 def sample_verdicts(gaps: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def verdict_reason(part: pd.DataFrame, answer: str) -> str:
 
 
 def sample_sections(
-    gaps: pd.DataFrame, verdicts: pd.DataFrame, runs: Sequence[Run], max_samples: int
+    gaps: pd.DataFrame, verdicts: pd.DataFrame, runs: Sequence[RunRecord], max_samples: int
 ) -> list[dict[str, Any]]:
     """What the page shows of each sample, at most `max_samples`, those with a MAYBE first."""
     open_first = verdicts.assign(settled=verdicts["verdict"] != "MAYBE")
@@ -69,7 +71,7 @@ def sample_sections(
         wanted = wanted.sort_values("settled", kind="stable").head(max_samples)
     shown = gaps.merge(wanted[SECTION_KEYS], on=SECTION_KEYS)
     parts = dict(list(shown.groupby(SAMPLE_KEYS, dropna=False)))
-    cells = dict(list(side_by_side(shown).groupby(SAMPLE_KEYS, dropna=False)))
+    cells = dict(list(margin_table(shown).groupby(SAMPLE_KEYS, dropna=False)))
     images, rungs = _Images(), [str(name) for name in gaps["rung"].cat.categories]
     sections = []
     for keys in wanted[SECTION_KEYS].to_dict("records"):
@@ -85,7 +87,7 @@ def sample_sections(
     return sections
 
 
-def _entry(line: dict[Any, Any], cells: pd.DataFrame, rungs: list[str], runs: Sequence[Run]) -> dict[str, Any]:
+def _entry(line: dict[Any, Any], cells: pd.DataFrame, rungs: list[str], runs: Sequence[RunRecord]) -> dict[str, Any]:
     """One ε of a sample: verdict, table of margins, command."""
     present = [name for name in rungs if cells[name].notna().any()]
     known = bool(cells["m_high"].notna().any())
@@ -121,7 +123,7 @@ def _interval(row: dict[Any, Any]) -> str:
     return _number(row["m_high"]) if closed else f"{_number(row['m_low'])} … {_number(row['m_high'])}"
 
 
-def _command(line: dict[Any, Any], rungs: Sequence[str], runs: Sequence[Run]) -> str:
+def _command(line: dict[Any, Any], rungs: Sequence[str], runs: Sequence[RunRecord]) -> str:
     """The `relugap certify` that computes these margins again, points that refute included."""
     source, architecture = _source(str(line["network_digest"]), runs)
     words = ["relugap", "certify", source or "NETWORK", "--data", str(line["dataset"]), "--index", str(line["sample"])]
@@ -132,7 +134,7 @@ def _command(line: dict[Any, Any], rungs: Sequence[str], runs: Sequence[Run]) ->
     return printable(shlex.join([*words, *(["--architecture", architecture] if architecture else [])]))
 
 
-def _source(digest: str, runs: Sequence[Run]) -> tuple[str, str]:
+def _source(digest: str, runs: Sequence[RunRecord]) -> tuple[str, str]:
     """Where the latest run that knows this network read it from, and its architecture's name; "" if unknown."""
     for run in reversed(runs):
         for known in run.get("networks", []):

@@ -29,32 +29,17 @@ def certified_curve(rows: pd.DataFrame) -> Figure:
     The first is a lower bound of the robust accuracy on these samples, the second an upper bound. Between the share
     that any rung certifies and the share without a known counterexample the panel is hatched: undecided.
     """
-    return draw_certified(margin_gaps(rows))
+    return draw_panels(margin_gaps(rows), _certified_panel, EPS_LABEL, "certified share of samples", share_y=True)
 
 
 def gap_against_unstable(rows: pd.DataFrame) -> Figure:
     """Gap m* − bound of every lower rung, mean over targets, against unstable neurons: a point per sample and ε."""
-    return draw_gap_unstable(margin_gaps(rows))
+    return draw_panels(margin_gaps(rows), _gap_panel, "unstable neurons", "mean gap m* − bound (logits)")
 
 
 def time_per_rung(rows: pd.DataFrame) -> Figure:
     """Seconds per margin of l,u and every rung, log scale: a point per margin, quartile boxes, whiskers 5–95 %."""
-    return draw_times(margin_gaps(rows))
-
-
-def draw_certified(gaps: pd.DataFrame) -> Figure:
-    """`certified_curve` from `margin_gaps`."""
-    return draw_panels(gaps, _certified_panel, EPS_LABEL, "certified share of samples", share_y=True)
-
-
-def draw_gap_unstable(gaps: pd.DataFrame) -> Figure:
-    """`gap_against_unstable` from `margin_gaps`."""
-    return draw_panels(gaps, _gap_panel, "unstable neurons", "mean gap m* − bound (logits)")
-
-
-def draw_times(gaps: pd.DataFrame) -> Figure:
-    """`time_per_rung` from `margin_gaps`."""
-    return draw_panels(gaps, _time_panel, "", "time per margin (s)", share_y=True)
+    return draw_panels(margin_gaps(rows), _time_panel, "", "time per margin (s)", share_y=True)
 
 
 def draw_panels(

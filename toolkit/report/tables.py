@@ -35,6 +35,8 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     all proven, so the best of each side counts. gap and tightness are NaN where no exact rung ran on that m*, or where
     the rung has no finite lower bound. Raises ValueError for an empty frame or missing columns.
     """
+    if "m_high" in rows:  # they are gaps already: every report takes both
+        return rows
     require_rows(rows)
     sides = rung_sides(rows)
     rows = rows if "relaxed" in rows else rows.assign(relaxed=-1)
@@ -105,11 +107,7 @@ def gap_table(rows: pd.DataFrame) -> pd.DataFrame:
     seconds_mean per margin, bounds_seconds_mean (time of l,u, shared by a sample's margins), unstable_mean neurons.
     Raises ValueError for an empty frame or missing columns.
     """
-    return summarise(margin_gaps(rows))
-
-
-def summarise(gaps: pd.DataFrame) -> pd.DataFrame:
-    """`gap_table` from `margin_gaps`."""
+    gaps = margin_gaps(rows)
     bound = gaps["lower"].where(gaps["side"] != "upper", gaps["upper"])
     finite = gaps.assign(
         lower=gaps["lower"].where(np.isfinite(gaps["lower"])),
@@ -149,11 +147,7 @@ def margin_table(rows: pd.DataFrame) -> pd.DataFrame:
     lower rung; relaxed_RUNG for lp and ideal: unstable neurons off their ReLU at the relaxation's optimum, 0 meaning
     that its bound is m*. Raises ValueError for an empty frame or missing columns.
     """
-    return side_by_side(margin_gaps(rows))
-
-
-def side_by_side(gaps: pd.DataFrame) -> pd.DataFrame:
-    """`margin_table` from `margin_gaps`."""
+    gaps = margin_gaps(rows)
     shown = gaps.assign(bound=gaps["lower"].where(gaps["side"] != "upper", gaps["upper"]))
     rungs = [str(name) for name in gaps["rung"].cat.categories]
     lower_rungs = [name for name in rungs if (gaps.loc[gaps["rung"] == name, "side"] == "lower").any()]

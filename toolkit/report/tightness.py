@@ -17,7 +17,7 @@ from toolkit.report.tables import margin_gaps
 Curves = dict[str, "pd.Series[float]"]
 OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best lower rung's runs off the panel
 COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider, behind all
-ROUNDING = 1e-9  # a gap panel does not zoom in further
+SMALLEST_GAP = 1e-9  # a gap panel does not zoom in further
 CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
 
 
@@ -27,11 +27,7 @@ def tightness_curve(rows: pd.DataFrame) -> Figure:
     Thin bars and bands are quartiles over samples and targets; the gaps m* − LP and LP − dual are shaded. Above the
     zero line a margin is certified. A rung far below the others runs off the panel and its legend entry says so.
     """
-    return draw_tightness(margin_gaps(rows))
-
-
-def draw_tightness(gaps: pd.DataFrame) -> Figure:
-    """`tightness_curve` from `margin_gaps`."""
+    gaps = margin_gaps(rows)
     parts = list(panel_parts(gaps))
     with paper_style():
         figure, panels = stacked_grid(len(parts))
@@ -54,12 +50,9 @@ def ratio_curve(rows: pd.DataFrame) -> Figure:
     It is the share of a bound's fall from the clean margin that is real: 1 = exact, whatever the scale of the logits.
     Thin bars are quartiles over samples and targets.
     """
-    return draw_ratio(margin_gaps(rows))
-
-
-def draw_ratio(gaps: pd.DataFrame) -> Figure:
-    """`ratio_curve` from `margin_gaps`."""
-    return draw_panels(gaps, _ratio_panel, EPS_LABEL, "tightness\n(clean − m*)/(clean − bound)", share_y=True)
+    return draw_panels(
+        margin_gaps(rows), _ratio_panel, EPS_LABEL, "tightness\n(clean − m*)/(clean − bound)", share_y=True
+    )
 
 
 def _ratio_panel(panel: Axes, gaps: pd.DataFrame) -> None:
@@ -133,7 +126,7 @@ def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             for edge in (low[name], high[name]):
                 panel.plot(edge.index, edge, color=color, linewidth=0.7, alpha=0.6)
         _plot(panel, name, curve, rungs, 3 + 0.1 * k)
-    panel.set_ylim(0, 1.08 * top if top > ROUNDING else 1)
+    panel.set_ylim(0, 1.08 * top if top > SMALLEST_GAP else 1)
 
 
 def _statistics(gaps: pd.DataFrame, values: pd.Series[float]) -> tuple[Curves, Curves, Curves]:

@@ -9,26 +9,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from toolkit.data.arguments import file_path, instance, names, real_number
-from toolkit.data.atomic import write_csv, write_figure, write_text
+from toolkit.data.atomic import write_figure
 from toolkit.data.names import printable_frame
-from toolkit.report.distribution import draw_distribution
+from toolkit.report.distribution import gap_distribution
 from toolkit.report.formats import latex_table, markdown_table
 from toolkit.report.order import check_order
-from toolkit.report.plots import draw_certified, draw_gap_unstable, draw_times
+from toolkit.report.plots import certified_curve, gap_against_unstable, time_per_rung
 from toolkit.report.styles import paper_style
-from toolkit.report.tables import margin_gaps, side_by_side, summarise
-from toolkit.report.tightness import draw_ratio, draw_tightness
+from toolkit.report.tables import gap_table, margin_gaps, margin_table
+from toolkit.report.tightness import ratio_curve, tightness_curve
+from toolkit.runs.outputs import write_files
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "tightness": draw_tightness,
-    "certified": draw_certified,
-    "gap_unstable": draw_gap_unstable,
-    "time": draw_times,
+    "tightness": tightness_curve,
+    "certified": certified_curve,
+    "gap_unstable": gap_against_unstable,
+    "time": time_per_rung,
 }
-GAP_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "ratio": draw_ratio,
-    "gap_distribution": draw_distribution,
-}
+GAP_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {"ratio": ratio_curve, "gap_distribution": gap_distribution}
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -50,15 +48,11 @@ def write_report(
     rows = printable_frame(rows)
     check_order(rows, tolerance)
     gaps = margin_gaps(rows)
-    table = summarise(gaps)
-    out = out_dir
-    write_csv(out / "table.csv", table)
-    write_text(out / "table.md", markdown_table(table))
-    write_text(out / "table.tex", latex_table(table))
-    write_csv(out / "margins.csv", side_by_side(gaps))
-    written = [out / name for name in ("table.csv", "table.md", "table.tex", "margins.csv")]
+    table = gap_table(gaps)
+    texts = {"table.md": markdown_table(table), "table.tex": latex_table(table)}
+    written = write_files(out_dir, {"table.csv": table, **texts, "margins.csv": margin_table(gaps)})
     for name, draw in (FIGURES | (GAP_FIGURES if gaps["exact_ran"].any() else {})).items():
-        written += save_figure(draw(gaps), out / name, formats)
+        written += save_figure(draw(gaps), out_dir / name, formats)
     return written
 
 

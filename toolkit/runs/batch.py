@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -19,10 +18,12 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
-from toolkit.runs.executors import check_workers, run_calls
+from toolkit.runs.executors import check_workers
+from toolkit.runs.run import gather
 from toolkit.verify.ladder import LADDER, certify
 from toolkit.verify.verdict import TOLERANCE
 
+BatchRow = dict[str, object]
 LARGEST_CHUNK = 16  # samples a process is handed at a time
 
 
@@ -46,7 +47,7 @@ def certify_samples(
     samples: Sequence[int],
     plan: BatchPlan,
     workers: int = 1,
-    progress: Callable[[dict[str, object]], None] | None = None,
+    progress: Callable[[BatchRow], None] | None = None,
 ) -> pd.DataFrame:
     """One row per sample: sample, label, verdict, rung (the last one needed), seconds, cpu_seconds (of the process),
     lower and upper (of the least margin), unstable (neurons, −1: l,u not needed), message, seconds_NAME per rung.
@@ -57,15 +58,34 @@ def certify_samples(
     workers, samples = check_workers(workers), whole_numbers("samples", samples)
     check_batch(network, data, samples, plan)
     size = max(1, min(LARGEST_CHUNK, len(samples) // (8 * workers))) if workers > 1 else 1
-    chunks = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
-    calls = [(network, data.features[chunk], data.labels[chunk], chunk, plan) for chunk in chunks]
-    rows: list[dict[str, object]] = []
-    for call, future in run_calls(certify_rows, calls, workers):
-        for row in _rows(call[3], data, future):
+    parts = [list(samples[k : k + size]) for k in range(0, len(samples), size)]
+    chunks = [Chunk(network, data.features[part], data.labels[part], part, plan) for part in parts]
+    rows: list[BatchRow] = []
+
+    def keep(found: list[BatchRow]) -> None:
+        for row in found:
             rows.append(row)
             if progress is not None:
                 progress(row)
+
+    gather(certify_chunk, chunks, workers, keep, _given_up)
     return pd.DataFrame(rows).sort_values("sample", ignore_index=True) if rows else pd.DataFrame()
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some samples of a batch, which one process is handed at a time. images: flat, one per sample."""
+
+    network: Network
+    images: FloatArray
+    labels: IndexArray
+    samples: Sequence[int]
+    plan: BatchPlan
+
+
+def _given_up(chunk: Chunk, error: Exception) -> list[BatchRow]:
+    each = zip(chunk.samples, chunk.labels.tolist(), strict=True)
+    return [_failed(sample, label, error) for sample, label in each]
 
 
 def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: BatchPlan) -> None:
@@ -93,26 +113,18 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
         LinfBall(data.features[sample], plan.eps, plan.domain)
 
 
-def certify_rows(
-    network: Network, images: FloatArray, labels: IndexArray, samples: Sequence[int], plan: BatchPlan
-) -> list[dict[str, object]]:
+def certify_chunk(chunk: Chunk) -> list[BatchRow]:
     """The rows of some samples; a module-level function, so that it can run in another process."""
-    return [_row(*of, network, plan) for of in zip(samples, labels.tolist(), images, strict=True)]
+    each = zip(chunk.samples, chunk.labels.tolist(), chunk.images, strict=True)
+    return [_row(*of, chunk.network, chunk.plan) for of in each]
 
 
-def _rows(samples: list[int], data: Dataset, done: Future[list[dict[str, object]]]) -> list[dict[str, object]]:
-    try:
-        return done.result()
-    except BrokenExecutor as error:  # the process died; the others go on
-        return [_failed(sample, int(data.labels[sample]), error) for sample in samples]
-
-
-def _failed(sample: int, label: int, error: Exception) -> dict[str, object]:
+def _failed(sample: int, label: int, error: Exception) -> BatchRow:
     message = f"{type(error).__name__}: {error}"
     return {"sample": sample, "label": label, "verdict": Verdict.MAYBE.value, "rung": "", "message": message}
 
 
-def _row(sample: int, label: int, image: FloatArray, network: Network, plan: BatchPlan) -> dict[str, object]:
+def _row(sample: int, label: int, image: FloatArray, network: Network, plan: BatchPlan) -> BatchRow:
     ball, began = LinfBall(image, plan.eps, plan.domain), time.process_time()
     try:
         outcome = certify(
@@ -121,7 +133,7 @@ def _row(sample: int, label: int, image: FloatArray, network: Network, plan: Bat
     except Exception as error:  # one sample's failure must not lose the others
         return _failed(sample, label, error)
     counts = outcome.relu_bounds.counts() if outcome.relu_bounds is not None else None
-    row: dict[str, object] = {
+    row: BatchRow = {
         "sample": sample,
         "label": label,
         "verdict": outcome.verdict.value,
@@ -147,7 +159,7 @@ class BatchSummary:
     slowest: float
 
 
-def summarize(rows: pd.DataFrame) -> BatchSummary:
+def batch_totals(rows: pd.DataFrame) -> BatchSummary:
     """Totals over the rows of `certify_samples`."""
     names = [str(name) for name in rows.columns if str(name).startswith("seconds_")]
     times = {name.removeprefix("seconds_"): float(rows[name].sum()) for name in names}

@@ -1,7 +1,12 @@
-"""Where rows come from: one entry a run in OUT/provenance.json, which every row's run_id points to.
+"""Where results come from: OUT/provenance.json, one entry a run.
 
-Recorded: spec, seed, network digests, code version and commit, package and solver versions, licence kinds, machine
-kind, workers and threads, start and end in UTC, row counts. Not recorded: host and user names, absolute paths.
+    {"format": 2, "runs": [{"run_id", "started", "ended", "outcome", "command", "networks", "details", …, "relugap",
+     "packages", "solvers", "python", "platform"}]}
+
+Every row's run_id points to its run. `details` is what the run says of itself: sizes, seeds, options. A sweep adds its
+spec, seed, execution and row counts. Recorded besides: code version and commit, package and solver versions, licence
+kinds, machine kind, start and end in UTC. Not recorded: host and user names, absolute paths. Files of earlier shapes,
+one run without `runs` around it, are read as well.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ import platform
 import subprocess
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,23 +27,22 @@ from typing import Any
 from toolkit.data.archives import checked_list, parse_json
 from toolkit.data.names import path_name
 from toolkit.runs.store import DamagedResultsWarning, read_rows, replace_file, set_aside
-from toolkit.runs.sweep.plan import Plan
-from toolkit.runs.sweep.spec import SweepSpec
 from toolkit.solvers.registry import SOLVERS
 
+RunRecord = dict[str, Any]  # an entry, as JSON holds it
 PROVENANCE = "provenance.json"
-FORMAT = 1
+PROVENANCE_FORMAT = 2
 PACKAGES = ("relugap", "numpy", "scipy", "pyomo", "highspy", "gurobipy", "pandas", "pyarrow", "scikit-learn", "mlxtend",
             "torch")  # fmt: skip
 RUN_TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("run_id", "started", "outcome", "spec_text", "python"), (str,)),
+    **dict.fromkeys(("run_id", "started", "outcome", "command", "spec_text", "python"), (str,)),
     "ended": (str, type(None)),
-    **dict.fromkeys(("rows", "spec", "relugap", "packages", "solvers", "platform"), (dict,)),
+    **dict.fromkeys(("rows", "spec", "relugap", "packages", "solvers", "platform", "details", "execution"), (dict,)),
     "networks": (list, dict),
 }
 
 
-def read_provenance(out: str | Path) -> list[dict[str, Any]]:
+def read_provenance(out: str | Path) -> list[RunRecord]:
     """The runs recorded in a results folder, oldest first; none for a folder without the file.
 
     A damaged file counts as none, with a DamagedResultsWarning that names it: rows can be read without it.
@@ -48,12 +53,15 @@ def read_provenance(out: str | Path) -> list[dict[str, Any]]:
     return runs
 
 
-def read_runs(path: Path) -> tuple[list[dict[str, Any]], str]:
+def read_runs(path: Path) -> tuple[list[RunRecord], str]:
     """The runs in a provenance.json, and what is wrong with it ("" for nothing). Never raises."""
     if not (path.exists() or path.is_symlink()):
         return [], ""
     try:
-        runs = checked_list(parse_json("its content", path.read_text(encoding="utf-8")), "runs", 1_000_000)
+        content = parse_json("its content", path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "runs" not in content and {"relugap", "command"} & content.keys():
+            return [_one_run(content)], ""
+        runs = checked_list(content, "runs", 1_000_000)
         for k, run in enumerate(runs):
             _check_run(f"runs[{k}]", run)
     except (OSError, ValueError) as error:
@@ -62,8 +70,16 @@ def read_runs(path: Path) -> tuple[list[dict[str, Any]], str]:
     return runs, ""
 
 
+def _one_run(content: RunRecord) -> RunRecord:
+    """A file of the earlier shape, in which one run's own values stood beside the versions."""
+    known = {key: value for key, value in content.items() if isinstance(value, RUN_TYPES.get(key, ()))}
+    run = known | {"details": {key: value for key, value in content.items() if key not in known}}
+    _check_run("the run", run)
+    return run
+
+
 def _check_run(place: str, run: object) -> None:
-    """Types of what readers look at; experiments record other runs, so nothing but a run_id has to be there."""
+    """Types of what readers look at; nothing has to be there."""
     if not isinstance(run, dict):
         raise ValueError(f"{place} must be an object, got {type(run).__name__}")
     if "run_id" in run:
@@ -95,11 +111,12 @@ def run_name(runs: Sequence[Mapping[str, Any]], otherwise: str) -> str:
     return names[-1] if names else otherwise
 
 
-def begin_run(out: Path, plan: Plan, spec_text: str, execution: Mapping[str, Any]) -> str:
+def begin_run(out: Path, facts: Mapping[str, Any], keep_runs: bool = True) -> str:
     """Add an entry for a run that starts now and return its run_id. Raises StoreError.
 
-    run_ids sort in the order the runs began, whatever the clock does. execution: executor, workers, threads. A damaged
-    provenance.json is set aside; numbering goes on after the rows' runs.
+    run_ids sort in the order the runs began, whatever the clock does. facts: what to record of it. keep_runs: False
+    where the run replaces all that earlier ones left. A damaged provenance.json is set aside; numbering goes on after
+    the rows' runs.
     """
     runs, problem = read_runs(out / PROVENANCE)
     number = len(runs) + 1
@@ -108,36 +125,39 @@ def begin_run(out: Path, plan: Plan, spec_text: str, execution: Mapping[str, Any
         numbers = [int(name[1:5]) for name in read_rows(out, everything=True)["run_id"].unique() if name[1:5].isdigit()]
         number = max(numbers, default=0) + 1
     run_id = f"r{number:04d}-{uuid.uuid4().hex[:6]}"
-    entry = {
-        "run_id": run_id,
-        "started": _now(),
-        "ended": None,
-        "outcome": "running",
-        "rows": {},
-        "seed": plan.spec.seed,
-        "networks": [
-            {"name": network.ref.name, "source": shown_source(network.ref.source), "digest": network.ref.digest}
-            for network in plan.networks
-        ],
-        "spec": shown_spec(plan.spec),
-        "spec_text": shown_text(spec_text, plan.spec),
-        "execution": dict(execution),
-        **environment(),
-    }
-    _write(out, [*runs, entry])
+    started = {"run_id": run_id, "started": utc_now(), "ended": None, "outcome": "running"}
+    _write(out, [*(runs if keep_runs else []), started | dict(facts) | environment()])
     return run_id
 
 
-def end_run(out: Path, run_id: str, outcome: str, rows: Mapping[str, int]) -> None:
+def end_run(out: Path, run_id: str, outcome: str, facts: Mapping[str, Any]) -> None:
     """Complete a run's entry. Raises StoreError."""
     runs = read_provenance(out)
     for entry in runs:
         if entry.get("run_id") == run_id:
-            entry |= {"ended": _now(), "outcome": outcome, "rows": dict(rows)}
+            entry |= {"ended": utc_now(), "outcome": outcome, **facts}
     _write(out, runs)
 
 
-def environment() -> dict[str, Any]:
+@contextmanager
+def recorded_run(out: Path, facts: Mapping[str, Any], keep_runs: bool = True) -> Iterator[RunRecord]:
+    """Record what the block does as a run of the folder; yields its entry, to which more may be added until it ends.
+
+    facts, keep_runs: as in begin_run. An error that leaves the block is named as the outcome.
+    """
+    run_id = begin_run(out, facts, keep_runs)
+    entry: RunRecord = {"run_id": run_id}
+    outcome = "finished"
+    try:
+        yield entry
+    except BaseException as error:
+        outcome = f"ended by {type(error).__name__}"
+        raise
+    finally:
+        end_run(out, run_id, outcome, entry)
+
+
+def environment() -> RunRecord:
     """Code version and commit, packages, solvers with their licence kinds, Python and machine kind."""
     return {
         "relugap": {"version": _version("relugap"), **project_commit()},
@@ -148,28 +168,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def shown_source(source: str) -> str:
-    """A network's source without the folders of an absolute path."""
-    return Path(source).name if Path(source).is_absolute() else source
-
-
-def shown_spec(spec: SweepSpec) -> dict[str, Any]:
-    """The spec as JSON can hold it, without absolute paths."""
-    content = spec.model_dump(mode="json", exclude_none=True)
-    for entry in content["networks"]:
-        entry["source"] = shown_source(entry["source"])
-    return content
-
-
-def shown_text(text: str, spec: SweepSpec) -> str:
-    """The spec file's text without absolute paths."""
-    for entry in spec.networks:
-        if Path(entry.source).is_absolute():
-            text = text.replace(entry.source, Path(entry.source).name)
-    return text
-
-
-def project_commit() -> dict[str, Any]:
+def project_commit() -> RunRecord:
     """commit and dirty of the project's own checkout; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -193,7 +192,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _solvers() -> dict[str, dict[str, Any]]:
+def _solvers() -> dict[str, RunRecord]:
     found = {}
     for name, solver in SOLVERS.items():
         licence = solver.status()
@@ -201,10 +200,11 @@ def _solvers() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _write(out: Path, runs: list[dict[str, Any]]) -> None:
-    text = json.dumps({"format": FORMAT, "runs": runs}, indent=1, ensure_ascii=False)
-    replace_file(out / PROVENANCE, f"{text}\n".encode("utf-8", "replace"))
-
-
-def _now() -> str:
+def utc_now() -> str:
+    """The time as provenance records it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(out: Path, runs: Sequence[RunRecord]) -> None:
+    text = json.dumps({"format": PROVENANCE_FORMAT, "runs": list(runs)}, indent=1, ensure_ascii=False)
+    replace_file(out / PROVENANCE, f"{text}\n".encode("utf-8", "replace"))

@@ -11,6 +11,7 @@ from toolkit.networks.published import PREFIX, published_network
 from toolkit.networks.sources import zoo_names
 from toolkit.rungs import get_rung
 
+Names = tuple[str, ...]
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]

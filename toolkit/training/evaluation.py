@@ -9,13 +9,11 @@ import torch
 
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.answers import Verdict
+from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.training.losses import Region, fgsm_points, pgd_points
 from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import as_torch
-from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margins
-from toolkit.verify.verdict import is_safe
 
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 
@@ -39,13 +37,7 @@ def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, An
     for name, attack in (("fgsm", fgsm_points), ("pgd", pgd_points)):
         record[name] = float(np.mean(wrong | (network.predict(attack(*attacked).numpy()) != y)))
     for rung, chain in (("interval", ("interval",)), ("dual", ("interval", "dual"))):
-        certified = [
-            _certified(network, LinfBall(x[i], spec.eps, spec.domain), int(y[i]), rung, chain) for i in range(count)
-        ]
-        record[rung] = 1.0 - float(np.mean(certified))
+        plan = BatchPlan(spec.eps, spec.domain, (rung,), chain, tighten=())
+        verdicts = certify_samples(network, test, range(count), plan)["verdict"]
+        record[rung] = 1.0 - float(np.mean(verdicts == Verdict.YES.value))
     return record | {"samples": count, "eps": spec.eps}
-
-
-def _certified(network: Network, ball: LinfBall, label: int, rung: str, chain: tuple[str, ...]) -> bool:
-    bounds = margins(network, ball, label, rung, layer_bounds(network, ball, chain))
-    return all(is_safe(bound.certified_lower) for bound in bounds)

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,35 +26,17 @@ from toolkit.arrays import FloatArray
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.runs.progress import RunProgress
 from toolkit.training.bounds import Method
 from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
-from toolkit.training.curves import epoch_display, write_history, write_table
+from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
 from toolkit.training.evaluation import evaluate
 from toolkit.training.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
 from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
 
 FIRST_RADIUS = 0.01  # where the ramp of ε starts, as published
-CHUNK_ENTRIES = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did.
-
-    loss: mean over its images. lr, eps: at its end. The errors are shares in [0, 1] of the first test images:
-    clean_error, attacked_error (PGD) and certified_error (not certified by the closed-form bound) at the spec's eps,
-    by torch in float32, NaN where eps is 0. seconds: of training, not of monitoring.
-    """
-
-    epoch: int
-    loss: float
-    lr: float
-    eps: float
-    clean_error: float
-    attacked_error: float
-    certified_error: float
-    seconds: float
+CHUNK_NUMBERS = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -91,8 +74,9 @@ def train_spec(
         target, checkpoint = folder / f"{spec.name}.npz", folder / "checkpoints" / f"{spec.name}.pt"
         if force or not _made_by(target, spec):
             training, test = load_dataset(spec.dataset, "train"), load_dataset(spec.dataset, "test")
-            with epoch_display(spec, progress) as show:
-                trained = train(spec, training, test, show, checkpoint)
+            with RunProgress(progress) as display:
+                shown = partial(show_epoch, display, spec)
+                trained = train(spec, training, test, shown, checkpoint)
             write_history(trained.history, folder / "history" / spec.name)
             frozen(trained.network, spec.name, _metadata(spec, trained, test)).save(target)
             checkpoint.unlink()
@@ -267,12 +251,12 @@ def backward(
 
 
 def _chunk(spec: NetworkSpec, network: Network) -> int:
-    """Images per backward pass: what keeps a dual loss's rows × neurons below CHUNK_ENTRIES."""
+    """Images per backward pass: what keeps a dual loss's rows × neurons below CHUNK_NUMBERS."""
     if not spec.loss.startswith("dual") or spec.projections is not None:
         return spec.batch
     rows = max(layer.output_size for layer in network.layers[1:] if isinstance(layer, Dense))
     widest = max(layer.input_size for layer in network.layers)
-    return max(1, min(spec.batch, CHUNK_ENTRIES // (rows * widest)))
+    return max(1, min(spec.batch, CHUNK_NUMBERS // (rows * widest)))
 
 
 def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor) -> tuple[float, float, float]:

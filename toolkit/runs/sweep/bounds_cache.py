@@ -25,8 +25,8 @@ from toolkit.runs.store import replace_file
 from toolkit.runs.sweep.tasks import Chain, Task, described, question
 
 BOUNDS = "bounds"
-FORMAT = 2
-HEADER = ("format", "question", "code", "chain", "certified", "region", "seconds", "sha256")
+CACHE_FORMAT = 2
+CACHE_HEADER = ("format", "question", "code", "chain", "certified", "region", "seconds", "sha256")
 
 
 def bounds_path(task: Task, chain: Chain) -> Path:
@@ -49,8 +49,8 @@ def load_bounds(path: Path, chain: Chain, sizes: Sequence[int]) -> tuple[ReluBou
 
 def _content(archive: Archive, asked: str, chain: Chain, sizes: Sequence[int]) -> tuple[ReluBounds, float]:
     header = archive.json("header")
-    require_keys("header key", header, HEADER, HEADER)
-    expected = {"format": FORMAT, "question": asked, "code": code_digest(), "chain": list(chain)}
+    require_keys("header key", header, CACHE_HEADER, CACHE_HEADER)
+    expected = {"format": CACHE_FORMAT, "question": asked, "code": code_digest(), "chain": list(chain)}
     for key, value in expected.items():
         if header[key] != value or type(header[key]) is not type(value):
             raise ArchiveError(f"its {key} is {str(header[key])[:80]!r}, asked was {value!r}")
@@ -72,7 +72,7 @@ def _content(archive: Archive, asked: str, chain: Chain, sizes: Sequence[int]) -
 def save_bounds(path: Path, bounds: ReluBounds, seconds: float) -> None:
     """Write l,u in one step. Raises StoreError."""
     header: dict[str, Any] = {
-        "format": FORMAT,
+        "format": CACHE_FORMAT,
         "question": path.stem,
         "code": code_digest(),
         "chain": list(bounds.chain),
@@ -90,7 +90,7 @@ def save_bounds(path: Path, bounds: ReluBounds, seconds: float) -> None:
 
 def _checksum(header: Mapping[str, Any], arrays: Iterable[Any]) -> str:
     """SHA-256 over the header but for itself, and over all numbers."""
-    own = {key: header[key] for key in HEADER if key != "sha256"}
+    own = {key: header[key] for key in CACHE_HEADER if key != "sha256"}
     state = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
     for array in arrays:
         state.update(f"{array.shape}".encode())

@@ -22,7 +22,8 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows
 from toolkit.rungs import get_rung
-from toolkit.runs.store import Row, StoreError, append_rows
+from toolkit.runs.rows import Row
+from toolkit.runs.shards import StoreError, append_rows
 from toolkit.runs.sweep.bounds_cache import bounds_path, load_bounds, save_bounds
 from toolkit.runs.sweep.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
 from toolkit.verify.explain import explain_equality
@@ -143,11 +144,11 @@ class _TaskRun:
             for rung in rungs:
                 yield self.maker.failures(chain, rung, error)
             return
-        known = Known(problem.relu_bounds, seconds)
+        known = SharedBounds(problem.relu_bounds, seconds)
         for rung in rungs:
             yield self._rung_rows(chain, rung, problem, known)
 
-    def _rung_rows(self, chain: Chain, name: str, problem: Problem, known: Known) -> list[Row]:
+    def _rung_rows(self, chain: Chain, name: str, problem: Problem, known: SharedBounds) -> list[Row]:
         try:
             self._check_time()
             rung = get_rung(name)
@@ -178,7 +179,7 @@ class _TaskRun:
 
 
 @dataclass(frozen=True)
-class Known:
+class SharedBounds:
     """The l,u that the rows of one chain share, and the seconds they took."""
 
     relu_bounds: ReluBounds
@@ -192,20 +193,20 @@ class RowMaker:
     def __init__(self, task: Task, clean: dict[int, float], clean_upper: dict[int, float]) -> None:
         self.task, self.clean, self.clean_upper, self.keys = task, clean, clean_upper, row_keys(task)
 
-    def rows(self, chain: Chain, rung: str, bounds: Sequence[Bound], known: Known) -> list[Row]:
+    def rows(self, chain: Chain, rung: str, bounds: Sequence[Bound], known: SharedBounds) -> list[Row]:
         """One row per target. Raises ValueError for bounds that do not belong to the targets."""
         targets = tuple(bound.target for bound in bounds)
         if targets != self.task.targets:
             raise ValueError(f"rung {rung!r} answered for targets {targets}, asked were {self.task.targets}")
         return [self._row(chain, rung, k, bound, known) for k, bound in enumerate(bounds)]
 
-    def failures(self, chain: Chain, rung: str, error: BaseException, known: Known | None = None) -> list[Row]:
+    def failures(self, chain: Chain, rung: str, error: BaseException, known: SharedBounds | None = None) -> list[Row]:
         """Rows without a bound, one per target, with the reason."""
         status = Status.TIME_LIMIT if isinstance(error, TimeoutError) else Status.FAILED
         bound = Bound(lower=-math.inf, status=status, message=explain(error))
         return [self._row(chain, rung, k, bound, known) for k in range(len(self.task.targets))]
 
-    def _row(self, chain: Chain, rung: str, k: int, bound: Bound, known: Known | None) -> Row:
+    def _row(self, chain: Chain, rung: str, k: int, bound: Bound, known: SharedBounds | None) -> Row:
         task, target = self.task, self.task.targets[k]
         domain = task.work.domain
         counts = [sum(column) for column in zip(*known.relu_bounds.counts(), strict=True)] if known else []

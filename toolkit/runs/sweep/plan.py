@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.runs.sweep.spec import NetworkSpec, SweepSpec
+from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
 
 
@@ -34,7 +36,7 @@ class PlannedNetwork:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class SweepPlan:
     """All tasks of a sweep, in the order they are worked on."""
 
     spec: SweepSpec
@@ -75,8 +77,27 @@ class Plan:
             if lacking:
                 yield replace(task, wanted=tuple((chain, rungs) for chain, rungs in wanted if rungs))
 
+    def facts(self, spec_text: str) -> dict[str, Any]:
+        """What provenance records of the sweep, without absolute paths. spec_text: of the spec's file."""
+        for entry in self.spec.networks:
+            if Path(entry.source).is_absolute():
+                spec_text = spec_text.replace(entry.source, Path(entry.source).name)
+        spec = self.spec.model_dump(mode="json", exclude_none=True)
+        for network in spec["networks"]:
+            network["source"] = _shown_source(network["source"])
+        networks = [
+            {"name": network.ref.name, "source": _shown_source(network.ref.source), "digest": network.ref.digest}
+            for network in self.networks
+        ]
+        return {"seed": self.spec.seed, "networks": networks, "spec": spec, "spec_text": spec_text}
 
-def make_plan(spec: SweepSpec) -> Plan:
+
+def _shown_source(source: str) -> str:
+    """A network's source without the folders of an absolute path."""
+    return Path(source).name if Path(source).is_absolute() else source
+
+
+def make_plan(spec: SweepSpec) -> SweepPlan:
     """Load and check all that a sweep needs.
 
     Raises FileNotFoundError or ValueError naming the network, data set or sample that does not fit.
@@ -86,10 +107,10 @@ def make_plan(spec: SweepSpec) -> Plan:
     for k, (name, dataset) in enumerate(titles):
         if (name, dataset) in titles[:k]:
             raise ValueError(f"two networks are called {name!r} on {dataset}; give one of them another name = …")
-    return Plan(spec, planned)
+    return SweepPlan(spec, planned)
 
 
-def _planned(entry: NetworkSpec, spec: SweepSpec) -> PlannedNetwork:
+def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     network = Network.load(entry.source, entry.architecture)
     dataset = load_dataset(entry.dataset)
     if network.input_size != dataset.features.shape[1]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
@@ -12,17 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from toolkit.runs.progress import bar, clock, open_display
+from toolkit.runs.run import Watcher
+from toolkit.runs.shards import append_rows
+from toolkit.runs.sweep.compute import failed_rows, task_report
 from toolkit.runs.sweep.tasks import Task, TaskReport
 
 LOG, SNAPSHOT = "sweep.log", "progress.json"
 SNAPSHOT_EVERY = 2.0  # seconds
-LINE_EVERY = 15.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ class Snapshot:
     ended: bool = False
 
 
-class SweepProgress:
-    """Keeps a run's counts and shows them; used as a context manager around the run. workers: for the ETA."""
+class SweepProgress(Watcher[Task, TaskReport]):
+    """Keeps a run's counts and shows them; used as a context manager around the run. workers: for the ETA.
+
+    A task that is given up gets failed rows, which say why.
+    """
 
     def __init__(self, name: str, out: Path, tasks: list[Task], rows_present: int, workers: int, show: bool) -> None:
         self._name, self._out, self.workers, self._present = name, out, workers, rows_present
@@ -60,7 +63,7 @@ class SweepProgress:
         self._stopping, self._ended = "", False
         self._began = time.monotonic()
         self._saved = -1e9
-        self._display = _display(show)
+        self._display = open_display(show)
 
     def __enter__(self) -> Self:
         self.log(f"begin: {self._total} tasks, {self._present} rows present, {self.workers} workers")
@@ -70,7 +73,7 @@ class SweepProgress:
     def __exit__(self, *_: object) -> None:
         self._ended = True
         self._save(force=True)
-        self._display.end(self)
+        self._display.end()
 
     def started(self, task: Task) -> None:
         """A task was handed to a worker."""
@@ -101,6 +104,12 @@ class SweepProgress:
         self._retried += again
         self.note(f"{task.title}: {reason}; {'will be tried again' if again else 'given up'}")
 
+    def given_up(self, task: Task, error: Exception) -> TaskReport:
+        """Record a task as failed. Raises StoreError."""
+        rows = failed_rows(task, error)
+        append_rows(Path(task.work.out), task.work.run_id, rows)
+        return task_report(rows, 0.0)
+
     def stopping(self, reason: str) -> None:
         """No more tasks are started."""
         self._stopping = reason
@@ -109,7 +118,7 @@ class SweepProgress:
     def note(self, text: str) -> None:
         """Something worth a line in the log and on the screen."""
         self.log(text)
-        self._display.line(text)
+        self._display.note(text)
 
     def log(self, text: str) -> None:
         """A line in OUT/sweep.log; a full disk is reported where rows are written, not here."""
@@ -119,13 +128,21 @@ class SweepProgress:
     def tick(self) -> None:
         """Refresh what needs refreshing; called often."""
         self._save()
-        self._display.tick(self)
+        self._display.tick()
+
+    def line(self) -> str:
+        """The state now in one line."""
+        return describe(self.snapshot())
+
+    def render(self) -> Group:
+        """The state now for rich."""
+        return render(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """The state now."""
         running = list(self._running.values())
         oldest = min(running, key=lambda entry: entry[1], default=None)
-        slowest = "" if oldest is None else f"{oldest[0].title}, {_clock(time.monotonic() - oldest[1])}"
+        slowest = "" if oldest is None else f"{oldest[0].title}, {clock(time.monotonic() - oldest[1])}"
         return Snapshot(
             name=self._name,
             tasks=self._total,
@@ -187,7 +204,7 @@ def describe(snapshot: Snapshot) -> str:
     if snapshot.verdicts:
         parts.append(" ".join(f"{name} {count}" for name, count in sorted(snapshot.verdicts.items())))
     if snapshot.eta is not None and snapshot.done < snapshot.tasks:
-        parts.append(f"about {_clock(snapshot.eta)} to go")
+        parts.append(f"about {clock(snapshot.eta)} to go")
     if snapshot.slowest:
         parts.append(f"longest running: {snapshot.slowest}")
     if snapshot.stopping:
@@ -198,77 +215,10 @@ def describe(snapshot: Snapshot) -> str:
 def render(snapshot: Snapshot) -> Group:
     """A snapshot as a bar and a line, for rich."""
     grid = Table.grid(padding=(0, 1))
-    bar = ProgressBar(total=max(1, snapshot.tasks), completed=snapshot.done, width=40)
-    grid.add_row(bar, f"{100 * snapshot.done // max(1, snapshot.tasks)} %", _clock(snapshot.seconds))
+    share = f"{100 * snapshot.done // max(1, snapshot.tasks)} %"
+    grid.add_row(bar(snapshot.done, snapshot.tasks), share, clock(snapshot.seconds))
     return Group(grid, Text(describe(snapshot)))
 
 
 def _group(task: Task) -> tuple[str, float]:
     return task.network.name, task.eps
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
-
-
-class _Silent:
-    """Shows nothing; the base of what does."""
-
-    def begin(self, progress: SweepProgress) -> None: ...
-
-    def tick(self, progress: SweepProgress) -> None: ...
-
-    def line(self, text: str) -> None: ...
-
-    def end(self, progress: SweepProgress) -> None: ...
-
-
-class _Lines(_Silent):
-    """A line on stderr now and then, for logs and pipes."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-
-    def tick(self, progress: SweepProgress) -> None:
-        if time.monotonic() - self._printed > LINE_EVERY:
-            self._printed = time.monotonic()
-            self.line(describe(progress.snapshot()))
-
-    def line(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a closed pipe or terminal must not end a sweep
-            print(text, file=sys.stderr, flush=True)
-
-    def end(self, progress: SweepProgress) -> None:
-        self.line(describe(progress.snapshot()))
-
-
-class _Screen(_Silent):
-    """A live bar on the terminal; rich refreshes it from a thread of its own."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live: Live | None = None
-
-    def begin(self, progress: SweepProgress) -> None:
-        self._live = Live(
-            console=self._console, get_renderable=lambda: render(progress.snapshot()), refresh_per_second=4
-        )
-        self._live.start()
-
-    def line(self, text: str) -> None:
-        with contextlib.suppress(OSError, SystemExit):  # SystemExit: rich's answer to a terminal that was closed
-            self._console.print(Text(text))
-
-    def end(self, progress: SweepProgress) -> None:
-        if self._live is not None:
-            with contextlib.suppress(OSError, SystemExit):
-                self._live.stop()
-
-
-def _display(show: bool) -> _Silent:
-    console = Console(stderr=True)
-    if not show:
-        return _Silent()
-    return _Screen(console) if console.is_terminal else _Lines()

@@ -20,23 +20,12 @@ from toolkit.data.names import markup_text, printable
 from toolkit.problems.answers import Status
 from toolkit.runs.lock import folder_lock, lock_owner
 from toolkit.runs.provenance import PROVENANCE, read_provenance, read_runs, run_name
-from toolkit.runs.store import (
-    PLAN,
-    ROWS,
-    SHARDS,
-    DamagedResultsWarning,
-    compact,
-    damage,
-    foreign_lines,
-    read_plan,
-    read_rows,
-    shard_paths,
-    valid_lines,
-)
+from toolkit.runs.shards import SHARDS, foreign_lines, shard_paths, valid_lines
+from toolkit.runs.store import PLAN, ROWS, DamagedResultsWarning, compact, damage, read_plan, read_rows
 from toolkit.runs.sweep.progress import Snapshot, describe, read_snapshot, render
 
 EXPORTS = (".csv", ".parquet", ".jsonl")
-TOLERANCE = 1e-6  # of the largest margin in the row, as in the report's order check
+ROOM = 1e-6  # of the largest margin in the row, as in the report's order check
 
 
 @dataclass(frozen=True)
@@ -70,10 +59,9 @@ def list_results(root: str | Path) -> pd.DataFrame:
     lines = []
     for path in sorted(Path(root).rglob(PROVENANCE)):
         folder, (runs, problem) = path.parent, read_runs(path)
-        if problem and not any((folder / name).exists() for name in (SHARDS, ROWS, PLAN)):
-            continue  # a provenance.json of something else
-        if not problem and not (runs and "run_id" in runs[-1]):
-            continue
+        stored = any((folder / name).exists() for name in (SHARDS, ROWS, PLAN))
+        if not stored and (problem or not runs or "spec" not in runs[-1]):
+            continue  # a provenance.json of something else than a sweep
         lines.append(_listed(folder, runs, [problem] if problem else []))
     columns = ["folder", "name", "rows", "planned", "failed", "time_limit", "runs", "started", "outcome", "owner"]
     return pd.DataFrame(lines, columns=[*columns, "damaged"])
@@ -226,7 +214,7 @@ def _set_aside(folder: Path) -> list[Finding]:
 def _row_findings(rows: pd.DataFrame) -> list[Finding]:
     lower, upper, clean = rows["lower"], rows["upper"], rows["clean_margin"]
     sizes = rows[["lower", "upper", "clean_margin"]].abs()
-    room = TOLERANCE * sizes.where(sizes < float("inf")).max(axis=1).fillna(0.0)
+    room = ROOM * sizes.where(sizes < float("inf")).max(axis=1).fillna(0.0)
     checks = {
         "have an unknown status": ~rows["status"].isin([str(status) for status in Status]),
         "have a NaN bound": lower.isna() | upper.isna(),

@@ -18,24 +18,20 @@ checked by plan.py, also before any work starts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator, model_validator
 
-from toolkit.data.arguments import file_path
 from toolkit.data.names import path_name
-from toolkit.data.toml_file import StrictModel, placed, read_toml, unknown_key
+from toolkit.data.toml_file import StrictModel, load_toml, validated
 from toolkit.networks.published import PREFIX
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
-from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, Seconds
+from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, Names, NetworkSource, Seconds
 from toolkit.solvers.registry import check_solver_name
-
-Names = tuple[str, ...]
 
 
 def _checked_eps(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -54,7 +50,7 @@ def _without_repeats(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class NetworkSpec(StrictModel):
+class SweptNetwork(StrictModel):
     """One network with the data set whose test images it is asked about.
 
     source: "zoo:NAME", "published:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name:
@@ -86,7 +82,7 @@ class SweepSpec(StrictModel):
     """
 
     name: Annotated[str, Field(min_length=1)]
-    networks: Annotated[tuple[NetworkSpec, ...], Field(min_length=1)]
+    networks: Annotated[tuple[SweptNetwork, ...], Field(min_length=1)]
     samples: Count | Annotated[tuple[Index, ...], Field(min_length=1)]
     eps: tuple[float, ...]
     rungs: Annotated[Names, Field(min_length=1)]
@@ -168,25 +164,12 @@ def load_spec(path: str | Path) -> SweepSpec:
     Raises FileNotFoundError, or ValueError in one line that names the file and the key with what is allowed, or the
     line that is not TOML.
     """
-    file = file_path("path", path)
-    if not file.is_file():
-        raise FileNotFoundError(f"no spec file at {file}")
-    try:
-        content, text = read_toml(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid TOML: {error}") from None
-    try:
-        return _found_beside(SweepSpec.model_validate(content), file.resolve().parent)
-    except ValidationError as error:
-        raise ValueError(f"{placed(file, text, _first(error)['loc'])}: {_one_line(error)}") from None
+    return _found_beside(load_toml(path, SweepSpec), Path(path).resolve().parent)
 
 
 def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepSpec:
     """The spec in a mapping, with one-line errors. folder: where relative network files are looked up."""
-    try:
-        spec = SweepSpec.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(_one_line(error)) from None
+    spec = validated(SweepSpec, content)
     return spec if folder is None else _found_beside(spec, folder)
 
 
@@ -197,37 +180,3 @@ def _found_beside(spec: SweepSpec, folder: Path) -> SweepSpec:
 
 def _resolved(source: str, folder: Path) -> str:
     return source if source.startswith(("zoo:", PREFIX)) else str(folder / Path(source).expanduser())
-
-
-def _first(error: ValidationError) -> ErrorDetails:
-    """The problem to tell: an unknown key, which says more than the missing one it may stand for, else the first key's;
-    of a union's complaints the one that got furthest."""
-    found = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
-    same_key = [entry for entry in found if entry["loc"][:1] == found[0]["loc"][:1]]
-    return max(same_key, key=lambda entry: len(entry["loc"]))
-
-
-def _one_line(error: ValidationError) -> str:
-    first = _first(error)
-    place = _place(first["loc"])
-    if first["type"] == "extra_forbidden":
-        model = NetworkSpec if first["loc"][0] == "networks" else SweepSpec
-        name = str(first["loc"][-1])
-        return unknown_key(repr(place or name[:100]), name, model.model_fields)
-    if first["type"] == "missing":
-        return f"key {place!r} is missing"
-    if first["type"] == "value_error":
-        return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
-    got = repr(first["input"])
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {got if len(got) <= 200 else f'{got[:199]}…'}"
-
-
-def _place(loc: Sequence[str | int]) -> str:
-    """networks, 0, source → networks[0].source; pydantic's names of union members are left out."""
-    text = ""
-    for part in loc:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.isidentifier() and part not in ("int", "tuple"):
-            text += f".{part}" if text else part
-    return text

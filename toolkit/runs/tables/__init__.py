@@ -2,6 +2,15 @@
 
 from toolkit.runs.tables.catalogue import Catalogue, Experiment, read_catalogue
 from toolkit.runs.tables.entries import ErrorsEntry, RadiiEntry, load_entry
-from toolkit.runs.tables.run import reproduce
+from toolkit.runs.tables.run import TableRun, run_table
 
-__all__ = ["Catalogue", "ErrorsEntry", "Experiment", "RadiiEntry", "load_entry", "read_catalogue", "reproduce"]
+__all__ = [
+    "Catalogue",
+    "ErrorsEntry",
+    "Experiment",
+    "RadiiEntry",
+    "TableRun",
+    "load_entry",
+    "read_catalogue",
+    "run_table",
+]

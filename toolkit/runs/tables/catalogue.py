@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 import toolkit
 from toolkit.data.names import path_name
-from toolkit.data.toml_file import StrictModel, placed, read_toml
-from toolkit.runs.tables.entries import first_entry, first_problem
+from toolkit.data.toml_file import StrictModel, load_toml
 
 CATALOGUE = Path("experiments", "catalogue.toml")
 
@@ -20,7 +19,7 @@ class Experiment(StrictModel):
     """One experiment. file: beside the catalogue; a .toml is an entry or a sweep, a .py a script with --out.
 
     shows: one line. minutes: on two cores, at the size of results/NAME. count: the script's option for a smaller size.
-    arguments: of the script, always given.
+    arguments: of the script, always given. workers: whether it takes --workers. needs: a package that is no dependency.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -29,6 +28,8 @@ class Experiment(StrictModel):
     minutes: Annotated[float, Field(gt=0)]
     count: str | None = None
     arguments: tuple[str, ...] = ()
+    workers: bool = False
+    needs: str = ""
 
     @field_validator("name", "file")
     @classmethod
@@ -62,14 +63,7 @@ def read_catalogue() -> Catalogue:
     found = next((folder / CATALOGUE for folder in (Path(), checkout) if (folder / CATALOGUE).is_file()), None)
     if found is None:
         raise FileNotFoundError(f"no {CATALOGUE} here nor in {checkout}; run this in a checkout of the project")
-    try:
-        raw, text = read_toml(found)
-    except ValueError as error:
-        raise ValueError(f"{found} is not a TOML file: {error}") from None
-    try:
-        content = _Catalogue.model_validate(raw)
-    except ValidationError as error:
-        raise ValueError(f"{placed(found, text, first_entry(error)['loc'])}: {first_problem(error)}") from error
+    content = load_toml(found, _Catalogue, "catalogue")
     missing = [one.file for one in content.experiments if not (found.parent / one.file).is_file()]
     if missing:
         raise ValueError(f"{found}: there is no {missing[0]} beside it")

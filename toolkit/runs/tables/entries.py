@@ -28,17 +28,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator, model_validator
 
-from toolkit.data.toml_file import StrictModel, placed, read_toml
+from toolkit.data.toml_file import StrictModel, open_toml
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
 from toolkit.runs.batch import BatchPlan
-from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, NetworkSource, RungName, Seconds
+from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, Names, NetworkSource, RungName, Seconds
 
-Names = tuple[str, ...]
 Rungs = tuple[RungName, ...]
 Percent = Annotated[float, Field(ge=0, le=100)]
 CLEAN = "clean"
@@ -126,6 +124,18 @@ class Absent(StrictModel):
     reason: str
     published: Mapping[str, float | tuple[float, float]] = {}
 
+    @property
+    def shown(self) -> str:
+        """The published values in one line, by column."""
+        return ", ".join(f"{name} {published_text(value)}" for name, value in self.published.items())
+
+
+def published_text(value: float | tuple[float, float] | None) -> str:
+    """A published value as in the paper's table; "" where it has none."""
+    if value is None:
+        return ""
+    return f"{value[0]:.2f} … {value[1]:.2f}" if isinstance(value, tuple) else f"{value:.2f}"
+
 
 class ErrorsEntry(StrictModel):
     """A table of robust errors."""
@@ -163,7 +173,7 @@ class ErrorsEntry(StrictModel):
         ]
 
 
-class Method(Stage):
+class RadiusMethod(Stage):
     """One column of a table of radii: the ladder whose verdict is bisected until the radius is known to `tolerance`.
 
     time_limit: seconds a verdict, of which a radius takes about ten. samples: of the rows alone, refused here.
@@ -179,7 +189,7 @@ class RadiiEntry(StrictModel):
     kind: Literal["radii"]
     title: str
     source: str
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+    methods: Annotated[tuple[RadiusMethod, ...], Field(min_length=1)]
     rows: Annotated[tuple[RadiiRow, ...], Field(min_length=1)]
     absent: tuple[Absent, ...] = ()
 
@@ -193,7 +203,7 @@ class RadiiEntry(StrictModel):
             _known(row.name, "published", row.published, columns)
         return self
 
-    def methods_of(self, row: RadiiRow) -> list[Method]:
+    def methods_of(self, row: RadiiRow) -> list[RadiusMethod]:
         """The row's own methods, in the table's order."""
         return [method for method in self.methods if row.methods is None or method.name in row.methods]
 
@@ -215,31 +225,9 @@ def _known(row: str, key: str, names: Mapping[str, Any] | Sequence[str], allowed
 
 def load_entry(path: str | Path) -> Entry:
     """Read and check an entry. Raises FileNotFoundError, ValueError naming the file and what does not fit."""
-    file = Path(path)
-    try:
-        content, text = read_toml(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not a TOML file: {error}") from None
-    kinds: dict[Any, type[ErrorsEntry] | type[RadiiEntry]] = {"errors": ErrorsEntry, "radii": RadiiEntry}
-    if not isinstance(content.get("kind"), str) or content["kind"] not in kinds:
-        raise ValueError(f"{file}: kind must be {' or '.join(kinds)}, got {content.get('kind')!r}")
-    try:
-        return kinds[content["kind"]].model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{placed(file, text, first_entry(error)['loc'])}: {first_problem(error)}") from error
-
-
-def first_entry(error: ValidationError) -> ErrorDetails:
-    """The first thing wrong; an unknown key says more than the missing one it may stand for."""
-    found = error.errors(include_url=False)
-    return next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-
-
-def first_problem(error: ValidationError) -> str:
-    """One line for it."""
-    first = first_entry(error)
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    file = open_toml(path, "table")
+    kinds: dict[object, type[ErrorsEntry] | type[RadiiEntry]] = {"errors": ErrorsEntry, "radii": RadiiEntry}
+    kind = file.content.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"{file.path}: kind must be {' or '.join(map(str, kinds))}, got {kind!r}")
+    return file.read_as(kinds[kind])

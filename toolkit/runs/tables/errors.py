@@ -8,21 +8,27 @@ that some stage up to it showed to be misclassified somewhere in the ball, by a 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from toolkit.data.arguments import check_labels
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
-from toolkit.runs.batch import certify_samples
-from toolkit.runs.tables.cells import Advance, Cell, CellError
+from toolkit.runs.batch import BatchPlan, BatchRow, certify_samples
+from toolkit.runs.rows import VERDICT_ROWS
+from toolkit.runs.tables.answers import Advance, Answers
 from toolkit.runs.tables.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
 
-CELL_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
+TIME = "seconds_"  # how the columns of l,u's and rungs' seconds begin
+ERROR_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,13 @@ class ErrorCell:
 
 
 def run_errors(
-    entry: ErrorsEntry, out: Path, count: int | None, workers: int, advance: Advance
+    entry: ErrorsEntry, out: Path, run_id: str, count: int | None, workers: int, advance: Advance
 ) -> tuple[list[ErrorCell], pd.DataFrame]:
     """The table's cells, and one line per (row, stage, image) asked, with the seconds of l,u and of each rung.
 
     count: at most so many images, None = all. Raises FileNotFoundError for weights or data that are neither here nor
-    reachable, ValueError for what does not fit, CellError where an image fails.
+    reachable, ValueError for what does not fit, UnansweredError where an image fails. run_id: of the run that new
+    answers come from.
     """
     cells: list[ErrorCell] = []
     asked: list[pd.DataFrame] = []
@@ -68,13 +75,22 @@ def run_errors(
         for stage in entry.stages_of(row):
             images = min(stage.samples or len(verdicts), len(verdicts))
             waiting = [i for i in range(images) if verdicts[i] == Verdict.MAYBE]
-            found = _ask(row, stage, network, data, waiting, out, workers, advance)
+            plan = stage.plan(row.eps, row.domain)
+            question = {
+                "network": network.digest,
+                "dataset": row.dataset,
+                "plan": asdict(plan),
+                "rungs": stage.versions,
+            }
+            answers = Answers(out, run_id, VERDICT_ROWS, question)
+            ask = partial(_ask, network, data, plan, workers)
+            found = _with_times(answers.complete(f"{row.name} · {stage.name}", waiting, ask, advance), stage)
             for sample, verdict in found["verdict"].items():
                 verdicts[int(str(sample))] = str(verdict)
             cells.append(_cell(row, stage, network, verdicts[:images], found))
             asked.append(found.reset_index().assign(row=row.name, column=stage.name))
     lines = pd.concat(asked, ignore_index=True)
-    first = ["row", "column", "sample", *CELL_COLUMNS]
+    first = ["row", "column", "sample", *ERROR_COLUMNS]
     return cells, lines[[*first, *(name for name in lines.columns if name not in first)]]
 
 
@@ -86,40 +102,30 @@ def _clean_verdicts(network: Network, data: Dataset, count: int | None) -> list[
 
 
 def _ask(
-    row: ErrorsRow,
-    stage: Stage,
     network: Network,
     data: Dataset,
-    samples: list[int],
-    out: Path,
+    plan: BatchPlan,
     workers: int,
-    advance: Advance,
-) -> pd.DataFrame:
-    """The stored answers to these samples, computing those that are missing. Indexed by sample."""
-    plan = stage.plan(row.eps, row.domain)
-    question = {"network": network.digest, "dataset": row.dataset, "plan": asdict(plan), "rungs": stage.versions}
-    times = [f"seconds_{name}" for name in ("bounds", *stage.ladder)]
-    cell = Cell(out, row.name, stage.name, question, [*CELL_COLUMNS[:-2], *times, *CELL_COLUMNS[-2:]])
-    known = cell.read()
-    missing = [sample for sample in samples if sample not in known.index]
-    title = f"{row.name} · {stage.name}"
-    done = len(samples) - len(missing)
-    failed: list[str] = []
-    advance(title, done, len(samples))
+    samples: Sequence[int],
+    settle: Callable[[dict[str, Any]], None],
+) -> None:
+    def stored(row: BatchRow) -> None:
+        """The row as it is kept, a failed one as it is."""
+        times = {name.removeprefix(TIME): row[name] for name in row if name.startswith(TIME)}
+        kept = {name: row[name] for name in ("sample", *ERROR_COLUMNS) if name in row}
+        settle(kept | {"rung_seconds": json.dumps(times)} if "seconds" in row else row)
 
-    def keep(answer: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
-        if "seconds" in answer:
-            cell.append(answer)
-        else:
-            failed.append(f"image {answer['sample']}: {answer['message']}")
-        advance(title, done, len(samples))
+    certify_samples(network, data, samples, plan, workers, stored)
 
-    certify_samples(network, data, missing, plan, workers if len(missing) > 1 else 1, keep)
-    if failed:
-        raise CellError(f"{title}: {len(failed)} of {len(missing)} images failed, first {failed[0]}")
-    return cell.read().loc[samples]
+
+def _with_times(found: pd.DataFrame, stage: Stage) -> pd.DataFrame:
+    """Answers with the seconds of l,u and of every rung as columns of their own, blank for what was not needed."""
+    each = [json.loads(text) for text in found["rung_seconds"]]
+    times = {f"{TIME}{name}": [one.get(name) for one in each] for name in ("bounds", *stage.ladder)}
+    blank = found["rung"].where(found["rung"] != "")
+    return found.drop(columns="rung_seconds").assign(
+        rung=blank, **{name: np.array(values, dtype=np.float64) for name, values in times.items()}
+    )
 
 
 def _clean_cell(row: ErrorsRow, network: Network, verdicts: list[str]) -> ErrorCell:

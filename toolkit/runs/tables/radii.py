@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import pandas as pd
 from toolkit.arrays import FloatArray
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
-from toolkit.runs.executors import run_calls
-from toolkit.runs.tables.cells import Advance, Cell, CellError
-from toolkit.runs.tables.entries import Method, RadiiEntry, RadiiRow
+from toolkit.runs.rows import RADIUS_ROWS
+from toolkit.runs.run import gather
+from toolkit.runs.tables.answers import Advance, Answers
+from toolkit.runs.tables.entries import RadiiEntry, RadiiRow, RadiusMethod
 from toolkit.verify.radius import certified_radius
 
-CELL_COLUMNS = ("certified", "refuted", "verdicts", "seconds")
-UNIT = 1e-3  # of the table's numbers
+ASKED = {"dataset", "largest", "domain", "predicted"}  # keys of a row that its answers depend on
+RADIUS_COLUMNS = ("certified", "refuted", "verdicts", "seconds")
+THOUSANDTH = 1e-3  # of the table's numbers
 
 
 @dataclass(frozen=True)
@@ -49,86 +52,84 @@ class RadiusCell:
 
 
 def run_radii(
-    entry: RadiiEntry, out: Path, count: int | None, workers: int, advance: Advance
+    entry: RadiiEntry, out: Path, run_id: str, count: int | None, workers: int, advance: Advance
 ) -> tuple[list[RadiusCell], pd.DataFrame]:
-    """The table's cells, and one line per (row, method, image). count: the first so many images of every row."""
+    """The table's cells, and one line per (row, method, image). count: the first so many images of every row.
+
+    run_id: of the run that new answers come from. Raises as run_errors does.
+    """
     cells: list[RadiusCell] = []
     found: list[pd.DataFrame] = []
     for row in entry.rows:
         network, samples = Network.load(row.network, row.architecture), list(row.samples[:count])
         known = dict.fromkeys(samples, (0.0, math.inf))
-        earlier: list[Method] = []
+        earlier: list[RadiusMethod] = []
         for method in entry.methods_of(row):
             earlier.append(method)
-            radii = _measure(row, earlier, network, known, out, workers, advance)
+            # all methods so far: each starts from what those before it found
+            methods = [one.model_dump() | {"rungs": one.versions} for one in earlier]
+            asked = {"network": network.digest, "row": row.model_dump(include=ASKED), "methods": methods}
+            answers = Answers(out, run_id, RADIUS_ROWS, asked)
+            ask = partial(_ask, row, method, network, known, workers)
+            radii = answers.complete(f"{row.name} · {method.name}", samples, ask, advance)
             cells.append(_cell(row, method, network, radii))
             found.append(radii.reset_index().assign(row=row.name, column=method.name))
             sides = zip(radii.index, radii["certified"], radii["refuted"], strict=True)
             known = {int(i): (max(low, known[int(i)][0]), min(high, known[int(i)][1])) for i, low, high in sides}
-    return cells, pd.concat(found, ignore_index=True)[["row", "column", "sample", *CELL_COLUMNS]]
+    return cells, pd.concat(found, ignore_index=True)[["row", "column", "sample", *RADIUS_COLUMNS]]
 
 
-def _measure(
+@dataclass(frozen=True, eq=False)
+class RadiusTask:
+    """One image's radius by one method, from the interval that earlier methods left."""
+
+    network: Network
+    image: FloatArray
+    label: int
+    sample: int
+    row: RadiiRow
+    method: RadiusMethod
+    known: tuple[float, float]
+
+
+def _no_radius(task: RadiusTask, error: Exception) -> dict[str, Any]:
+    return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
+
+
+def _ask(
     row: RadiiRow,
-    methods: Sequence[Method],
+    method: RadiusMethod,
     network: Network,
     known: Mapping[int, tuple[float, float]],
-    out: Path,
     workers: int,
-    advance: Advance,
-) -> pd.DataFrame:
-    """Stored radii by the last of the methods, computing those that are missing. Indexed by sample."""
-    data, method = load_dataset(row.dataset), methods[-1]
-    samples = list(known)
+    samples: Sequence[int],
+    settle: Callable[[dict[str, Any]], None],
+) -> None:
+    data = load_dataset(row.dataset)
     outside = [sample for sample in samples if sample >= len(data)]
     if outside:
         raise ValueError(f"row {row.name!r}: samples must be in 0 … {len(data) - 1}, got {outside[0]}")
-    asked = [
-        one.model_dump() | {"rungs": one.versions} for one in methods
-    ]  # all of them: each starts from what those before it found
-    question = {"network": network.digest, "row": row.model_dump(include={"dataset", "largest", "domain", "predicted"})}
-    cell = Cell(out, row.name, method.name, question | {"methods": asked}, CELL_COLUMNS)
-    stored = cell.read()
-    missing = [sample for sample in samples if sample not in stored.index]
-    title, done = f"{row.name} · {method.name}", len(samples) - len(missing)
-    advance(title, done, len(samples))
-    labels = network.predict(data.features[missing]) if row.predicted and missing else data.labels[missing]
-    calls = [
-        (network, data.features[i], int(label), i, row, method, known[i])
-        for i, label in zip(missing, labels, strict=True)
-    ]
-    failed: list[str] = []
-    for call, finished in run_calls(measure_one, calls, workers if len(missing) > 1 else 1):
-        error = finished.exception()
-        if error is None:
-            cell.append(finished.result())
-        else:
-            failed.append(f"image {call[3]}: {type(error).__name__}: {error}")
-        done += 1
-        advance(title, done, len(samples))
-    if failed:
-        raise CellError(f"{title}: {len(failed)} of {len(missing)} images failed, first {failed[0]}")
-    return cell.read().loc[samples]
+    features = data.features[list(samples)]
+    labels = network.predict(features) if row.predicted else data.labels[list(samples)]
+    each = zip(features, labels.tolist(), samples, strict=True)
+    tasks = [RadiusTask(network, image, int(label), i, row, method, known[i]) for image, label, i in each]
+    gather(measure_radius, tasks, workers, settle, _no_radius)
 
 
-def measure_one(
-    network: Network,
-    image: FloatArray,
-    label: int,
-    sample: int,
-    row: RadiiRow,
-    method: Method,
-    known: tuple[float, float],
-) -> dict[str, Any]:
-    """One sample's radius as a line of its cell; a module-level function, so that it can run in another process."""
-    started = time.perf_counter()
+def measure_radius(task: RadiusTask) -> dict[str, Any]:
+    """One sample's radius as the row that is kept of it, or why there is none; a module-level function, so that it can
+    run in another process."""
+    started, row, method = time.perf_counter(), task.row, task.method
     plan = method.plan(row.largest, row.domain)
-    radius = certified_radius(
-        network, image, label, plan.ladder, row.largest, method.tolerance, row.domain, plan.bounds, plan.tighten,
-        plan.settings, plan.time_limit, known,
-    )  # fmt: skip
+    try:
+        radius = certified_radius(
+            task.network, task.image, task.label, plan.ladder, row.largest, method.tolerance, row.domain, plan.bounds,
+            plan.tighten, plan.settings, plan.time_limit, task.known,
+        )  # fmt: skip
+    except Exception as error:  # one sample's failure must not lose the others
+        return _no_radius(task, error)
     return {
-        "sample": sample,
+        "sample": task.sample,
         "certified": radius.certified,
         "refuted": radius.refuted,
         "verdicts": len(radius.tried),
@@ -136,8 +137,8 @@ def measure_one(
     }
 
 
-def _cell(row: RadiiRow, method: Method, network: Network, radii: pd.DataFrame) -> RadiusCell:
-    certified, refuted = float(radii["certified"].mean()) / UNIT, float(radii["refuted"].mean()) / UNIT
+def _cell(row: RadiiRow, method: RadiusMethod, network: Network, radii: pd.DataFrame) -> RadiusCell:
+    certified, refuted = float(radii["certified"].mean()) / THOUSANDTH, float(radii["refuted"].mean()) / THOUSANDTH
     return RadiusCell(
         row=row.name,
         column=method.name,

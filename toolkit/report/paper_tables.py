@@ -1,82 +1,20 @@
-"""A reproduction's cells as tables: ours beside the published, the difference, confidence, images and times."""
+"""A reproduced paper table for its readers: cells as texts, the Markdown page, the table of a terminal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
 from rich.table import Table
-from scipy.stats import binomtest
 
 from toolkit.data.names import markup_text
-from toolkit.report import pipe_table
-from toolkit.runs.tables.entries import Absent, Entry, ErrorsEntry
-from toolkit.runs.tables.errors import ErrorCell
-from toolkit.runs.tables.radii import RadiusCell
+from toolkit.report.formats import pipe_table
 
-CONFIDENCE = 0.95
-
-
-def errors_table(cells: Sequence[ErrorCell], full: int) -> pd.DataFrame:
-    """One line per cell. difference = ours − published; where either is an interval, the distance between them.
-
-    ci_low, ci_high: the Clopper-Pearson 95 % interval of the whole test set's error for cells measured on fewer than
-    `full` images (taken as a random draw); [attacked, error] there, NaN where nothing was left open.
-    """
-    table = pd.DataFrame([asdict(cell) for cell in cells])
-    lines = []
-    for cell in cells:
-        low = cell.attacked if _is_last(cell, cells) else cell.error
-        partial = cell.images < full
-        lines.append(
-            {
-                "difference": _difference((low, cell.error), cell.published),
-                "ci_low": _confidence(low, cell.images)[0] if partial else math.nan,
-                "ci_high": _confidence(cell.error, cell.images)[1] if partial else math.nan,
-                "published": _published(cell.published),
-            }
-        )
-    return table.drop(columns="published").join(pd.DataFrame(lines))
-
-
-def _is_last(cell: ErrorCell, cells: Sequence[ErrorCell]) -> bool:
-    """Whether a cell is its row's last, which says how much of the error is real."""
-    return [other for other in cells if other.row == cell.row][-1] is cell
-
-
-def _confidence(percent: float, images: int) -> tuple[float, float]:
-    count = round(percent / 100 * images)
-    found = binomtest(count, images).proportion_ci(CONFIDENCE, method="exact")
-    return 100 * float(found.low), 100 * float(found.high)
-
-
-def _difference(ours: tuple[float, float], published: float | tuple[float, float] | None) -> float:
-    """Ours − published for numbers; 0 for overlapping intervals, else how far apart they are."""
-    if published is None:
-        return math.nan
-    low, high = published if isinstance(published, tuple) else (published, published)
-    if not isinstance(published, tuple) and ours[0] == ours[1]:
-        return ours[0] - published
-    return max(ours[0] - high, 0.0) + min(ours[1] - low, 0.0)
-
-
-def _published(value: float | tuple[float, float] | None) -> str:
-    if value is None:
-        return ""
-    return f"{value[0]:.2f} … {value[1]:.2f}" if isinstance(value, tuple) else f"{value:.2f}"
-
-
-def radii_table(cells: Sequence[RadiusCell]) -> pd.DataFrame:
-    """One line per cell. difference = ours − published, relative = difference/published."""
-    table = pd.DataFrame([asdict(cell) for cell in cells])
-    table["published"] = table["published"].astype(float)
-    table["difference"] = table["value"] - table["published"]
-    table["relative"] = table["difference"] / table["published"]
-    return table
+if TYPE_CHECKING:
+    from toolkit.runs.tables.entries import Absent, Entry
 
 
 def wide(table: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
@@ -128,9 +66,9 @@ def stages_table(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def markdown(entry: Entry, table: pd.DataFrame) -> str:
+def markdown_page(entry: Entry, table: pd.DataFrame) -> str:
     """The whole page: what it is, the numbers, the stages, what is absent."""
-    errors = isinstance(entry, ErrorsEntry)
+    errors = entry.kind == "errors"
     texts = error_texts(table) if errors else radius_texts(table)
     how = ERRORS_READING if errors else RADII_READING
     parts = [f"# {entry.title}", f"{entry.source}. {how}", pipe_table(wide(table, texts)).rstrip()]
@@ -158,13 +96,12 @@ RADII_READING = (
 
 
 def _absent(row: Absent) -> str:
-    values = ", ".join(f"{name} {_published(value)}" for name, value in row.published.items())
-    return f"- {row.name}: {row.reason}" + (f" Published: {values}." if values else "")
+    return f"- {row.name}: {row.reason}" + (f" Published: {row.shown}." if row.published else "")
 
 
-def terminal(entry: Entry, table: pd.DataFrame) -> Table:
+def terminal_page(entry: Entry, table: pd.DataFrame) -> Table:
     """The numbers for a terminal."""
-    shown = wide(table, error_texts(table) if isinstance(entry, ErrorsEntry) else radius_texts(table))
+    shown = wide(table, error_texts(table) if entry.kind == "errors" else radius_texts(table))
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=markup_text(entry.title), title_justify="left")
     for name in shown.columns:
         grid.add_column(markup_text(name), overflow="fold")

@@ -1,0 +1,118 @@
+"""`certify`: which of its options go together, and what they ask. Nothing heavy is imported before they are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.data.arguments import check_writable
+
+DEFAULT_LADDER = "dual,pgd,lp,ideal,exact"  # as ladder.LADDER, which would take a second to import for --help
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The options as they were given; see `relugap certify --help`.
+
+    box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for l,u. climbed:
+    --ladder.
+    """
+
+    network: str
+    eps: float
+    architecture: str | None = None
+    box: str | None = "0,1"
+    data: str | None = None
+    index: int | None = None
+    image: Path | None = None
+    label: int | None = None
+    rung: Sequence[str] = ()
+    rungs: str | None = None
+    bounds: str = "interval,dual"
+    targets: Sequence[int] | None = None
+    climbed: str | None = None
+    solver: str = "auto"
+    trust_solver: bool = False
+    time_limit: float | None = None
+    count: int | None = None
+    workers: int = 1
+    out: Path | None = None
+    proof: Path | None = None
+
+    @property
+    def asked(self) -> list[str]:
+        """The bounds named, however they were given."""
+        return [*self.rung, *(listed("--rungs", self.rungs) if self.rungs is not None else ())]
+
+    @property
+    def shown(self) -> list[str]:
+        """The bounds to compute and show."""
+        return self.asked or ["dual", "lp", "exact"]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The rungs that bound layers."""
+        return tuple(listed("--bounds", self.bounds))
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The rungs to climb: --ladder, else those named, else the default."""
+        if self.climbed is not None:
+            return tuple(listed("--ladder", self.climbed))
+        return tuple(self.asked or DEFAULT_LADDER.split(","))
+
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        """The box that cuts the ball."""
+        if self.box is None:
+            return None
+        try:
+            low, high = (float(part) for part in self.box.split(","))
+        except ValueError:
+            raise ValueError(f"--domain must be LOW,HIGH, as in 0,1, got {self.box!r}") from None
+        return low, high
+
+    def check(self) -> None:
+        """Raises ValueError for options that are wrong or do not go together, before anything heavy is imported."""
+        _ = self.chain, self.ladder
+        if self.count is not None:
+            if self.data is None or self.index is not None or self.image is not None:
+                raise ValueError("--count needs --data and neither --index nor --image")
+            for name, value in {"--proof": self.proof, "--label": self.label, "--target": self.targets}.items():
+                if value is not None:
+                    raise ValueError(f"{name} is for one image, not for --count")
+            return
+        if self.out is not None or self.workers != 1:
+            raise ValueError(f"{'--workers' if self.out is None else '--out'} is for --count, not for one image")
+        if self.image is not None and self.index is not None and self.data is None:
+            raise ValueError("--index is for --data, an --image is one image already")
+        if self.proof is not None:
+            if self.proof.suffix != ".npz":
+                raise ValueError(f"proofs are written as .npz, got {self.proof.name!r}")
+            check_writable(self.proof)
+
+
+def run_certify(question: Question) -> None:
+    """Check that the options fit together, and answer for one image or for many."""
+    question.check()
+    if question.count is not None:
+        from toolkit.cli.verdicts import answer_batch
+
+        return answer_batch(question)
+    from toolkit.cli.certify import answer
+
+    answer(question)
+    if question.proof is not None:
+        from toolkit.cli.check import prove
+
+        prove(question, question.proof)
+    return None
+
+
+def listed(option: str, text: str) -> list[str]:
+    """The names of a comma-separated option. Raises ValueError for an empty one."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ValueError(f"{option} must be names with a comma between two, as in dual,lp, got {text!r}")
+    return found

@@ -1,0 +1,193 @@
+"""How far a run is, shown on stderr: bars on a terminal, a line now and then elsewhere, nothing if so asked.
+
+    with RunProgress() as progress:
+        progress.advance("certifying", done, total)
+
+What is shown can be replaced: a sweep shows its Snapshot (sweep/progress.py) on the same display.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.data.names import printable
+
+LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+BAR_WIDTH = 40
+
+
+class Shown(Protocol):
+    """What a display shows, now: in one line, and for a terminal."""
+
+    def line(self) -> str:
+        """One line, "" for nothing worth one yet."""
+
+    def render(self) -> RenderableType:
+        """The same for rich."""
+
+
+class Display:
+    """Shows nothing; the base of what does."""
+
+    def begin(self, shown: Shown) -> None:
+        """Start showing."""
+
+    def tick(self, now: bool = False) -> None:
+        """Called often; now: something ended that is worth a line."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+    def end(self) -> None:
+        """Stop showing; the last state stays."""
+
+
+class Lines(Display):
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._printed = time.monotonic()
+        self._last = ""
+        self._shown: Shown | None = None
+
+    def begin(self, shown: Shown) -> None:
+        """See Display."""
+        self._shown = shown
+
+    def tick(self, now: bool = False) -> None:
+        """See Display."""
+        if self._shown is not None and (now or time.monotonic() - self._printed > LINE_EVERY):
+            self._printed, line = time.monotonic(), self._shown.line()
+            if line and line != self._last:
+                self._last = line
+                self.note(line)
+
+    def note(self, text: str) -> None:
+        """See Display."""
+        with contextlib.suppress(OSError):  # a closed pipe or terminal must not end a run
+            print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """See Display."""
+        self.tick(now=True)
+
+
+class Screen(Display):
+    """Bars on the terminal; rich refreshes them from a thread of its own."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def begin(self, shown: Shown) -> None:
+        """See Display."""
+        self._live = Live(console=self._console, get_renderable=shown.render, refresh_per_second=4)
+        self._live.start()
+
+    def note(self, text: str) -> None:
+        """See Display."""
+        with contextlib.suppress(OSError, SystemExit):  # SystemExit: rich's answer to a terminal that was closed
+            self._console.print(Text(text))
+
+    def end(self) -> None:
+        """See Display."""
+        if self._live is not None:
+            with contextlib.suppress(OSError, SystemExit):
+                self._live.stop()
+
+
+def open_display(show: bool = True) -> Display:
+    """The display that fits where stderr goes."""
+    console = Console(stderr=True)
+    if not show:
+        return Display()
+    return Screen(console) if console.is_terminal else Lines()
+
+
+@dataclass
+class _Step:
+    """One bar."""
+
+    title: str
+    done: int
+    total: int
+    note: str = ""
+    began: float = field(default_factory=time.monotonic)
+    first: int = 0
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended or time.monotonic()) - self.began
+
+    def text(self) -> str:
+        """Counts, note, time spent and to go."""
+        parts = [f"{self.done}/{self.total}", *([self.note] if self.note else []), clock(self.seconds)]
+        if self.first < self.done < self.total:
+            to_go = self.seconds * (self.total - self.done) / (self.done - self.first)
+            parts.append(f"about {clock(to_go)} to go")
+        return ", ".join(parts)
+
+
+class RunProgress:
+    """Counts by title, one bar each; used as a context manager around the run.
+
+    Nothing is shown before the first count, so that what has a display of its own may run in here.
+    """
+
+    def __init__(self, show: bool = True) -> None:
+        self._display = open_display(show)
+        self._steps: dict[str, _Step] = {}
+        self._latest = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._steps:
+            self._display.end()
+
+    def advance(self, title: str, done: int, total: int, note: str = "") -> None:
+        """So many of `total` are done under a title. note: what else is to be said of them."""
+        if not self._steps:
+            self._display.begin(self)
+        step = self._steps.setdefault(title, _Step(title, done, total, first=done))
+        step.done, step.total, step.note = done, total, note
+        if done >= total and step.ended is None:
+            step.ended = time.monotonic()
+        self._latest = title
+        self._display.tick(now=done >= total)
+
+    def line(self) -> str:
+        """The step that moved last."""
+        step = self._steps.get(self._latest)
+        return "" if step is None else f"{printable(step.title)}: {step.text()}"
+
+    def render(self) -> RenderableType:
+        """All steps, one below the other."""
+        grid = Table.grid(padding=(0, 1))
+        for step in list(self._steps.values()):
+            grid.add_row(Text(printable(step.title)), bar(step.done, step.total), Text(step.text()))
+        return grid
+
+
+def bar(done: int, total: int) -> ProgressBar:
+    """A bar as every display shows it."""
+    return ProgressBar(total=max(1, total), completed=done, width=BAR_WIDTH)
+
+
+def clock(seconds: float) -> str:
+    """A time for people."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
