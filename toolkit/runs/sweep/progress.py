@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.runs.progress import bar, clock, open_display
+from toolkit.runs.progress import Display, bar, clock
 from toolkit.runs.run import Watcher
 from toolkit.runs.shards import append_rows
 from toolkit.runs.sweep.compute import failed_rows, task_report
@@ -93,11 +93,11 @@ class SweepProgress(Watcher[Task, TaskReport]):
         self._stopping, self._ended = "", False
         self._began = time.monotonic()
         self._saved = -1e9
-        self._display = open_display(show)
+        self._display = Display(self, show)
 
     def __enter__(self) -> Self:
         write_log(self._out, f"begin: {self._total} tasks, {self._present} rows present, {self.workers} workers")
-        self._display.begin(self)
+        self._display.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
