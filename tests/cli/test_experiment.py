@@ -14,8 +14,6 @@ import pytest
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.runs.provenance import read_provenance
 
-RESULTS = Path(__file__).parents[2] / "results"
-
 
 def parsed(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = experiment_parser("What it does.", "some-thing")
@@ -65,12 +63,3 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert end_experiment(lambda _: failing(KeyboardInterrupt())) == 130
     with pytest.raises(ZeroDivisionError):
         end_experiment(lambda _: failing(ZeroDivisionError()))
-
-
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/provenance.json")), ids=lambda path: path.parent.name)
-def test_committed_provenance_of_every_shape_is_read(path: Path) -> None:
-    runs = read_provenance(path.parent)
-    assert runs
-    for run in runs:
-        of_a_figure = run["details"]["figures"]["margins"] if "relugap" not in run else run
-        assert "commit" in of_a_figure["relugap"]

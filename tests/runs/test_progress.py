@@ -13,6 +13,7 @@ from rich.console import Console
 from toolkit.problems.answers import Verdict
 from toolkit.problems.settings import Settings
 from toolkit.runs import progress as module
+from toolkit.runs.progress import RunProgress
 from toolkit.runs.sweep.progress import SweepProgress, describe, read_snapshot
 from toolkit.runs.sweep.tasks import NetworkRef, Task, TaskReport, Work
 
@@ -86,3 +87,27 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_display(tmp_path: Pat
     with SweepProgress("p", tmp_path / "gone", tasks_of(1, 0.1), 0, workers=1, show=False) as progress:
         progress.note("nowhere to write this")
     assert read_snapshot(tmp_path / "gone") is None
+
+
+def test_counts_are_bars_on_a_terminal_and_lines_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing before the first count, a line at the end of every step; quiet where asked to be."""
+    with RunProgress() as progress:
+        assert progress.line() == ""
+    assert capsys.readouterr().err == ""
+    with RunProgress() as progress:
+        progress.advance("first", 0, 2)
+        progress.advance("first", 2, 2, "YES 2")
+        progress.advance("second", 0, 0)
+    assert capsys.readouterr().err == "first: 2/2, YES 2, 0 s\nsecond: 0/0, 0 s\n"
+    with RunProgress(show=False) as progress:
+        progress.advance("first", 1, 1)
+    assert capsys.readouterr().err == ""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(module, "Console", lambda stderr: console)
+    with RunProgress() as progress:
+        progress.advance("third", 1, 2)
+    assert "third" in screen.getvalue()
+    assert "1/2" in screen.getvalue()

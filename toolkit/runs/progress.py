@@ -37,81 +37,44 @@ class Shown(Protocol):
 
 
 class Display:
-    """Shows nothing; the base of what does."""
+    """Shows what it is given: on a terminal live, refreshed by a thread of rich's own, elsewhere as lines.
 
-    def begin(self, shown: Shown) -> None:
+    A closed pipe or terminal does not end a run.
+    """
+
+    def __init__(self, shown: Shown, show: bool = True) -> None:
+        self._shown, self._show, self._console = shown, show, Console(stderr=True)
+        self._live: Live | None = None
+        self._printed, self._last = time.monotonic(), ""
+
+    def begin(self) -> None:
         """Start showing."""
+        if self._show and self._console.is_terminal:
+            self._live = Live(console=self._console, get_renderable=self._shown.render, refresh_per_second=4)
+            self._live.start()
 
     def tick(self, now: bool = False) -> None:
         """Called often; now: something ended that is worth a line."""
-
-    def note(self, text: str) -> None:
-        """A line that stays."""
-
-    def end(self) -> None:
-        """Stop showing; the last state stays."""
-
-
-class Lines(Display):
-    """A line now and then, for logs and pipes."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-        self._last = ""
-        self._shown: Shown | None = None
-
-    def begin(self, shown: Shown) -> None:
-        """See Display."""
-        self._shown = shown
-
-    def tick(self, now: bool = False) -> None:
-        """See Display."""
-        if self._shown is not None and (now or time.monotonic() - self._printed > LINE_EVERY):
+        if self._show and self._live is None and (now or time.monotonic() - self._printed > LINE_EVERY):
             self._printed, line = time.monotonic(), self._shown.line()
             if line and line != self._last:
                 self._last = line
                 self.note(line)
 
     def note(self, text: str) -> None:
-        """See Display."""
-        with contextlib.suppress(OSError):  # a closed pipe or terminal must not end a run
-            print(text, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """See Display."""
-        self.tick(now=True)
-
-
-class Screen(Display):
-    """Bars on the terminal; rich refreshes them from a thread of its own."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live: Live | None = None
-
-    def begin(self, shown: Shown) -> None:
-        """See Display."""
-        self._live = Live(console=self._console, get_renderable=shown.render, refresh_per_second=4)
-        self._live.start()
-
-    def note(self, text: str) -> None:
-        """See Display."""
+        """A line that stays."""
         with contextlib.suppress(OSError, SystemExit):  # SystemExit: rich's answer to a terminal that was closed
-            self._console.print(Text(text))
+            if self._live is not None:
+                self._console.print(Text(text))
+            elif self._show:
+                print(text, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """See Display."""
-        if self._live is not None:
-            with contextlib.suppress(OSError, SystemExit):
+        """Stop showing; the last state stays."""
+        self.tick(now=True)
+        with contextlib.suppress(OSError, SystemExit):
+            if self._live is not None:
                 self._live.stop()
-
-
-def open_display(show: bool = True) -> Display:
-    """The display that fits where stderr goes."""
-    console = Console(stderr=True)
-    if not show:
-        return Display()
-    return Screen(console) if console.is_terminal else Lines()
 
 
 @dataclass
@@ -146,7 +109,7 @@ class RunProgress:
     """
 
     def __init__(self, show: bool = True) -> None:
-        self._display = open_display(show)
+        self._display = Display(self, show)
         self._steps: dict[str, _Step] = {}
         self._latest = ""
 
@@ -160,7 +123,7 @@ class RunProgress:
     def advance(self, title: str, done: int, total: int, note: str = "") -> None:
         """So many of `total` are done under a title. note: what else is to be said of them."""
         if not self._steps:
-            self._display.begin(self)
+            self._display.begin()
         step = self._steps.setdefault(title, _Step(title, done, total, first=done))
         step.done, step.total, step.note = done, total, note
         if done >= total and step.ended is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -18,7 +16,7 @@ from toolkit.training.trainable import as_torch
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 
 
-def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, Any]:
+def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, float]:
     """Shares of test images: misclassified, attacked, not certified; the last three at the spec's eps and domain.
 
     clean: of the whole split. fgsm, pgd (40 steps): of the first `samples` images, misclassified themselves or at the
@@ -26,7 +24,7 @@ def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, An
     l,u by ("interval",) or ("interval", "dual"), which counts misclassified ones too.
     """
     clean = float(np.mean(network.predict(test.features) != test.labels))
-    record: dict[str, Any] = {"clean": clean, "clean_samples": len(test)}
+    record: dict[str, float] = {"clean": clean, "clean_samples": len(test)}
     if spec.eps == 0:
         return record
     count = min(spec.evaluate, len(test))

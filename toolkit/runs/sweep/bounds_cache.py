@@ -15,10 +15,10 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.data.archives import Archive, ArchiveError, checked_number, open_archive, require_keys
 from toolkit.problems.bounds import ReluBounds
 from toolkit.runs.store import replace_file
@@ -71,7 +71,7 @@ def _content(archive: Archive, asked: str, chain: Chain, sizes: Sequence[int]) -
 
 def save_bounds(path: Path, bounds: ReluBounds, seconds: float) -> None:
     """Write l,u in one step. Raises StoreError."""
-    header: dict[str, Any] = {
+    header: dict[str, object] = {
         "format": CACHE_FORMAT,
         "question": path.stem,
         "code": code_digest(),
@@ -88,7 +88,7 @@ def save_bounds(path: Path, bounds: ReluBounds, seconds: float) -> None:
     replace_file(path, data.getvalue())
 
 
-def _checksum(header: Mapping[str, Any], arrays: Iterable[Any]) -> str:
+def _checksum(header: Mapping[str, object], arrays: Iterable[FloatArray]) -> str:
     """SHA-256 over the header but for itself, and over all numbers."""
     own = {key: header[key] for key in CACHE_HEADER if key != "sha256"}
     state = hashlib.sha256(json.dumps(own, sort_keys=True).encode())

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.runs.progress import bar, clock, open_display
+from toolkit.runs.progress import Display, bar, clock
 from toolkit.runs.run import Watcher
 from toolkit.runs.shards import append_rows
 from toolkit.runs.sweep.compute import failed_rows, task_report
@@ -23,6 +24,7 @@ from toolkit.runs.sweep.tasks import Task, TaskReport
 
 LOG, SNAPSHOT = "sweep.log", "progress.json"
 SNAPSHOT_EVERY = 2.0  # seconds
+Kind = tuple[str, float]  # of a task: network and ε, which tell most about its time
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,37 @@ class Snapshot:
     ended: bool = False
 
 
+class TaskTimes:
+    """How long tasks took by kind, and how long those that are left will. Read from the display's thread as well."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._left = Counter(kinds)
+        self._spent: defaultdict[Kind, float] = defaultdict(float)
+        self._finished: Counter[Kind] = Counter()
+
+    def settle(self, kind: Kind, seconds: float) -> None:
+        """A task is finished."""
+        self._left[kind] -= 1
+        self._finished[kind] += 1
+        self._spent[kind] += seconds
+
+    @property
+    def done(self) -> int:
+        """How many are."""
+        return sum(list(self._finished.values()))
+
+    def to_go(self, workers: int) -> float | None:
+        """Measured mean time per task of the same kind, or of all, over the tasks to go and the workers."""
+        if not self.done:
+            return None
+        mean = sum(list(self._spent.values())) / self.done
+        to_go = sum(
+            left * (self._spent[kind] / self._finished[kind] if self._finished[kind] else mean)
+            for kind, left in list(self._left.items())
+        )
+        return to_go / max(1, min(workers, sum(list(self._left.values()))))
+
+
 class SweepProgress(Watcher[Task, TaskReport]):
     """Keeps a run's counts and shows them; used as a context manager around the run. workers: for the ETA.
 
@@ -53,21 +86,18 @@ class SweepProgress(Watcher[Task, TaskReport]):
 
     def __init__(self, name: str, out: Path, tasks: list[Task], rows_present: int, workers: int, show: bool) -> None:
         self._name, self._out, self.workers, self._present = name, out, workers, rows_present
-        self._left = Counter(_group(task) for task in tasks)
-        self._total = len(tasks)
-        self._spent: defaultdict[tuple[str, float], float] = defaultdict(float)
-        self._finished: Counter[tuple[str, float]] = Counter()
+        self._times, self._total = TaskTimes(map(_group, tasks)), len(tasks)
         self._verdicts: Counter[str] = Counter()
         self._running: dict[int, tuple[Task, float]] = {}
         self._failed = self._retried = self._rows = 0
         self._stopping, self._ended = "", False
         self._began = time.monotonic()
         self._saved = -1e9
-        self._display = open_display(show)
+        self._display = Display(self, show)
 
     def __enter__(self) -> Self:
-        self.log(f"begin: {self._total} tasks, {self._present} rows present, {self.workers} workers")
-        self._display.begin(self)
+        write_log(self._out, f"begin: {self._total} tasks, {self._present} rows present, {self.workers} workers")
+        self._display.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,15 +113,12 @@ class SweepProgress(Watcher[Task, TaskReport]):
     def finished(self, task: Task, report: TaskReport) -> None:
         """A task's rows are on disk."""
         self._running.pop(id(task), None)
-        group = _group(task)
-        self._left[group] -= 1
-        self._finished[group] += 1
-        self._spent[group] += report.seconds
+        self._times.settle(_group(task), report.seconds)
         self._verdicts[str(report.verdict)] += 1
         self._rows += report.rows
         self._failed += bool(report.failed)
         text = f"done: {task.title}, {report.rows} rows, {report.seconds:.2f} s, {report.verdict}"
-        self.log(text + (f", {report.failed} failed: {report.message}" if report.failed else ""))
+        write_log(self._out, text + (f", {report.failed} failed: {report.message}" if report.failed else ""))
         self.tick()
 
     def recalled(self, task: Task) -> None:
@@ -117,13 +144,8 @@ class SweepProgress(Watcher[Task, TaskReport]):
 
     def note(self, text: str) -> None:
         """Something worth a line in the log and on the screen."""
-        self.log(text)
+        write_log(self._out, text)
         self._display.note(text)
-
-    def log(self, text: str) -> None:
-        """A line in OUT/sweep.log; a full disk is reported where rows are written, not here."""
-        with contextlib.suppress(OSError), (self._out / LOG).open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
     def tick(self) -> None:
         """Refresh what needs refreshing; called often."""
@@ -146,36 +168,30 @@ class SweepProgress(Watcher[Task, TaskReport]):
         return Snapshot(
             name=self._name,
             tasks=self._total,
-            done=sum(list(self._finished.values())),
+            done=self._times.done,
             failed=self._failed,
             running=len(running),
             retried=self._retried,
             rows=self._rows,
             rows_present=self._present,
             seconds=time.monotonic() - self._began,
-            eta=self._eta(),
+            eta=self._times.to_go(self.workers),
             verdicts=dict(self._verdicts),
             slowest=slowest,
             stopping=self._stopping,
             ended=self._ended,
         )
 
-    def _eta(self) -> float | None:
-        """Measured mean time per task of the same network and ε, or of all, over the tasks to go and the workers."""
-        count = sum(list(self._finished.values()))
-        if not count:
-            return None
-        mean = sum(list(self._spent.values())) / count
-        to_go = sum(
-            left * (self._spent[group] / self._finished[group] if self._finished[group] else mean)
-            for group, left in list(self._left.items())
-        )
-        return to_go / max(1, min(self.workers, sum(list(self._left.values()))))
-
     def _save(self, force: bool = False) -> None:
         if force or time.monotonic() - self._saved > SNAPSHOT_EVERY:
             self._saved = time.monotonic()
             write_snapshot(self._out, self.snapshot())
+
+
+def write_log(out: Path, text: str) -> None:
+    """A line in OUT/sweep.log; a full disk is reported where rows are written, not here."""
+    with contextlib.suppress(OSError), (out / LOG).open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
 
 def write_snapshot(out: Path, snapshot: Snapshot) -> None:
@@ -220,5 +236,5 @@ def render(snapshot: Snapshot) -> Group:
     return Group(grid, Text(describe(snapshot)))
 
 
-def _group(task: Task) -> tuple[str, float]:
+def _group(task: Task) -> Kind:
     return task.network.name, task.eps

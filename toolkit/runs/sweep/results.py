@@ -6,10 +6,9 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -19,7 +18,7 @@ from toolkit.data.atomic import write_atomically, write_csv, write_parquet
 from toolkit.data.names import markup_text, printable
 from toolkit.problems.answers import Status
 from toolkit.runs.lock import folder_lock, lock_owner
-from toolkit.runs.provenance import PROVENANCE, read_provenance, read_runs, run_name
+from toolkit.runs.provenance import PROVENANCE, RunRecord, read_provenance, read_runs, run_name
 from toolkit.runs.shards import SHARDS, foreign_lines, shard_paths, valid_lines
 from toolkit.runs.store import PLAN, ROWS, DamagedResultsWarning, compact, damage, read_plan, read_rows
 from toolkit.runs.sweep.progress import Snapshot, describe, read_snapshot, render
@@ -46,7 +45,7 @@ class ResultsSummary:
     other_rows: int
     statuses: pd.DataFrame
     seconds: pd.Series[float]
-    runs: list[dict[str, Any]]
+    runs: list[RunRecord]
     mixes: list[str]
     owner: str | None
 
@@ -67,9 +66,9 @@ def list_results(root: str | Path) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*columns, "damaged"])
 
 
-def _listed(folder: Path, runs: Sequence[Mapping[str, Any]], problems: list[str]) -> dict[str, Any]:
+def _listed(folder: Path, runs: Sequence[RunRecord], problems: list[str]) -> dict[str, object]:
     """One folder's line; one that cannot be read must not hide the others."""
-    last: Mapping[str, Any] = runs[-1] if runs else {}
+    last: RunRecord = runs[-1] if runs else {}
     try:
         rows, planned, problems = read_rows(folder), len(read_plan(folder) or ()), problems + damage(folder)
     except (ValueError, OSError) as error:  # rows of a newer relugap, for example
@@ -107,7 +106,7 @@ def summarize(out: str | Path) -> ResultsSummary:
     )
 
 
-def mixed(rows: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> list[str]:
+def mixed(rows: pd.DataFrame, runs: Iterable[RunRecord]) -> list[str]:
     """In which respects the runs behind these rows differ: code, packages, solvers, Python, machine, solver used.
 
     One line each, "numpy: 2.4.6 (r0001-…), 2.5.0 (r0002-…)"; empty if the rows come from equal circumstances.
@@ -134,7 +133,7 @@ def mixed(rows: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _circumstances(run: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _circumstances(run: RunRecord) -> Iterable[tuple[str, str]]:
     code, machine = run.get("relugap", {}), run.get("platform", {})
     changes = " with local changes" if code.get("dirty") else ""
     yield "relugap", f"{code.get('version')} {code.get('commit') or ''}{changes}".strip()

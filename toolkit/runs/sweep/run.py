@@ -30,7 +30,7 @@ from toolkit.runs.shards import StoreError, prepare_folder
 from toolkit.runs.store import compact, read_rows, write_plan
 from toolkit.runs.sweep.compute import explain, interrupted_rows, run_task
 from toolkit.runs.sweep.plan import SweepPlan, make_plan
-from toolkit.runs.sweep.progress import SweepProgress
+from toolkit.runs.sweep.progress import SweepProgress, write_log
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
 from toolkit.runs.sweep.tasks import Work
 from toolkit.runs.workers import check_main_guard
@@ -117,7 +117,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
         outcome = f"stopped: {stop.reason}" if stop.reason else "finished"
     except BaseException as error:
         outcome = f"ended by {explain(error)}"
-        progress.log(outcome)
+        write_log(out, outcome)
         if not isinstance(error, KeyboardInterrupt):
             raise
         stop.interrupted = True

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -79,18 +78,18 @@ class TaskReport:
     message: str = ""
 
 
-def relevant_settings(rung: Rung, settings: Settings) -> dict[str, Any]:
+def relevant_settings(rung: Rung, settings: Settings) -> dict[str, object]:
     """The settings a rung's numbers may depend on; closed forms depend on none."""
     return {name: getattr(settings, name) for name in sorted(rung.reads or ())}
 
 
-def described(names: Sequence[str], settings: Settings) -> list[tuple[str, int, dict[str, Any]]]:
+def described(names: Sequence[str], settings: Settings) -> list[tuple[str, int, dict[str, object]]]:
     """Name, version and relevant settings of each rung."""
     rungs = [get_rung(name) for name in names]
     return [(rung.name, rung.version, relevant_settings(rung, settings)) for rung in rungs]
 
 
-def question(task: Task) -> dict[str, Any]:
+def question(task: Task) -> dict[str, object]:
     """What l,u depend on besides their chain: network, image, ball and domain."""
     return {
         "version": KEY_VERSION,
@@ -118,7 +117,7 @@ def row_keys(task: Task) -> dict[tuple[Chain, str], list[str]]:
     return keys
 
 
-def _target_keys(state: Any, part: str, targets: Sequence[int]) -> list[str]:
+def _target_keys(state: hashlib._Hash, part: str, targets: Sequence[int]) -> list[str]:
     found = []
     for target in targets:
         own = state.copy()

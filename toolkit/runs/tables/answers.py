@@ -21,6 +21,7 @@ from toolkit.runs.store import read_rows
 
 FOLDER = "answers"
 FLUSH_SECONDS = 1.0  # of answers that a killed reproduction may cost
+Answer = dict[str, object]  # a row by column, or sample and message of one that failed
 _PYTHON: dict[str, Callable[[Any], object]] = {"str": str, "int64": int, "float64": float}
 Advance = Callable[[str, int, int], None]  # title, done, total
 
@@ -32,7 +33,7 @@ class UnansweredError(ValueError):
 class Answers:
     """The stored answers to one question. run_id: of the run that writes new ones."""
 
-    def __init__(self, out: Path, run_id: str, schema: Schema, question: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, run_id: str, schema: Schema, question: Mapping[str, object]) -> None:
         self._folder, self._run_id, self._schema = out / FOLDER, run_id, schema
         self._question = json.dumps(question, sort_keys=True, default=str)
         self._unsaved: list[Stored] = []
@@ -46,7 +47,7 @@ class Answers:
         found = rows.loc[[key for key in keys if key in rows.index]]
         return found.drop(columns="run_id").set_index("sample")
 
-    def keep(self, answer: dict[str, Any]) -> None:
+    def keep(self, answer: Answer) -> None:
         """One more sample's answer: the columns of its row but key and run_id."""
         own = {"key": self._key(answer["sample"]), "run_id": self._run_id}
         row: dict[str, Any] = {
@@ -62,14 +63,14 @@ class Answers:
             append_rows(self._folder, self._run_id, self._unsaved)
         self._unsaved, self._saved = [], time.monotonic()
 
-    def _key(self, sample: int) -> str:
+    def _key(self, sample: object) -> str:
         return hashlib.sha256(f"{self._question}{sample}".encode()).hexdigest()
 
     def complete(
         self,
         title: str,
         samples: Sequence[int],
-        ask: Callable[[Sequence[int], Callable[[dict[str, Any]], None]], object],
+        ask: Callable[[Sequence[int], Callable[[Answer], None]], object],
         advance: Advance,
     ) -> pd.DataFrame:
         """The answers to all of these samples, as `read` gives them, after asking for those that are missing.
@@ -82,7 +83,7 @@ class Answers:
         done, failed = len(known), []
         advance(title, done, len(samples))
 
-        def settle(answer: dict[str, Any]) -> None:
+        def settle(answer: Answer) -> None:
             nonlocal done
             done += 1
             if "seconds" in answer:

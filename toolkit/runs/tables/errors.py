@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.runs.batch import BatchPlan, BatchRow, certify_samples
 from toolkit.runs.rows import VERDICT_ROWS
-from toolkit.runs.tables.answers import Advance, Answers
+from toolkit.runs.tables.answers import Advance, Answer, Answers
 from toolkit.runs.tables.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
 
 TIME = "seconds_"  # how the columns of l,u's and rungs' seconds begin
@@ -107,7 +106,7 @@ def _ask(
     plan: BatchPlan,
     workers: int,
     samples: Sequence[int],
-    settle: Callable[[dict[str, Any]], None],
+    settle: Callable[[Answer], None],
 ) -> None:
     def stored(row: BatchRow) -> None:
         """The row as it is kept, a failed one as it is."""

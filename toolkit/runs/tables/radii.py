@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.rows import RADIUS_ROWS
 from toolkit.runs.run import gather
-from toolkit.runs.tables.answers import Advance, Answers
+from toolkit.runs.tables.answers import Advance, Answer, Answers
 from toolkit.runs.tables.entries import RadiiEntry, RadiiRow, RadiusMethod
 from toolkit.verify.radius import certified_radius
 
@@ -92,7 +91,7 @@ class RadiusTask:
     known: tuple[float, float]
 
 
-def _no_radius(task: RadiusTask, error: Exception) -> dict[str, Any]:
+def _no_radius(task: RadiusTask, error: Exception) -> Answer:
     return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
 
 
@@ -103,7 +102,7 @@ def _ask(
     known: Mapping[int, tuple[float, float]],
     workers: int,
     samples: Sequence[int],
-    settle: Callable[[dict[str, Any]], None],
+    settle: Callable[[Answer], None],
 ) -> None:
     data = load_dataset(row.dataset)
     outside = [sample for sample in samples if sample >= len(data)]
@@ -116,7 +115,7 @@ def _ask(
     gather(measure_radius, tasks, workers, settle, _no_radius)
 
 
-def measure_radius(task: RadiusTask) -> dict[str, Any]:
+def measure_radius(task: RadiusTask) -> Answer:
     """One sample's radius as the row that is kept of it, or why there is none; a module-level function, so that it can
     run in another process."""
     started, row, method = time.perf_counter(), task.row, task.method
