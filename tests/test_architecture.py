@@ -85,7 +85,7 @@ def reached_from(start: str) -> set[str]:
 
 
 def test_imports_are_found_at_all() -> None:
-    assert "toolkit.problems.input_sets" in GRAPH["toolkit.problems.problem"]
+    assert "toolkit.problems.input_set" in GRAPH["toolkit.problems.problem"]
     assert "numpy" in GRAPH["toolkit.verify.layer_bounds"]
     assert "torch" not in GRAPH["toolkit"]
 

@@ -30,7 +30,7 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.reduced import restrict_to_alive
 
-FORMAT = 1
+PROOF_FORMAT = 1
 CHUNK = 256
 
 
@@ -75,7 +75,7 @@ def check_proof(path: str | Path, network: Network) -> Checked:
     try:
         with open_archive(path, LIMIT, RATIO) as archive:
             header = read_header(archive)
-            _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
+            _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
             content = read_arrays(archive, network.input_size, network.relu_sizes, header["targets"])
         return _Check(network, header, content).run()
@@ -96,7 +96,7 @@ def _require(condition: bool, reason: str) -> None:
 class _Check:
     def __init__(self, network: Network, header: dict[str, Any], content: dict[str, Any]) -> None:
         self.network, self.header, self.content = network, header, content
-        _require(header["format"] == FORMAT, f"format must be {FORMAT}, got {header['format']!r}")
+        _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
         _require(header["network"] == network.digest, "the network has another digest than the proof's")
         self.ball = LinfBall(self._floats("center", (network.input_size,)), header["eps"], header["domain"])
         _require(header["ball"] == self.ball.digest, "the ball has another digest than the proof's")

@@ -14,7 +14,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, check_is_input_set
 
-T = TypeVar("T")
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +52,11 @@ class Region:
             found._derived[centre_outputs] = self._derived[centre_outputs]
         return found
 
-    def derive(self, make: Callable[[Region], T]) -> T:
+    def derive(self, make: Callable[[Region], Derived]) -> Derived:
         """make(region), computed once; `make` is a module-level function of the region and of nothing else."""
         if make not in self._derived:
             self._derived[make] = make(self)
-        return cast(T, self._derived[make])
+        return cast(Derived, self._derived[make])
 
 
 def centre_outputs(region: Region) -> FloatArray:

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from toolkit.problems.region import Region
 
-T = TypeVar("T")
+Tool = TypeVar("Tool")
 
 
 class Workspace:
@@ -24,8 +24,8 @@ class Workspace:
 
     @contextmanager
     def borrow(
-        self, region: Region, key: Hashable, make: Callable[[], T], usable: Callable[[T], bool] | None = None
-    ) -> Iterator[T]:
+        self, region: Region, key: Hashable, make: Callable[[], Tool], usable: Callable[[Tool], bool] | None = None
+    ) -> Iterator[Tool]:
         """The region's tool called `key`, made at first use and anew where `usable` denies it.
 
         Whatever the borrower changes it restores; a nested loan of the same tool gets one of its own.
@@ -34,7 +34,7 @@ class Workspace:
         tool = tools.pop(key, None)
         if tool is None or (usable is not None and not usable(tool)):
             tool = make()
-        yield cast(T, tool)
+        yield cast(Tool, tool)
         tools[key] = tool
 
     def holds(self, region: Region, key: Hashable) -> bool:

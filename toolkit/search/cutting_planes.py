@@ -1,7 +1,7 @@
 """A persistent LP over one region that grows and sheds cutting planes: what the ideal rung and the tree stand on.
 
 Rounds of (solve, add each neuron's most violated cut) until nothing is violated, or the bound moves by less than
-PROGRESS of itself over PATIENCE rounds, or at that pace would not reach settings.stop_at in ROUNDS rounds, or the time
+PROGRESS of itself over CUT_PATIENCE rounds, or at that pace would not reach settings.stop_at in ROUNDS rounds, or the time
 limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows
 start from earlier rows' cuts. Tolerances are relative to a neuron's range or to the objective's scale.
 """
@@ -28,10 +28,10 @@ from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import NoSession, Session
 
 ROUNDS = 60
-PATIENCE = 4
+CUT_PATIENCE = 4
 PROGRESS = 1e-3
 VIOLATION = 1e-5  # of the neuron's range
-STOP_MARGIN = 1e-6  # of the objective's scale: past stop_at by what certifying may take off
+CUT_STOP_MARGIN = 1e-6  # of the objective's scale: past stop_at by what certifying may take off
 IDLE = 1e-9  # a cut's multiplier below this, of the objective's scale per range of its neuron, is none
 IDLE_ROUNDS = 5
 
@@ -79,7 +79,7 @@ class CuttingPlanes:
             if best is None or report.bound >= best.bound:
                 best, self.best = report, self.evidence(report)
             history.append(best.bound)
-            if settings.stop_at is not None and best.bound > settings.stop_at + STOP_MARGIN * self.scale:
+            if settings.stop_at is not None and best.bound > settings.stop_at + CUT_STOP_MARGIN * self.scale:
                 break
             done = self._stalled(history, settings.stop_at) if enough is None else enough(report)
             if report.status is not Status.OPTIMAL or report.x is None or done:
@@ -116,12 +116,12 @@ class CuttingPlanes:
         return Evidence(multipliers.copy(), self.ids[used], weights[used], empty)
 
     def _stalled(self, history: list[float], stop_at: float | None) -> bool:
-        """Whether the last PATIENCE rounds gained too little, or so little that at their pace the rounds left would not
+        """Whether the last CUT_PATIENCE rounds gained too little, or so little that at their pace the rounds left would not
         reach stop_at."""
-        if len(history) <= PATIENCE:
+        if len(history) <= CUT_PATIENCE:
             return False
-        gained, now = history[-1] - history[-1 - PATIENCE], history[-1]
-        hopeless = stop_at is not None and now + gained * (ROUNDS - len(history)) / PATIENCE < stop_at
+        gained, now = history[-1] - history[-1 - CUT_PATIENCE], history[-1]
+        hopeless = stop_at is not None and now + gained * (ROUNDS - len(history)) / CUT_PATIENCE < stop_at
         return hopeless or gained < PROGRESS * max(1e-3 * self.scale, abs(now))
 
     def _shed(self, report: SolveReport) -> None:

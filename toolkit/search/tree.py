@@ -39,7 +39,7 @@ from toolkit.search.lp_bounder import (
 )
 from toolkit.solvers.report import SolveReport
 
-SLACK = 1e-7  # of a neuron's range: what an LP's own tolerance leaves of y and s at a point on every ReLU
+LP_SLACK = 1e-7  # of a neuron's range: what an LP's own tolerance leaves of y and s at a point on every ReLU
 FINE, FINE_SPLITS = 1e-11, 500  # slacks split all the same, so often, where such a point leaves the interval open
 TRIALS, RELIABLE, TRIAL_ITERATIONS = 2, 1, 60
 CUT_DEPTH = 6
@@ -315,7 +315,7 @@ class TreeSearch:
         Where such a point does not close the interval, slacks under the tolerance are split as well, down to FINE.
         """
         largest = float(slack.max(initial=0.0))
-        if largest <= FINE or largest > SLACK:
+        if largest <= FINE or largest > LP_SLACK:
             return largest <= FINE
         if self.settings.stop_at is None and self.upper - bound <= self._closing_gap():
             return True
@@ -328,7 +328,7 @@ class TreeSearch:
         """The neuron to split and what is proven of its children (by strong branching where that was done).
 
         y, s and slack in units of each neuron's range."""
-        least = SLACK if slack.max() > SLACK else FINE
+        least = LP_SLACK if slack.max() > LP_SLACK else FINE
         score = np.where(slack > least, self.costs.estimate(y, s), -1.0)
         candidates = np.argsort(-score)[:TRIALS]
         parent = bound, node.evidence

@@ -25,7 +25,7 @@ from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
-CHUNK = 8  # neurons between two looks at the clock
+NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
 
 
@@ -102,7 +102,7 @@ def _bound_layer(
         if not tried.size:
             break
         slow = deadline is not None and rung.cost > Cost.CLOSED_FORM
-        for some in np.split(tried, range(CHUNK, tried.size, CHUNK)) if slow else [tried]:
+        for some in np.split(tried, range(NEURONS_AT_A_TIME, tried.size, NEURONS_AT_A_TIME)) if slow else [tried]:
             if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
                 break
             low, high = rung.neuron_ranges(problem, some)

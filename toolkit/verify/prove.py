@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.certificates.check import no_class_wins
+from toolkit.certificates.check import PROOF_FORMAT, no_class_wins
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
 from toolkit.certificates.rounding import region_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
@@ -35,8 +35,7 @@ from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.tree import TreeSearch
 from toolkit.verify.layer_bounds import output_scales
 
-FORMAT = 1
-SLACK = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
+LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def write_proof(
         content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
     columns = np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets])
     header = {
-        "format": FORMAT,
+        "format": PROOF_FORMAT,
         "network": network.digest,
         "ball": ball_digest(ball),
         "eps": ball.eps,
@@ -125,7 +124,7 @@ def write_proof(
 def _loosened(value: Any, scale: Any) -> Any:
     """By how much a stored number is loosened: relative to it or 1, or to the terms it sums up if they are small."""
     with np.errstate(invalid="ignore"):
-        return SLACK * np.fmin(1.0 + np.abs(value), scale)
+        return LOOSENING * np.fmin(1.0 + np.abs(value), scale)
 
 
 def provable_bounds(
