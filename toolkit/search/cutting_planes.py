@@ -1,8 +1,8 @@
 """A persistent LP over one region that grows and sheds cutting planes: what the ideal rung and the tree stand on.
 
 Rounds of (solve, add each neuron's most violated cut) until nothing is violated, or the bound moves by less than
-PROGRESS of itself over CUT_PATIENCE rounds, or at that pace would not reach settings.stop_at in ROUNDS rounds, or the time
-limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows
+PROGRESS of itself over CUT_PATIENCE rounds, or at that pace would not reach settings.stop_at in ROUNDS rounds, or the
+time limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows
 start from earlier rows' cuts. Tolerances are relative to a neuron's range or to the objective's scale.
 """
 
@@ -116,8 +116,8 @@ class CuttingPlanes:
         return Evidence(multipliers.copy(), self.ids[used], weights[used], empty)
 
     def _stalled(self, history: list[float], stop_at: float | None) -> bool:
-        """Whether the last CUT_PATIENCE rounds gained too little, or so little that at their pace the rounds left would not
-        reach stop_at."""
+        """Whether the last CUT_PATIENCE rounds gained too little, or so little that at their pace the rounds left would
+        not reach stop_at."""
         if len(history) <= CUT_PATIENCE:
             return False
         gained, now = history[-1] - history[-1 - CUT_PATIENCE], history[-1]
