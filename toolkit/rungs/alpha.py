@@ -34,8 +34,9 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.problems.problem import Bound, Problem, Rung, Side, Status
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
+from toolkit.relaxations.relu import chord
 from toolkit.rungs.crown import crown_slopes
-from toolkit.rungs.dual import certified_values, upper_slope
+from toolkit.rungs.dual import certified_values
 
 GAP, GAIN = 2e-4, 1e-4
 LEAST_SCALE = 0.05  # of what the objective loses from the ball's centre to the bound
@@ -80,7 +81,7 @@ class DualFunction:
         chosen = list(enumerate(self.unstable))
         self.lower = [network.lower[k][index, None] for k, index in chosen]
         self.range = [network.upper[k][index, None] - self.lower[k] for k, index in chosen]
-        self.chord = [upper_slope(self.lower[k], network.upper[k][index, None]) for k, index in chosen]
+        self.chord = [chord(self.lower[k], network.upper[k][index, None]) for k, index in chosen]
         crown = crown_slopes(problem)
         self.crown = [crown[k][index, None] for k, index in chosen]
         ends = np.cumsum([0, *(index.size for index in self.unstable)])

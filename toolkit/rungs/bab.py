@@ -30,7 +30,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray, PhaseArray
 from toolkit.certificates.leaves import Evidence, Leaves
-from toolkit.certificates.rounding import region_of
+from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.consistency import clean_values
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.rungs.attack import polish
@@ -85,7 +85,7 @@ class TreeSearch:
         cost, offset = self.layout.objective(self.problem.rows)
         self.cost, self.offset = cost[0], float(offset[0])
         self.costs = costs
-        self.leaves = Leaves(region_of(problem), self.problem.rows[0], planes.store, keep_leaves)
+        self.leaves = Leaves(error_model_of(problem), self.problem.rows[0], planes.store, keep_leaves)
         self.started = time.perf_counter()
         self.upper = np.inf
         self.witness: FloatArray | None = None

@@ -9,18 +9,17 @@ Source: Zhang et al. 2018, "Efficient neural network robustness certification wi
 
 from __future__ import annotations
 
-import numpy as np
-
 from toolkit.arrays import FloatArray
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import alive_network
+from toolkit.relaxations.relu import adaptive_slope
 from toolkit.rungs.dual import certified_values
 
 
 def crown_slopes(problem: Problem) -> list[FloatArray]:
     """α of every alive neuron, one array of shape (n_k,) per ReLU layer: 1 if u ≥ −l, else 0."""
     network = alive_network(problem)
-    return [np.where(high >= -low, 1.0, 0.0) for low, high in zip(network.lower, network.upper, strict=True)]
+    return [adaptive_slope(low, high) for low, high in zip(network.lower, network.upper, strict=True)]
 
 
 def crown_values(problem: Problem) -> FloatArray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
-from toolkit.certificates.rounding import region_of
+from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.relaxations.template import TemplateLayout
@@ -170,7 +170,7 @@ def ideal_rung(problem: Problem) -> list[Bound]:
             report = planes.minimize(cost, offset, problem.settings)
         bound = bound_from_report(problem, i, report, building)
         if report.status is not Status.FAILED:
-            leaves = Leaves(region_of(problem), one_row(problem, i).rows[0], planes.store)
+            leaves = Leaves(error_model_of(problem), one_row(problem, i).rows[0], planes.store)
             leaves.add(np.full(planes.layout.count, -1, dtype=np.int8), planes.best)
             lower = max(leaves.certified, bound.certified_lower)
             bound = replace(bound, lower=lower, certified_lower=lower, drop=drop_of(problem, i, lower))

@@ -15,7 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from toolkit.arrays import FloatArray
-from toolkit.certificates.rounding import Ledger, outward, region_of
+from toolkit.certificates.rounding import Ledger, error_model_of, outward
 from toolkit.problems.input_sets import box_range_linear
 from toolkit.problems.problem import Problem, Rung, Side
 from toolkit.problems.reduced import alive_network, folded_rows
@@ -37,7 +37,8 @@ def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
             low, high = post_activation_box(network.lower[-1], network.upper[-1])
         else:
             low, high = problem.ball.lower, problem.ball.upper
-        ledger = Ledger(region_of(problem), problem.rows)
+        ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
+        ledger.product(len(network.alive), problem.rows)
         ledger.terms(len(network.alive), nu)
         middle, half_width = box_range_linear(nu, low, high)
         middle = value + middle
