@@ -15,7 +15,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Bound, Problem, ReluBounds, Settings, Status
 from toolkit.rungs import get_rung
-from toolkit.rungs.attack import MarginGradient, polish
+from toolkit.search.descent import MarginGradient, polish
 from toolkit.verify.margins import margin_problem
 
 ATTACKS = ("fgsm", "pgd")

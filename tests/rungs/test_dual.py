@@ -20,8 +20,9 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, Settings, Status
 from toolkit.problems.reduced import alive_network
 from toolkit.rungs import get_rung
-from toolkit.rungs.alpha import Ascent, DualFunction, alpha_trajectory
+from toolkit.rungs.alpha import alpha_trajectory
 from toolkit.rungs.dual import certified_values
+from toolkit.search.ascent import Ascent, DualFunction
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

@@ -38,7 +38,7 @@ from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.networks.stages import Stage, place_sizes, sequential
+from toolkit.networks.stages import Stage, sequential
 from toolkit.networks.weight_error import column_norms
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem, ReluBounds
@@ -143,11 +143,10 @@ def staged_error_model(
     additions are among the roundings every product is charged for.
     """
     lower, upper = bounds
-    places = place_sizes(whole, ball.size)
+    places = ball.size, *(stage.output_size for stage in whole[:-1])
     sizes = [np.maximum(np.abs(ball.lower), np.abs(ball.upper))]
     sizes += [np.maximum(high, -low) for low, high in zip(lower, upper, strict=True)]
     extra = OPERATIONS + 8 * sum(len(stage.sources) for stage in whole)
-    floor = TINY
     with np.errstate(over="ignore", invalid="ignore"):
         apart = [False, *(stage.stacked.row_spread > SPREAD for stage in whole[:-1]), False]
         reach = (*sizes, _output_sizes(whole[-1], stages[-1], sizes))
@@ -161,7 +160,7 @@ def staged_error_model(
             gamma(count + extra) * norm(size if unit is None else size / unit)
             for count, size, unit in zip(places, sizes, units, strict=False)
         )
-        floor += TINY * sum(float(size.sum()) for size in sizes)
+        floor = TINY * (1.0 + sum(float(size.sum()) for size in sizes))
     return ErrorModel(stages, lower, upper, unstable, ball.lower, ball.upper, product, spread, floor, units)
 
 

@@ -34,9 +34,9 @@ class Stage:
     def __post_init__(self) -> None:
         for place, layer in self.sources[1:]:
             if bool((layer.bias_vector != 0).any()):
-                raise ValueError(f"only the first map of a stage may have a bias, got one in the map from place {place}")
+                raise ValueError(f"only the first map of a stage may have a bias, got one from place {place}")
 
-    @cached_property
+    @property
     def bias(self) -> Array:
         """b, shape (n,)."""
         return self.sources[0][1].bias_vector
@@ -66,12 +66,14 @@ class Stage:
         """Number of neurons n."""
         return self.sources[0][1].output_size
 
-    @cached_property
+    @property
     def stacked(self) -> AffineMap:
         """The one map [W_kj …] and b over all sources side by side, with the errors of all; a lone source's own map."""
+        return self.sources[0][1] if len(self.sources) == 1 else self._joined
+
+    @cached_property
+    def _joined(self) -> AffineMap:
         maps = [layer for _, layer in self.sources]
-        if len(maps) == 1:
-            return maps[0]
         whole = Sparse(sp.hstack([layer.to_sparse() for layer in maps], format="csr"), self.bias)
         errors = ((layer.input_size, layer.column_error) for layer in maps)
         columns = [np.zeros(size) if error is None else error for size, error in errors]

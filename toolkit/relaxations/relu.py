@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from array_api_compat import array_namespace
 
-from toolkit.arrays import Array, FloatArray, IndexArray
+from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray
 from toolkit.problems.phases import is_unstable
 
 
@@ -169,13 +169,13 @@ class DualStep:
 class Substitution:
     """ν·y rewritten over the input and the outputs y of unstable neurons: those stop and keep their coefficient.
 
-    unstable: their indices per ReLU stage; all others are active (λ = ν). coefficients[k]: (m, unstable of stage k),
-    for the stages met on the way.
+    unstable: their indices or mask per ReLU stage; all others are active (λ = ν). coefficients[k]: (m, unstable of
+    stage k), for the stages met on the way.
     """
 
     shrinks = False  # it does, but a norm of what is left of ν charges less
 
-    def __init__(self, unstable: Sequence[IndexArray]) -> None:
+    def __init__(self, unstable: Sequence[IndexArray | BoolArray]) -> None:
         self.unstable = unstable
         self.coefficients: dict[int, FloatArray] = {}
 

@@ -33,9 +33,9 @@ from toolkit.certificates.leaves import Evidence, Leaves
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.consistency import clean_values
 from toolkit.problems.problem import Bound, Problem, Rung, Settings, Side, Status
-from toolkit.rungs.attack import polish
 from toolkit.rungs.ideal import VIOLATION, CuttingPlanes, shared_planes
 from toolkit.search.branching import LEAST_GAIN, PseudoCosts
+from toolkit.search.descent import polish
 from toolkit.search.lp_bounder import (
     bound_from_report,
     drop_of,
