@@ -37,7 +37,7 @@ from toolkit.problems.settings import Settings
 from toolkit.report.styles import LOOKS, TEXT_GREY, paper_style, shared_legend, stacked_grid
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
-from toolkit.rungs.alpha import Ascent
+from toolkit.search.ascent import Ascent
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from toolkit.certificates.rounding import Region
+from toolkit.certificates.rounding import ErrorModel
 from toolkit.networks.layers import AffineMap
 
 
@@ -18,6 +18,10 @@ def fractions(values: Any) -> list[Fraction]:
 
 def dot(left: Any, right: Any) -> Fraction:
     return sum((a * b for a, b in zip(fractions(left), fractions(right), strict=True)), Fraction(0))
+
+
+def dot_fractions(left: Iterable[Fraction], right: Iterable[Fraction]) -> Fraction:
+    return sum((a * b for a, b in zip(left, right, strict=True)), Fraction(0))
 
 
 def sequential(terms: Sequence[float]) -> float:
@@ -55,55 +59,56 @@ def compose(
     return weight, bias
 
 
-def sequential_certificate(region: Region, row: Any, multipliers: Any) -> float:
+def starts(model: ErrorModel) -> list[int]:
+    """Where the unstable neurons of every hidden stage begin among all of them."""
+    return np.cumsum([0, *(index.size for index in model.unstable)]).tolist()
+
+
+def sequential_certificate(model: ErrorModel, row: Any, multipliers: Any) -> float:
     """The same right-hand side in floats, every sum taken one term after the other: a legitimate evaluation of it."""
-    active, end, value = [float(v) for v in row], region.count, 0.0
-    for k in range(len(region.maps) - 1, -1, -1):
-        weight, bias = region.maps[k].to_sparse().toarray(), region.maps[k].bias_vector
-        value += sequential([a * float(b) for a, b in zip(active, bias, strict=True)])
-        nu = [sequential([a * float(w) for a, w in zip(active, column, strict=True)]) for column in weight.T]
-        if k == 0:
-            break
-        chosen = region.unstable[k - 1].tolist()
-        start = end - len(chosen)
-        corners = []
-        for place, i in enumerate(chosen, start=start):
-            low, high = (float(side[k - 1][i]) for side in (region.lower, region.upper))
+    value, places, top = 0.0, starts(model), len(model.stages)
+    waiting = {top: [float(v) for v in row]}
+    for k in range(top - 1, -1, -1):
+        active, corners = waiting.pop(k + 1), []
+        chosen = model.unstable[k].tolist() if k < top - 1 else []
+        for place, i in enumerate(chosen, start=places[k]):
+            low, high = (float(side[k][i]) for side in (model.lower, model.upper))
             taken = float(multipliers[place])
-            corners.append(min(0.0, (nu[i] - taken) * high, -taken * low))
-            nu[i] = taken
+            corners.append(min(0.0, (active[i] - taken) * high, -taken * low))
+            active[i] = taken
         value += sequential(corners)
-        active, end = nu, start
-    middle, radius = 0.5 * (region.ball_lower + region.ball_upper), 0.5 * (region.ball_upper - region.ball_lower)
+        value += sequential([a * float(b) for a, b in zip(active, model.stages[k].bias, strict=True)])
+        for j, layer in model.stages[k].sources:
+            columns = layer.to_sparse().toarray().T
+            part = [sequential([a * float(w) for a, w in zip(active, column, strict=True)]) for column in columns]
+            known = waiting.get(j, [0.0] * len(part))
+            waiting[j] = [a + b for a, b in zip(known, part, strict=True)]
+    nu = waiting[0]
+    middle, radius = 0.5 * (model.ball_lower + model.ball_upper), 0.5 * (model.ball_upper - model.ball_lower)
     value += sequential([n * float(m) for n, m in zip(nu, middle, strict=True)])
     return value - sequential([abs(n) * float(r) for n, r in zip(nu, radius, strict=True)])
 
 
 def exact_certificate(
-    region: Region, row: Any, multipliers: Any, phases: Any = None, cuts: Any = None, weights: Any = None
+    model: ErrorModel, row: Any, multipliers: Any, phases: Any = None, cuts: Any = None, weights: Any = None
 ) -> Fraction:
-    """The right-hand side of certificate.py's claim for finite multipliers λ, with every float taken as it is."""
-    lambdas, inputs = fractions(multipliers), region.ball_lower.size
-    extra = [Fraction(0)] * (inputs + region.count)
-    indicator = [Fraction(0)] * region.count
+    """The right-hand side of dual_bound.py's claim for finite multipliers λ, with every float taken as it is."""
+    lambdas, inputs = fractions(multipliers), model.ball_lower.size
+    extra = [Fraction(0)] * (inputs + model.count)
+    indicator = [Fraction(0)] * model.count
     value = Fraction(0)
     for c, weight in enumerate([] if cuts is None else fractions(weights)):
         for j, entry in enumerate(fractions(cuts.rows.toarray()[c])):
             extra[j] += weight * entry
         indicator[int(cuts.neuron[c])] -= weight * Fraction(float(cuts.slope[c]))
         value += weight * Fraction(float(cuts.constant[c]))
-    active, end = fractions(row), region.count
-    for k in range(len(region.maps) - 1, -1, -1):
-        weight, bias = exact_map(region.maps[k])
-        value += sum((a * b for a, b in zip(active, bias, strict=True)), Fraction(0))
-        nu = [sum((a * w[j] for a, w in zip(active, weight, strict=True)), Fraction(0))
-              for j in range(region.maps[k].input_size)]  # fmt: skip
-        if k == 0:
-            break
-        chosen = region.unstable[k - 1].tolist()
-        start = end - len(chosen)
-        for place, i in enumerate(chosen, start=start):
-            low, high = (Fraction(float(side[k - 1][i])) for side in (region.lower, region.upper))
+    top, places = len(model.stages), starts(model)
+    waiting = {top: fractions(row)}
+    for k in range(top - 1, -1, -1):
+        nu = waiting.pop(k + 1)
+        chosen = model.unstable[k].tolist() if k < top - 1 else []
+        for place, i in enumerate(chosen, start=places[k]):
+            low, high = (Fraction(float(side[k][i])) for side in (model.lower, model.upper))
             arriving, taken = nu[i] + extra[inputs + place], lambdas[place]
             phase = -1 if phases is None else phases[place]
             corners = []
@@ -113,8 +118,12 @@ def exact_certificate(
                 corners.append(min(Fraction(0), -taken * low))
             value += min(corners)
             nu[i] = taken
-        active, end = nu, start
-    for j, (low, high) in enumerate(zip(fractions(region.ball_lower), fractions(region.ball_upper), strict=True)):
-        total = nu[j] + extra[j]
+        value += dot_fractions(nu, fractions(model.stages[k].bias))
+        for j, layer in model.stages[k].sources:
+            columns = zip(*exact_map(layer)[0], strict=True)
+            known = waiting.get(j, [Fraction(0)] * layer.input_size)
+            waiting[j] = [a + dot_fractions(nu, column) for a, column in zip(known, columns, strict=True)]
+    for j, (low, high) in enumerate(zip(fractions(model.ball_lower), fractions(model.ball_upper), strict=True)):
+        total = waiting[0][j] + extra[j]
         value += min(total * low, total * high)
     return value

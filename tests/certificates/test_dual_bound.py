@@ -12,7 +12,7 @@ from hypothesis import given
 from structures import Case, cases
 
 from toolkit.certificates.dual_bound import certified_bounds, certify_multipliers, linear_forms
-from toolkit.certificates.rounding import float32_error, region_of
+from toolkit.certificates.rounding import error_model_of, float32_error
 from toolkit.networks.float_error import gamma, norm, row_norms
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
@@ -71,7 +71,7 @@ def test_any_multipliers_are_sound(case: Case) -> None:
     problem = problem_of(case)
     (truth, _) = get_rung("bab")(problem)
     rng = np.random.default_rng(case.seed)
-    count = region_of(problem).count
+    count = error_model_of(problem).count
     for scale in (0.0, 1e-300, 1.0, 1e8, 1e200, 1e308):
         made_up = rng.uniform(-1, 1, size=count) * scale
         assert certify_multipliers(problem, 0, made_up) <= truth.upper
@@ -84,7 +84,7 @@ def test_any_multipliers_are_sound(case: Case) -> None:
 def test_products_of_weights_are_within_their_error_bound(case: Case) -> None:
     """x̂ = w·v + b ± δ at points of the ball, evaluated in rational arithmetic on the float network."""
     problem = problem_of(case)
-    region = region_of(problem)
+    region = error_model_of(problem)
     if not region.count:
         return
     neurons = np.arange(region.count)
@@ -122,7 +122,7 @@ def test_weights_beyond_float64_prove_nothing() -> None:
     with np.errstate(all="ignore"):
         bounds = layer_bounds(network, ball)
         problem = Problem.of(network, ball, np.array([[1.0, -1.0]]), bounds)
-        found = certified_bounds(region_of(problem), problem.rows, np.zeros((1, region_of(problem).count)))
+        found = certified_bounds(error_model_of(problem), problem.rows, np.zeros((1, error_model_of(problem).count)))
     assert found[0] == -np.inf
 
 

@@ -19,7 +19,7 @@ from strategies import balls, networks
 from toolkit.certificates.check import RejectedProofError, _covers, check_proof
 from toolkit.certificates.dual_bound import CHORD, certified_bounds, derive_cuts
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves, leaf_bounds
-from toolkit.certificates.rounding import Region, region_of
+from toolkit.certificates.rounding import ErrorModel, error_model_of
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
@@ -93,7 +93,7 @@ def test_no_leaf_is_above_the_truth_of_its_part(data: st.DataObject) -> None:
     """Any multipliers, any cuts with weights of either sign, any splits; empty parts may claim anything finite."""
     network = data.draw(networks(2, 2))
     problem = margin_problem(network, data.draw(balls(2)), 0)
-    region = region_of(problem)
+    region = error_model_of(problem)
     rng = np.random.default_rng(data.draw(st.integers(0, 99), label="multipliers"))
     store = CutStore()
     if region.count:
@@ -111,7 +111,7 @@ def test_splits_and_cuts_are_each_leafs_own() -> None:
     told = 0
     for seed in range(4):
         problem, rng = small(seed), np.random.default_rng(seed)
-        region, store = region_of(problem), CutStore()
+        region, store = error_model_of(problem), CutStore()
         random_cuts(rng, problem, store, 6)
         splits = all_splits(2, region.count)
         evidence = [random_evidence(rng, region.count, 6) for _ in splits]
@@ -135,7 +135,7 @@ def test_cuts_hold_at_every_point() -> None:
     tight = 0
     for seed in range(6):
         problem, rng = small(seed), np.random.default_rng(seed)
-        region, store = region_of(problem), CutStore()
+        region, store = error_model_of(problem), CutStore()
         random_cuts(rng, problem, store, 8)
         cuts = store.derive(region, np.arange(8))
         neurons = unstable_neurons(problem)
@@ -155,7 +155,7 @@ def test_cuts_hold_at_every_point() -> None:
 def test_the_least_leaf_of_all_batches_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.certificates.leaves.BATCH", 2)
     problem, rng = small(1), np.random.default_rng(1)
-    region = region_of(problem)
+    region = error_model_of(problem)
     splits = all_splits(3, region.count)
     own = [random_evidence(rng, region.count, 0) for _ in splits]
     alone = leaf_bounds(region, ROW, CutStore(), list(zip(splits, own, strict=True)))
@@ -170,10 +170,10 @@ def test_the_least_leaf_of_all_batches_counts(monkeypatch: pytest.MonkeyPatch) -
     assert Fraction(leaves.certified) <= min(truth)
 
 
-def two_sided() -> Region:
+def two_sided() -> ErrorModel:
     """x̂₁ = x − 1/2, x̂₂ = −x − 1/2 on [−1, 1]: never active together."""
     hidden = Dense(np.array([[1.0], [-1.0]]), np.array([-0.5, -0.5]))
-    return region_of(margin_problem(Network([hidden, Dense(np.eye(2))]), LinfBall([0.0], 1.0), 0))
+    return error_model_of(margin_problem(Network([hidden, Dense(np.eye(2))]), LinfBall([0.0], 1.0), 0))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_leaf_said_to_be_empty_leaves_nothing_certified() -> None:
 
 def test_derived_cuts_do_not_depend_on_how_they_are_asked_for() -> None:
     problem, rng = small(2), np.random.default_rng(2)
-    region, store = region_of(problem), CutStore()
+    region, store = error_model_of(problem), CutStore()
     random_cuts(rng, problem, store, 5)
     members = np.zeros((5, region.ball_lower.size + region.count), dtype=np.bool_)
     for r, subset in enumerate(store.subsets):

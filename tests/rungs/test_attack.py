@@ -18,7 +18,7 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.rungs.attack import MarginGradient, polish
+from toolkit.search.descent import MarginGradient, polish
 from toolkit.verify.margins import margin_problem
 
 ATTACKS = ("fgsm", "pgd")

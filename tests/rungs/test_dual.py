@@ -22,8 +22,9 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.rungs.alpha import Ascent, DualFunction, alpha_trajectory
+from toolkit.rungs.alpha import alpha_trajectory
 from toolkit.rungs.dual import certified_values
+from toolkit.search.ascent import Ascent, DualFunction
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

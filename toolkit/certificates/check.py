@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.certificates.proof_file import LIMIT, RATIO, read_arrays, read_header
-from toolkit.certificates.rounding import Region, make_region
+from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
@@ -112,11 +112,11 @@ class _Check:
         self.upper = [self._floats(f"upper{k}", (n,)) for k, n in enumerate(sizes)]
         for k in range(len(sizes)):
             self._check_layer(k)
-        region = self._region(len(sizes))
-        self.cut_neurons, self.cut_members = self._cuts(region)
+        model = self._model(len(sizes))
+        self.cut_neurons, self.cut_members = self._cuts(model)
         leaves = 0
         for target, claim in zip(self.targets, self.header["claims"], strict=True):
-            leaves += self._check_target(region, target, float(claim))
+            leaves += self._check_target(model, target, float(claim))
         claims = dict(zip(self.targets, map(float, self.header["claims"]), strict=True))
         return Checked(self.ball, self.label, claims, leaves, self.network.output_size)
 
@@ -127,47 +127,47 @@ class _Check:
         _require(array.shape == shape and array.dtype.kind == kind, f"{name} has shape {array.shape}, {array.dtype}")
         return array
 
-    def _region(self, layers: int) -> Region:
-        """The network up to ReLU layer `layers`, with the l,u verified so far."""
+    def _model(self, layers: int) -> ErrorModel:
+        """The error model of the network up to ReLU layer `layers`, with the l,u verified so far."""
         cut = self.network.cut(layers) if layers < len(self.network.layers) else self.network
         bounds = ReluBounds(tuple(self.lower[:layers]), tuple(self.upper[:layers]))
-        return make_region(cut, restrict_to_alive(cut, bounds), self.ball)
+        return make_error_model(cut, restrict_to_alive(cut, bounds), self.ball)
 
     def _check_layer(self, k: int) -> None:
         """l and u of layer k follow from those below it."""
-        region, size = self._region(k), self.network.relu_sizes[k]
+        model, size = self._model(k), self.network.relu_sizes[k]
         rows = self.content[f"tight{k}.neurons"].size
         neurons = self._floats(f"tight{k}.neurons", (rows,), "i")
         signs = self._floats(f"tight{k}.signs", (rows,), "i")
-        multipliers = self._floats(f"tight{k}.multipliers", (rows, region.count))
+        multipliers = self._floats(f"tight{k}.multipliers", (rows, model.count))
         _require(bool(np.all(np.isin(signs, (-1, 1)))), f"tight{k}.signs must be ±1")
         _require(bool(np.all((neurons >= 0) & (neurons < size))), f"tight{k}.neurons out of range")
         for sign, wanted in ((1, self.lower[k]), (-1, -self.upper[k])):
             every = np.arange(size)
-            proven = _unit_bounds(region, size, every, sign, np.full((size, region.count), CHORD))
+            proven = _unit_bounds(model, size, every, sign, np.full((size, model.count), CHORD))
             own = signs == sign
-            np.maximum.at(proven, neurons[own], _unit_bounds(region, size, neurons[own], sign, multipliers[own]))
+            np.maximum.at(proven, neurons[own], _unit_bounds(model, size, neurons[own], sign, multipliers[own]))
             wrong = np.flatnonzero(~(proven >= wanted))
             side = "l" if sign == 1 else "u"
             _require(not wrong.size, f"{side} of neuron {wrong[:1]} in ReLU layer {k} is not proven")
 
-    def _cuts(self, region: Region) -> tuple[Any, Any]:
+    def _cuts(self, model: ErrorModel) -> tuple[Any, Any]:
         """Neurons and subsets I of all cuts; I may name inputs and unstable neurons of earlier layers only."""
         count = self.content["cut.neurons"].size
         neurons = self._floats("cut.neurons", (count,), "i")
         ends = np.concatenate([[0], self._floats("cut.ends", (count,), "i")])
         columns = self._floats("cut.columns", (int(ends[-1]),), "i")
-        variables = region.ball_lower.size + region.count
-        _require(bool(np.all((neurons >= 0) & (neurons < region.count))), "cut.neurons out of range")
+        variables = model.ball_lower.size + model.count
+        _require(bool(np.all((neurons >= 0) & (neurons < model.count))), "cut.neurons out of range")
         _require(bool(np.all(np.diff(ends) >= 0)), "cut.ends must not fall")
         _require(bool(np.all((columns >= 0) & (columns < variables))), "cut.columns out of range")
         members = sp.csr_array((np.ones(columns.size, dtype=np.bool_), columns, ends), shape=(count, variables))
         return neurons, members
 
-    def _check_target(self, region: Region, target: int, claim: float) -> int:
+    def _check_target(self, model: ErrorModel, target: int, claim: float) -> int:
         """The leaves of one target cover everything, and each one reaches the claim."""
         name = f"target{target}"
-        leaves, count = int(self.content[f"{name}.empty"].size), region.count
+        leaves, count = int(self.content[f"{name}.empty"].size), model.count
         phases = self._floats(f"{name}.phases", (leaves, count), "i")
         multipliers = self._floats(f"{name}.multipliers", (leaves, count))
         empty = self._floats(f"{name}.empty", (leaves,), "b")
@@ -191,22 +191,22 @@ class _Check:
             )
             derived: Cuts | None = None
             if used.size:
-                derived = derive_cuts(region, self.cut_neurons[used], self.cut_members[used])
+                derived = derive_cuts(model, self.cut_neurons[used], self.cut_members[used])
             rows = np.where(empty[part, None], 0.0, row)
-            proven = certified_bounds(region, rows, multipliers[part], phases[part], derived, own)
+            proven = certified_bounds(model, rows, multipliers[part], phases[part], derived, own)
             wrong = np.flatnonzero(~np.where(empty[part], proven > 0, proven >= claim))
             _require(not wrong.size, f"target {target}: leaf {start + wrong[:1]} does not reach the claim {claim}")
         return leaves
 
 
-def _unit_bounds(region: Region, size: int, neurons: Any, sign: int, multipliers: FloatArray) -> FloatArray:
+def _unit_bounds(model: ErrorModel, size: int, neurons: Any, sign: int, multipliers: FloatArray) -> FloatArray:
     """Certified lower bounds of ±x̂_i for the outputs i of the region's network."""
     found = [np.zeros(0)]
     for start in range(0, neurons.size, CHUNK):
         some = neurons[start : start + CHUNK]
         rows = np.zeros((some.size, size))
         rows[np.arange(some.size), some] = sign
-        found.append(certified_bounds(region, rows, multipliers[start : start + CHUNK]))
+        found.append(certified_bounds(model, rows, multipliers[start : start + CHUNK]))
     return np.concatenate(found)
 
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
-from toolkit.certificates.rounding import Region
+from toolkit.certificates.rounding import ErrorModel
 
 BATCH = 256
 
@@ -47,12 +47,12 @@ class CutStore:
             self.subsets.append(columns[:-1])
         return np.arange(first, len(self.neurons), dtype=np.int64)
 
-    def derive(self, region: Region, ids: IndexArray) -> Cuts:
+    def derive(self, model: ErrorModel, ids: IndexArray) -> Cuts:
         """The named cuts, derived again from the network."""
-        members = np.zeros((ids.size, region.ball_lower.size + region.count), dtype=np.bool_)
+        members = np.zeros((ids.size, model.ball_lower.size + model.count), dtype=np.bool_)
         for r, i in enumerate(ids.tolist()):
             members[r, self.subsets[i]] = True
-        return derive_cuts(region, np.array([self.neurons[i] for i in ids.tolist()], dtype=np.int64), members)
+        return derive_cuts(model, np.array([self.neurons[i] for i in ids.tolist()], dtype=np.int64), members)
 
 
 class Leaves:
@@ -61,9 +61,9 @@ class Leaves:
     keep: hold every leaf for a proof; otherwise they are evaluated in batches and let go.
     """
 
-    def __init__(self, region: Region, row: Any, store: CutStore, keep: bool = False) -> None:
+    def __init__(self, model: ErrorModel, row: Any, store: CutStore, keep: bool = False) -> None:
         dense = row.toarray() if sp.issparse(row) else row
-        self.region, self.row, self.store, self.keep = region, np.ravel(dense), store, keep
+        self.model, self.row, self.store, self.keep = model, np.ravel(dense), store, keep
         self.kept: list[tuple[PhaseArray, Evidence | None]] = []
         self._waiting: list[tuple[PhaseArray, Evidence | None]] = []
         self._least = np.inf
@@ -85,18 +85,18 @@ class Leaves:
 
     def _evaluate(self) -> None:
         if self._waiting:
-            found = leaf_bounds(self.region, self.row, self.store, self._waiting)
+            found = leaf_bounds(self.model, self.row, self.store, self._waiting)
             self._least = min(self._least, float(found.min()))
             self._waiting = []
 
 
 def leaf_bounds(
-    region: Region, row: FloatArray, store: CutStore, leaves: list[tuple[PhaseArray, Evidence | None]]
+    model: ErrorModel, row: FloatArray, store: CutStore, leaves: list[tuple[PhaseArray, Evidence | None]]
 ) -> FloatArray:
     """Certified bound of every leaf, shape (leaves,); +inf for those proven empty."""
     count = len(leaves)
-    multipliers = np.full((count, region.count), CHORD)
-    phases = np.full((count, region.count), -1, dtype=np.int8)
+    multipliers = np.full((count, model.count), CHORD)
+    phases = np.full((count, model.count), -1, dtype=np.int8)
     empty = np.zeros(count, dtype=np.bool_)
     entries: list[tuple[int, IndexArray, FloatArray]] = []
     for i, (own, evidence) in enumerate(leaves):
@@ -105,11 +105,11 @@ def leaf_bounds(
             multipliers[i], empty[i] = evidence.multipliers, evidence.empty
             entries.append((i, evidence.cuts, evidence.weights))
     ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(cuts for _, cuts, _ in entries)]))
-    cuts = store.derive(region, ids) if ids.size else None
+    cuts = store.derive(model, ids) if ids.size else None
     weights = sp.lil_array((count, max(1, ids.size)))
     for i, own_cuts, own_weights in entries:
         if own_cuts.size:
             weights[[i], np.searchsorted(ids, own_cuts)] = own_weights
     rows = np.where(empty[:, None], 0.0, row[None])
-    found = certified_bounds(region, rows, multipliers, phases, cuts, weights.tocsr())
+    found = certified_bounds(model, rows, multipliers, phases, cuts, weights.tocsr())
     return np.where(empty, np.where(found > 0, np.inf, -np.inf), found)

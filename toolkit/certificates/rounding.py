@@ -28,23 +28,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray, IndexArray
+from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
+from toolkit.networks.stages import Stage, sequential
 from toolkit.networks.weight_error import column_norms
-from toolkit.problems import region as problem_region
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import AliveNetwork, alive_part
+from toolkit.problems.region import Region
+from toolkit.relaxations.relu import chord
 
-__all__ = ["Ledger", "Region", "float32_error", "gamma", "make_region", "norm", "outward", "region_of", "row_norms"]
+__all__ = [
+    "ErrorModel",
+    "Ledger",
+    "error_model_of",
+    "float32_error",
+    "gamma",
+    "make_error_model",
+    "norm",
+    "outward",
+    "row_norms",
+    "staged_error_model",
+]
 
 OPERATIONS = 64  # roundings at one ReLU or one input besides those of a sum, and additions of layers' parts
 LEAST_32, LARGEST_32 = 2.0**-126, 2.0**127  # float32: least normal number, and less than the largest
@@ -54,17 +68,17 @@ LEAST_SIZE = 2.0**-960  # r at least, so that γ‖ν‖r covers what underflow 
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
-    """A network over a ball with l,u, reduced to alive neurons, and its error coefficients.
+class ErrorModel:
+    """The stages of a network over a ball with l,u, reduced to alive neurons, and their error coefficients.
 
-    maps: all affine maps between alive neurons. lower, upper: l and u of alive neurons per ReLU layer. unstable: which
-    of them have l < 0. ball_lower, ball_upper: the input box. product[k]: error of λ·b_k + (λW_k)·y per unit of
-    `after`; spread[k]: error of the terms in front of map k (k = 0: the input's) per unit of `before`, for ν and λ
-    there; floor: the part that stands by itself. units[k]: d of what map k takes, at the end of the outputs; None: 1
-    for all of it.
+    stages: all of them between alive neurons, the last one linear. lower, upper: l and u of alive neurons per hidden
+    stage; of a linear one, bounds of its values. unstable: which of them have l < 0, none in a linear stage.
+    ball_lower, ball_upper: the input box. product[k]: error of λ·b_k + Σ_j (λW_kj)·y⁽ʲ⁾ per unit of `after`; spread[j]:
+    error of the terms at place j (0: the input) per unit of `before`, for ν and λ there; floor: the part that stands by
+    itself. units[j]: d of the values at place j, at the end of the outputs; None: 1 for all of it.
     """
 
-    maps: tuple[AffineMap, ...]
+    stages: tuple[Stage, ...]
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
     unstable: tuple[IndexArray, ...]
@@ -75,60 +89,88 @@ class Region:
     floor: float
     units: tuple[FloatArray | None, ...]
 
-    def before(self, k: int, rows: Any, chosen: IndexArray | None = None) -> FloatArray:
-        """‖ν∘d‖₂ of every row, ν over what map k takes, or over the chosen part of it."""
-        unit = self.units[k]
+    def before(self, place: int, rows: Array, chosen: IndexArray | None = None) -> FloatArray:
+        """‖ν∘d‖₂ of every row, ν over the values of a place, or over the chosen part of them."""
+        unit = self.units[place]
         if unit is None:
             return row_norms(rows)
         unit = unit if chosen is None else unit[chosen]
         return row_norms(rows.multiply(unit[None]).tocsr() if sp.issparse(rows) else rows * unit)
 
-    def after(self, k: int, rows: Any) -> FloatArray:
-        """‖λ∘d‖₂ of every row, λ over what map k gives."""
+    def after(self, k: int, rows: Array) -> FloatArray:
+        """‖λ∘d‖₂ of every row, λ over what stage k gives."""
         return self.before(k + 1, rows)
 
-    @property
+    @cached_property
+    def own(self) -> tuple[slice, ...]:
+        """Where the unstable neurons of each hidden stage stand among all of them."""
+        ends = np.cumsum([0, *(index.size for index in self.unstable)]).tolist()
+        return tuple(slice(start, stop) for start, stop in pairwise(ends))
+
+    @cached_property
+    def triangles(self) -> tuple[tuple[FloatArray, FloatArray, FloatArray], ...]:
+        """l, u and the chord's slope of the unstable neurons of each hidden stage."""
+        every = zip(self.lower, self.upper, self.unstable, strict=True)
+        chosen = [(lower[index], upper[index]) for lower, upper, index in every]
+        return tuple((lower, upper, chord(lower, upper)) for lower, upper in chosen)
+
+    @cached_property
     def count(self) -> int:
         """Number of unstable neurons."""
         return sum(index.size for index in self.unstable)
 
 
-def make_region(network: Network, alive: AliveNetwork, ball: InputSet) -> Region:
-    """The region of a network over a ball, reduced to its alive part.
-
-    Norms are those of the network's whole maps, kept from ball to ball: no smaller than those of their alive parts.
-    """
+def make_error_model(network: Network, alive: AliveNetwork, ball: InputSet) -> ErrorModel:
+    """The error model of a network over a ball, reduced to its alive part."""
     last = network.layers[-1]
-    maps = (*alive.layers, last.restrict(None, alive.alive[-1]) if alive.alive else last)
-    sizes = [np.maximum(np.abs(ball.lower), np.abs(ball.upper))]
-    sizes += [np.maximum(high, -low) for low, high in zip(alive.lower, alive.upper, strict=True)]
-    extra = OPERATIONS + 8 * len(maps)
-    product, spread, floor = [], [], TINY
-    inputs = [np.arange(ball.size), *alive.alive]
-    with np.errstate(over="ignore", invalid="ignore"):
-        apart = [False, *(layer.row_spread > SPREAD for layer in network.layers[:-1]), False]
-        units = tuple(
-            _unit(*of) for of in zip((*sizes, _output_sizes(network, maps[-1], sizes[-1])), apart, strict=True)
-        )
-        for k, (layer, reach, chosen) in enumerate(zip(network.layers, sizes, inputs, strict=True)):
-            size = np.maximum(reach, LEAST_SIZE)
-            outer, unit = units[k + 1], units[k]
-            if outer is None:
-                product.append(_product_error(layer, size, chosen, extra))
-            else:
-                product.append(_product_error_in_units(layer, maps[k], outer, size, chosen, extra))
-            spread.append(gamma(layer.input_size + extra) * norm(size if unit is None else size / unit))
-            floor += TINY * float(size.sum())
+    stages = sequential((*alive.layers, last.restrict(None, alive.alive[-1]) if alive.alive else last))
     unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.layers)))
-    box = ball.lower, ball.upper
-    return Region(maps, alive.lower, alive.upper, unstable, *box, tuple(product), tuple(spread), floor, units)
+    return staged_error_model(
+        sequential(network.layers), stages, alive.alive, (alive.lower, alive.upper), unstable, ball
+    )
 
 
-def _output_sizes(network: Network, last: AffineMap, size: FloatArray) -> FloatArray:
-    """How large each output may be, all 1 where the last map's rows and biases show that none is much larger."""
-    if network.layers[-1].row_spread <= SPREAD:
+def staged_error_model(
+    whole: Sequence[Stage],
+    stages: tuple[Stage, ...],
+    alive: Sequence[IndexArray],
+    bounds: tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]],
+    unstable: tuple[IndexArray, ...],
+    ball: InputSet,
+) -> ErrorModel:
+    """The error model of `stages`, the part of the stages `whole` between alive neurons.
+
+    alive, bounds (l, u), unstable: per hidden stage, over its alive neurons. Norms are those of the whole maps, kept
+    from ball to ball: no smaller than those of their alive parts. ν⁽ʲ⁾ is a sum over the stages that read place j; its
+    additions are among the roundings every product is charged for.
+    """
+    lower, upper = bounds
+    places = ball.size, *(stage.output_size for stage in whole[:-1])
+    sizes = [np.maximum(np.abs(ball.lower), np.abs(ball.upper))]
+    sizes += [np.maximum(high, -low) for low, high in zip(lower, upper, strict=True)]
+    extra = OPERATIONS + 8 * sum(len(stage.sources) for stage in whole)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = [False, *(stage.stacked.row_spread > SPREAD for stage in whole[:-1]), False]
+        reach = (*sizes, _output_sizes(whole[-1], stages[-1], sizes))
+        units = tuple(_unit(*of) for of in zip(reach, apart, strict=True))
+        sizes = [np.maximum(size, LEAST_SIZE) for size in sizes]
+        alive = [np.arange(ball.size), *alive]
+        product = tuple(
+            _product_error(whole[k], stage, sizes, alive, units[k + 1], extra) for k, stage in enumerate(stages)
+        )
+        spread = tuple(
+            gamma(count + extra) * norm(size if unit is None else size / unit)
+            for count, size, unit in zip(places, sizes, units, strict=False)
+        )
+        floor = TINY * (1.0 + sum(float(size.sum()) for size in sizes))
+    return ErrorModel(stages, lower, upper, unstable, ball.lower, ball.upper, product, spread, floor, units)
+
+
+def _output_sizes(whole: Stage, last: Stage, sizes: Sequence[FloatArray]) -> FloatArray:
+    """How large each output may be, all 1 where the last stage's rows and biases show that none is much larger."""
+    if whole.stacked.row_spread <= SPREAD:
         return np.ones(1)
-    return np.asarray(abs(last.to_sparse()) @ size + np.abs(last.bias_vector))
+    return np.asarray(abs(last.stacked.to_sparse()) @ last.gathered(sizes) + np.abs(last.bias))
 
 
 def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
@@ -142,58 +184,58 @@ def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
     return np.asarray(np.ldexp(1.0, np.frexp(np.maximum(reach, floor))[1] - 1), dtype=np.float64)
 
 
-def _product_error(layer: AffineMap, size: FloatArray, chosen: IndexArray, extra: int) -> float:
-    """Error of λ·b + (λW)·y per unit of ‖λ‖₂, |y_j| ≤ size_j at the chosen inputs: of rounding, and of W and b."""
-    columns, terms = layer.column_norms
-    own = float(columns[chosen] @ size) + FLOOR * float(columns.max(initial=0.0)) * float(size.sum())
-    found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(layer.bias_vector)
-    if layer.column_error is not None:
-        found += SAFETY * float(layer.column_error[chosen] @ size)
-    return found + SAFETY * layer.bias_error
-
-
-def _product_error_in_units(
-    layer: AffineMap, alive: AffineMap, outer: FloatArray, size: FloatArray, chosen: IndexArray, extra: int
+def _product_error(
+    whole: Stage,
+    part: Stage,
+    sizes: Sequence[FloatArray],
+    alive: Sequence[IndexArray],
+    outer: FloatArray | None,
+    extra: int,
 ) -> float:
-    """The same per unit of ‖λ∘outer‖₂; alive: the part of the layer between alive neurons."""
-    scaled = abs(alive.to_sparse()).multiply(1.0 / outer[:, None])
-    own = SAFETY * float(column_norms(sp.csr_array(scaled)) @ size)
-    terms = layer.column_norms[1]
-    found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(alive.bias_vector / outer)
+    """Error of λ·b + (λW)·y per unit of ‖λ∘outer‖₂, |y| ≤ sizes at the alive neurons: of rounding, and of W and b."""
+    layer, size = whole.stacked, whole.gathered(sizes)
+    chosen = whole.gathered_indices(alive)
+    columns, terms = layer.column_norms
     made = 0.0 if layer.column_error is None else float(layer.column_error[chosen] @ size)
+    if outer is None:
+        own = float(columns[chosen] @ size) + FLOOR * float(columns.max(initial=0.0)) * float(size.sum())
+        found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(layer.bias_vector)
+        return found + SAFETY * (made + layer.bias_error)
+    scaled = abs(part.stacked.to_sparse()).multiply(1.0 / outer[:, None])
+    own = SAFETY * float(column_norms(sp.csr_array(scaled)) @ size)
+    found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(part.bias / outer)
     return found + SAFETY * (made + layer.bias_error) / float(outer.min())
 
 
-def region_of(problem: Problem) -> Region:
-    """The problem's region, memoised on the problem."""
+def error_model_of(problem: Problem) -> ErrorModel:
+    """The error model of the problem's region, memoised on the problem."""
 
-    return problem.region.derive(_error_terms)
+    return problem.region.derive(_error_model)
 
 
-def _error_terms(region: problem_region.Region) -> Region:
-    return make_region(region.network, region.derive(alive_part), region.input_set)
+def _error_model(region: Region) -> ErrorModel:
+    return make_error_model(region.network, region.derive(alive_part), region.input_set)
 
 
 class Ledger:
-    """Adds up what rounding can have done to each row of one evaluation."""
+    """Adds up what rounding can have done to each of `count` rows of one evaluation, as relu.walk reports it."""
 
-    def __init__(self, region: Region, rows: Any) -> None:
-        self._region = region
-        self.error = np.full(rows.shape[0], region.floor)
-        self.product(len(region.maps) - 1, rows)
+    def __init__(self, model: ErrorModel, count: int) -> None:
+        self._model = model
+        self.error = np.full(count, model.floor)
 
-    def product(self, k: int, multipliers: Any) -> None:
-        """λ·b_k and ν = λW_k were formed."""
-        self.error = self.error + self._region.product[k] * self._region.after(k, multipliers)
+    def product(self, k: int, multipliers: Array) -> None:
+        """λ·b_k and ν = λW_kj were formed, and ν added to what other stages give."""
+        self.error = self.error + self._model.product[k] * self._model.after(k, multipliers)
 
-    def terms(self, k: int, nu: Any, chosen: IndexArray | None = None) -> None:
-        """Products with ν (or λ) in front of map k, or the chosen part of it, were summed up; k = 0: the input box."""
-        self._norms = self._region.before(k, nu, chosen)
-        self.error = self.error + self._region.spread[k] * self._norms
+    def terms(self, place: int, nu: Array, chosen: IndexArray | None = None) -> None:
+        """Products with ν (or λ) at a place, or the chosen part of it, were summed up; 0: the input box."""
+        self._norms = self._model.before(place, nu, chosen)
+        self.error = self.error + self._model.spread[place] * self._norms
 
     def product_of_shrunk(self, k: int) -> None:
         """As `product`, for λ no larger in any entry than the ν of the last `terms` (within SAFETY)."""
-        self.error = self.error + self._region.product[k] * self._norms
+        self.error = self.error + self._model.product[k] * self._norms
 
 
 def outward(lower: FloatArray, error: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ from toolkit.data.arguments import instance, names, shown, text
 from toolkit.networks.network import Network
 from toolkit.networks.weights import exact_float64, read_only
 from toolkit.problems.input_set import InputSet
+from toolkit.problems.phases import is_active, is_inactive, is_unstable
 
 
 def region_digest(network: Network, input_set: InputSet) -> str:
@@ -114,15 +115,15 @@ class ReluBounds:
 
     def unstable(self, layer: int) -> BoolArray:
         """Mask of neurons with l < 0 < u."""
-        return np.asarray((self.lower[layer] < 0) & (self.upper[layer] > 0))
+        return np.asarray(is_unstable(self.lower[layer], self.upper[layer]))
 
     def active(self, layer: int) -> BoolArray:
         """Mask of neurons with l ≥ 0: the ReLU is the identity there."""
-        return np.asarray(self.lower[layer] >= 0)
+        return np.asarray(is_active(self.lower[layer]))
 
     def inactive(self, layer: int) -> BoolArray:
         """Mask of neurons with u ≤ 0 and not active: the ReLU is zero there."""
-        return np.asarray((self.upper[layer] <= 0) & (self.lower[layer] < 0))
+        return np.asarray(is_inactive(self.lower[layer], self.upper[layer]))
 
     def counts(self) -> list[tuple[int, int, int]]:
         """(unstable, active, inactive) per ReLU layer."""

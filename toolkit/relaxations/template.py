@@ -32,12 +32,14 @@ from pyomo.common.gc_manager import PauseGC
 from toolkit.arrays import BoolArray, FloatArray
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
+from toolkit.networks.stages import hidden_stages
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
 from toolkit.problems.region import Region
 from toolkit.relaxations.affine_row import AffineRow
 from toolkit.relaxations.compile import compile_model, integer_columns
+from toolkit.relaxations.relu import Substitution, walk
 from toolkit.solvers.linear_program import CompiledModel
 
 Indicators = Literal["binary", "relaxed"]
@@ -102,17 +104,14 @@ class TemplateLayout:
 
         Walks back to the input as the dual does, stopping at unstable neurons. Shapes: (m, alive) → (m, x and y).
         """
+        step = Substitution(self.unstable)
+        with np.errstate(over="ignore", invalid="ignore"):  # a session refuses what is no number
+            nu, constant = walk(hidden_stages(self.alive.layers[:layer]), {layer: nu}, step, constant)
         coefficients = np.zeros((nu.shape[0], self.inputs + self.count))
-        end = self.inputs + sum(int(mask.sum()) for mask in self.unstable[:layer])
-        for k in range(layer - 1, -1, -1):
-            mask = self.unstable[k]
-            start = end - int(mask.sum())
-            coefficients[:, start:end] = nu[:, mask]
-            end = start
-            active = np.where(mask, 0.0, nu)
-            with np.errstate(over="ignore", invalid="ignore"):  # a session refuses what is no number
-                constant = constant + active @ self.alive.layers[k].bias_vector
-                nu = self.alive.layers[k].adjoint(active)
+        end = self.inputs
+        for k in range(layer):
+            start, end = end, end + int(self.unstable[k].sum())
+            coefficients[:, start:end] = step.coefficients[k]
         coefficients[:, : self.inputs] = nu
         return coefficients, constant
 

@@ -9,12 +9,11 @@ Source: Zhang et al. 2018, "Efficient neural network robustness certification wi
 
 from __future__ import annotations
 
-import numpy as np
-
 from toolkit.arrays import FloatArray
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
+from toolkit.relaxations.relu import adaptive_slope
 from toolkit.rungs.dual import certified_values
 from toolkit.rungs.rung import Cost, Rung, Side
 
@@ -22,7 +21,7 @@ from toolkit.rungs.rung import Cost, Rung, Side
 def crown_slopes(problem: Problem) -> list[FloatArray]:
     """α of every alive neuron, one array of shape (n_k,) per ReLU layer: 1 if u ≥ −l, else 0."""
     network = alive_network(problem)
-    return [np.where(high >= -low, 1.0, 0.0) for low, high in zip(network.lower, network.upper, strict=True)]
+    return [adaptive_slope(low, high) for low, high in zip(network.lower, network.upper, strict=True)]
 
 
 def crown_values(problem: Problem) -> FloatArray:
@@ -30,7 +29,7 @@ def crown_values(problem: Problem) -> FloatArray:
     return certified_values(problem, crown_slopes(problem))
 
 
-def row_bounds(problem: Problem) -> RowBounds:
+def crown_bounds(problem: Problem) -> RowBounds:
     """The lower side of every row."""
     return RowBounds(crown_values(problem))
 
@@ -40,7 +39,7 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="dual feasible point α ∈ {0, 1}, closed form",
     source="Zhang et al. 2018",
-    run=row_bounds,
+    run=crown_bounds,
     cost=Cost.CLOSED_FORM,
     certifies=True,
 )

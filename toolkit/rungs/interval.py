@@ -15,7 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from toolkit.arrays import FloatArray
-from toolkit.certificates.rounding import Ledger, outward, region_of
+from toolkit.certificates.rounding import Ledger, error_model_of, outward
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.input_set import box_range_linear
 from toolkit.problems.problem import Problem
@@ -39,14 +39,15 @@ def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
             low, high = post_activation_box(network.lower[-1], network.upper[-1])
         else:
             low, high = problem.input_set.lower, problem.input_set.upper
-        ledger = Ledger(region_of(problem), problem.rows)
+        ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
+        ledger.product(len(network.alive), problem.rows)
         ledger.terms(len(network.alive), nu)
         middle, half_width = box_range_linear(nu, low, high)
         middle = value + middle
         return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 
-def row_bounds(problem: Problem) -> RowBounds:
+def interval_bounds(problem: Problem) -> RowBounds:
     """Both sides of every row."""
     return RowBounds(*interval_ranges(problem))
 
@@ -56,7 +57,7 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="interval arithmetic through the last layer",
     source="Gowal et al. 2018",
-    run=row_bounds,
+    run=interval_bounds,
     cost=Cost.CLOSED_FORM,
     certifies=True,
 )

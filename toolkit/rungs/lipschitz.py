@@ -132,7 +132,7 @@ def lipschitz_values(problem: Problem) -> FloatArray:
     return np.where(np.isfinite(found), found, -np.inf)  # a sum that overflowed proves nothing
 
 
-def row_bounds(problem: Problem) -> RowBounds:
+def lipschitz_bounds(problem: Problem) -> RowBounds:
     """The lower side of every row."""
     return RowBounds(lipschitz_values(problem))
 
@@ -142,7 +142,7 @@ RUNG = Rung(
     side=Side.LOWER,
     claim="margin minus radius times a bound on its gradient",
     source="Szegedy et al. 2014; Hein & Andriushchenko 2017; Weng et al. 2018",
-    run=row_bounds,
+    run=lipschitz_bounds,
     cost=Cost.CLOSED_FORM,
     certifies=True,
 )

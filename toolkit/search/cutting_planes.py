@@ -2,8 +2,8 @@
 
 Rounds of (solve, add each neuron's most violated cut) until nothing is violated, or the bound moves by less than
 PROGRESS of itself over CUT_PATIENCE rounds, or at that pace would not reach settings.stop_at in ROUNDS rounds, or the
-time limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later rows
-start from earlier rows' cuts. Tolerances are relative to a neuron's range or to the objective's scale.
+time limit strikes; cuts whose multiplier stays 0 are dropped. Cuts belong to the region, not to the objective, so later
+rows start from earlier rows' cuts. Tolerances are relative to a neuron's range or to the objective's scale.
 """
 
 from __future__ import annotations

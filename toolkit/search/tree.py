@@ -23,13 +23,13 @@ import numpy as np
 
 from toolkit.arrays import FloatArray, PhaseArray
 from toolkit.certificates.leaves import Evidence, Leaves
-from toolkit.certificates.rounding import region_of
+from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.rungs.attack import polish
 from toolkit.search.branching import LEAST_GAIN, PseudoCosts
 from toolkit.search.cutting_planes import VIOLATION, CuttingPlanes
+from toolkit.search.descent import polish
 from toolkit.search.lp_bounder import (
     bound_from_report,
     drop_of,
@@ -77,7 +77,7 @@ class TreeSearch:
         cost, offset = self.layout.objective(self.problem.rows)
         self.cost, self.offset = cost[0], float(offset[0])
         self.costs = costs
-        self.leaves = Leaves(region_of(problem), self.problem.rows[0], planes.store, keep_leaves)
+        self.leaves = Leaves(error_model_of(problem), self.problem.rows[0], planes.store, keep_leaves)
         self.started = time.perf_counter()
         self.upper = np.inf
         self.witness: FloatArray | None = None

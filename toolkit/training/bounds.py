@@ -22,7 +22,9 @@ from torch.nn.functional import pad, unfold
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
+from toolkit.networks.stages import hidden_stages
 from toolkit.problems.input_set import box_min_linear
+from toolkit.problems.phases import is_unstable
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
 
@@ -43,10 +45,20 @@ class BatchBounds:
         """The same with one more layer."""
         return BatchBounds(self.ball_lower, self.ball_upper, (*self.lower, lower), (*self.upper, upper))
 
+    @property
+    def ball(self) -> tuple[Tensor, Tensor]:
+        """The ends of the balls."""
+        return self.ball_lower, self.ball_upper
+
+    @property
+    def relu_bounds(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """l and u per ReLU layer."""
+        return self.lower, self.upper
+
     def last_box(self) -> tuple[Tensor, Tensor]:
         """The box that holds the inputs of the next affine map."""
         if not self.lower:
-            return self.ball_lower, self.ball_upper
+            return self.ball
         low, high = post_activation_box(self.lower[-1], self.upper[-1])
         return low, high
 
@@ -84,8 +96,8 @@ def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method:
         low, high = bounds.last_box()
         margins: Tensor = value + box_min_linear(rows, low, high)
     else:
-        ball = bounds.ball_lower, bounds.ball_upper
-        margins = dual_values(network.layers[:-1], rows, value, bounds.lower, bounds.upper, *ball)
+        hidden = network.layers[:-1]
+        margins = dual_values(hidden_stages(hidden), {len(hidden): rows}, value, bounds.relu_bounds, bounds.ball)
     return margins
 
 
@@ -106,7 +118,7 @@ def _tighten(
     layers: Sequence[AffineMap], k: int, bounds: BatchBounds, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Intersect a layer's box with its dual bounds, where the box leaves a neuron unstable."""
-    unstable = (low < 0) & (high > 0)
+    unstable = is_unstable(low, high)
     if not bool(unstable.any()):
         return low, high
     on_patches = all(isinstance(layer, Conv2d) and _plain(layer) for layer in layers[: k + 1])
@@ -134,8 +146,7 @@ def _row_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstab
         unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
         rows = layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
     value = layer.bias_vector[neurons]
-    ball = bounds.ball_lower, bounds.ball_upper
-    middle, half_width = dual_ranges(layers[:k], rows, value, bounds.lower, bounds.upper, *ball)
+    middle, half_width = dual_ranges(hidden_stages(layers[:k]), {k: rows}, value, bounds.relu_bounds, bounds.ball)
     unknown = torch.full(unstable.shape, math.inf, dtype=middle.dtype, device=middle.device)
     return (-unknown).scatter(-1, neurons, middle - half_width), unknown.scatter(-1, neurons, middle + half_width)
 
@@ -190,8 +201,9 @@ def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unst
     kernels = convs[k].weight.flatten(1)
     rows = kernels.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
     (ball, *relu) = context
-    lower, upper = [pair[0] for pair in relu], [pair[1] for pair in relu]
-    middle, half_width = dual_ranges(patch_layers, rows, convs[k].bias[chosen], lower, upper, *ball)
+    relu_bounds = [pair[0] for pair in relu], [pair[1] for pair in relu]
+    stages, value = hidden_stages(patch_layers), convs[k].bias[chosen]
+    middle, half_width = dual_ranges(stages, {k: rows}, value, relu_bounds, ball)
     unknown = torch.full(by_place.shape, math.inf, dtype=middle.dtype, device=middle.device).reshape(-1)
     where = (groups[:, None] * channels + chosen).reshape(-1)
     found = [

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from toolkit.networks.network import Network
-from toolkit.rungs.dual import upper_slope
+from toolkit.relaxations.relu import chord
 from toolkit.training.bounds import BatchBounds, box_image
 
 
@@ -42,7 +42,7 @@ def estimated_bounds(
             size = sketch.abs().median(dim=1).values
             low, high = torch.maximum(low, middle - size), torch.minimum(high, middle + size)
         bounds = bounds.with_layer(low, high)
-        slope = upper_slope(low, high)
+        slope = chord(low, high)
         half_height = -0.5 * slope * low.clamp_max(0.0)
         middle = slope * middle + half_height
         sketch = slope[:, None, :] * sketch + _cauchy(half_height, count, generator)

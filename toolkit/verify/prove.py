@@ -19,7 +19,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.certificates.check import PROOF_FORMAT, no_class_wins
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
-from toolkit.certificates.rounding import region_of
+from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
@@ -161,7 +161,9 @@ def provable_bounds(
         content |= {
             f"tight{k}.neurons": np.array([i for i, _, _ in found], dtype=np.int64),
             f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
-            f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(len(found), region_of(problem).count),
+            f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(
+                len(found), error_model_of(problem).count
+            ),
         }
     return ReluBounds.sealed(lower, upper, chain, True, region), content
 
@@ -171,11 +173,11 @@ def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
     store = CutStore()
     planes: CuttingPlanes | None = None
     trees = []
-    region = region_of(problem)
+    model = error_model_of(problem)
     for row in range(problem.rows.shape[0]):
-        whole = Leaves(region, problem.rows[row], store, keep=True)
-        whole.add(np.full(region.count, -1, dtype=np.int8), None)
-        if region.count and not whole.certified > (problem.settings.stop_at or 0.0):
+        whole = Leaves(model, problem.rows[row], store, keep=True)
+        whole.add(np.full(model.count, -1, dtype=np.int8), None)
+        if model.count and not whole.certified > (problem.settings.stop_at or 0.0):
             if planes is None:
                 planes = CuttingPlanes(problem)
                 planes.store = store
@@ -189,7 +191,7 @@ def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
 
 def _packed(tree: Leaves) -> dict[str, Any]:
     """The leaves of one tree as arrays; multipliers NaN where the dual rung's own are meant."""
-    count = tree.region.count
+    count = tree.model.count
     phases = np.array([own for own, _ in tree.kept], dtype=np.int8).reshape(len(tree.kept), count)
     nothing = Evidence(np.full(count, np.nan), np.zeros(0, dtype=np.int64), np.zeros(0))
     evidence = [found or nothing for _, found in tree.kept]

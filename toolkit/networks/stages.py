@@ -1,0 +1,167 @@
+"""The canonical network: stages that read the input and the outputs of any earlier stages.
+
+    x̂⁽ᵏ⁾ = b_k + Σ_{j<k} W_kj y⁽ʲ⁾,   y⁽⁰⁾ = x̃,   y⁽ᵏ⁾ = max(x̂⁽ᵏ⁾, 0), or x̂⁽ᵏ⁾ in a linear stage.
+
+Place j is what stages read: 0 is the input, k + 1 what stage k (counted from 0) gives. A chain's stage k reads place k
+alone; a residual block's last stage reads two places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from toolkit.arrays import Array, FloatArray, IndexArray
+from toolkit.networks.layers import AffineMap, Sparse
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """x̂ = b + Σ W y⁽ʲ⁾ over the sources (j, W), followed by a ReLU or, where `relu` is False, by nothing.
+
+    b is the bias of the first source's map; ValueError unless the biases of all others are 0. Errors of all maps
+    (layers.py) count. Rows and points lie along the last axis.
+    """
+
+    sources: tuple[tuple[int, AffineMap], ...]
+    relu: bool = True
+
+    def __post_init__(self) -> None:
+        for place, layer in self.sources[1:]:
+            if bool((layer.bias_vector != 0).any()):
+                raise ValueError(f"only the first map of a stage may have a bias, got one from place {place}")
+
+    @property
+    def bias(self) -> Array:
+        """b, shape (n,)."""
+        return self.sources[0][1].bias_vector
+
+    def forward(self, outputs: Sequence[Array]) -> Array:
+        """x̂ from the outputs of all places before. Shapes: (…, n_j) each → (…, n)."""
+        (place, first), *others = self.sources
+        total = first.linear(outputs[place])
+        for place, layer in others:
+            total = total + layer.linear(outputs[place])
+        return total + self.bias
+
+    def adjoint(self, multipliers: Array) -> list[tuple[int, Array]]:
+        """(j, λW_kj) for every source; λ (…, n), numpy, torch or scipy.sparse rows."""
+        return [(place, layer.adjoint(multipliers)) for place, layer in self.sources]
+
+    def constant(self, multipliers: Array) -> Array:
+        """λ·b. Shapes: (…, n) → (…,)."""
+        return multipliers @ self.bias
+
+    def linear(self) -> Stage:
+        """The same without its ReLU."""
+        return Stage(self.sources, False)
+
+    @property
+    def output_size(self) -> int:
+        """Number of neurons n."""
+        return self.sources[0][1].output_size
+
+    @property
+    def stacked(self) -> AffineMap:
+        """The one map [W_kj …] and b over all sources side by side, with the errors of all; a lone source's own map."""
+        return self.sources[0][1] if len(self.sources) == 1 else self._joined
+
+    @cached_property
+    def _joined(self) -> AffineMap:
+        maps = [layer for _, layer in self.sources]
+        whole = Sparse(sp.hstack([layer.to_sparse() for layer in maps], format="csr"), self.bias)
+        errors = ((layer.input_size, layer.column_error) for layer in maps)
+        columns = [np.zeros(size) if error is None else error for size, error in errors]
+        return whole.with_error(np.concatenate(columns), sum(layer.bias_error for layer in maps))
+
+    def gathered(self, places: Sequence[FloatArray]) -> FloatArray:
+        """One value per input of `stacked`, from values per place."""
+        if len(self.sources) == 1:
+            return places[self.sources[0][0]]
+        return np.concatenate([places[place] for place, _ in self.sources])
+
+    def gathered_indices(self, places: Sequence[IndexArray]) -> IndexArray:
+        """Inputs of `stacked`, from indices of the values of every place."""
+        if len(self.sources) == 1:
+            return places[self.sources[0][0]]
+        starts = np.cumsum([0, *(layer.input_size for _, layer in self.sources)])
+        own = zip(self.sources, starts.tolist(), strict=False)
+        return np.concatenate([places[place] + start for (place, _), start in own])
+
+    def restrict(self, outputs: IndexArray | None, places: Sequence[IndexArray]) -> Stage:
+        """The stage between the named outputs (None = all) and the named neurons of every place it reads."""
+        return Stage(tuple((j, layer.restrict(outputs, places[j])) for j, layer in self.sources), self.relu)
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnStage:
+    """A stage for iterative methods, whose points and rows are columns: scipy's sparse products want them contiguous.
+
+    sources: (j, W, Wᵀ), both laid out once, numpy or scipy.sparse. bias: (n, 1), or None for a linear map's gradient.
+    """
+
+    sources: tuple[tuple[int, Any, Any], ...]
+    bias: FloatArray | None
+    relu: bool = True
+
+    @classmethod
+    def chain(cls, forward: Sequence[Any], backward: Sequence[Any], bias: Sequence[FloatArray]) -> tuple[Self, ...]:
+        """ReLU stages one after the other, from their W, Wᵀ and b."""
+        every = enumerate(zip(forward, backward, bias, strict=True))
+        return tuple(cls(((k, weight, transposed),), shift) for k, (weight, transposed, shift) in every)
+
+    def forward(self, outputs: Sequence[FloatArray]) -> FloatArray:
+        """x̂ from the outputs of all places before. Shapes: (n_j, K) each → (n, K)."""
+        (place, weight, _), *others = self.sources
+        total = weight @ outputs[place]
+        for place, weight, _ in others:
+            total = total + weight @ outputs[place]
+        return np.asarray(total if self.bias is None else total + self.bias)
+
+    def adjoint(self, multipliers: FloatArray) -> list[tuple[int, FloatArray]]:
+        """(j, W_kjᵀλ) for every source; λ (n, K)."""
+        return [(place, transposed @ multipliers) for place, _, transposed in self.sources]
+
+    def constant(self, multipliers: FloatArray) -> FloatArray | float:
+        """b·λ, shape (K,)."""
+        return 0.0 if self.bias is None else self.bias[:, 0] @ multipliers
+
+    def homogeneous(self) -> Self:
+        """The same without its bias: what a gradient sees."""
+        return replace(self, bias=None)
+
+
+def hidden_stages(layers: Sequence[AffineMap]) -> tuple[Stage, ...]:
+    """The stages of a chain of maps with a ReLU behind each."""
+    return tuple(Stage(((k, layer),)) for k, layer in enumerate(layers))
+
+
+def sequential(layers: Sequence[AffineMap]) -> tuple[Stage, ...]:
+    """The stages of a chain of maps with a ReLU between two of them: a sequential network, the logits linear."""
+    return tuple(Stage(((k, layer),), k < len(layers) - 1) for k, layer in enumerate(layers))
+
+
+def place_sizes(stages: Sequence[Stage], inputs: int) -> tuple[int, ...]:
+    """Number of values at every place, the input first.
+
+    Raises ValueError for a stage that reads a place not there yet, or of another size, and for maps of one stage that
+    give different numbers of outputs.
+    """
+    sizes = [inputs]
+    for k, stage in enumerate(stages):
+        for place, layer in stage.sources:
+            if not 0 <= place <= k:
+                raise ValueError(f"stage {k} may read places 0 … {k}, got {place}")
+            if layer.input_size != sizes[place]:
+                raise ValueError(
+                    f"stage {k} takes {layer.input_size} values from place {place}, which has {sizes[place]}"
+                )
+            if layer.output_size != stage.output_size:
+                raise ValueError(f"stage {k} sums maps to {stage.output_size} and {layer.output_size} values")
+        sizes.append(stage.output_size)
+    return tuple(sizes)

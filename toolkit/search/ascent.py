@@ -1,0 +1,242 @@
+"""Gradient ascent on the dual bound: max g(α) over the slopes α ∈ [0,1] of every objective row's unstable neurons.
+
+The gradient comes from one walk back through the alive network (ν, as in relaxations/relu.py) and one forward:
+x̃ = argmin ν·x̃ over the ball; then, layer by layer, x̂ = W y + b, ∂g/∂α = max(ν̂,0)·x̂ and
+y = α·x̂ where ν̂ > 0, else s·(x̂ − l). Adam climbs along it, projected to [0,1], from the better of α = s (dual) and
+CROWN's α, in rounds: within a round the step decays geometrically, each round starts at the best α and lasts longer.
+
+The ascent knows how far it can still get: averaged over iterations, the points (x̃, y) approach an LP optimum; moved
+into the triangles max(x̂,0) ≤ y ≤ s·(x̂ − l) they are LP feasible, and their value is never below the LP optimum.
+A row is done when this duality gap is at most GAP·scale, scale = max(|g|, LEAST_SCALE·(objective at the centre − g)),
+or at the end of a round whose second half gained at most GAIN·scale.
+
+The triangles also imply l ≤ x̂ ≤ u, with an indicator a ∈ [0,1] or without, and g has no multiplier for that. For l,u
+from interval, dual, crown, alpha or lp these rows are redundant and max g = LP. For l,u tighter than the LP's own, such
+as from exact, they are not: the LP may lie above max g, and the points above may leave [l, u] and then bound nothing.
+
+Source: Wong & Kolter 2018, Thm 1 (g); Xu et al. 2021, "Fast and complete" (optimised slopes); Salman et al. 2019, "A
+convex relaxation barrier", §4 (strong duality); Kingma & Ba 2015 (Adam); Larsson et al. 1999 (averaged points).
+Nothing here is trusted: whoever uses the slopes evaluates them again (rungs/dual.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.networks.stages import ColumnStage
+from toolkit.problems.problem import Problem
+from toolkit.problems.reduced import alive_network
+from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
+from toolkit.relaxations.relu import adaptive_slope, chord, evaluate, walk
+
+GAP, GAIN = 2e-4, 1e-4
+LEAST_SCALE = 0.05  # of what the objective loses from the ball's centre to the bound
+FIRST_ROUND, ROUND_GROWTH = 200, 2
+STEP, STEP_SHRINKS_TO = 0.2, 0.02
+MOMENTS, LEAST_SPREAD = (0.9, 0.999), 1e-12  # LEAST_SPREAD: of the objective's drop
+OUTSIDE = 1e-9  # of a neuron's range: by how much an averaged point may leave a triangle
+AVERAGE = 0.95  # weight of the past in the averaged points
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """g and ∇g at some slopes, and the points its two sweeps went through; the problem's rows are columns here.
+
+    value: g, shape (m,). gradient, outputs (the y): per unstable neuron, (N, m). points: x̃, (n, m).
+    """
+
+    value: FloatArray
+    gradient: FloatArray
+    points: FloatArray
+    outputs: FloatArray
+
+    def keep(self, columns: BoolArray) -> Sweep:
+        """The same for these columns only."""
+        rest = self.gradient[:, columns], self.points[:, columns], self.outputs[:, columns]
+        return Sweep(self.value[columns], *rest)
+
+
+class SlopeStep:
+    """Steps of a walk at given slopes: λ = max(ν,0)·α + min(ν,0)·s at unstable neurons; rows are columns.
+
+    value: what the ReLUs add to g, shape (m,). positive[k]: max(ν,0) at the unstable neurons of ReLU layer k.
+    """
+
+    shrinks = True
+
+    def __init__(self, function: DualFunction, slopes: FloatArray) -> None:
+        self.function, self.slopes = function, slopes
+        self.value: FloatArray | float = 0.0
+        self.positive: dict[int, FloatArray] = {}
+
+    def relu(self, k: int, nu: FloatArray) -> FloatArray:
+        chosen = self.function.unstable[k]
+        if not chosen.size:
+            return nu
+        arriving = nu[chosen]
+        negative = np.minimum(arriving, 0.0)
+        positive = arriving - negative
+        self.value = self.value - self.function.height[k] @ negative
+        multipliers = nu.copy()
+        multipliers[chosen] = positive * self.slopes[self.function.own[k]] + negative * self.function.chord[k]
+        self.positive[k] = positive
+        return multipliers
+
+
+class DualFunction:
+    """g(α) of a problem's rows over the slopes of all unstable neurons, layer after layer in one array (N, m)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.nu, self.constant = folded_columns(problem)
+        matrices = alive_matrices(problem)
+        self.stages = ColumnStage.chain(matrices.forward, matrices.backward, matrices.bias)
+        self.middle = 0.5 * (problem.input_set.lower + problem.input_set.upper)[:, None]
+        self.radius = 0.5 * (problem.input_set.upper - problem.input_set.lower)[:, None]
+        network = alive_network(problem)
+        self.alive = [low.size for low in network.lower]
+        self.unstable: list[IndexArray] = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
+        self.lower = [network.lower[k][index, None] for k, index in enumerate(self.unstable)]
+        self.upper = [network.upper[k][index, None] for k, index in enumerate(self.unstable)]
+        self.chord = [chord(low, high) for low, high in zip(self.lower, self.upper, strict=True)]
+        self.height = [(s * low)[:, 0] for s, low in zip(self.chord, self.lower, strict=True)]
+        ends = np.cumsum([0, *(index.size for index in self.unstable)])
+        self.own = [slice(int(ends[k]), int(ends[k + 1])) for k in range(len(self.unstable))]
+        self.size = int(ends[-1])
+
+    def keep(self, columns: BoolArray) -> None:
+        """Go on with these columns only."""
+        self.nu, self.constant = self.nu[:, columns], self.constant[columns]
+
+    def start(self) -> FloatArray:
+        """The better of the dual rung's slopes and CROWN's for every column, shape (N, m)."""
+        shape = (self.size, self.constant.size)
+        adaptive = [adaptive_slope(low, high) for low, high in zip(self.lower, self.upper, strict=True)]
+        starts = ([np.zeros((0, 1)), *own] for own in (self.chord, adaptive))
+        dual, crown = (np.broadcast_to(np.concatenate(start), shape) for start in starts)
+        return np.where(self.sweep(dual).value >= self.sweep(crown).value, dual, crown)
+
+    def sweep(self, slopes: FloatArray) -> Sweep:
+        """g, ∇g and the points of both sweeps. slopes: (N, m) in [0,1]."""
+        step = SlopeStep(self, slopes)
+        nu, value = walk(self.stages, {len(self.stages): self.nu}, step, self.constant)
+        points = self.middle - np.copysign(self.radius, nu)
+        value = value + step.value + np.einsum("ij,ij->j", nu, points)
+        gradient, outputs = np.empty_like(slopes), np.empty_like(slopes)
+
+        def activation(k: int, y: FloatArray) -> FloatArray:
+            chosen = self.unstable[k]
+            if chosen.size:
+                x_hat, own, positive = y[chosen], self.own[k], step.positive[k]
+                gradient[own] = positive * x_hat
+                outputs[own] = np.where(positive > 0, slopes[own] * x_hat, self.chord[k] * (x_hat - self.lower[k]))
+                y[chosen] = outputs[own]
+            return y
+
+        evaluate(self.stages, points, activation)
+        return Sweep(value, gradient, points, outputs)
+
+    def relaxed_values(self, points: FloatArray, outputs: FloatArray) -> FloatArray:
+        """Objective at the LP feasible points next to (x̃, y), shape (m,); +inf where x̂ leaves [l, u] on the way."""
+        feasible = np.ones(points.shape[1], dtype=np.bool_)
+
+        def activation(k: int, y: FloatArray) -> FloatArray:
+            chosen = self.unstable[k]
+            if chosen.size:
+                x_hat, width = y[chosen], self.upper[k] - self.lower[k]
+                least, most = np.maximum(x_hat, 0.0), self.chord[k] * (x_hat - self.lower[k])
+                feasible[:] &= np.all(least <= most + OUTSIDE * width, axis=0)
+                y[chosen] = np.clip(outputs[self.own[k]], least, np.maximum(least, most))
+            return y
+
+        y = evaluate(self.stages, points, activation)
+        value = np.einsum("ij,ij->j", self.nu, y) + self.constant
+        return np.where(feasible, value, np.inf)
+
+    def spread(self, slopes: FloatArray) -> list[FloatArray]:
+        """Slopes (N, m) as `certified_values` takes them: (m, n_k) per layer over alive neurons; 0 where none is known
+        because l or u is infinite."""
+        full = [np.zeros((slopes.shape[1], size)) for size in self.alive]
+        for layer, index, own in zip(full, self.unstable, self.own, strict=True):
+            layer[:, index] = np.nan_to_num(slopes[own].T)
+        return full
+
+
+class Ascent:
+    """Projected Adam on g for several rows of a problem at once, one `step` at a time; rows are columns here.
+
+    best, slopes: the best value of every row so far and where it was found. relaxed: the least value of an LP feasible
+    point met so far (+inf: none yet), so that best ≤ max g ≤ relaxed. iterations: steps made.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.function = DualFunction(problem)
+        self.slopes = self.function.start()
+        self.sweep = self.function.sweep(self.slopes)
+        self.best = self.best_at_half = self.sweep.value
+        self.relaxed = np.full(self.best.size, np.inf)
+        drop = problem.replay(problem.input_set.center)[0] - self.best
+        self.least_scale = LEAST_SCALE * drop
+        # exponent of the unit that gradients are measured in: squares must neither overflow nor vanish
+        self.unit = np.frexp(np.where(np.isfinite(drop) & (drop > 0), drop, 1.0))[1]
+        self.mean_points, self.mean_outputs, self.weight = self.sweep.points, self.sweep.outputs, 1.0
+        self.iterations, self.round_length = 0, FIRST_ROUND
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self.current, self.round_step = self.slopes, 0
+        self.first, self.second = np.zeros_like(self.slopes), np.zeros_like(self.slopes)
+
+    def step(self) -> None:
+        """One step of Adam for every row, and new averages of the points."""
+        if self.round_step == self.round_length:
+            self._begin_round()
+            self.round_length *= ROUND_GROWTH
+            self.sweep = self.function.sweep(self.current)
+        self.round_step += 1
+        self.iterations += 1
+        self.current = np.clip(self.current + self._move(self.sweep.gradient), 0.0, 1.0)
+        self.sweep = self.function.sweep(self.current)
+        better = self.sweep.value > self.best
+        self.best = np.where(better, self.sweep.value, self.best)
+        self.slopes = np.where(better, self.current, self.slopes)
+        if self.round_step == self.round_length // 2:
+            self.best_at_half = self.best
+        self.mean_points = AVERAGE * self.mean_points + self.sweep.points
+        self.mean_outputs = AVERAGE * self.mean_outputs + self.sweep.outputs
+        self.weight = AVERAGE * self.weight + 1.0
+
+    def _move(self, gradient: FloatArray) -> FloatArray:
+        beta, gamma = MOMENTS
+        gradient = np.ldexp(gradient, -self.unit)
+        self.first = beta * self.first + (1 - beta) * gradient
+        self.second = gamma * self.second + (1 - gamma) * gradient**2
+        length = STEP * STEP_SHRINKS_TO ** (self.round_step / self.round_length)
+        spread = np.sqrt(self.second / (1 - gamma**self.round_step)) + LEAST_SPREAD
+        return np.asarray(length / (1 - beta**self.round_step) * self.first / spread)
+
+    def finished(self) -> BoolArray:
+        """Rows whose duality gap is closed, or whose round, just ended, gained next to nothing in its second half.
+
+        First lowers `relaxed` to the values of the LP feasible points next to the averaged points.
+        """
+        found = self.function.relaxed_values(self.mean_points / self.weight, self.mean_outputs / self.weight)
+        self.relaxed = np.minimum(self.relaxed, found)
+        scale = np.maximum(np.abs(self.best), self.least_scale)
+        done = self.relaxed - self.best <= GAP * scale
+        if self.round_step == self.round_length:
+            done |= self.best - self.best_at_half <= GAIN * scale
+        return np.asarray(done)
+
+    def keep(self, columns: BoolArray) -> None:
+        """Go on with these rows only."""
+        self.function.keep(columns)
+        self.sweep = self.sweep.keep(columns)
+        self.best, self.best_at_half = self.best[columns], self.best_at_half[columns]
+        self.relaxed, self.least_scale = self.relaxed[columns], self.least_scale[columns]
+        self.unit = self.unit[columns]
+        self.slopes, self.current = self.slopes[:, columns], self.current[:, columns]
+        self.first, self.second = self.first[:, columns], self.second[:, columns]
+        self.mean_points, self.mean_outputs = self.mean_points[:, columns], self.mean_outputs[:, columns]
