@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.data.datasets import Dataset, dataset_names, load_dataset
+    from toolkit.data.images import load_image
     from toolkit.networks.convolutions import Conv2d
     from toolkit.networks.layers import Dense, Flatten
     from toolkit.networks.network import Network
     from toolkit.problems.answers import Bound, Status, Verdict
     from toolkit.problems.bounds import ReluBounds
-    from toolkit.problems.input_sets import LinfBall
+    from toolkit.problems.input_set import InputSet
+    from toolkit.problems.input_sets import Box, LinfBall
+    from toolkit.problems.properties import Property, robustness
     from toolkit.problems.settings import Settings
     from toolkit.report import check_order, gap_table, margin_table, write_report
+    from toolkit.rungs.rung import Rung
     from toolkit.runs.store import read_rows
     from toolkit.runs.sweep.run import run_sweep
     from toolkit.runs.sweep.spec import SweepSpec, load_spec
@@ -35,12 +39,18 @@ PUBLIC = {
     "Dataset": "toolkit.data.datasets",
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
+    "load_image": "toolkit.data.images",
     "layer_bounds": "toolkit.verify.layer_bounds",
     "Conv2d": "toolkit.networks.convolutions",
     "Dense": "toolkit.networks.layers",
     "margins": "toolkit.verify.margins",
     "Flatten": "toolkit.networks.layers",
     "Network": "toolkit.networks.network",
+    "Box": "toolkit.problems.input_sets",
+    "InputSet": "toolkit.problems.input_set",
+    "Property": "toolkit.problems.properties",
+    "robustness": "toolkit.problems.properties",
+    "Rung": "toolkit.rungs.rung",
     "Bound": "toolkit.problems.answers",
     "ReluBounds": "toolkit.problems.bounds",
     "Settings": "toolkit.problems.settings",
@@ -57,14 +67,18 @@ PUBLIC = {
 }
 __all__ = [
     "Bound",
+    "Box",
     "Certification",
     "Conv2d",
     "Dataset",
     "Dense",
     "Flatten",
+    "InputSet",
     "LinfBall",
     "Network",
+    "Property",
     "ReluBounds",
+    "Rung",
     "Settings",
     "Status",
     "SweepSpec",
@@ -76,10 +90,12 @@ __all__ = [
     "gap_table",
     "layer_bounds",
     "load_dataset",
+    "load_image",
     "load_spec",
     "margin_table",
     "margins",
     "read_rows",
+    "robustness",
     "run_sweep",
     "write_report",
 ]

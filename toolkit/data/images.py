@@ -36,6 +36,11 @@ class OwnImage:
     reading: str
 
 
+def load_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT_RANGE) -> FloatArray:
+    """The pixels of `read_image`, of the given shape."""
+    return read_image(path, shape, domain).pixels
+
+
 def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT_RANGE) -> OwnImage:
     """One image of one's own as an array of the given shape, its numbers in the domain (None: any).
 
