@@ -10,7 +10,7 @@ import torch
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
-from toolkit.training.losses import Region, fgsm_points, pgd_points
+from toolkit.training.losses import Perturbation, fgsm_points, pgd_points
 from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import as_torch
 from toolkit.verify.layer_bounds import layer_bounds
@@ -34,7 +34,7 @@ def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, An
     count = min(spec.evaluate, len(test))
     x, y = test.features[:count], test.labels[:count]
     wrong = network.predict(x) != y
-    region = Region(spec.eps, spec.domain, torch.Generator().manual_seed(spec.seed), RECORD_STEPS)
+    region = Perturbation(spec.eps, spec.domain, torch.Generator().manual_seed(spec.seed), RECORD_STEPS)
     attacked = as_torch(network), torch.tensor(x), torch.tensor(y), region
     for name, attack in (("fgsm", fgsm_points), ("pgd", pgd_points)):
         record[name] = float(np.mean(wrong | (network.predict(attack(*attacked).numpy()) != y)))
