@@ -34,7 +34,7 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.report import pipe_table
 from toolkit.training.loop import backward, make_optimizer
-from toolkit.training.losses import Region
+from toolkit.training.losses import Perturbation
 from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import parameters, trainable_network
 
@@ -81,7 +81,7 @@ def step_of(setting: Setting, method: str, against: Path | None) -> Callable[[],
     optimizer = make_optimizer(spec, network)
 
     def step() -> float:
-        region = Region(EPS, None, torch.Generator().manual_seed(0), projections=spec.projections)
+        region = Perturbation(EPS, None, torch.Generator().manual_seed(0), projections=spec.projections)
         loss = backward(spec, network, optimizer, x, y, region)
         optimizer.step()
         return loss

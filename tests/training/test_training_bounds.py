@@ -12,7 +12,7 @@ from toolkit.problems.input_sets import LinfBall  # noqa: E402
 from toolkit.training.bounds import batch_bounds, input_balls  # noqa: E402
 from toolkit.training.losses import (  # noqa: E402
     LOSSES,
-    Region,
+    Perturbation,
     dual,
     dual_margin,
     fgsm_points,
@@ -62,7 +62,7 @@ def test_torch_bounds_and_margins_equal_numpy(kind, domain, method, eps):
     certifying = frozen(network)
     x, y = _batch(network)
     bounds = batch_bounds(network, input_balls(x, eps, domain), method)
-    found = robust_margins(network, x, y, Region(eps, domain), method).detach().numpy()
+    found = robust_margins(network, x, y, Perturbation(eps, domain), method).detach().numpy()
     for i in range(len(x)):
         ball, label = LinfBall(x[i].numpy(), eps, domain), int(y[i])
         wanted = layer_bounds(certifying, ball, ("interval",) if method == "interval" else ("interval", "dual"))
@@ -81,7 +81,7 @@ def test_gradients_agree_with_finite_differences(kind, loss):
     network = _network(kind, seed=1)
     x, y = _batch(network, 2, seed=3)
     weights = parameters(network)
-    region = Region(0.1, (0.0, 1.0))
+    region = Perturbation(0.1, (0.0, 1.0))
     gradients = torch.autograd.grad(loss(network, x, y, region).sum(), weights)
     rng = np.random.default_rng(0)
     for _ in range(3):  # directional derivatives: every weight takes part in each
@@ -105,7 +105,7 @@ def test_gradcheck_of_the_dual_loss():
 
     def value(*weights):
         network = Network([Dense(weights[i], weights[i + 1]) for i in (0, 2, 4)])
-        return dual(network, x, y, Region(0.15, (0.0, 1.0)))
+        return dual(network, x, y, Perturbation(0.15, (0.0, 1.0)))
 
     assert torch.autograd.gradcheck(value, leaves)
 
@@ -119,7 +119,7 @@ def test_gradcheck_of_the_dual_loss_through_convolutions():
     def value(*weights):
         first = Conv2d(weights[0], weights[1], (1, 5, 5), 2, 1)
         second = Conv2d(weights[2], weights[3], (2, 3, 3))
-        return dual(Network([first, second, Dense(weights[4], weights[5])]), x, y, Region(0.1))
+        return dual(Network([first, second, Dense(weights[4], weights[5])]), x, y, Perturbation(0.1))
 
     assert torch.autograd.gradcheck(value, leaves, fast_mode=True)
 
@@ -129,7 +129,7 @@ def test_gradcheck_of_the_dual_loss_through_convolutions():
 def test_robust_cross_entropy_bounds_the_loss_at_every_point(kind, loss):
     network = _network(kind, seed=2)
     x, y = _batch(network)
-    region = Region(0.2, (0.0, 1.0), torch.Generator().manual_seed(0))
+    region = Perturbation(0.2, (0.0, 1.0), torch.Generator().manual_seed(0))
     bound = loss(network, x, y, region)
     balls = input_balls(x, region.eps, region.domain)
     points = [pgd_points(network, x, y, region), fgsm_points(network, x, y, region), x]
@@ -143,7 +143,7 @@ def test_the_margin_loss_is_zero_exactly_where_the_dual_certifies():
     x, _ = _batch(network, 40)
     y = network.forward(x).argmax(-1)
     y[:5] = (y[:5] + 1) % 4
-    loss = dual_margin(network, x, y, Region(0.02)).detach().numpy()
+    loss = dual_margin(network, x, y, Perturbation(0.02)).detach().numpy()
     certified = [
         all(b.lower >= 0 for b in margins(frozen(network), LinfBall(x[i].numpy(), 0.02), int(y[i]), "dual"))
         for i in range(len(x))
@@ -155,7 +155,7 @@ def test_the_margin_loss_is_zero_exactly_where_the_dual_certifies():
 def test_attack_points_stay_in_the_ball_and_raise_the_loss():
     network = _network("conv", seed=3)
     x, y = _batch(network, 20)
-    region = Region(0.1, (0.0, 1.0), torch.Generator().manual_seed(0))
+    region = Perturbation(0.1, (0.0, 1.0), torch.Generator().manual_seed(0))
     clean = standard(network, x, y, region)
     for attack in (fgsm_points, pgd_points):
         points = attack(network, x, y, region)
@@ -170,8 +170,8 @@ def test_fgsm_is_exact_on_a_linear_classifier():
     weight = torch.tensor([[1.0, -2.0, 0.5], [-1.0, 1.0, 2.0]], dtype=torch.float64, requires_grad=True)
     network = Network([Dense(weight, torch.zeros(2, dtype=torch.float64))])
     x, y = torch.tensor([[0.5, 0.5, 0.5]], dtype=torch.float64), torch.tensor([0])
-    point = fgsm_points(network, x, y, Region(0.1))
-    worst = robust_margins(network, x, y, Region(0.1))[0, 1].detach()
+    point = fgsm_points(network, x, y, Perturbation(0.1))
+    worst = robust_margins(network, x, y, Perturbation(0.1))[0, 1].detach()
     logits = network.forward(point)[0].detach()
     assert float(logits[0] - logits[1]) == pytest.approx(float(worst), abs=1e-12)
 

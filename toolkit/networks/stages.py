@@ -43,11 +43,15 @@ class Stage:
 
     def forward(self, outputs: Sequence[Array]) -> Array:
         """x̂ from the outputs of all places before. Shapes: (…, n_j) each → (…, n)."""
-        (place, first), *others = self.sources
+        return self.linear_part(outputs) + self.bias
+
+    def linear_part(self, outputs: Sequence[Array]) -> Array:
+        """x̂ without b."""
+        place, first = self.sources[0]
         total = first.linear(outputs[place])
-        for place, layer in others:
+        for place, layer in self.sources[1:]:
             total = total + layer.linear(outputs[place])
-        return total + self.bias
+        return total
 
     def adjoint(self, multipliers: Array) -> list[tuple[int, Array]]:
         """(j, λW_kj) for every source; λ (…, n), numpy, torch or scipy.sparse rows."""
@@ -116,15 +120,17 @@ class ColumnStage:
         return tuple(cls(((k, weight, transposed),), shift) for k, (weight, transposed, shift) in every)
 
     def forward(self, outputs: Sequence[FloatArray]) -> FloatArray:
-        """x̂ from the outputs of all places before. Shapes: (n_j, K) each → (n, K)."""
-        (place, weight, _), *others = self.sources
-        total = weight @ outputs[place]
-        for place, weight, _ in others:
-            total = total + weight @ outputs[place]
-        return np.asarray(total if self.bias is None else total + self.bias)
+        """x̂ from the outputs of all places before, an array of its own. Shapes: (n_j, K) each → (n, K)."""
+        place, weight, _ = self.sources[0]
+        total: FloatArray = weight @ outputs[place]
+        for place, weight, _ in self.sources[1:]:
+            total += weight @ outputs[place]
+        if self.bias is not None:
+            total += self.bias
+        return total
 
     def adjoint(self, multipliers: FloatArray) -> list[tuple[int, FloatArray]]:
-        """(j, W_kjᵀλ) for every source; λ (n, K)."""
+        """(j, W_kjᵀλ) for every source, arrays of their own; λ (n, K)."""
         return [(place, transposed @ multipliers) for place, _, transposed in self.sources]
 
     def constant(self, multipliers: FloatArray) -> FloatArray | float:

@@ -19,21 +19,25 @@ rounding.py trusts, and for the second bound that the given l,u hold.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import BoolArray, FloatArray
 from toolkit.certificates.rounding import outward
 from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.replay import evaluation_errors
+from toolkit.networks.stages import hidden_stages
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_last, alive_network, alive_part, folded_rows
 from toolkit.problems.reduced_matrices import plain_weight
 from toolkit.problems.region import Region
+from toolkit.relaxations.relu import walk
 from toolkit.rungs.rung import Cost, Rung, Side
 
 
@@ -61,24 +65,72 @@ def jacobian_values(problem: Problem) -> FloatArray:
 def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """Middle and half-width of J̲ ≤ J ≤ J̄: every difference quotient of c·F between points of the ball lies there.
 
-    Shapes: (m, n) each. With J̲ ≤ J ≤ J̄ behind a ReLU, D ∈ [0,1] gives min(J̲, 0) ≤ J·D ≤ max(J̄, 0) at unstable
-    neurons; behind W the middle maps by W and the half-width by |W|, plus what rounding may have done to both.
+    Shapes: (m, n) each.
     """
     network = alive_network(problem)
     rows, _ = folded_rows(problem)
     own = problem.region.derive(alive_last)
-    middle, half_width = _row_vectors(problem.rows, own, rows)
     sizes = problem.region.derive(_absolute_weights)
-    for k in range(len(network.layers) - 1, -1, -1):
-        unstable, layer = network.unstable(k), network.layers[k]
+    hidden = zip(hidden_stages(network.layers), sizes, strict=True)
+    stages = [RangeStage(stage.sources, (size,)) for stage, size in hidden]
+    step = JacobianStep([network.unstable(k) for k in range(len(stages))])
+    found, _ = walk(stages, {len(stages): RowRange(*_row_vectors(problem.rows, own, rows))}, step)
+    return found.middle, found.half_width
+
+
+@dataclass(frozen=True, eq=False)
+class RowRange:
+    """Row vectors J with |J − middle| ≤ half_width. Shapes: (m, n) each."""
+
+    middle: FloatArray
+    half_width: FloatArray
+
+    def __add__(self, other: RowRange) -> RowRange:
+        """The range of sums, raised by what adding rounds."""
+        middle, half_width = self.middle + other.middle, self.half_width + other.half_width
+        return RowRange(middle, _raised(half_width + 2 * UNIT * np.abs(middle), 4))
+
+
+@dataclass(frozen=True, eq=False)
+class RangeStage:
+    """A stage that passes ranges of rows back: the middle by W, the half-width by |W|, and what rounding may have done.
+
+    sources: (j, W) as of a Stage; sizes: |W| of each.
+    """
+
+    sources: tuple[tuple[int, AffineMap], ...]
+    sizes: tuple[Any, ...]
+    relu: bool = True
+
+    def adjoint(self, multipliers: RowRange) -> list[tuple[int, RowRange]]:
+        """(j, the range of λW) for every source."""
+        middle, half_width = multipliers.middle, multipliers.half_width
+        found = []
+        for (place, layer), size in zip(self.sources, self.sizes, strict=True):
+            spread = half_width + gamma(layer.output_size + 4) * np.abs(middle)
+            merged = _merge_error(layer, np.abs(middle) + half_width)
+            reach = _raised(np.asarray((size.T @ spread.T).T) + merged, layer.output_size) + TINY
+            found.append((place, RowRange(layer.adjoint(middle), reach)))
+        return found
+
+    def constant(self, multipliers: RowRange) -> float:
+        """A difference quotient has no constant."""
+        return 0.0
+
+
+class JacobianStep:
+    """With J̲ ≤ J ≤ J̄ behind a ReLU, D ∈ [0,1] gives min(J̲, 0) ≤ J·D ≤ max(J̄, 0) at unstable neurons."""
+
+    shrinks = False
+
+    def __init__(self, unstable: Sequence[BoolArray]) -> None:
+        self.unstable = unstable
+
+    def relu(self, k: int, nu: RowRange) -> RowRange:
+        middle, half_width, unstable = nu.middle, nu.half_width, self.unstable[k]
         low = np.where(unstable, np.minimum(middle - half_width, 0.0), middle - half_width)
         high = np.where(unstable, np.maximum(middle + half_width, 0.0), middle + half_width)
-        middle, half_width = 0.5 * (low + high), 0.5 * (high - low) + 4 * UNIT * (np.abs(low) + np.abs(high))
-        spread = half_width + gamma(layer.output_size + 4) * np.abs(middle)
-        merged = _merge_error(layer, np.abs(middle) + half_width)
-        middle = layer.adjoint(middle)
-        half_width = _raised(np.asarray((sizes[k].T @ spread.T).T) + merged, layer.output_size) + TINY
-    return middle, half_width
+        return RowRange(0.5 * (low + high), 0.5 * (high - low) + 4 * UNIT * (np.abs(low) + np.abs(high)))
 
 
 def _row_vectors(rows: Any, last: AffineMap, product: Any = None) -> tuple[FloatArray, FloatArray]:

@@ -73,17 +73,19 @@ class SlopeStep:
         self.positive: dict[int, FloatArray] = {}
 
     def relu(self, k: int, nu: FloatArray) -> FloatArray:
-        chosen = self.function.unstable[k]
+        function = self.function
+        chosen = function.unstable[k]
         if not chosen.size:
             return nu
         arriving = nu[chosen]
         negative = np.minimum(arriving, 0.0)
         positive = arriving - negative
-        self.value = self.value - self.function.height[k] @ negative
-        multipliers = nu.copy()
-        multipliers[chosen] = positive * self.slopes[self.function.own[k]] + negative * self.function.chord[k]
+        self.value = self.value - function.height[k] @ negative
+        if nu is function.nu:
+            nu = nu.copy()  # every other ν is the walk's own
+        nu[chosen] = positive * self.slopes[function.own[k]] + negative * function.chord[k]
         self.positive[k] = positive
-        return multipliers
+        return nu
 
 
 class DualFunction:
@@ -130,9 +132,9 @@ class DualFunction:
             chosen = self.unstable[k]
             if chosen.size:
                 x_hat, own, positive = y[chosen], self.own[k], step.positive[k]
-                gradient[own] = positive * x_hat
-                outputs[own] = np.where(positive > 0, slopes[own] * x_hat, self.chord[k] * (x_hat - self.lower[k]))
-                y[chosen] = outputs[own]
+                np.multiply(positive, x_hat, out=gradient[own])
+                relaxed = np.where(positive > 0, slopes[own] * x_hat, self.chord[k] * (x_hat - self.lower[k]))
+                y[chosen] = outputs[own] = relaxed
             return y
 
         evaluate(self.stages, points, activation)
@@ -187,7 +189,7 @@ class Ascent:
 
     def _begin_round(self) -> None:
         self.current, self.round_step = self.slopes, 0
-        self.first, self.second = np.zeros_like(self.slopes), np.zeros_like(self.slopes)
+        self.first, self.second = np.zeros(self.slopes.shape), np.zeros(self.slopes.shape)
 
     def step(self) -> None:
         """One step of Adam for every row, and new averages of the points."""
@@ -197,7 +199,7 @@ class Ascent:
             self.sweep = self.function.sweep(self.current)
         self.round_step += 1
         self.iterations += 1
-        self.current = np.clip(self.current + self._move(self.sweep.gradient), 0.0, 1.0)
+        self.current = self._moved(self.sweep.gradient)
         self.sweep = self.function.sweep(self.current)
         better = self.sweep.value > self.best
         self.best = np.where(better, self.sweep.value, self.best)
@@ -208,14 +210,23 @@ class Ascent:
         self.mean_outputs = AVERAGE * self.mean_outputs + self.sweep.outputs
         self.weight = AVERAGE * self.weight + 1.0
 
-    def _move(self, gradient: FloatArray) -> FloatArray:
+    def _moved(self, gradient: FloatArray) -> FloatArray:
+        """The slopes after one step of Adam along the gradient, projected to [0, 1]; in place where that is safe."""
         beta, gamma = MOMENTS
         gradient = np.ldexp(gradient, -self.unit)
-        self.first = beta * self.first + (1 - beta) * gradient
-        self.second = gamma * self.second + (1 - gamma) * gradient**2
+        self.first *= beta
+        self.first += (1 - beta) * gradient
+        self.second *= gamma
+        self.second += (1 - gamma) * np.square(gradient, out=gradient)
         length = STEP * STEP_SHRINKS_TO ** (self.round_step / self.round_length)
-        spread = np.sqrt(self.second / (1 - gamma**self.round_step)) + LEAST_SPREAD
-        return np.asarray(length / (1 - beta**self.round_step) * self.first / spread)
+        spread = self.second / (1 - gamma**self.round_step)
+        np.sqrt(spread, out=spread)
+        spread += LEAST_SPREAD
+        move = length / (1 - beta**self.round_step) * self.first
+        move /= spread
+        move += self.current
+        np.clip(move, 0.0, 1.0, out=move)
+        return np.asarray(move, dtype=np.float64)
 
     def finished(self) -> BoolArray:
         """Rows whose duality gap is closed, or whose round, just ended, gained next to nothing in its second half.

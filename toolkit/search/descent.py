@@ -48,7 +48,7 @@ class LeakStep:
     def activation(self, k: int, x_hat: FloatArray) -> FloatArray:
         """max(x̂, 0), whose slope is kept for the way back."""
         self.slopes[k] = np.where(x_hat > 0, 1.0, self.leak)
-        return np.maximum(x_hat, 0.0)
+        return np.maximum(x_hat, 0.0, out=x_hat)
 
     def relu(self, k: int, nu: FloatArray) -> FloatArray:
         return nu * self.slopes[k]
@@ -106,15 +106,19 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
     velocity = np.zeros_like(points)
     leaks = np.outer(np.maximum(0.0, 1.0 - 2.0 * np.arange(steps + 1) / steps), np.tile(np.resize(LEAKS, tries), rows))
     value, gradient = value_and_gradient(points, row, leaks[0])
-    best, best_points, done = value, points, 0
+    best, best_points, done = value, points.copy(), 0
     while done < steps and time.perf_counter() - started <= limit:
         size = np.abs(gradient).sum(axis=0)
-        usable = (size > 0) & np.isfinite(size)  # what overflowed has no direction
-        velocity = MOMENTUM * velocity + np.where(usable, gradient, 0.0) / np.where(usable, size, 1.0)
+        usable = (size > 0) & np.isfinite(size)
+        if not usable.all():  # what overflowed has no direction
+            gradient, size = np.where(usable, gradient, 0.0), np.where(usable, size, 1.0)
+        velocity *= MOMENTUM
+        velocity += gradient / size
         points = input_set.project((points - lengths[done] * input_set.steepest(velocity)).T).T
         done += 1
         value, gradient = value_and_gradient(points, row, leaks[done])
-        best_points = np.where(value < best, points, best_points)
+        better = np.flatnonzero(value < best)
+        best_points[:, better] = points[:, better]
         best = np.minimum(best, value)
     chosen = np.arange(rows) * tries + best.reshape(rows, tries).argmin(axis=1)
     status = Status.COMPUTED if done == steps else Status.TIME_LIMIT

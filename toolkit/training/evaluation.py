@@ -9,14 +9,14 @@ from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.runs.batch import BatchPlan, certify_samples
-from toolkit.training.losses import Region, fgsm_points, pgd_points
+from toolkit.training.losses import Perturbation, fgsm_points, pgd_points
 from toolkit.training.spec import NetworkSpec
 from toolkit.training.trainable import as_torch
 
 RECORD_STEPS = 40  # of the PGD whose error is recorded
 
 
-def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, float]:
+def network_errors(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, float]:
     """Shares of test images: misclassified, attacked, not certified; the last three at the spec's eps and domain.
 
     clean: of the whole split. fgsm, pgd (40 steps): of the first `samples` images, misclassified themselves or at the
@@ -30,7 +30,7 @@ def evaluate(network: Network, test: Dataset, spec: NetworkSpec) -> dict[str, fl
     count = min(spec.evaluate, len(test))
     x, y = test.features[:count], test.labels[:count]
     wrong = network.predict(x) != y
-    region = Region(spec.eps, spec.domain, torch.Generator().manual_seed(spec.seed), RECORD_STEPS)
+    region = Perturbation(spec.eps, spec.domain, torch.Generator().manual_seed(spec.seed), RECORD_STEPS)
     attacked = as_torch(network), torch.tensor(x), torch.tensor(y), region
     for name, attack in (("fgsm", fgsm_points), ("pgd", pgd_points)):
         record[name] = float(np.mean(wrong | (network.predict(attack(*attacked).numpy()) != y)))

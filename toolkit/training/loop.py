@@ -30,8 +30,8 @@ from toolkit.runs.progress import RunProgress
 from toolkit.training.bounds import Method
 from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
-from toolkit.training.evaluation import evaluate
-from toolkit.training.losses import LOSSES, Region, at_radius, pgd_points, robust_margins, standard
+from toolkit.training.evaluation import network_errors
+from toolkit.training.losses import LOSSES, Perturbation, at_radius, pgd_points, robust_margins, standard
 from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
 
@@ -102,7 +102,7 @@ def _metadata(spec: NetworkSpec, trained: Trained, test: Dataset) -> dict[str, A
     """The record kept with a network."""
     return {
         "spec": spec.record,
-        "errors": evaluate(frozen(trained.network), test, spec),
+        "errors": network_errors(frozen(trained.network), test, spec),
         "seconds": round(trained.seconds, 2),
         "seconds_per_epoch": round(trained.seconds / spec.epochs, 3),
         "versions": {name: version(name) for name in ("relugap", "torch", "numpy")}
@@ -218,7 +218,7 @@ def _run_epoch(
     total = 0.0
     for step, batch in enumerate(batches):
         eps = radius(spec, number - 1 + step / len(batches))
-        region = Region(eps, spec.domain, generator, spec.attack_steps, spec.projections)
+        region = Perturbation(eps, spec.domain, generator, spec.attack_steps, spec.projections)
         loss = backward(spec, network, optimizer, x[batch], y[batch], region)
         if not math.isfinite(loss):
             raise ValueError(
@@ -231,7 +231,7 @@ def _run_epoch(
 
 
 def backward(
-    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Region
+    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Perturbation
 ) -> float:
     """Leave the gradient of the mean of kappa·clean + (1 − kappa)·robust loss in the weights; returns that mean.
 
@@ -264,7 +264,9 @@ def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor)
     clean = _share([network.forward(part).argmax(-1) for part in x.split(1000)], y)
     if spec.eps == 0:
         return clean, math.nan, math.nan
-    region = at_radius(Region(0.0, spec.domain, torch.Generator().manual_seed(spec.seed), spec.attack_steps), spec.eps)
+    region = at_radius(
+        Perturbation(0.0, spec.domain, torch.Generator().manual_seed(spec.seed), spec.attack_steps), spec.eps
+    )
     few_x, few_y = x[: spec.monitor], y[: spec.monitor]
     attacked = network.forward(pgd_points(network, few_x, few_y, region)).argmax(-1)
     method: Method = "interval" if spec.loss == "interval" else "dual"

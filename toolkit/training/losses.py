@@ -21,7 +21,7 @@ from toolkit.training.projections import estimated_bounds
 
 
 @dataclass(frozen=True)
-class Region:
+class Perturbation:
     """The ball around every image of a batch, and how it is searched or bounded.
 
     eps: radius in pixel units. domain: the ball's cut, None = none. generator: of every random draw (on the CPU).
@@ -35,35 +35,35 @@ class Region:
     projections: int | None = None
 
 
-Loss = Callable[[Network, Tensor, Tensor, Region], Tensor]
+Loss = Callable[[Network, Tensor, Tensor, Perturbation], Tensor]
 
 
-def standard(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def standard(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Cross-entropy at the image itself; the region is not used."""
     return cross_entropy(network.forward(x), y, reduction="none")
 
 
-def adversarial(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def adversarial(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Cross-entropy at the point PGD finds (Madry et al. 2018, eq. 2.1)."""
     return cross_entropy(network.forward(pgd_points(network, x, y, region)), y, reduction="none")
 
 
-def adversarial_fgsm(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def adversarial_fgsm(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Cross-entropy at the FGSM point (Goodfellow et al. 2015): one step of size eps along the gradient's sign."""
     return cross_entropy(network.forward(fgsm_points(network, x, y, region)), y, reduction="none")
 
 
-def dual(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def dual(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Robust cross-entropy cross_entropy(−g, y) with the dual bound g (Wong & Kolter 2018, eq. 14)."""
     return cross_entropy(-robust_margins(network, x, y, region), y, reduction="none")
 
 
-def dual_margin(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def dual_margin(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Hinge on the dual bound: max over t ≠ y of max(−g_t, 0), zero exactly where the dual certifies."""
     return relu(-robust_margins(network, x, y, region)).amax(-1)
 
 
-def interval(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def interval(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Robust cross-entropy with interval bounds, the last layer folded into the margins (Gowal et al. 2018, §3)."""
     return cross_entropy(-robust_margins(network, x, y, region, "interval"), y, reduction="none")
 
@@ -78,7 +78,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def robust_margins(network: Network, x: Tensor, y: Tensor, region: Region, method: Method = "dual") -> Tensor:
+def robust_margins(network: Network, x: Tensor, y: Tensor, region: Perturbation, method: Method = "dual") -> Tensor:
     """Lower bounds g_t of F_y − F_t over each ball, 0 for t = y: bounds unless l,u are estimated by projections.
 
     Shapes: x (B, n), y (B,) → (B, classes). What certifies is `margins` in numpy, not this.
@@ -91,7 +91,7 @@ def robust_margins(network: Network, x: Tensor, y: Tensor, region: Region, metho
     return margin_bounds(network, bounds, y, method)
 
 
-def pgd_points(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def pgd_points(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Points of the balls where cross-entropy is large: sign-gradient ascent from a random start, projected.
 
     Step size 2.5·eps/steps, as Madry et al. 2018 choose it. Shapes: (B, n) → (B, n), without gradient.
@@ -105,7 +105,7 @@ def pgd_points(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor
     return point
 
 
-def fgsm_points(network: Network, x: Tensor, y: Tensor, region: Region) -> Tensor:
+def fgsm_points(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """x + eps·sign ∇ₓ cross-entropy, cut by the domain. Shapes: (B, n) → (B, n), without gradient."""
     balls = input_balls(x, region.eps, region.domain)
     return torch.clamp(x + region.eps * _ascent(network, x, y), balls.ball_lower, balls.ball_upper)
@@ -119,6 +119,6 @@ def _ascent(network: Network, point: Tensor, y: Tensor) -> Tensor:
     return gradient.sign()
 
 
-def at_radius(region: Region, eps: float) -> Region:
+def at_radius(region: Perturbation, eps: float) -> Perturbation:
     """The same region with another radius."""
     return replace(region, eps=eps)

@@ -13,12 +13,15 @@ layer of z; here one for all of it). An estimate is not a bound: never used for 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from toolkit.networks.network import Network
-from toolkit.relaxations.relu import chord
+from toolkit.networks.stages import Stage, hidden_stages
+from toolkit.relaxations.relu import chord, evaluate
 from toolkit.training.bounds import BatchBounds, box_image
 
 
@@ -32,21 +35,46 @@ def estimated_bounds(
     """
     if count < 1:
         raise ValueError(f"projections must be ≥ 1, got {count}")
-    bounds = balls
-    middle = 0.5 * (balls.ball_lower + balls.ball_upper)
-    sketch = _cauchy(0.5 * (balls.ball_upper - balls.ball_lower), count, generator)
-    for k, layer in enumerate(network.layers[:-1]):
-        low, high = box_image(layer, *bounds.last_box())
-        middle, sketch = layer.forward(middle), layer.linear(sketch)
+    bounds, hidden = balls, network.layers[:-1]
+
+    def relax(k: int, hat: Sketch) -> Sketch:
+        """What leaves ReLU k; adds the bounds of its inputs to those found so far."""
+        nonlocal bounds
+        low, high = box_image(hidden[k], *bounds.last_box())
         if k:
-            size = sketch.abs().median(dim=1).values
-            low, high = torch.maximum(low, middle - size), torch.minimum(high, middle + size)
+            size = hat.directions.abs().median(dim=1).values
+            low, high = torch.maximum(low, hat.middle - size), torch.minimum(high, hat.middle + size)
         bounds = bounds.with_layer(low, high)
         slope = chord(low, high)
         half_height = -0.5 * slope * low.clamp_max(0.0)
-        middle = slope * middle + half_height
-        sketch = slope[:, None, :] * sketch + _cauchy(half_height, count, generator)
+        noise = _cauchy(half_height, count, generator)
+        return Sketch(slope * hat.middle + half_height, slope[:, None, :] * hat.directions + noise)
+
+    middle = 0.5 * (balls.ball_lower + balls.ball_upper)
+    directions = _cauchy(0.5 * (balls.ball_upper - balls.ball_lower), count, generator)
+    evaluate([SketchStage(stage) for stage in hidden_stages(hidden)], Sketch(middle, directions), relax)
     return bounds
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """The middle of every image's values, (B, n), and the random directions, (B, count, n)."""
+
+    middle: Tensor
+    directions: Tensor
+
+
+@dataclass(frozen=True)
+class SketchStage:
+    """A stage for sketches: middles go through W and b, directions through W alone."""
+
+    stage: Stage
+    relu: bool = True
+
+    def forward(self, outputs: Sequence[Sketch]) -> Sketch:
+        """The sketch of x̂ from those of the places before."""
+        middle: Tensor = self.stage.forward([one.middle for one in outputs])
+        return Sketch(middle, self.stage.linear_part([one.directions for one in outputs]))
 
 
 def _cauchy(scale: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

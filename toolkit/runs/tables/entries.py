@@ -42,7 +42,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 CLEAN = "clean"
 
 
-class Stage(StrictModel):
+class StageSpec(StrictModel):
     """One column: what images that no earlier stage of the row decided are asked.
 
     bounds, ladder, tighten, time_limit (seconds an image): as in `certify`. samples: how many of the row's images, None
@@ -143,7 +143,7 @@ class ErrorsEntry(StrictModel):
     kind: Literal["errors"]
     title: str
     source: str
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
     rows: Annotated[tuple[ErrorsRow, ...], Field(min_length=1)]
     absent: tuple[Absent, ...] = ()
 
@@ -159,7 +159,7 @@ class ErrorsEntry(StrictModel):
             _known(row.name, "published", row.published, [CLEAN, *columns])
         return self
 
-    def stages_of(self, row: ErrorsRow) -> list[Stage]:
+    def stages_of(self, row: ErrorsRow) -> list[StageSpec]:
         """The row's own stages, in the table's order, with its own samples and time limits."""
         chosen = [stage for stage in self.stages if row.stages is None or stage.name in row.stages]
         return [
@@ -173,7 +173,7 @@ class ErrorsEntry(StrictModel):
         ]
 
 
-class RadiusMethod(Stage):
+class RadiusMethod(StageSpec):
     """One column of a table of radii: the ladder whose verdict is bisected until the radius is known to `tolerance`.
 
     time_limit: seconds a verdict, of which a radius takes about ten. samples: of the rows alone, refused here.

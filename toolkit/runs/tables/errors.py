@@ -24,7 +24,7 @@ from toolkit.problems.answers import Verdict
 from toolkit.runs.batch import BatchPlan, BatchRow, certify_samples
 from toolkit.runs.rows import VERDICT_ROWS
 from toolkit.runs.tables.answers import Advance, Answer, Answers
-from toolkit.runs.tables.entries import CLEAN, ErrorsEntry, ErrorsRow, Stage
+from toolkit.runs.tables.entries import CLEAN, ErrorsEntry, ErrorsRow, StageSpec
 
 TIME = "seconds_"  # how the columns of l,u's and rungs' seconds begin
 ERROR_COLUMNS = ("label", "verdict", "rung", "lower", "upper", "unstable", "seconds", "cpu_seconds")
@@ -117,7 +117,7 @@ def _ask(
     certify_samples(network, data, samples, plan, workers, stored)
 
 
-def _with_times(found: pd.DataFrame, stage: Stage) -> pd.DataFrame:
+def _with_times(found: pd.DataFrame, stage: StageSpec) -> pd.DataFrame:
     """Answers with the seconds of l,u and of every rung as columns of their own, blank for what was not needed."""
     each = [json.loads(text) for text in found["rung_seconds"]]
     times = {f"{TIME}{name}": [one.get(name) for one in each] for name in ("bounds", *stage.ladder)}
@@ -135,7 +135,7 @@ def _clean_cell(row: ErrorsRow, network: Network, verdicts: list[str]) -> ErrorC
     )
 
 
-def _cell(row: ErrorsRow, stage: Stage, network: Network, verdicts: list[str], found: pd.DataFrame) -> ErrorCell:
+def _cell(row: ErrorsRow, stage: StageSpec, network: Network, verdicts: list[str], found: pd.DataFrame) -> ErrorCell:
     attacked = _percent(verdicts, Verdict.NO)
     settled = found["rung"].dropna().value_counts()
     counts = {verdict: int((found["verdict"] == str(verdict)).sum()) for verdict in Verdict}
