@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from toolkit.cli.errors import expected_message, plain_warnings
-from toolkit.cli.question import DEFAULT_LADDER, Question, listed, run_certify
+from toolkit.cli.question import DEFAULT_LADDER, Question, listed
 from toolkit.cli.results import results_app
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
@@ -185,7 +185,7 @@ def certify_command(
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
-    run_certify(
+    _answer(
         Question(
             network=network, architecture=architecture, eps=eps, box=None if no_domain else domain, data=data,
             index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds, targets=target,
@@ -193,6 +193,23 @@ def certify_command(
             workers=workers, out=out, proof=proof,
         )
     )  # fmt: skip
+
+
+def _answer(question: Question) -> None:
+    """Check that the options fit together, and answer for one image or for many."""
+    question.check()
+    if question.count is not None:
+        from toolkit.cli.verdicts import answer_batch
+
+        return answer_batch(question)
+    from toolkit.cli.certify import answer
+
+    answer(question)
+    if question.proof is not None:
+        from toolkit.cli.check import prove
+
+        prove(question, question.proof)
+    return None
 
 
 @app.command("check")

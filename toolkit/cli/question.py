@@ -93,23 +93,6 @@ class Question:
             check_writable(self.proof)
 
 
-def run_certify(question: Question) -> None:
-    """Check that the options fit together, and answer for one image or for many."""
-    question.check()
-    if question.count is not None:
-        from toolkit.cli.verdicts import answer_batch
-
-        return answer_batch(question)
-    from toolkit.cli.certify import answer
-
-    answer(question)
-    if question.proof is not None:
-        from toolkit.cli.check import prove
-
-        prove(question, question.proof)
-    return None
-
-
 def listed(option: str, text: str) -> list[str]:
     """The names of a comma-separated option. Raises ValueError for an empty one."""
     found = [name.strip() for name in text.split(",")]
