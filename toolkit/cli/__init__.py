@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Interrupts(last=arguments is None):
             from toolkit.cli import app
 
-            return app.run_command(arguments)
+            return app.main(arguments)
     except KeyboardInterrupt:
         import sys
 

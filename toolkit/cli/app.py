@@ -62,7 +62,7 @@ app = typer.Typer(
 
 
 @plain_warnings()
-def run_command(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
     reader of the output went away.
 
@@ -185,7 +185,7 @@ def certify_command(
 
     Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
     """
-    _certify(
+    _answer(
         Question(
             network=network, architecture=architecture, eps=eps, box=None if no_domain else domain, data=data,
             index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds, targets=target,
@@ -193,6 +193,23 @@ def certify_command(
             workers=workers, out=out, proof=proof,
         )
     )  # fmt: skip
+
+
+def _answer(question: Question) -> None:
+    """Check that the options fit together, and answer for one image or for many."""
+    question.check()
+    if question.count is not None:
+        from toolkit.cli.verdicts import answer_batch
+
+        return answer_batch(question)
+    from toolkit.cli.certify import answer
+
+    answer(question)
+    if question.proof is not None:
+        from toolkit.cli.check import prove
+
+        prove(question, question.proof)
+    return None
 
 
 @app.command("check")
@@ -322,20 +339,3 @@ def doctor(debug: Debug = False) -> None:
 
     if not print_diagnosis():
         raise typer.Exit(1)
-
-
-def _certify(question: Question) -> None:
-    """Check that the options fit together, and answer for one image or for many."""
-    question.check()
-    if question.count is not None:
-        from toolkit.cli.verdicts import answer_batch
-
-        return answer_batch(question)
-    from toolkit.cli.certify import answer
-
-    answer(question)
-    if question.proof is not None:
-        from toolkit.cli.check import prove
-
-        prove(question, question.proof)
-    return None
