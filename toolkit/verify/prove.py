@@ -19,6 +19,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.certificates.check import no_class_wins
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
+from toolkit.certificates.proof_file import PROOF_FORMAT
 from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
 from toolkit.data.atomic import write_atomically
@@ -32,7 +33,6 @@ from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.branching import PseudoCosts
 from toolkit.verify.layer_bounds import output_scales
 
-FORMAT = 1
 SLACK = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
 
 
@@ -98,7 +98,7 @@ def write_proof(
         content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
     columns = np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets])
     header = {
-        "format": FORMAT,
+        "format": PROOF_FORMAT,
         "network": network.digest,
         "ball": ball_digest(ball),
         "eps": ball.eps,
