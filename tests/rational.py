@@ -120,7 +120,7 @@ def exact_certificate(
             nu[i] = taken
         value += dot_fractions(nu, fractions(model.stages[k].bias))
         for j, layer in model.stages[k].sources:
-            columns = zip(*exact_map(layer)[0], strict=True)
+            columns = [fractions(column) for column in layer.to_sparse().toarray().T]
             known = waiting.get(j, [Fraction(0)] * layer.input_size)
             waiting[j] = [a + dot_fractions(nu, column) for a, column in zip(known, columns, strict=True)]
     for j, (low, high) in enumerate(zip(fractions(model.ball_lower), fractions(model.ball_upper), strict=True)):

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
-from toolkit.certificates.proof_file import LIMIT, RATIO, read_arrays, read_header
+from toolkit.certificates.proof_file import PROOF_FORMAT, PROOF_LIMIT, PROOF_RATIO, read_arrays, read_header
 from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance
@@ -30,8 +30,7 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.reduced import restrict_to_alive
 
-PROOF_FORMAT = 1
-CHUNK = 256
+LEAVES_AT_ONCE = 256
 
 
 class RejectedProofError(ValueError):
@@ -73,7 +72,7 @@ def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
     instance("network", network, Network)
     try:
-        with open_archive(path, LIMIT, RATIO) as archive:
+        with open_archive(path, PROOF_LIMIT, PROOF_RATIO) as archive:
             header = read_header(archive)
             _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
@@ -182,8 +181,8 @@ class _Check:
         _require(_covers(phases), f"the leaves of target {target} do not cover every case")
         row = np.zeros((1, self.network.output_size))
         row[0, self.label], row[0, target] = 1.0, -1.0
-        for start in range(0, leaves, CHUNK):
-            part = slice(start, min(start + CHUNK, leaves))
+        for start in range(0, leaves, LEAVES_AT_ONCE):
+            part = slice(start, min(start + LEAVES_AT_ONCE, leaves))
             spread = ends[part.start : part.stop + 1]
             used, place = np.unique(cuts[spread[0] : spread[-1]], return_inverse=True)
             own = sp.csr_array(
@@ -202,11 +201,11 @@ class _Check:
 def _unit_bounds(model: ErrorModel, size: int, neurons: Any, sign: int, multipliers: FloatArray) -> FloatArray:
     """Certified lower bounds of ±x̂_i for the outputs i of the region's network."""
     found = [np.zeros(0)]
-    for start in range(0, neurons.size, CHUNK):
-        some = neurons[start : start + CHUNK]
+    for start in range(0, neurons.size, LEAVES_AT_ONCE):
+        some = neurons[start : start + LEAVES_AT_ONCE]
         rows = np.zeros((some.size, size))
         rows[np.arange(some.size), some] = sign
-        found.append(certified_bounds(model, rows, multipliers[start : start + CHUNK]))
+        found.append(certified_bounds(model, rows, multipliers[start : start + LEAVES_AT_ONCE]))
     return np.concatenate(found)
 
 

@@ -1,6 +1,6 @@
 """Reading a proof file for `check.py`: every key known and used, every array of the shape and kind it must have.
 
-header: JSON with HEADER's keys. center; per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t targetT.*.
+header: JSON with PROOF_KEYS. center; per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t targetT.*.
 Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
 """
 
@@ -22,32 +22,33 @@ from toolkit.data.archives import (
     require_keys,
 )
 
-LIMIT = 1 << 30  # bytes of all arrays
-RATIO = 2000  # leaves without multipliers of their own, NaN throughout, compress as strongly as a bomb
-HEADER = ("format", "network", "ball", "eps", "domain", "label", "targets", "claims")
+PROOF_FORMAT = 1
+PROOF_LIMIT = 1 << 30  # bytes of all arrays
+PROOF_RATIO = 2000  # leaves without multipliers of their own, NaN throughout, compress as strongly as a bomb
+PROOF_KEYS = ("format", "network", "ball", "eps", "domain", "label", "targets", "claims")
 TIGHT = ("neurons", "signs", "multipliers")
 CUT = ("neurons", "ends", "columns")
 TARGET = ("phases", "multipliers", "empty", "weights", "cuts", "ends")
-LARGEST = sys.float_info.max
+LARGEST_FLOAT = sys.float_info.max
 
 
 def read_header(archive: Archive) -> dict[str, Any]:
     """The header, its values of the right types. Raises ArchiveError."""
     header = archive.json("header")
-    require_keys("header key", header, HEADER, HEADER)
+    require_keys("header key", header, PROOF_KEYS, PROOF_KEYS)
     checked_integer(header, "format")
     checked_text(header, "network", 128)
     checked_text(header, "ball", 128)
-    checked_number(header, "eps", 0.0, LARGEST)
+    checked_number(header, "eps", 0.0, LARGEST_FLOAT)
     if header["domain"] is not None:
-        ends = [as_number("domain", end, -LARGEST, LARGEST) for end in checked_list(header, "domain", 2)]
+        ends = [as_number("domain", end, -LARGEST_FLOAT, LARGEST_FLOAT) for end in checked_list(header, "domain", 2)]
         if len(ends) != 2 or not ends[0] < ends[1]:
             raise ArchiveError(f"domain must be null or [low, high] with low < high, got {header['domain']}")
     checked_integer(header, "label")
     for target in checked_list(header, "targets", 1 << 20):
         checked_integer({"targets": target}, "targets")
     for claim in checked_list(header, "claims", 1 << 20):
-        as_number("claims", claim, -math.inf, LARGEST)
+        as_number("claims", claim, -math.inf, LARGEST_FLOAT)
     return header
 
 

@@ -222,7 +222,7 @@ class Ascent:
         spread = self.second / (1 - gamma**self.round_step)
         np.sqrt(spread, out=spread)
         spread += LEAST_SPREAD
-        move = length / (1 - beta**self.round_step) * self.first
+        move: FloatArray = length / (1 - beta**self.round_step) * self.first
         move /= spread
         move += self.current
         np.clip(move, 0.0, 1.0, out=move)

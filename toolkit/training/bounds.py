@@ -28,7 +28,7 @@ from toolkit.problems.phases import is_unstable
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
 
-Method = Literal["interval", "dual"]
+BoundMethod = Literal["interval", "dual"]
 MATRIX_LIMIT = 1 << 20  # entries up to which a convolution restricted to a patch is applied as a matrix
 
 
@@ -71,7 +71,7 @@ def input_balls(x: Tensor, eps: float, domain: Sequence[float] | None) -> BatchB
     return BatchBounds(lower, upper, (), ())
 
 
-def batch_bounds(network: Network, balls: BatchBounds, method: Method = "dual") -> BatchBounds:
+def batch_bounds(network: Network, balls: BatchBounds, method: BoundMethod = "dual") -> BatchBounds:
     """l and u of every ReLU input: interval arithmetic, then the dual where that leaves a neuron unstable.
 
     The chain ("interval",) or ("interval", "dual") of `layer_bounds`, for every image of the batch at once.
@@ -85,7 +85,7 @@ def batch_bounds(network: Network, balls: BatchBounds, method: Method = "dual") 
     return bounds
 
 
-def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: Method = "dual") -> Tensor:
+def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: BoundMethod = "dual") -> Tensor:
     """Lower bounds of F_y − F_t over each ball, for every class t (0 for t = y). Shapes: labels (B,) → (B, classes)."""
     last = network.layers[-1]
     if not isinstance(last, Dense):

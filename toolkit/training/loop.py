@@ -27,7 +27,7 @@ from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.runs.progress import RunProgress
-from toolkit.training.bounds import Method
+from toolkit.training.bounds import BoundMethod
 from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
 from toolkit.training.evaluation import network_errors
@@ -269,7 +269,7 @@ def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor)
     )
     few_x, few_y = x[: spec.monitor], y[: spec.monitor]
     attacked = network.forward(pgd_points(network, few_x, few_y, region)).argmax(-1)
-    method: Method = "interval" if spec.loss == "interval" else "dual"
+    method: BoundMethod = "interval" if spec.loss == "interval" else "dual"
     parts = zip(few_x.split(10), few_y.split(10), strict=True)
     margins = torch.cat([robust_margins(network, px, py, region, method) for px, py in parts])
     others = margins.scatter(1, few_y[:, None], math.inf)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from toolkit.networks.network import Network
-from toolkit.training.bounds import Method, batch_bounds, input_balls, margin_bounds
+from toolkit.training.bounds import BoundMethod, batch_bounds, input_balls, margin_bounds
 from toolkit.training.projections import estimated_bounds
 
 
@@ -78,7 +78,9 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def robust_margins(network: Network, x: Tensor, y: Tensor, region: Perturbation, method: Method = "dual") -> Tensor:
+def robust_margins(
+    network: Network, x: Tensor, y: Tensor, region: Perturbation, method: BoundMethod = "dual"
+) -> Tensor:
     """Lower bounds g_t of F_y − F_t over each ball, 0 for t = y: bounds unless l,u are estimated by projections.
 
     Shapes: x (B, n), y (B,) → (B, classes). What certifies is `margins` in numpy, not this.

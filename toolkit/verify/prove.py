@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.certificates.check import PROOF_FORMAT, no_class_wins
+from toolkit.certificates.check import no_class_wins
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
+from toolkit.certificates.proof_file import PROOF_FORMAT
 from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
 from toolkit.data.atomic import write_atomically
