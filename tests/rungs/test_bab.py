@@ -26,8 +26,8 @@ from toolkit.search.branching import PseudoCosts
 from toolkit.search.lp_bounder import shared_template
 from toolkit.solvers.highs import HighsSession
 from toolkit.solvers.registry import SOLVERS
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Licence
+from toolkit.solvers.solve_report import SolveReport
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
 

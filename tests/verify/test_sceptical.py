@@ -16,7 +16,7 @@ from judge import Certify, judge
 
 from toolkit.problems.problem import Settings, Status
 from toolkit.solvers.highs import HighsSession
-from toolkit.solvers.report import SolveReport
+from toolkit.solvers.solve_report import SolveReport
 
 HIGHS = Settings("highs", rigorous=True, time_limit=0.2)
 WAYS = tuple(

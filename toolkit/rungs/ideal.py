@@ -34,8 +34,8 @@ from toolkit.search.lp_bounder import (
     shared_template,
 )
 from toolkit.solvers.registry import open_session
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import NoSession, Session
+from toolkit.solvers.solve_report import SolveReport
 
 ROUNDS = 60
 PATIENCE = 4

@@ -26,8 +26,8 @@ from toolkit.relaxations.compile import compile_model
 from toolkit.relaxations.template import TemplateError, TemplateLayout, build_template
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Session, SolverUnavailableError
+from toolkit.solvers.solve_report import SolveReport
 
 
 def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], list[Bound]]:

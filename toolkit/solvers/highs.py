@@ -10,8 +10,8 @@ import scipy.sparse as sp
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.problems.problem import Settings, Status
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Licence, Session, Solver, SolverUnavailableError
+from toolkit.solvers.solve_report import SolveReport
 
 if TYPE_CHECKING:
     import highspy

@@ -10,7 +10,7 @@ from solver_models import CLAIMED, ClaimingSession, inf, model_of
 
 from toolkit.problems.problem import Settings, Status
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport
+from toolkit.solvers.solve_report import SolveReport
 
 
 def told(model: CompiledModel, report: SolveReport) -> SolveReport:
