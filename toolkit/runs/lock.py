@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK = ".lock"
-LOCK_PATIENCE = 0.5  # seconds: `lock_owner` of another process holds the lock for an instant, which must turn no sweep away
+LOCK_PATIENCE = 0.5  # seconds: `lock_owner` of another process holds it for an instant, which must turn no sweep away
 OWNER = 1  # offset of the owner's name: of the byte before it, Windows locks readers out
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
