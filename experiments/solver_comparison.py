@@ -48,8 +48,8 @@ from toolkit.rungs import get_rung
 from toolkit.search.lp_bounder import template
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import SolverUnavailableError
+from toolkit.solvers.solve_report import SolveReport
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 

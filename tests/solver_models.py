@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Licence, Session, Solver
+from toolkit.solvers.solve_report import SolveReport
 
 inf = np.inf
 

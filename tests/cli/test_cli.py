@@ -18,7 +18,7 @@ from toolkit.problems.settings import Settings
 from toolkit.runs.store import read_rows
 from toolkit.solvers.highs import HighsSession
 from toolkit.solvers.registry import SOLVERS
-from toolkit.solvers.report import SolveReport
+from toolkit.solvers.solve_report import SolveReport
 
 COMMANDS = ("demo", "certify", "sweep", "report", "train", "doctor")
 DIGIT = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "3"]

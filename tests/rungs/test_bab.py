@@ -28,8 +28,8 @@ from toolkit.search.lp_bounder import template
 from toolkit.search.tree import TreeSearch
 from toolkit.solvers.highs import HighsSession
 from toolkit.solvers.registry import SOLVERS
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Licence
+from toolkit.solvers.solve_report import SolveReport
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
 

@@ -10,8 +10,8 @@ from solver_models import CLAIMED, LPS, ClaimingSession
 
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Session
+from toolkit.solvers.solve_report import SolveReport
 
 KNOWN = LPS["two rows"]
 # as its sessions see it: columns and costs by powers of two, so objectives, points and row duals by these

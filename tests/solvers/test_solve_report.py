@@ -11,7 +11,7 @@ from solver_models import CLAIMED, ClaimingSession, inf, model_of
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport
+from toolkit.solvers.solve_report import SolveReport
 
 
 def told(model: CompiledModel, report: SolveReport) -> SolveReport:

@@ -17,7 +17,7 @@ from judge import Certify, judge
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.highs import HighsSession
-from toolkit.solvers.report import SolveReport
+from toolkit.solvers.solve_report import SolveReport
 
 HIGHS = Settings("highs", rigorous=True, time_limit=0.2)
 WAYS = tuple(

@@ -26,7 +26,7 @@ HINT_AFTER = 2.0  # seconds without an end after which the first signal is answe
 HINT = "interrupted: waiting for the call that is running to return; again: end at once"
 AT_ONCE = "ended at once; what was written before is intact"
 SHOW_CURSOR = "\x1b[?25h"  # a live display hides it
-SignalHandler = Callable[[int, FrameType | None], object] | int | None
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
@@ -62,7 +62,7 @@ class Interrupts:
     def __init__(self, last: bool = False) -> None:
         """last: the process ends with the block; once interrupted, a further signal must not break that off."""
         self._last = last
-        self._before: dict[signal.Signals, SignalHandler] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
         self._raised = False
         self._echoes = 0  # signals that this object sends itself, which are not the user's
         self._over = threading.Event()

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK = ".lock"
-PATIENCE = 0.5  # seconds: `lock_owner` of another process holds the lock for an instant, which must turn no sweep away
+LOCK_PATIENCE = 0.5  # seconds: `lock_owner` of another process holds it for an instant, which must turn no sweep away
 OWNER = 1  # offset of the owner's name: of the byte before it, Windows locks readers out
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
@@ -33,7 +33,7 @@ def folder_lock(out: Path) -> Iterator[bool]:
     out.mkdir(parents=True, exist_ok=True)
     lock = _lock(out)
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=LOCK_PATIENCE)
     except Timeout:
         raise FolderInUseError(f"{out} is in use by {_owner(out)}; wait for it or choose another folder") from None
     except OSError as error:

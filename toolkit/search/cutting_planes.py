@@ -24,8 +24,8 @@ from toolkit.problems.settings import Settings
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.search.lp_bounder import template
 from toolkit.solvers.registry import open_session
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import NoSession, Session
+from toolkit.solvers.solve_report import SolveReport
 
 ROUNDS = 60
 CUT_PATIENCE = 4

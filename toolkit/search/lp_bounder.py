@@ -23,8 +23,8 @@ from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import Template, TemplateError, template_of
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Session, SolverUnavailableError
+from toolkit.solvers.solve_report import SolveReport
 
 
 def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], RowBounds]:

@@ -37,7 +37,7 @@ from toolkit.search.lp_bounder import (
     promised_gap,
     replayed,
 )
-from toolkit.solvers.report import SolveReport
+from toolkit.solvers.solve_report import SolveReport
 
 LP_SLACK = 1e-7  # of a neuron's range: what an LP's own tolerance leaves of y and s at a point on every ReLU
 FINE, FINE_SPLITS = 1e-11, 500  # slacks split all the same, so often, where such a point leaves the interval open

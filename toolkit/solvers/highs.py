@@ -11,8 +11,8 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import Licence, Session, Solver, SolverUnavailableError
+from toolkit.solvers.solve_report import SolveReport
 
 if TYPE_CHECKING:
     import highspy

@@ -10,8 +10,8 @@ from toolkit.arrays import FloatArray
 from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport
 from toolkit.solvers.session import STOP_AT_MARGIN, Licence, Session, Solver
+from toolkit.solvers.solve_report import SolveReport
 
 if TYPE_CHECKING:
     import pyscipopt

@@ -2,7 +2,7 @@
 
 A session holds one compiled model inside one solver and minimises one objective after another, warm-started. The solver
 sees the equilibrated model of equilibration.py alone; bounds, points and duals come back in the model's own units. What
-of a report is proven, report.py says, so a lying LP solver only loosens a bound.
+of a report is proven, solve_report.py says, so a lying LP solver only loosens a bound.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.equilibration import ColumnScaling, scaled_model
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.report import SolveReport, failure, proven
+from toolkit.solvers.solve_report import SolveReport, failure, proven
 
 LARGEST_GAP = 1e20
 STOP_AT_MARGIN = 1e-9  # of the scaled objective: a bound passes stop_at by this much where "at least" must be "greater"
