@@ -84,7 +84,8 @@ def sequential_certificate(model: ErrorModel, row: Any, multipliers: Any) -> flo
             known = waiting.get(j, [0.0] * len(part))
             waiting[j] = [a + b for a, b in zip(known, part, strict=True)]
     nu = waiting[0]
-    middle, radius = 0.5 * (model.ball_lower + model.ball_upper), 0.5 * (model.ball_upper - model.ball_lower)
+    low, high = model.input_set.lower, model.input_set.upper
+    middle, radius = 0.5 * (low + high), 0.5 * (high - low)
     value += sequential([n * float(m) for n, m in zip(nu, middle, strict=True)])
     return value - sequential([abs(n) * float(r) for n, r in zip(nu, radius, strict=True)])
 
@@ -93,7 +94,7 @@ def exact_certificate(
     model: ErrorModel, row: Any, multipliers: Any, phases: Any = None, cuts: Any = None, weights: Any = None
 ) -> Fraction:
     """The right-hand side of dual_bound.py's claim for finite multipliers λ, with every float taken as it is."""
-    lambdas, inputs = fractions(multipliers), model.ball_lower.size
+    lambdas, inputs = fractions(multipliers), model.input_set.size
     extra = [Fraction(0)] * (inputs + model.count)
     indicator = [Fraction(0)] * model.count
     value = Fraction(0)
@@ -123,7 +124,8 @@ def exact_certificate(
             columns = [fractions(column) for column in layer.to_sparse().toarray().T]
             known = waiting.get(j, [Fraction(0)] * layer.input_size)
             waiting[j] = [a + dot_fractions(nu, column) for a, column in zip(known, columns, strict=True)]
-    for j, (low, high) in enumerate(zip(fractions(model.ball_lower), fractions(model.ball_upper), strict=True)):
+    ends = fractions(model.input_set.lower), fractions(model.input_set.upper)
+    for j, (low, high) in enumerate(zip(*ends, strict=True)):
         total = waiting[0][j] + extra[j]
         value += min(total * low, total * high)
     return value

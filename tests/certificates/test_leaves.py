@@ -207,7 +207,7 @@ def test_derived_cuts_do_not_depend_on_how_they_are_asked_for() -> None:
     problem, rng = small(2), np.random.default_rng(2)
     region, store = error_model_of(problem), CutStore()
     random_cuts(rng, problem, store, 5)
-    members = np.zeros((5, region.ball_lower.size + region.count), dtype=np.bool_)
+    members = np.zeros((5, region.input_set.size + region.count), dtype=np.bool_)
     for r, subset in enumerate(store.subsets):
         members[r, subset] = True
     every = derive_cuts(region, np.array(store.neurons), members)

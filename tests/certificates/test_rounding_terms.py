@@ -254,8 +254,8 @@ def test_derived_cuts_hold_in_rational_arithmetic(made_error: float) -> None:
         members = rng.random((4, 2 + region.count)) < 0.5
         cuts = derive_cuts(region, neurons, members)
         weight, bias, slack = linear_forms(region, neurons)
-        low = fractions(np.concatenate([region.ball_lower, np.zeros(region.count)]))
-        up = fractions(np.concatenate([region.ball_upper, *high]))
+        low = fractions(np.concatenate([region.input_set.lower, np.zeros(region.count)]))
+        up = fractions(np.concatenate([region.input_set.upper, *high]))
         for r in range(4):
             ends = [sorted((w * a, w * b)) for w, a, b in zip(fractions(weight[r]), low, up, strict=True)]
             inside = sum((e[0] for e, own in zip(ends, members[r], strict=True) if own), Fraction(0))
@@ -278,7 +278,7 @@ def test_linear_forms_are_charged_for_what_they_lose() -> None:
 
 
 def handmade_cuts(constant: np.ndarray, slope: np.ndarray, neuron: np.ndarray, region: ErrorModel) -> Cuts:
-    rows = sp.csr_array((constant.size, region.ball_lower.size + region.count))
+    rows = sp.csr_array((constant.size, region.input_set.size + region.count))
     return Cuts(rows, constant, slope, neuron, np.abs(constant) + np.abs(slope))
 
 

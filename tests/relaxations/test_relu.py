@@ -15,6 +15,7 @@ from rational import exact_certificate, sequential_certificate
 from toolkit.certificates.dual_bound import CHORD, certified_bounds, linear_forms, value_and_error
 from toolkit.networks.layers import Dense
 from toolkit.networks.stages import ColumnStage, Stage, hidden_stages
+from toolkit.problems.input_set import over_box
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.phases import is_active, is_inactive, is_unstable
 from toolkit.relaxations.relu import DualStep, Substitution, adaptive_slope, chord, corners, evaluate, walk
@@ -137,13 +138,11 @@ def test_dual_ranges_hold_on_any_graph(seed: int, depth: int) -> None:
     start[len(stages)] = rows
     points = np.vstack([ball.sample(200, seed), ball.corners()])
     truth = values(stages, points)[-1] @ rows.T + points @ start[0].T
-    middle, half_width = dual_ranges(stages, start, np.zeros(4), own, (ball.lower, ball.upper))
+    middle, half_width = dual_ranges(stages, start, np.zeros(4), own, ball.linear_range)
     assert np.all(truth.min(axis=0) >= middle - half_width - 1e-9)
     assert np.all(truth.max(axis=0) <= middle + half_width + 1e-9)
     slopes = [rng.uniform(0, 1, (4, stage.output_size)) for stage in stages]
-    assert np.all(
-        truth.min(axis=0) >= dual_values(stages, start, np.zeros(4), own, (ball.lower, ball.upper), slopes) - 1e-9
-    )
+    assert np.all(truth.min(axis=0) >= dual_values(stages, start, np.zeros(4), own, ball.linear_range, slopes) - 1e-9)
 
 
 def test_dual_of_a_residual_block_by_hand() -> None:
@@ -155,7 +154,7 @@ def test_dual_of_a_residual_block_by_hand() -> None:
     )
     lower, upper = [np.array([-1.0]), np.array([-2.0]), np.zeros(1)], [np.array([1.0]), np.array([3.0]), np.zeros(1)]
     first, second = 1 / 2, 3 / 5
-    box = np.array([-1.0]), np.array([1.0])
+    box = over_box(np.array([-1.0]), np.array([1.0]))
     down = dual_values(stages, {3: np.array([[-1.0]])}, np.zeros(1), (lower, upper), box)
     # ν₂ = −1: λ₂ = −s₂, value −s₂·2; ν₁ = −s₂: λ₁ = −s₂s₁, value −s₂·s₁·1; at the input −s₂s₁ + 2s₂, over [−1, 1]
     by_hand = -second * 2 - second * first * 1 - abs(-second * first + 2 * second)
@@ -260,11 +259,13 @@ def test_torch_and_batch_axes_give_the_same(seed: int) -> None:
     stages = hidden_stages(torch_layers)
     for given_slopes in (None, 3):
         own = None if given_slopes is None else tensors[given_slopes]
-        found = dual_ranges(stages, {2: torch.tensor(rows)}, torch.tensor(value), tensors[:2], tensors[2], own)
+        start, reach = {2: torch.tensor(rows)}, over_box(*tensors[2])
+        found = dual_ranges(stages, start, torch.tensor(value), tensors[:2], reach, own)
         for i in range(2):
             ends = [low[i] for low in lower], [high[i] for high in upper]
             part = None if given_slopes is None else [one[i] for one in slopes]
-            alone = dual_ranges(hidden_stages(layers), {2: rows[i]}, value[i], ends, (ball[0][i], ball[1][i]), part)
+            reach = over_box(ball[0][i], ball[1][i])
+            alone = dual_ranges(hidden_stages(layers), {2: rows[i]}, value[i], ends, reach, part)
             for batch, single in zip(found, alone, strict=True):
                 np.testing.assert_allclose(batch[i].numpy(), single, atol=1e-10)
 

@@ -156,7 +156,7 @@ class _Check:
         neurons = self._floats("cut.neurons", (count,), "i")
         ends = np.concatenate([[0], self._floats("cut.ends", (count,), "i")])
         columns = self._floats("cut.columns", (int(ends[-1]),), "i")
-        variables = model.ball_lower.size + model.count
+        variables = model.input_set.size + model.count
         _require(bool(np.all((neurons >= 0) & (neurons < model.count))), "cut.neurons out of range")
         _require(bool(np.all(np.diff(ends) >= 0)), "cut.ends must not fall")
         _require(bool(np.all((columns >= 0) & (columns < variables))), "cut.columns out of range")

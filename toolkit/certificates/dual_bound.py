@@ -33,7 +33,6 @@ import scipy.sparse as sp
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.rounding import OPERATIONS, ErrorModel, Ledger, error_model_of, outward
 from toolkit.networks.float_error import SAFETY, gamma
-from toolkit.problems.input_set import box_min_linear
 from toolkit.problems.problem import Problem
 from toolkit.relaxations.relu import Substitution, corners, walk
 
@@ -63,9 +62,9 @@ def derive_cuts(model: ErrorModel, neurons: Any, members: Any) -> Cuts:
     rounded to the safe side. neurons: (k,) indices of unstable neurons; members: bool sparse (k, inputs + unstable).
     """
     weight, bias, slack = linear_forms(model, np.asarray(neurons, dtype=np.int64))
-    inputs = model.ball_lower.size
-    low = np.concatenate([model.ball_lower, np.zeros(model.count)])
-    high = np.concatenate([model.ball_upper, *(u[i] for u, i in zip(model.upper, model.unstable, strict=True))])
+    inputs = model.input_set.size
+    low = np.concatenate([model.input_set.lower, np.zeros(model.count)])
+    high = np.concatenate([model.input_set.upper, *(u[i] for u, i in zip(model.upper, model.unstable, strict=True))])
     chosen = np.asarray(members.todense(), dtype=np.bool_) if sp.issparse(members) else np.asarray(members)
     ends = np.minimum(weight * low, weight * high), np.maximum(weight * low, weight * high)
     total = np.abs(weight) @ np.maximum(np.abs(low), np.abs(high)) + np.abs(bias)
@@ -90,7 +89,7 @@ def linear_forms(model: ErrorModel, neurons: IndexArray) -> tuple[FloatArray, Fl
     Walks back as the bound does: active neurons are passed through, unstable ones keep their coefficient. Shapes
     (k, inputs + unstable), (k,), (k,).
     """
-    inputs = model.ball_lower.size
+    inputs = model.input_set.size
     weight = np.zeros((neurons.size, inputs + model.count))
     bias, slack = np.zeros(neurons.size), np.zeros(neurons.size)
     for top, (index, span) in enumerate(zip(model.unstable, model.own, strict=True)):
@@ -144,7 +143,8 @@ def value_and_error(
         if step.extra is not None:
             nu = nu + step.extra[:, : nu.shape[1]]
         ledger.terms(0, nu)
-        value = value + step.value + box_min_linear(nu, model.ball_lower, model.ball_upper)
+        middle, half_width = model.input_set.linear_range(nu)
+        value = value + step.value + (middle - half_width)
         return np.asarray(value, dtype=np.float64), ledger.error
 
 
@@ -179,7 +179,7 @@ class CornerStep:
             return nu
         arriving = nu[:, chosen]
         if self.extra is not None:
-            inputs = self.model.ball_lower.size
+            inputs = self.model.input_set.size
             arriving = arriving + self.extra[:, inputs + own.start : inputs + own.stop]
             self.ledger.terms(k + 1, arriving, chosen)
         low, high, s = self.model.triangles[k]

@@ -49,7 +49,7 @@ class CutStore:
 
     def derive(self, model: ErrorModel, ids: IndexArray) -> Cuts:
         """The named cuts, derived again from the network."""
-        members = np.zeros((ids.size, model.ball_lower.size + model.count), dtype=np.bool_)
+        members = np.zeros((ids.size, model.input_set.size + model.count), dtype=np.bool_)
         for r, i in enumerate(ids.tolist()):
             members[r, self.subsets[i]] = True
         return derive_cuts(model, np.array([self.neurons[i] for i in ids.tolist()], dtype=np.int64), members)

@@ -73,7 +73,7 @@ class ErrorModel:
 
     stages: all of them between alive neurons, the last one linear. lower, upper: l and u of alive neurons per hidden
     stage; of a linear one, bounds of its values. unstable: which of them have l < 0, none in a linear stage.
-    ball_lower, ball_upper: the input box. product[k]: error of λ·b_k + Σ_j (λW_kj)·y⁽ʲ⁾ per unit of `after`; spread[j]:
+    input_set: where the input lies. product[k]: error of λ·b_k + Σ_j (λW_kj)·y⁽ʲ⁾ per unit of `after`; spread[j]:
     error of the terms at place j (0: the input) per unit of `before`, for ν and λ there; floor: the part that stands by
     itself. units[j]: d of the values at place j, at the end of the outputs; None: 1 for all of it.
     """
@@ -82,8 +82,7 @@ class ErrorModel:
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
     unstable: tuple[IndexArray, ...]
-    ball_lower: FloatArray
-    ball_upper: FloatArray
+    input_set: InputSet
     product: tuple[float, ...]
     spread: tuple[float, ...]
     floor: float
@@ -163,7 +162,7 @@ def staged_error_model(
             for count, size, unit in zip(places, sizes, units, strict=False)
         )
         floor = TINY * (1.0 + sum(float(size.sum()) for size in sizes))
-    return ErrorModel(stages, lower, upper, unstable, ball.lower, ball.upper, product, spread, floor, units)
+    return ErrorModel(stages, lower, upper, unstable, ball, product, spread, floor, units)
 
 
 def _output_sizes(whole: Stage, last: Stage, sizes: Sequence[FloatArray]) -> FloatArray:

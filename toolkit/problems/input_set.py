@@ -12,6 +12,8 @@ and witnesses lie in the set in exact arithmetic.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,11 @@ def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
     centre = (0.5 * (lower + upper))[..., None]
     radius = (0.5 * (upper - lower))[..., None]
     return (rows @ centre)[..., 0], (abs(rows) @ radius)[..., 0]
+
+
+def over_box(lower: Any, upper: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """`box_range_linear` over this box, as a function of the rows."""
+    return partial(box_range_linear, lower=lower, upper=upper)
 
 
 def box_min_linear(rows: Any, lower: Any, upper: Any) -> Any:
@@ -96,6 +103,10 @@ class InputSet(ABC):
         """min ν·x̃ over the set for every row ν. Shapes: (m, n) → (m,)."""
         middle, half_width = self.linear_range(self._checked_rows(rows))
         return middle - half_width
+
+    @abstractmethod
+    def support(self, rows: FloatArray) -> FloatArray:
+        """Minimisers of ν·x̃ up to rounding, for rows that are numbers already and in haste: (m, n) → (m, n)."""
 
     @abstractmethod
     def argmin_linear(self, rows: ArrayLike) -> FloatArray:

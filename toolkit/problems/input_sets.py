@@ -73,6 +73,15 @@ class BoxShaped(InputSet):
         """Middle and half-width of ν·x̃ over the box, exact but for rounding; see `box_range_linear`."""
         return box_range_linear(rows, self.lower, self.upper)
 
+    @cached_property
+    def _middle_and_radius(self) -> tuple[FloatArray, FloatArray]:
+        return 0.5 * (self.lower + self.upper), 0.5 * (self.upper - self.lower)
+
+    def support(self, rows: FloatArray) -> FloatArray:
+        """The corner of the hull against the signs of ν; at ν_j = 0 either end."""
+        middle, radius = self._middle_and_radius
+        return middle - np.copysign(radius, rows)
+
     def argmin_linear(self, rows: ArrayLike) -> FloatArray:
         """A minimiser of ν·x̃ over the floats of the box for every row ν (a corner; the centre where ν_j = 0).
 

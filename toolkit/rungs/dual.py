@@ -16,7 +16,7 @@ Trusted: that the given l,u hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +26,6 @@ from toolkit.certificates.rounding import Ledger, error_model_of, outward
 from toolkit.networks.stages import Stage, hidden_stages
 from toolkit.networks.weights import DENSE_ABOVE
 from toolkit.problems.answers import RowBounds
-from toolkit.problems.input_set import box_range_linear
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows
 from toolkit.relaxations.relu import DualStep, walk
@@ -38,7 +37,7 @@ def dual_ranges(
     start: Mapping[int, Array],
     value: Array,
     relu_bounds: tuple[Sequence[Array], Sequence[Array]],
-    ball: tuple[Array, Array],
+    input_range: Callable[[Array], tuple[Array, Array]],
     slopes: Sequence[Array] | None = None,
     ledger: Ledger | None = None,
 ) -> tuple[Array, Array]:
@@ -47,8 +46,9 @@ def dual_ranges(
     g(α) = middle − half_width. With α = s the recursion treats ν and −ν alike, so middle + half_width bounds the
     functional from above; with other slopes it means nothing.
     start: ν per place (0: the input, k + 1: what stage k gives). relu_bounds: l and u per stage, read at ReLU stages.
-    ball: the ends of the input box. Shapes, with any batch axes B in front: start[j] (B, m, n_j), value (B, m), l and u
-    (B, n_k), the ball's ends (B, n_0) → (B, m) each. With α = s and no batch axes start may be scipy.sparse.
+    input_range: middle and half-width of ν·x̃ over the inputs, `InputSet.linear_range` or `over_box`. Shapes, with any
+    batch axes B in front: start[j] (B, m, n_j), value (B, m), l and u (B, n_k) → (B, m) each. With α = s and no batch
+    axes start may be scipy.sparse.
     slopes[k]: α of ReLU stage k in [0,1], shape broadcastable to (B, m, n_k), read at unstable neurons only;
     None = Wong & Kolter's α = s. ledger: collects what rounding may have done (numpy without batch axes).
     """
@@ -56,7 +56,7 @@ def dual_ranges(
     nu, value = walk(stages, start, step, value, ledger)
     if ledger is not None:
         ledger.terms(0, nu)
-    middle, half_width = box_range_linear(nu, *ball)
+    middle, half_width = input_range(nu)
     return value + step.middle + middle, step.half_width + half_width
 
 
@@ -65,11 +65,11 @@ def dual_values(
     start: Mapping[int, Array],
     value: Array,
     relu_bounds: tuple[Sequence[Array], Sequence[Array]],
-    ball: tuple[Array, Array],
+    input_range: Callable[[Array], tuple[Array, Array]],
     slopes: Sequence[Array] | None = None,
 ) -> Array:
     """g(α) for functionals value + Σ_j start[j]·y⁽ʲ⁾; arguments as in `dual_ranges`."""
-    middle, half_width = dual_ranges(stages, start, value, relu_bounds, ball, slopes)
+    middle, half_width = dual_ranges(stages, start, value, relu_bounds, input_range, slopes)
     return middle - half_width
 
 
@@ -92,8 +92,8 @@ def _certified_ranges(problem: Problem, slopes: Sequence[FloatArray] | None) -> 
     ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
     top = len(network.layers)
     ledger.product(top, problem.rows)
-    bounds, box = (network.lower, network.upper), (problem.input_set.lower, problem.input_set.upper)
-    middle, half_width = dual_ranges(hidden_stages(network.layers), {top: nu}, value, bounds, box, slopes, ledger)
+    bounds, reach = (network.lower, network.upper), problem.input_set.linear_range
+    middle, half_width = dual_ranges(hidden_stages(network.layers), {top: nu}, value, bounds, reach, slopes, ledger)
     return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 

@@ -36,13 +36,12 @@ def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
         nu, value = folded_rows(problem)
         network = alive_network(problem)
         if network.alive:
-            low, high = post_activation_box(network.lower[-1], network.upper[-1])
+            middle, half_width = box_range_linear(nu, *post_activation_box(network.lower[-1], network.upper[-1]))
         else:
-            low, high = problem.input_set.lower, problem.input_set.upper
+            middle, half_width = problem.input_set.linear_range(nu)
         ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
         ledger.product(len(network.alive), problem.rows)
         ledger.terms(len(network.alive), nu)
-        middle, half_width = box_range_linear(nu, low, high)
         middle = value + middle
         return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 

@@ -95,8 +95,7 @@ class DualFunction:
         self.nu, self.constant = folded_columns(problem)
         matrices = alive_matrices(problem)
         self.stages = ColumnStage.chain(matrices.forward, matrices.backward, matrices.bias)
-        self.middle = 0.5 * (problem.input_set.lower + problem.input_set.upper)[:, None]
-        self.radius = 0.5 * (problem.input_set.upper - problem.input_set.lower)[:, None]
+        self.input_set = problem.input_set
         network = alive_network(problem)
         self.alive = [low.size for low in network.lower]
         self.unstable: list[IndexArray] = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
@@ -124,7 +123,7 @@ class DualFunction:
         """g, ∇g and the points of both sweeps. slopes: (N, m) in [0,1]."""
         step = SlopeStep(self, slopes)
         nu, value = walk(self.stages, {len(self.stages): self.nu}, step, self.constant)
-        points = self.middle - np.copysign(self.radius, nu)
+        points = self.input_set.support(nu.T).T
         value = value + step.value + np.einsum("ij,ij->j", nu, points)
         gradient, outputs = np.empty_like(slopes), np.empty_like(slopes)
 

@@ -11,7 +11,7 @@ For training only. What certifies is layer_bounds and the rungs, in numpy float6
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
 from toolkit.networks.stages import hidden_stages
-from toolkit.problems.input_set import box_min_linear
+from toolkit.problems.input_set import box_min_linear, over_box
 from toolkit.problems.phases import is_unstable
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
@@ -46,9 +46,9 @@ class BatchBounds:
         return BatchBounds(self.ball_lower, self.ball_upper, (*self.lower, lower), (*self.upper, upper))
 
     @property
-    def ball(self) -> tuple[Tensor, Tensor]:
-        """The ends of the balls."""
-        return self.ball_lower, self.ball_upper
+    def input_range(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Middle and half-width of ν·x̃ over every image's ball."""
+        return over_box(self.ball_lower, self.ball_upper)
 
     @property
     def relu_bounds(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -58,7 +58,7 @@ class BatchBounds:
     def last_box(self) -> tuple[Tensor, Tensor]:
         """The box that holds the inputs of the next affine map."""
         if not self.lower:
-            return self.ball
+            return self.ball_lower, self.ball_upper
         low, high = post_activation_box(self.lower[-1], self.upper[-1])
         return low, high
 
@@ -97,7 +97,7 @@ def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method:
         margins: Tensor = value + box_min_linear(rows, low, high)
     else:
         hidden = network.layers[:-1]
-        margins = dual_values(hidden_stages(hidden), {len(hidden): rows}, value, bounds.relu_bounds, bounds.ball)
+        margins = dual_values(hidden_stages(hidden), {len(hidden): rows}, value, bounds.relu_bounds, bounds.input_range)
     return margins
 
 
@@ -146,7 +146,9 @@ def _row_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstab
         unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
         rows = layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
     value = layer.bias_vector[neurons]
-    middle, half_width = dual_ranges(hidden_stages(layers[:k]), {k: rows}, value, bounds.relu_bounds, bounds.ball)
+    middle, half_width = dual_ranges(
+        hidden_stages(layers[:k]), {k: rows}, value, bounds.relu_bounds, bounds.input_range
+    )
     unknown = torch.full(unstable.shape, math.inf, dtype=middle.dtype, device=middle.device)
     return (-unknown).scatter(-1, neurons, middle - half_width), unknown.scatter(-1, neurons, middle + half_width)
 
@@ -203,7 +205,7 @@ def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unst
     (ball, *relu) = context
     relu_bounds = [pair[0] for pair in relu], [pair[1] for pair in relu]
     stages, value = hidden_stages(patch_layers), convs[k].bias[chosen]
-    middle, half_width = dual_ranges(stages, {k: rows}, value, relu_bounds, ball)
+    middle, half_width = dual_ranges(stages, {k: rows}, value, relu_bounds, over_box(*ball))
     unknown = torch.full(by_place.shape, math.inf, dtype=middle.dtype, device=middle.device).reshape(-1)
     where = (groups[:, None] * channels + chosen).reshape(-1)
     found = [
