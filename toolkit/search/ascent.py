@@ -125,7 +125,7 @@ class DualFunction:
         nu, value = walk(self.stages, {len(self.stages): self.nu}, step, self.constant)
         points = self.input_set.support(nu.T).T
         value = value + step.value + np.einsum("ij,ij->j", nu, points)
-        gradient, outputs = np.empty_like(slopes), np.empty_like(slopes)
+        gradient, outputs = np.empty(slopes.shape), np.empty(slopes.shape)
 
         def activation(k: int, y: FloatArray) -> FloatArray:
             chosen = self.unstable[k]
@@ -148,7 +148,7 @@ class DualFunction:
             if chosen.size:
                 x_hat, width = y[chosen], self.upper[k] - self.lower[k]
                 least, most = np.maximum(x_hat, 0.0), self.chord[k] * (x_hat - self.lower[k])
-                feasible[:] &= np.all(least <= most + OUTSIDE * width, axis=0)
+                np.logical_and(feasible, np.all(least <= most + OUTSIDE * width, axis=0), out=feasible)
                 y[chosen] = np.clip(outputs[self.own[k]], least, np.maximum(least, most))
             return y
 
@@ -180,9 +180,10 @@ class Ascent:
         self.relaxed = np.full(self.best.size, np.inf)
         drop = problem.replay(problem.input_set.center)[0] - self.best
         self.least_scale = LEAST_SCALE * drop
-        # exponent of the unit that gradients are measured in: squares must neither overflow nor vanish
-        self.unit = np.frexp(np.where(np.isfinite(drop) & (drop > 0), drop, 1.0))[1]
-        self.mean_points, self.mean_outputs, self.weight = self.sweep.points, self.sweep.outputs, 1.0
+        # gradients are measured in units of the drop: their squares must neither overflow nor vanish
+        exponent = np.frexp(np.where(np.isfinite(drop) & (drop > 0), drop, 1.0))[1]
+        self.per_unit = np.ldexp(1.0, -np.maximum(exponent, -1000))
+        self.mean_points, self.mean_outputs, self.weight = self.sweep.points.copy(), self.sweep.outputs.copy(), 1.0
         self.iterations, self.round_length = 0, FIRST_ROUND
         self._begin_round()
 
@@ -205,14 +206,15 @@ class Ascent:
         self.slopes = np.where(better, self.current, self.slopes)
         if self.round_step == self.round_length // 2:
             self.best_at_half = self.best
-        self.mean_points = AVERAGE * self.mean_points + self.sweep.points
-        self.mean_outputs = AVERAGE * self.mean_outputs + self.sweep.outputs
+        for mean, last in ((self.mean_points, self.sweep.points), (self.mean_outputs, self.sweep.outputs)):
+            mean *= AVERAGE
+            mean += last
         self.weight = AVERAGE * self.weight + 1.0
 
     def _moved(self, gradient: FloatArray) -> FloatArray:
         """The slopes after one step of Adam along the gradient, projected to [0, 1]; in place where that is safe."""
         beta, gamma = MOMENTS
-        gradient = np.ldexp(gradient, -self.unit)
+        gradient = gradient * self.per_unit
         self.first *= beta
         self.first += (1 - beta) * gradient
         self.second *= gamma
@@ -246,7 +248,7 @@ class Ascent:
         self.sweep = self.sweep.keep(columns)
         self.best, self.best_at_half = self.best[columns], self.best_at_half[columns]
         self.relaxed, self.least_scale = self.relaxed[columns], self.least_scale[columns]
-        self.unit = self.unit[columns]
+        self.per_unit = self.per_unit[columns]
         self.slopes, self.current = self.slopes[:, columns], self.current[:, columns]
         self.first, self.second = self.first[:, columns], self.second[:, columns]
         self.mean_points, self.mean_outputs = self.mean_points[:, columns], self.mean_outputs[:, columns]
