@@ -44,6 +44,7 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import AliveNetwork, alive_part
+from toolkit.problems.reduced_matrices import plain_weight
 from toolkit.problems.region import Region
 from toolkit.relaxations.relu import chord
 
@@ -200,8 +201,9 @@ def _product_error(
         own = float(columns[chosen] @ size) + FLOOR * float(columns.max(initial=0.0)) * float(size.sum())
         found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(layer.bias_vector)
         return found + SAFETY * (made + layer.bias_error)
-    scaled = abs(part.stacked.to_sparse()).multiply(1.0 / outer[:, None])
-    own = SAFETY * float(column_norms(sp.csr_array(scaled)) @ size)
+    matrix = plain_weight(part.stacked)
+    shrunk = matrix.multiply(1.0 / outer[:, None]).tocsr() if sp.issparse(matrix) else matrix / outer[:, None]
+    own = SAFETY * float(column_norms(shrunk) @ size)
     found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(part.bias / outer)
     return found + SAFETY * (made + layer.bias_error) / float(outer.min())
 

@@ -148,7 +148,7 @@ def selection_rows(size: int, neurons: Sequence[int] | IndexArray, sign: Literal
     """Rows ±e_i for the named neurons, as a sparse matrix of shape (m, size)."""
     chosen = np.asarray(neurons, dtype=np.int64)
     data = np.full(chosen.size, float(sign))
-    return sp.csr_array((data, (np.arange(chosen.size), chosen)), shape=(chosen.size, size))
+    return sp.csr_array((data, chosen, np.arange(chosen.size + 1)), shape=(chosen.size, size))
 
 
 def one_dense_row(rows: Any, row: int) -> FloatArray:
