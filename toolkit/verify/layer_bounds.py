@@ -19,6 +19,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.weights import read_only
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_set import InputSet, check_is_input_set
+from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
@@ -82,7 +83,7 @@ class _Box:
         return bool(np.all(np.isfinite(self.low) | np.isfinite(self.high)))
 
     def unstable(self) -> IndexArray:
-        return np.flatnonzero((self.low < 0) & (self.high > 0))
+        return np.flatnonzero(is_unstable(self.low, self.high))
 
 
 def _bound_layer(

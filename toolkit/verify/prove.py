@@ -26,6 +26,7 @@ from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows, selection_rows
 from toolkit.problems.settings import Settings
@@ -144,7 +145,7 @@ def provable_bounds(
         problem = Problem.of(cut, ball, np.zeros((0, size)), known, plain)
         low, high = DUAL.neuron_ranges(problem, np.arange(size))
         low, high = low.copy(), high.copy()
-        unstable = np.flatnonzero((low < 0) & (high > 0)) if k and tighten else np.zeros(0, dtype=np.int64)
+        unstable = np.flatnonzero(is_unstable(low, high)) if k and tighten else np.zeros(0, dtype=np.int64)
         found: list[tuple[int, int, FloatArray]] = []
         for i in unstable.tolist():
             for sign in (-1, 1):
