@@ -208,6 +208,21 @@ sys.exit(pytest.main(["tests/solvers/test_solver_conformance.py", "-k", "linprog
     assert " passed" in printed
 
 
+def test_an_input_set_becomes_part_of_the_toolkit(tmp_path: Path) -> None:
+    """docs/adding.md, "An input set": file and diff in a copy of the checkout; the conformance suite takes it."""
+    blocks = split_page(ROOT / "docs" / "adding.md")[1]
+    (text,) = [block.text for block in blocks if block.file == "brightness.py"]
+    (diff,) = [block.text for block in blocks if block.language == "diff" and "input_sets.py" in block.text]
+    for name in ("toolkit", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "toolkit" / "problems" / "brightness.py").write_text(text)
+    (tmp_path / "set.diff").write_text(diff)
+    run(["git", "apply", "set.diff"], tmp_path)
+    printed = run([sys.executable, "-m", "pytest", "tests/problems/test_input_set_conformance.py", "-rA"], tmp_path)
+    assert "test_no_functional_is_lower_than_it_says[brightness-0]" in printed
+
+
 def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

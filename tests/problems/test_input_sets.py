@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.problems.boxes import rounded_sum
 from toolkit.problems.input_set import box_min_linear
-from toolkit.problems.input_sets import LinfBall, rounded_sum
+from toolkit.problems.input_sets import LinfBall
 
 DOMAINS = [None, (0.0, 1.0), (-np.inf, 0.7)]
 

@@ -8,122 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import EPS_HINT, number_array, real_number, shown, whole_number
-from toolkit.problems.input_set import InputSet, box_range_linear
-
-
-def rounded_sum(values: FloatArray, step: float, towards: float) -> FloatArray:
-    """values + step, rounded to the float next to the real sum on the side of `towards` (±inf); exact sums stay.
-
-    The rounding error of fl(a + b) is itself a float, found by Knuth's TwoSum; no overflow may occur.
-    """
-    total = values + step
-    virtual = total - values
-    error = (values - (total - virtual)) + (step - virtual)
-    wrong = error > 0 if towards > 0 else error < 0
-    return np.asarray(np.where(wrong, np.nextafter(total, towards), total), dtype=np.float64)
-
-
-def _frozen(values: FloatArray) -> FloatArray:
-    values.setflags(write=False)
-    return values
-
-
-def checked_domain(domain: Sequence[float], center: FloatArray | None = None) -> tuple[float, float]:
-    """(low, high) with low < high, which holds the centre. Raises ValueError."""
-    if not (isinstance(domain, Sequence) or hasattr(domain, "__getitem__")) or np.shape(domain) != (2,):
-        raise ValueError(f"domain must be (low, high), got {shown(domain)}")
-    low, high = (float(real_number("domain", end)) for end in domain)
-    if not low < high:
-        raise ValueError(f"domain must have low < high, got ({low}, {high})")
-    outside = np.flatnonzero((center < low) | (center > high)) if center is not None else np.zeros(0, dtype=np.int64)
-    if center is not None and outside.size:
-        where = int(outside[0])
-        raise ValueError(
-            f"center must lie in the domain [{low}, {high}], got {center[where]} at index {where} "
-            f"({outside.size} such entries); scale the input or widen the domain"
-        )
-    return low, high
-
-
-class BoxShaped(InputSet):
-    """What every axis-parallel box answers, given its ends for bounds and, inside them, those for points."""
-
-    @property
-    @abstractmethod
-    def inner_lower(self) -> FloatArray:
-        """The smallest float each coordinate takes in the set, shape (n,); at most the centre."""
-
-    @property
-    @abstractmethod
-    def inner_upper(self) -> FloatArray:
-        """The largest float each coordinate takes in the set, shape (n,); at least the centre."""
-
-    def linear_range(self, rows: Any) -> tuple[FloatArray, FloatArray]:
-        """Middle and half-width of ν·x̃ over the box, exact but for rounding; see `box_range_linear`."""
-        return box_range_linear(rows, self.lower, self.upper)
-
-    @cached_property
-    def _middle_and_radius(self) -> tuple[FloatArray, FloatArray]:
-        return 0.5 * (self.lower + self.upper), 0.5 * (self.upper - self.lower)
-
-    def support(self, rows: FloatArray) -> FloatArray:
-        """The corner of the hull against the signs of ν; at ν_j = 0 either end."""
-        middle, radius = self._middle_and_radius
-        return middle - np.copysign(radius, rows)
-
-    def argmin_linear(self, rows: ArrayLike) -> FloatArray:
-        """A minimiser of ν·x̃ over the floats of the box for every row ν (a corner; the centre where ν_j = 0).
-
-        Shapes: (m, n) → (m, n).
-        """
-        checked = self._checked_rows(rows)
-        return np.where(checked > 0, self.inner_lower, np.where(checked < 0, self.inner_upper, self.center))
-
-    def contains(self, point: ArrayLike, tolerance: float = 0.0) -> bool:
-        """Whether the point lies in the set in exact arithmetic, or within `tolerance` of its floats."""
-        flat, tolerance = number_array("point", point).ravel(), real_number("tolerance", tolerance, 0)
-        if flat.size != self.size:
-            raise ValueError(f"point must have {self.size} entries, got {flat.size}")
-        return bool(np.all(flat >= self.inner_lower - tolerance) and np.all(flat <= self.inner_upper + tolerance))
-
-    def project(self, points: ArrayLike) -> FloatArray:
-        """The nearest float point of the set, in every p-norm. Shapes: (…, n) → (…, n)."""
-        given = number_array("points", points)
-        if given.shape[-1:] != (self.size,):
-            raise ValueError(f"points must end in {self.size} coordinates, got shape {given.shape}")
-        return np.clip(given, self.inner_lower, self.inner_upper)
-
-    def sample(self, count: int, seed: int = 0) -> FloatArray:
-        """`count` points drawn uniformly from the set, shape (count, n)."""
-        count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
-        draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
-        return self.project(draws)  # uniform rounds, and may leave the set by one unit in the last place
-
-    def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
-        """All 2ⁿ corners (n ≤ 16), or `count` random ones, shape (count, n)."""
-        if count is not None:
-            count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
-            bits = np.random.default_rng(seed).integers(0, 2, (count, self.size))
-        elif self.size <= 16:
-            bits = (np.arange(2**self.size)[:, None] >> np.arange(self.size)) & 1
-        else:
-            raise ValueError(f"all corners are listed for n ≤ 16 only, got n = {self.size}; give count")
-        return np.where(bits == 1, self.inner_upper, self.inner_lower)
-
-    def steepest(self, gradient: FloatArray) -> FloatArray:
-        """The sign: every coordinate moves as far as it may."""
-        return np.sign(gradient)
+from toolkit.data.arguments import EPS_HINT, number_array, real_number
+from toolkit.problems.boxes import BoxShaped, checked_domain, frozen, rounded_sum
+from toolkit.problems.input_set import InputSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,25 +84,25 @@ class LinfBall(BoxShaped):
     def lower(self) -> FloatArray:
         """The largest float not above any point's coordinate, over the ball and domain, shape (n,)."""
         low = rounded_sum(self.center, -self.eps, -np.inf)
-        return _frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
+        return frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
 
     @cached_property
     def upper(self) -> FloatArray:
         """The smallest float not below any point's coordinate, over the ball and domain, shape (n,)."""
         high = rounded_sum(self.center, self.eps, np.inf)
-        return _frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
+        return frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
 
     @cached_property
     def inner_lower(self) -> FloatArray:
         """The smallest float each coordinate takes in the ball and domain, shape (n,); at most the centre."""
         low = rounded_sum(self.center, -self.eps, np.inf)
-        return _frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
+        return frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
 
     @cached_property
     def inner_upper(self) -> FloatArray:
         """The largest float each coordinate takes in the ball and domain, shape (n,); at least the centre."""
         high = rounded_sum(self.center, self.eps, -np.inf)
-        return _frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
+        return frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +136,8 @@ class Box(BoxShaped):
             where = "" if cut is None else f" in the domain [{cut[0]}, {cut[1]}]"
             raise ValueError(f"lower must be ≤ upper and both finite{where}, got {low[i]} and {high[i]} at index {i}")
         middle = np.clip(0.5 * low + 0.5 * high, low, high)
-        object.__setattr__(self, "center", _frozen(middle))
-        object.__setattr__(self, "ends", (_frozen(np.array(low)), _frozen(np.array(high))))
+        object.__setattr__(self, "center", frozen(middle))
+        object.__setattr__(self, "ends", (frozen(np.array(low)), frozen(np.array(high))))
         object.__setattr__(self, "domain", cut)
 
     @property
