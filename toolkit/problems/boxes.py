@@ -27,12 +27,6 @@ def rounded_sum(values: FloatArray, step: float, towards: float) -> FloatArray:
     return np.asarray(np.where(wrong, np.nextafter(total, towards), total), dtype=np.float64)
 
 
-def frozen(values: FloatArray) -> FloatArray:
-    """The values themselves, which nobody can write any more."""
-    values.setflags(write=False)
-    return values
-
-
 def checked_domain(domain: Sequence[float], center: FloatArray | None = None) -> tuple[float, float]:
     """(low, high) with low < high, which holds the centre. Raises ValueError."""
     if not (isinstance(domain, Sequence) or hasattr(domain, "__getitem__")) or np.shape(domain) != (2,):

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import EPS_HINT, number_array, real_number
-from toolkit.problems.boxes import BoxShaped, checked_domain, frozen, rounded_sum
+from toolkit.networks.weights import read_only
+from toolkit.problems.boxes import BoxShaped, checked_domain, rounded_sum
 from toolkit.problems.input_set import InputSet
 
 
@@ -84,25 +85,25 @@ class LinfBall(BoxShaped):
     def lower(self) -> FloatArray:
         """The largest float not above any point's coordinate, over the ball and domain, shape (n,)."""
         low = rounded_sum(self.center, -self.eps, -np.inf)
-        return frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
+        return read_only(low if self.domain is None else np.maximum(low, self.domain[0]))
 
     @cached_property
     def upper(self) -> FloatArray:
         """The smallest float not below any point's coordinate, over the ball and domain, shape (n,)."""
         high = rounded_sum(self.center, self.eps, np.inf)
-        return frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
+        return read_only(high if self.domain is None else np.minimum(high, self.domain[1]))
 
     @cached_property
     def inner_lower(self) -> FloatArray:
         """The smallest float each coordinate takes in the ball and domain, shape (n,); at most the centre."""
         low = rounded_sum(self.center, -self.eps, np.inf)
-        return frozen(low if self.domain is None else np.maximum(low, self.domain[0]))
+        return read_only(low if self.domain is None else np.maximum(low, self.domain[0]))
 
     @cached_property
     def inner_upper(self) -> FloatArray:
         """The largest float each coordinate takes in the ball and domain, shape (n,); at least the centre."""
         high = rounded_sum(self.center, self.eps, -np.inf)
-        return frozen(high if self.domain is None else np.minimum(high, self.domain[1]))
+        return read_only(high if self.domain is None else np.minimum(high, self.domain[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +137,8 @@ class Box(BoxShaped):
             where = "" if cut is None else f" in the domain [{cut[0]}, {cut[1]}]"
             raise ValueError(f"lower must be ≤ upper and both finite{where}, got {low[i]} and {high[i]} at index {i}")
         middle = np.clip(0.5 * low + 0.5 * high, low, high)
-        object.__setattr__(self, "center", frozen(middle))
-        object.__setattr__(self, "ends", (frozen(np.array(low)), frozen(np.array(high))))
+        object.__setattr__(self, "center", read_only(middle))
+        object.__setattr__(self, "ends", (read_only(np.array(low)), read_only(np.array(high))))
         object.__setattr__(self, "domain", cut)
 
     @property
