@@ -21,7 +21,7 @@ Nothing here is trusted: whoever uses the slopes evaluates them again (rungs/dua
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,7 @@ OUTSIDE = 1e-9  # of a neuron's range: by how much an averaged point may leave a
 AVERAGE = 0.95  # weight of the past in the averaged points
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(NamedTuple):
     """g and ∇g at some slopes, and the points its two sweeps went through; the problem's rows are columns here.
 
     value: g, shape (m,). gradient, outputs (the y): per unstable neuron, (N, m). points: x̃, (n, m).
@@ -226,8 +225,7 @@ class Ascent:
         move: FloatArray = length / (1 - beta**self.round_step) * self.first
         move /= spread
         move += self.current
-        np.clip(move, 0.0, 1.0, out=move)
-        return np.asarray(move, dtype=np.float64)
+        return np.minimum(np.maximum(move, 0.0, out=move), 1.0, out=move)
 
     def finished(self) -> BoolArray:
         """Rows whose duality gap is closed, or whose round, just ended, gained next to nothing in its second half.
