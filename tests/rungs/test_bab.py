@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from naive import enumerate_patterns
 from structures import Case, cases, tiny
 
+from toolkit.certificates.leaves import Leaves
+from toolkit.certificates.rounding import error_model_of
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
@@ -22,10 +24,12 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.compile import integer_columns
 from toolkit.rungs import get_rung
-from toolkit.search.branching import PseudoCosts
+from toolkit.rungs.bab import search_row
+from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.lp_bounder import template
-from toolkit.search.tree import TreeSearch
+from toolkit.search.lp_nodes import LpNodes
+from toolkit.search.tree import Node, Tree
 from toolkit.solvers.highs import HighsSession
 from toolkit.solvers.registry import SOLVERS
 from toolkit.solvers.session import Licence
@@ -221,9 +225,9 @@ PLACES = {
     "change of bounds": (HighsSession, "_bounds_set"),
     "new rows": (HighsSession, "_rows_added"),
     "fewer rows": (HighsSession, "_rows_kept"),
-    "branching": (TreeSearch, "_branch"),
-    "trial": (TreeSearch, "_try_children"),
-    "replay": (TreeSearch, "_try_point"),
+    "branching": (PhaseBrancher, "split"),
+    "trial": (LpNodes, "trial"),
+    "replay": (LpNodes, "_replayed"),
     "evidence": (CuttingPlanes, "evidence"),
 }
 
@@ -272,19 +276,20 @@ def test_a_search_puts_the_bounds_back_even_if_nobody_asks_again(monkeypatch: py
     problem = margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT)
     planes = CuttingPlanes(problem)
     before = planes.session.model.lower.copy(), planes.session.model.upper.copy()
-    search = TreeSearch(problem, planes, 0, PseudoCosts(planes.layout.count))
     depth = 0
+    expand = Tree._expand
 
-    def stop(self: TreeSearch, node: Any, *args: Any) -> None:
+    def stop(self: Tree, node: Node) -> Node | None:
         nonlocal depth
         depth += 1
         if depth == 4:
             raise Injected
+        return expand(self, node)
 
-    expand = TreeSearch._expand
-    monkeypatch.setattr(TreeSearch, "_expand", lambda self, *args: (stop(self, *args), expand(self, *args))[1])
+    monkeypatch.setattr(Tree, "_expand", stop)
+    leaves = Leaves(error_model_of(problem), problem.rows[0], planes.store)
     with pytest.raises(Injected):
-        search.run()
+        search_row(problem, 0, planes, PseudoCosts(planes.layout.count), leaves)
     np.testing.assert_array_equal(planes.session.model.lower, before[0])
     np.testing.assert_array_equal(planes.session.model.upper, before[1])
 

@@ -29,11 +29,11 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows, selection_rows
 from toolkit.problems.settings import Settings
+from toolkit.rungs.bab import search_row
 from toolkit.rungs.dual import RUNG as DUAL
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.branching import PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
-from toolkit.search.tree import TreeSearch
 from toolkit.verify.layer_bounds import output_scales
 
 LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
@@ -183,9 +183,8 @@ def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
                 planes = CuttingPlanes(problem)
                 planes.store = store
                 costs = PseudoCosts(planes.layout.count)
-            search = TreeSearch(problem, planes, row, costs, keep_leaves=True)
-            search.run()
-            whole = search.leaves
+            whole = Leaves(model, problem.rows[row], store, keep=True)
+            search_row(problem, row, planes, costs, whole)
         trees.append(whole)
     return store, trees
 
