@@ -29,7 +29,7 @@ from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.lp_bounder import template
 from toolkit.search.lp_nodes import LpNodes
-from toolkit.search.tree import Node, Tree
+from toolkit.search.tree import Node, Relaxed, Tree
 from toolkit.solvers.highs import HighsSession
 from toolkit.solvers.registry import SOLVERS
 from toolkit.solvers.session import Licence
@@ -175,15 +175,23 @@ def test_a_leaf_whose_lp_failed_leaves_the_margin_open(monkeypatch: pytest.Monke
     assert bound.upper >= truth.lower - 1e-7
 
 
-def test_pseudo_costs_prefer_the_neuron_that_gained_most_per_distance() -> None:
-    costs = PseudoCosts(3)
-    y = s = np.ones(3)
-    assert np.ptp(costs.estimate(y, s)) == 0.0  # nothing seen, nothing preferred
-    for neuron, gain in enumerate((0.1, 0.4)):
-        for phase in (0, 1):
-            costs.learn(neuron, phase, gain, 2.0)
-            costs.learn(neuron, phase, 3 * gain, 2.0)
-    np.testing.assert_allclose(costs.estimate(y, s), [0.1**2, 0.4**2, 0.25**2])  # the unseen: the average
+def test_a_search_that_finds_every_part_empty_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The region is not, so l,u are wrong; the root's LP alone may not show it."""
+    network, ball = _hard()
+    problem = margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT)
+    solve = LpNodes.solve
+
+    def empty(self: LpNodes, node: Node) -> Relaxed:
+        if node.split is None:
+            return solve(self, node)
+        node.raise_bound(np.inf, None)
+        return Relaxed(None, False, "empty")
+
+    monkeypatch.setattr(LpNodes, "solve", empty)
+    (bound,) = get_rung("bab")(problem)
+    assert bound.status is Status.FAILED
+    assert bound.lower == -np.inf
+    assert "l,u are wrong" in bound.message
 
 
 def test_published_network_without_a_milp_solver(data_dir: Path) -> None:

@@ -114,7 +114,8 @@ class PhaseBrancher:
             self.bounder.trial(child)
             assert child.split is not None
             self._learn(child.split, child.bound)
-            gains.append(max((child.bound - node.bound) / self.incumbent.drop, LEAST_GAIN))
+            gain = (child.bound - node.bound) / self.incumbent.drop
+            gains.append(max(LEAST_GAIN, gain))  # in this order: NaN, where nothing is proven of either, is no gain
         return gains[0] * gains[1]
 
     def _learn(self, split: Split, bound: float) -> None:

@@ -22,7 +22,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.search.clock import Clock
-from toolkit.search.lp_bounder import template
+from toolkit.search.lp_bounder import never_empty, template
 from toolkit.solvers.registry import open_session
 from toolkit.solvers.session import NoSession, Session
 from toolkit.solvers.solve_report import SolveReport
@@ -88,12 +88,9 @@ class CuttingPlanes:
                 break
             self.add(report, rows, upper)
         assert best is not None
-        if best.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
+        if best.status is Status.INFEASIBLE:
             self.best = None
-            best = replace(
-                best, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
-            )
-        return replace(best, seconds=clock.seconds, iterations=iterations)
+        return replace(never_empty(best), seconds=clock.seconds, iterations=iterations)
 
     def add(self, report: SolveReport, rows: Any, upper: FloatArray) -> None:
         """Drop what `report` shows to be idle, then add the cuts rows·z ≤ upper."""

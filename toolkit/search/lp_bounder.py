@@ -88,6 +88,13 @@ def _milp_settings(settings: Settings, drop: float) -> Settings:
     return replace(settings, mip_gap_abs=promised_gap(settings, 0.0, drop))
 
 
+def never_empty(report: SolveReport) -> SolveReport:
+    """A report on the whole region; a failure where it calls that empty: no ball is, so l,u or the solver are wrong."""
+    if report.status is not Status.INFEASIBLE:
+        return report
+    return replace(report, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong")
+
+
 def bound_from_report(
     problem: Problem, row: int, report: SolveReport, building: float = 0.0, relaxed: Bound | None = None
 ) -> Bound:
@@ -96,10 +103,7 @@ def bound_from_report(
     relaxed: for a MILP the LP's bound of the row; lower is then the solver's word, at least the LP's.
     """
     layout = template(problem).layout
-    if report.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
-        report = replace(
-            report, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
-        )
+    report = never_empty(report)
     witness, upper, slack = None, np.inf, None
     if report.x is not None:
         # x̂ = y − s gives y − max(x̂, 0) = min(y, s)
