@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from naive import enumerate_patterns
 from structures import Case, cases, tiny
 
+from toolkit.certificates.leaves import Leaves
+from toolkit.certificates.rounding import error_model_of
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
@@ -22,10 +24,12 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.compile import integer_columns
 from toolkit.rungs import get_rung
-from toolkit.search.branching import PseudoCosts
+from toolkit.rungs.bab import search_row
+from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.lp_bounder import template
-from toolkit.search.tree import TreeSearch
+from toolkit.search.lp_nodes import LpNodes
+from toolkit.search.tree import Node, Relaxed, Tree
 from toolkit.solvers.highs import HighsSession
 from toolkit.solvers.registry import SOLVERS
 from toolkit.solvers.session import Licence
@@ -171,15 +175,23 @@ def test_a_leaf_whose_lp_failed_leaves_the_margin_open(monkeypatch: pytest.Monke
     assert bound.upper >= truth.lower - 1e-7
 
 
-def test_pseudo_costs_prefer_the_neuron_that_gained_most_per_distance() -> None:
-    costs = PseudoCosts(3)
-    y = s = np.ones(3)
-    assert np.ptp(costs.estimate(y, s)) == 0.0  # nothing seen, nothing preferred
-    for neuron, gain in enumerate((0.1, 0.4)):
-        for phase in (0, 1):
-            costs.learn(neuron, phase, gain, 2.0)
-            costs.learn(neuron, phase, 3 * gain, 2.0)
-    np.testing.assert_allclose(costs.estimate(y, s), [0.1**2, 0.4**2, 0.25**2])  # the unseen: the average
+def test_a_search_that_finds_every_part_empty_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The region is not, so l,u are wrong; the root's LP alone may not show it."""
+    network, ball = _hard()
+    problem = margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT)
+    solve = LpNodes.solve
+
+    def empty(self: LpNodes, node: Node) -> Relaxed:
+        if node.split is None:
+            return solve(self, node)
+        node.raise_bound(np.inf, None)
+        return Relaxed(None, False, "empty")
+
+    monkeypatch.setattr(LpNodes, "solve", empty)
+    (bound,) = get_rung("bab")(problem)
+    assert bound.status is Status.FAILED
+    assert bound.lower == -np.inf
+    assert "l,u are wrong" in bound.message
 
 
 def test_published_network_without_a_milp_solver(data_dir: Path) -> None:
@@ -221,9 +233,9 @@ PLACES = {
     "change of bounds": (HighsSession, "_bounds_set"),
     "new rows": (HighsSession, "_rows_added"),
     "fewer rows": (HighsSession, "_rows_kept"),
-    "branching": (TreeSearch, "_branch"),
-    "trial": (TreeSearch, "_try_children"),
-    "replay": (TreeSearch, "_try_point"),
+    "branching": (PhaseBrancher, "split"),
+    "trial": (LpNodes, "trial"),
+    "replay": (LpNodes, "_replayed"),
     "evidence": (CuttingPlanes, "evidence"),
 }
 
@@ -272,19 +284,20 @@ def test_a_search_puts_the_bounds_back_even_if_nobody_asks_again(monkeypatch: py
     problem = margin_problem(network, LinfBall(ball.center, eps=0.1), 0, targets=[1], settings=TIGHT)
     planes = CuttingPlanes(problem)
     before = planes.session.model.lower.copy(), planes.session.model.upper.copy()
-    search = TreeSearch(problem, planes, 0, PseudoCosts(planes.layout.count))
     depth = 0
+    expand = Tree._expand
 
-    def stop(self: TreeSearch, node: Any, *args: Any) -> None:
+    def stop(self: Tree, node: Node) -> Node | None:
         nonlocal depth
         depth += 1
         if depth == 4:
             raise Injected
+        return expand(self, node)
 
-    expand = TreeSearch._expand
-    monkeypatch.setattr(TreeSearch, "_expand", lambda self, *args: (stop(self, *args), expand(self, *args))[1])
+    monkeypatch.setattr(Tree, "_expand", stop)
+    leaves = Leaves(error_model_of(problem), problem.rows[0], planes.store)
     with pytest.raises(Injected):
-        search.run()
+        search_row(problem, 0, planes, PseudoCosts(planes.layout.count), leaves)
     np.testing.assert_array_equal(planes.session.model.lower, before[0])
     np.testing.assert_array_equal(planes.session.model.upper, before[1])
 

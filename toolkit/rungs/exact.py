@@ -23,7 +23,8 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs.bab import bab_bounds
 from toolkit.rungs.lp import lp_bounds
 from toolkit.rungs.rung import Cost, Rung, Side
-from toolkit.search.lp_bounder import failing_rows, minimize_rows, promised_gap, template
+from toolkit.search.incumbent import promised_gap
+from toolkit.search.lp_bounder import failing_rows, minimize_rows, template
 from toolkit.solvers.registry import automatic_milp_solver
 
 WORD = 1e-6  # of the drop: by how much a MILP solver's tolerances may put its dual bound above the optimum

@@ -20,7 +20,7 @@ from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.search.cutting_planes import cutting_planes
-from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, one_row, template
+from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 
 
 def ideal_bounds(problem: Problem) -> list[Bound]:
@@ -40,7 +40,7 @@ def _row_bound(problem: Problem, row: int, cost: FloatArray, offset: float, buil
         report = planes.minimize(cost, offset, problem.settings)
         bound = bound_from_report(problem, row, report, building)
         if report.status is not Status.FAILED:
-            leaves = Leaves(error_model_of(problem), one_row(problem, row).rows[0], planes.store)
+            leaves = Leaves(error_model_of(problem), problem.rows[[row]], planes.store)
             leaves.add(np.full(planes.layout.count, -1, dtype=np.int8), planes.best)
             lower = max(leaves.certified, bound.certified_lower)
             bound = replace(bound, lower=lower, certified_lower=lower, drop=drop_of(problem, row, lower))

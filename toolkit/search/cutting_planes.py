@@ -8,7 +8,6 @@ rows start from earlier rows' cuts. Tolerances are relative to a neuron's range 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +21,8 @@ from toolkit.problems.answers import Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.ideal_cuts import CutFinder
-from toolkit.search.lp_bounder import template
+from toolkit.search.clock import Clock
+from toolkit.search.lp_bounder import never_empty, template
 from toolkit.solvers.registry import open_session
 from toolkit.solvers.session import NoSession, Session
 from toolkit.solvers.solve_report import SolveReport
@@ -63,18 +63,16 @@ class CuttingPlanes:
         """Rounds of solve and cut for one objective; the report of the best bound, its times and iterations summed.
 
         enough: asked after each round, in place of the rule by PROGRESS, whether to stop."""
-        started = time.perf_counter()
+        clock = Clock(settings)
         self.scale = self.compiled.objective_scale(cost)
         history: list[float] = []
         best: SolveReport | None = None
         iterations = 0
         for _ in range(ROUNDS):
-            left = None if settings.time_limit is None else settings.time_limit - (time.perf_counter() - started)
-            if left is not None and left <= 0 and best is not None:
+            if best is not None and clock.struck:
                 best = replace(best, status=Status.TIME_LIMIT)
                 break
-            limit = None if left is None else max(left, 1e-3)
-            report = self.session.minimize(cost, offset, replace(settings, time_limit=limit))
+            report = self.session.minimize(cost, offset, clock.rest())
             iterations += report.iterations
             if best is None or report.bound >= best.bound:
                 best, self.best = report, self.evidence(report)
@@ -90,12 +88,9 @@ class CuttingPlanes:
                 break
             self.add(report, rows, upper)
         assert best is not None
-        if best.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
+        if best.status is Status.INFEASIBLE:
             self.best = None
-            best = replace(
-                best, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
-            )
-        return replace(best, seconds=time.perf_counter() - started, iterations=iterations)
+        return replace(never_empty(best), seconds=clock.seconds, iterations=iterations)
 
     def add(self, report: SolveReport, rows: Any, upper: FloatArray) -> None:
         """Drop what `report` shows to be idle, then add the cuts rows·z ≤ upper."""

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, certify_multipliers
@@ -21,6 +20,7 @@ from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import Template, TemplateError, template_of
+from toolkit.search.incumbent import promised_gap
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
 from toolkit.solvers.session import Session, SolverUnavailableError
@@ -38,22 +38,6 @@ def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], R
             return RowBounds.of([Bound(-np.inf, status=Status.FAILED, message=str(error)) for _ in problem.targets])
 
     return answer
-
-
-def one_row(problem: Problem, row: int) -> Problem:
-    """The problem with this row alone, dense whatever it was, shape (1, outputs)."""
-    chosen = problem.rows[[row]]
-    dense = chosen.toarray() if sp.issparse(chosen) else np.asarray(chosen, dtype=np.float64)
-    return problem.with_rows(dense, problem.targets[row : row + 1])
-
-
-def promised_gap(settings: Settings, upper: float, drop: float) -> float:
-    """The width at which an interval ending at `upper` counts as closed: relative, or absolute, whichever is larger.
-
-    The absolute gap is one of the objective's own drop (its value at the ball's centre less its root bound) where that
-    is below 1: the unit of the logits must not decide what counts as solved.
-    """
-    return max(settings.mip_gap * abs(upper), settings.mip_gap_abs * min(1.0, max(drop, 0.0)))
 
 
 def template(problem: Problem) -> Template:
@@ -104,6 +88,13 @@ def _milp_settings(settings: Settings, drop: float) -> Settings:
     return replace(settings, mip_gap_abs=promised_gap(settings, 0.0, drop))
 
 
+def never_empty(report: SolveReport) -> SolveReport:
+    """A report on the whole region; a failure where it calls that empty: no ball is, so l,u or the solver are wrong."""
+    if report.status is not Status.INFEASIBLE:
+        return report
+    return replace(report, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong")
+
+
 def bound_from_report(
     problem: Problem, row: int, report: SolveReport, building: float = 0.0, relaxed: Bound | None = None
 ) -> Bound:
@@ -112,10 +103,7 @@ def bound_from_report(
     relaxed: for a MILP the LP's bound of the row; lower is then the solver's word, at least the LP's.
     """
     layout = template(problem).layout
-    if report.status is Status.INFEASIBLE:  # a ball is never empty: l,u or the solver are wrong
-        report = replace(
-            report, status=Status.FAILED, bound=-np.inf, message="the template is infeasible: l,u are wrong"
-        )
+    report = never_empty(report)
     witness, upper, slack = None, np.inf, None
     if report.x is not None:
         # x̂ = y − s gives y − max(x̂, 0) = min(y, s)

@@ -30,11 +30,11 @@ from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows, selection_rows
 from toolkit.problems.settings import Settings
+from toolkit.rungs.bab import search_row
 from toolkit.rungs.dual import RUNG as DUAL
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.branching import PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
-from toolkit.search.tree import TreeSearch
 from toolkit.verify.layer_bounds import output_scales
 
 LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
@@ -92,15 +92,23 @@ def write_proof(
         raise ValueError(f"targets must name at least one class other than {label}, each once, got {list(chosen)}")
     bounds, content = provable_bounds(network, ball, settings, tighten)
     problem = Problem.of(network, ball, rows, bounds, settings, chosen)
-    store, trees = _search(problem)
     for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
         content |= {f"lower{k}": low, f"upper{k}": high}
-    claims = []
-    sizes = np.abs(rows) @ output_scales(problem)
-    for t, tree, size in zip(chosen, trees, sizes.tolist(), strict=True):
-        claims.append(tree.certified - float(_loosened(tree.certified, size)))
+    store, trees = _search(problem)
+    sizes = (np.abs(rows) @ output_scales(problem)).tolist()
+    claims = [tree.certified - float(_loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
+    for t, tree in zip(chosen, trees, strict=True):
         content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
-    columns = np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets])
+    content |= _header(network, ball, label, chosen, claims) | _packed_cuts(store)
+    with write_atomically(path) as file:
+        np.savez_compressed(file, **content)
+    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
+
+
+def _header(
+    network: Network, ball: LinfBall, label: int, targets: Sequence[int], claims: Sequence[float]
+) -> dict[str, Any]:
+    """What is claimed, and of what."""
     header = {
         "format": PROOF_FORMAT,
         "network": network.digest,
@@ -108,19 +116,19 @@ def write_proof(
         "eps": ball.eps,
         "domain": ball.domain,
         "label": label,
-        "targets": chosen,
+        "targets": targets,
         "claims": claims,
     }
-    content |= {
-        "header": np.array(json.dumps(header)),
-        "center": ball.center,
+    return {"header": np.array(json.dumps(header)), "center": ball.center}
+
+
+def _packed_cuts(store: CutStore) -> dict[str, Any]:
+    """Every cut's neuron and subset, the subsets one after the other."""
+    return {
         "cut.neurons": np.array(store.neurons, dtype=np.int64),
         "cut.ends": np.cumsum([subset.size for subset in store.subsets], dtype=np.int64),
-        "cut.columns": columns.astype(np.int32),
+        "cut.columns": np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets]).astype(np.int32),
     }
-    with write_atomically(path) as file:
-        np.savez_compressed(file, **content)
-    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
 
 
 def _loosened(value: Any, scale: Any) -> Any:
@@ -184,9 +192,8 @@ def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
                 planes = CuttingPlanes(problem)
                 planes.store = store
                 costs = PseudoCosts(planes.layout.count)
-            search = TreeSearch(problem, planes, row, costs, keep_leaves=True)
-            search.run()
-            whole = search.leaves
+            whole = Leaves(model, problem.rows[row], store, keep=True)
+            search_row(problem, row, planes, costs, whole)
         trees.append(whole)
     return store, trees
 
