@@ -103,18 +103,21 @@ class Rung:
         started = time.perf_counter()
         found = self._answer(problem)
         sound = self.certifies and (problem.relu_bounds.certified or not self.uses_relu_bounds)
-        bounds = list(found.details)
-        if not bounds:
+        about = zip(problem.targets, problem.questions(), strict=True)
+        if not found.details:
             each = (time.perf_counter() - started) / max(1, len(found))
-            bounds = [Bound(low, seconds=each, certified_lower=low) for low in found.lower.tolist()]
-        own = zip(_replayed(problem, bounds), problem.targets, problem.questions(), strict=True)
-        return _checked(
-            problem,
-            [
-                replace(one, certified_lower=one.certified_lower if sound else -np.inf, target=target, asked=asked)
-                for one, target, asked in own
-            ],
-        )
+            rows = zip(found.lower.tolist(), about, strict=True)
+            bounds = [
+                Bound(low, target=target, seconds=each, certified_lower=low if sound else -np.inf, asked=asked)
+                for low, (target, asked) in rows
+            ]
+            return _checked(problem, bounds)
+        own = zip(_replayed(problem, list(found.details)), about, strict=True)
+        bounds = [
+            replace(one, certified_lower=one.certified_lower if sound else -np.inf, target=target, asked=asked)
+            for one, (target, asked) in own
+        ]
+        return _checked(problem, bounds)
 
     def _answer(self, problem: Problem) -> RowBounds:
         """What `run` says. Raises TypeError for an input set the rung does not take, ValueError for another shape."""
