@@ -63,8 +63,19 @@ def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
 
 
 def alive_part(region: Region) -> AliveNetwork:
-    """The alive part of the region's network."""
-    return restrict_to_alive(region.network, region.relu_bounds)
+    """The alive part of the region's network; that of the shorter region and one layer more, where there is one."""
+    bounds, shorter = region.relu_bounds, region.shorter
+    if shorter is None or not region.extends(shorter):
+        return restrict_to_alive(region.network, bounds)
+    known, last = shorter.derive(alive_part), shorter.derive(alive_last)
+    index = np.flatnonzero(~bounds.inactive(len(bounds) - 1))
+    object.__setattr__(region, "shorter", None)  # has served: nothing of it needs to be kept
+    return AliveNetwork(
+        (*known.layers, last.restrict(index, None)),
+        (*known.alive, index),
+        (*known.lower, bounds.lower[-1][index]),
+        (*known.upper, bounds.upper[-1][index]),
+    )
 
 
 def alive_last(region: Region) -> AffineMap:

@@ -21,12 +21,15 @@ Derived = TypeVar("Derived")
 class Region:
     """F on P with l ≤ x̂ ≤ u there: what every relaxation, certificate and search is made for.
 
-    Raises ValueError for parts that do not fit, and for relu_bounds that are known to hold somewhere else.
+    shorter: the region of this network cut before its last ReLU layer, on the same l,u: what was derived there may
+    serve here (`extends` looks whether it is that). Raises ValueError for parts that do not fit, and for relu_bounds
+    that are known to hold somewhere else.
     """
 
     network: Network
     input_set: InputSet
     relu_bounds: ReluBounds
+    shorter: Region | None = field(default=None, repr=False)
     _derived: dict[Callable[[Region], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -45,9 +48,21 @@ class Region:
         free = tuple(np.full(size, np.inf) for size in network.relu_sizes)
         return cls(network, input_set, ReluBounds(tuple(-side for side in free), free))
 
-    def with_bounds(self, relu_bounds: ReluBounds) -> Region:
+    def extends(self, shorter: Region) -> bool:
+        """Whether these are the very maps, l,u and input set of a region of one ReLU layer less, and one more."""
+        maps = zip(self.network.layers[:-1], shorter.network.layers, strict=False)
+        own, other = self.relu_bounds, shorter.relu_bounds
+        sides = zip((*own.lower[:-1], *own.upper[:-1]), (*other.lower, *other.upper), strict=False)
+        return (
+            len(own) == len(other) + 1
+            and len(shorter.network.layers) == len(own)
+            and self.input_set is shorter.input_set
+            and all(one is two for one, two in (*maps, *sides))
+        )
+
+    def with_bounds(self, relu_bounds: ReluBounds, shorter: Region | None = None) -> Region:
         """The same question with other l,u; of what was derived only F at the centre, which knows no l,u, is kept."""
-        found = Region(self.network, self.input_set, relu_bounds)
+        found = Region(self.network, self.input_set, relu_bounds, shorter)
         if centre_outputs in self._derived:
             found._derived[centre_outputs] = self._derived[centre_outputs]
         return found

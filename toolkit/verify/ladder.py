@@ -25,7 +25,7 @@ from toolkit.rungs import certifier, get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.verify.certification import Certification
 from toolkit.verify.knowledge import Knowledge
-from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.layer_bounds import bound_layers
 from toolkit.verify.verdict import TOLERANCE
 
 LADDER = ("dual", "pgd", "lp", "ideal", "exact")
@@ -188,9 +188,9 @@ class _Climb:
         started = time.perf_counter()
         deadline = None if self.time_limit is None else self.started + self.time_limit
         settings = replace(self._clocked(), stop_at=None)
-        found = layer_bounds(self.network, self.problem.input_set, chain, settings, deadline=deadline)
+        found, cut = bound_layers(self.network, self.problem.input_set, chain, settings, deadline=deadline)
         self.relu_bounds = found
-        self.problem = replace(self.problem, region=self.problem.region.with_bounds(found))
+        self.problem = replace(self.problem, region=self.problem.region.with_bounds(found, cut))
         self._spend("bounds", started)
 
     def _tighten(self) -> None:

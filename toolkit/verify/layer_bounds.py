@@ -21,6 +21,8 @@ from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
+from toolkit.problems.properties import Objective
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
@@ -46,6 +48,18 @@ def layer_bounds(
     an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u: then a rung has
     said something false.
     """
+    return bound_layers(network, ball, rungs, settings, progress, deadline)[0]
+
+
+def bound_layers(
+    network: Network,
+    ball: InputSet,
+    rungs: Sequence[Rung | str],
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    deadline: float | None = None,
+) -> tuple[ReluBounds, Region | None]:
+    """`layer_bounds`, and the region of the last cut, which may serve one of the whole network as its `shorter`."""
     instance("network", network, Network), check_is_input_set("ball", ball)
     chain = get_rungs("rungs", rungs)
     for rung in chain:
@@ -59,15 +73,17 @@ def layer_bounds(
     used = tuple(rung.name for rung in chain)
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
-    region = region_digest(network, ball)  # hashes the weights once for all cuts
+    whole = region_digest(network, ball)  # hashes the weights once for all cuts
+    region: Region | None = None
     for k in range(len(network.relu_sizes)):
         cut = network.cut(k)
         known = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
+        region = Region(cut, ball, known, region)
         first = [get_rung("interval")]
-        low, high = _bound_layer(cut, ball, known, chain if k else first, settings, progress, deadline)
+        low, high = _bound_layer(region, chain if k else first, settings, progress, deadline)
         lower.append(read_only(low))
         upper.append(read_only(high))
-    return ReluBounds.sealed(lower, upper, used, certified, region)
+    return ReluBounds.sealed(lower, upper, used, certified, whole), region
 
 
 @dataclass
@@ -87,16 +103,14 @@ class _Box:
 
 
 def _bound_layer(
-    cut: Network,
-    ball: InputSet,
-    known: ReluBounds,
+    region: Region,
     chain: Sequence[Rung],
     settings: Settings,
     progress: Progress | None,
     deadline: float | None,
 ) -> tuple[FloatArray, FloatArray]:
-    size = cut.output_size
-    problem = Problem.of(cut, ball, np.zeros((0, size)), known, settings)
+    size = region.network.output_size
+    problem = Problem(region, Objective(np.zeros((0, size))), settings)
     box = _Box(np.full(size, -np.inf), np.full(size, np.inf))
     for rung in chain:
         tried = box.unstable()
@@ -111,7 +125,7 @@ def _bound_layer(
             box.high[some] = np.minimum(box.high[some], high)
         _check_order(box, rung, problem, chain)
         if progress is not None:
-            progress(len(known), rung.name, int(tried.size), int(tried.size - box.unstable().size))
+            progress(len(region.relu_bounds), rung.name, int(tried.size), int(tried.size - box.unstable().size))
     return box.low, box.high
 
 
