@@ -20,14 +20,15 @@ from toolkit.problems.answers import Bound, RowBounds, Verdict
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
-from toolkit.problems.reduced import alive_network
+from toolkit.problems.reduced import alive_network, alive_part
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.rungs.dual import certified_values
 from toolkit.rungs.rung import Cost, Rung, Side, each_row
 from toolkit.runs.sweep.bounds_cache import load_bounds, save_bounds
 from toolkit.verify.ladder import certify
-from toolkit.verify.layer_bounds import _Box, _check_order, layer_bounds
+from toolkit.verify.layer_bounds import _Box, _check_order, bound_layers, layer_bounds
 from toolkit.verify.margins import margin_problem, margins
 
 CLOSED_FORMS = ("interval", "dual", "crown", "alpha", "lp", "bab")
@@ -322,3 +323,28 @@ def test_conv_networks_have_regions_too() -> None:
     bounds = layer_bounds(network, ball, ("interval", "dual"))
     assert bounds.region == region_digest(network, ball)
     assert np.isfinite(margins(network, ball, 0, "dual", bounds)[0].certified_lower)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_a_region_grown_from_a_shorter_one_is_reduced_the_same(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    network = random_dense_network(rng, (4, 12, 12, 3)) if kind == "dense" else random_conv_network(rng)
+    ball = LinfBall(rng.uniform(0, 1, network.input_size), 0.1)
+    bounds, cut = bound_layers(network, ball, ("interval", "dual"))
+    assert cut is not None
+    grown, alone = Region(network, ball, bounds, cut), Region(network, ball, bounds)
+    assert grown.extends(cut)
+    one, other = grown.derive(alive_part), alone.derive(alive_part)
+    assert grown.shorter is None  # let go
+    for a, b in zip(one.layers, other.layers, strict=True):
+        assert (a.to_sparse() != b.to_sparse()).nnz == 0
+        np.testing.assert_array_equal(a.bias_vector, b.bias_vector)
+    for name in ("alive", "lower", "upper"):
+        for a, b in zip(getattr(one, name), getattr(other, name), strict=True):
+            np.testing.assert_array_equal(a, b)
+    looser = ReluBounds(tuple(low - 1.0 for low in bounds.lower), tuple(high + 1.0 for high in bounds.upper))
+    assert not Region(network, ball, looser, cut).extends(cut)
+    assert not Region(
+        network, LinfBall(ball.center, 0.1), layer_bounds(network, LinfBall(ball.center, 0.1)), cut
+    ).extends(cut)
+    assert not cut.extends(cut)
