@@ -11,7 +11,6 @@ includes certifying its leaves.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.report import pipe_table
 from toolkit.rungs import get_rung
+from toolkit.runs.progress import RunProgress
 from toolkit.solvers.registry import SOLVERS
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
@@ -104,15 +104,16 @@ def measure(
 ) -> pd.DataFrame:
     """One row per case and solver, solvers in turns on the same l,u."""
     rows = []
-    for case in cases:
-        settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=GAP, time_limit=time_limit)
-        given = problems(case, settings, limit)
-        turns: dict[str, list[dict[str, Any]]] = {solver: [] for solver in solvers}
-        for _ in range(repeats):
-            for solver in solvers:
-                turns[solver].append(solve_case(case, given, solver, settings))
-                print(json.dumps(turns[solver][-1], default=float), flush=True)
-        rows += [best_turn(found) | {"time_limit": time_limit} for found in turns.values()]
+    with RunProgress() as progress:
+        for case in cases:
+            settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=GAP, time_limit=time_limit)
+            given = problems(case, settings, limit)
+            turns: dict[str, list[dict[str, Any]]] = {solver: [] for solver in solvers}
+            for k in range(repeats):
+                for i, solver in enumerate(solvers):
+                    turns[solver].append(solve_case(case, given, solver, settings))
+                    progress.advance(case.name, k * len(solvers) + i + 1, repeats * len(solvers), solver)
+            rows += [best_turn(found) | {"time_limit": time_limit} for found in turns.values()]
     table = pd.DataFrame(rows)
     own = table[table["solver"] == "bab"].set_index("network")["cpu_seconds"]
     return table.assign(cpu_over_bab=table["cpu_seconds"] / table["network"].map(own))

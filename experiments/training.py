@@ -16,7 +16,6 @@ published values for these sizes; the comparison is Wong & Kolter 2018 and Salma
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
+from toolkit.runs.progress import RunProgress
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
@@ -183,16 +183,17 @@ def measure_all(names: Sequence[str], images: int | None, wide: Path | None, pla
     rows: list[dict[str, Any]] = []
     accuracy: list[dict[str, Any]] = []
     gap_curve: list[dict[str, Any]] = []
-    for given in (family for family in FAMILIES if family.name in names):
-        most = images or given.images
-        family = Family(given.name, given.dataset, min(given.images, most), min(given.gap_images, most))
-        data = load_dataset(family.dataset)
-        for network in networks_of(family, wide):
-            row, curve, gap = measure(network, family, data, plan)
-            rows, accuracy, gap_curve = [*rows, row], accuracy + curve, gap_curve + gap
-            print(json.dumps(row), flush=True)
-            frames = (pd.DataFrame(lines) for lines in (rows, accuracy, gap_curve))
-            write_results(*frames, asdict(plan), out)
+    with RunProgress() as progress:
+        for given in (family for family in FAMILIES if family.name in names):
+            most = images or given.images
+            family = Family(given.name, given.dataset, min(given.images, most), min(given.gap_images, most))
+            data, networks = load_dataset(family.dataset), list(networks_of(family, wide))
+            for k, network in enumerate(networks, start=1):
+                row, curve, gap = measure(network, family, data, plan)
+                rows, accuracy, gap_curve = [*rows, row], accuracy + curve, gap_curve + gap
+                progress.advance(family.name, k, len(networks))
+                frames = (pd.DataFrame(lines) for lines in (rows, accuracy, gap_curve))
+                write_results(*frames, asdict(plan), out)
     return pd.DataFrame(rows)
 
 

@@ -17,7 +17,7 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows
 from toolkit.runs.batch import BatchPlan, certify_samples
-from toolkit.runs.executors import run_calls
+from toolkit.runs.run import gather
 from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.verify.explain import explain_equality
@@ -221,8 +221,8 @@ def test_targets_keep_their_order() -> None:
         lambda: NETWORK.forward("abc"),
         lambda: NETWORK.predict(1.0),
         lambda: Dense(Module()),
-        lambda: list(run_calls(pow, [(1, 2)], 1.5)),  # type: ignore[arg-type]
-        lambda: list(run_calls(pow, [(1, 2)], 0)),
+        lambda: gather(abs, [1, 2], 1.5, print),  # type: ignore[arg-type]
+        lambda: gather(abs, [1, 2], 0, print),
         lambda: run_sweep(3, "out"),  # type: ignore[arg-type]
         lambda: run_sweep("spec.toml", None),  # type: ignore[arg-type]
         lambda: run_sweep("spec.toml", "out", workers=1.5),  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ from toolkit.report import (
 )
 from toolkit.report.order import REQUIRED_COLUMNS, rung_sides
 from toolkit.report.tables import margin_gaps
-from toolkit.rungs import get_rung
+from toolkit.rungs import RUNGS, get_rung
 from toolkit.runs.rows import ROW_COLUMNS
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
@@ -156,6 +158,16 @@ def test_margin_table_puts_rungs_in_order() -> None:
     assert rung_sides(rows)["mine"] == "lower"
 
 
+def test_rungs_stand_as_they_declare_and_unknown_ones_behind() -> None:
+    """Every rung at once, from the back: lower ones weak to strong, exact ones with a solver's word last, attacks."""
+    rows = frame(*(row(name, -np.inf if name in ("fgsm", "pgd", "attack") else 0.0) for name in ("attack", "b", "a")))
+    rows = pd.concat([rows, frame(*(row(name, 0.0) for name in reversed(RUNGS)))])
+    lower = ["interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal", "a", "b"]
+    expected = dict.fromkeys(lower, "lower") | {"bab": "exact", "exact": "exact"}
+    expected |= dict.fromkeys(["fgsm", "pgd", "attack"], "upper")
+    assert list(rung_sides(rows).items()) == list(expected.items())
+
+
 def test_best_of_repeated_rows_counts() -> None:
     rows = frame(row("exact", 1.0, 3.0), row("exact", 1.5, 2.0, solver="highs"), row("dual", 0.0))
     [line] = margin_table(rows).to_dict("records")
@@ -169,6 +181,9 @@ def test_best_of_repeated_rows_counts() -> None:
         (frame(row("dual", 1.5), row("lp", 1.0)), "dual lower 1.5 > lp lower 1"),
         (frame(row("lp", 1.5), row("ideal", 1.0)), "lp lower 1.5 > ideal lower 1"),
         (frame(row("interval", 1.5), row("lp", 1.0)), "interval lower 1.5 > lp lower 1"),
+        (frame(row("interval", 1.5), row("ideal", 1.0)), "interval lower 1.5 > ideal lower 1"),
+        (frame(row("dual", 1.5), row("alpha", 1.0)), "dual lower 1.5 > alpha lower 1"),
+        (frame(row("crown", 1.5), row("alpha", 1.0)), "crown lower 1.5 > alpha lower 1"),
         (frame(row("lipschitz", 2.5), row("exact", 1.9, 2.0)), "lipschitz lower 2.5 > exact upper 2"),
         (frame(row("exact", 2.0, 2.1), row("pgd", -np.inf, 1.0)), "exact lower 2 > pgd upper 1"),
         (frame(row("dual", 4.1)), "dual lower 4.1 > clean upper 4"),
@@ -193,6 +208,9 @@ def test_order_violations_are_named(rows: pd.DataFrame, named: str) -> None:
         frame(row("dual", 1.5), row("lp", 1.0, eps=0.2)),
         frame(row("dual", 1.5), row("lp", 1.0, network_digest="d2")),
         frame(row("interval", 1.5, layer_bounds="interval+exact"), row("lp", 1.0, layer_bounds="interval+exact")),
+        frame(row("interval", 1.5, layer_bounds="interval+ideal"), row("ideal", 1.0, layer_bounds="interval+ideal")),
+        frame(row("dual", 1.5), row("alpha", 1.0, status="decided")),  # an ascent that stopped early
+        frame(row("mine", 1.5), row("lp", 1.0)),  # nothing is known of it
         frame(row("crown", 1.5), row("dual", 1.0)),  # neither is the stronger one
         frame(row("dual", 2.0 + 1e-7, certified_lower=1.9), row("exact", 2.0, 2.0)),  # within tolerance
         frame(row("dual", np.nan), row("lp", 1.0)),
@@ -345,13 +363,20 @@ def test_certified_curve_draws_the_shares_and_the_attack_bound() -> None:
     assert [shape.get_label() for shape in panel.collections] == ["undecided"]
 
 
-def test_report_imports_neither_pyomo_nor_torch_nor_rungs() -> None:
+def test_report_loads_neither_pyomo_nor_torch_nor_rungs() -> None:
+    """They are there once a report asks what the rungs declare, in one place."""
     folder = Path(__file__).parents[2] / "toolkit" / "report"
+    asking = set()
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.startswith(("pyomo", "torch", "toolkit.rungs"))], path.name
+            assert not [name for name in names if name.startswith(("pyomo", "torch"))], path.name
+            asking |= {path.name for name in names if name.startswith("toolkit.rungs")}
+    assert asking == {"order.py"}
+    modules = ", ".join(f"toolkit.report.{path.stem}" for path in folder.glob("[!_]*.py"))
+    program = f"import sys, {modules}; print([n for n in ('pyomo', 'torch', 'toolkit.rungs') if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_margin_table_says_where_the_relaxation_is_exact() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info
 
-from toolkit.runs.executors import ProcessExecutor, SerialExecutor, TaskExecutor, TaskTimeoutError, run_calls
+from toolkit.runs.executors import LentExecutor, ProcessExecutor, SerialExecutor, TaskExecutor, TaskTimeoutError
 from toolkit.runs.workers import PRELOADED, WorkerDiedError
 
 
@@ -89,7 +89,7 @@ def test_what_is_preloaded_exists_and_is_there_before_the_first_task(two: Proces
 def test_every_executor_answers_what_a_driver_asks(two: ProcessExecutor) -> None:
     serial = SerialExecutor()
     assert (serial.width, two.width) == (1, 2)
-    for executor in (serial, two):
+    for executor in (serial, two, LentExecutor(two, 7)):
         assert isinstance(executor, TaskExecutor)
         executor.recall()
         assert executor.submit(pow, 2, 5).result(timeout=60) == 32
@@ -189,14 +189,3 @@ def test_workers_end_with_their_driver(tmp_path: Path, how: str) -> None:
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < until, f"workers {pids} outlive their driver"
         time.sleep(0.02)
-
-
-def test_leaving_run_calls_ends_what_still_runs() -> None:
-    """Results nobody will see are not waited for, whether they were begun or not."""
-    running = run_calls(time.sleep, [(0,), (300,), (300,), (300,)], 2)
-    call, future = next(running)
-    assert call == (0,)
-    assert future.result() is None
-    began = time.monotonic()
-    running.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - began < 60

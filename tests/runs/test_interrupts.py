@@ -23,7 +23,7 @@ from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.rungs import RUNGS
 from toolkit.rungs.rung import Rung, Side, each_row
-from toolkit.runs.executors import ProcessExecutor, SerialExecutor, run_calls
+from toolkit.runs.executors import ProcessExecutor, SerialExecutor
 from toolkit.runs.lock import folder_lock
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.rows import Row
@@ -219,18 +219,6 @@ def test_an_interrupted_solve_is_no_row(
     assert len(after) == 2 * 3 * 9
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_call_ends_all_calls(workers: int) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        list(run_calls(interrupt_odd, [(k,) for k in range(4)], workers))
-
-
-def interrupt_odd(k: int) -> int:
-    if k % 2:
-        raise KeyboardInterrupt
-    return k
-
-
 @pytest.mark.parametrize(
     "message",
     [
@@ -257,7 +245,7 @@ def test_rows_that_failed_by_an_interrupt_are_computed_again(folder: Path, tmp_p
 
 
 NO_GUARD = {
-    "run_calls": "from toolkit.runs.executors import run_calls\nprint(list(run_calls(pow, [(1, 2)] * 2, 2)))",
+    "gather": "from toolkit.runs.run import gather\ngather(abs, [1, 2], 2, print)",
     "certify_samples": "from toolkit import *\nfrom toolkit.runs.batch import *\n"
     "print(certify_samples(Network.load('zoo:digits-standard'), load_dataset('digits'), [0, 1], BatchPlan(.01), 2))",
     "run_sweep": "from toolkit import run_sweep\nprint(run_sweep({spec!r}, {out!r}, workers=2))",
@@ -265,7 +253,7 @@ NO_GUARD = {
 
 
 @pytest.mark.parametrize(
-    "entry", ["run_sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("run_calls", "certify_samples"))]
+    "entry", ["run_sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gather", "certify_samples"))]
 )
 def test_a_script_without_a_guard_gets_one_clear_error(tmp_path: Path, entry: str) -> None:
     (tmp_path / "s.toml").write_text(SPEC)

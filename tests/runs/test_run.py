@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from toolkit.runs.executors import ProcessExecutor
+from toolkit.runs.executors import LentExecutor, ProcessExecutor, SerialExecutor, TaskExecutor
 from toolkit.runs.run import RETRIES, Driver, Execution, Stop, Watcher, choose_execution, gather
 from toolkit.runs.workers import WorkerDiedError, WorkerStartError
 
@@ -66,7 +66,40 @@ def test_one_worker_runs_here_and_a_time_limit_needs_a_process() -> None:
     assert choose_execution(1, 5).name == "serial"
     assert choose_execution(1, 5, task_limit=1.0).name == "processes"
     assert choose_execution(8, 3).workers == 3
-    assert choose_execution(None, 5, executor=ProcessExecutor(1)).owned is False
+
+
+def test_a_lent_executor_stays_open_and_says_its_own_width() -> None:
+    with ProcessExecutor(1) as lent:
+        execution = choose_execution(3, 5, executor=lent)
+        assert (execution.name, execution.workers, execution.open().width) == ("ProcessExecutor", 3, 1)
+        told = Told()
+        Driver(square, [1, 2, 3], execution, told).run()
+        assert sorted(told.answers) == [1, 4, 9]
+        assert lent.submit(square, 3).result(timeout=60) == 9
+
+
+def test_an_executor_of_another_kind_is_given_so_many_tasks_at_a_time() -> None:
+    running: list[int] = []
+    seen: list[int] = []
+
+    def watched(task: int) -> int:
+        running.append(task)
+        time.sleep(0.02)
+        seen.append(len(running))
+        running.remove(task)
+        return task
+
+    with ThreadPoolExecutor(4) as lent:
+        told = Told()
+        Driver(watched, list(range(8)), choose_execution(2, 8, executor=lent), told).run()
+        assert sorted(told.answers) == list(range(8))
+        assert max(seen) <= 2
+        other = LentExecutor(lent, 2)
+        other.recall()
+        other.kill()
+        other.shutdown()
+        assert (other.width, other.notice) == (2, "")
+        assert other.submit(square, 3).result(timeout=60) == 9
 
 
 def test_a_task_that_kills_its_worker_is_tried_again_and_then_given_up() -> None:
@@ -78,7 +111,7 @@ def test_a_task_that_kills_its_worker_is_tried_again_and_then_given_up() -> None
         gather(die_on_three, [3, 3], 2, lambda answer: None)
 
 
-class NeverStarts(Executor):
+class NeverStarts(TaskExecutor):
     """An executor whose workers end before their first task."""
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
@@ -93,6 +126,35 @@ def test_workers_that_never_start_end_the_run() -> None:
         Driver(square, [1, 2], Execution("never", 1, NeverStarts), told).run()
     assert len(told.lost_tasks) == RETRIES + 1
     assert told.answers == []
+
+
+class Recalls(SerialExecutor):
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.recalls = self.kills = 0
+
+    def recall(self) -> None:
+        self.recalls += 1
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+def test_a_stop_recalls_and_an_error_kills() -> None:
+    stop, asked = Stop(), Recalls()
+
+    def stop_at_two(task: int) -> int:
+        if task == 2:
+            stop.reason = "enough"
+        return 6 // task
+
+    told = Told()
+    Driver(stop_at_two, [1, 2, 3], Execution("asked", 1, lambda: asked), told, stop).run()
+    assert (asked.recalls, asked.kills, told.answers) == (1, 0, [6, 3])
+    with pytest.raises(ZeroDivisionError):
+        Driver(stop_at_two, [0], Execution("asked", 1, lambda: asked), told).run()
+    assert asked.kills == 1
 
 
 def test_a_stop_starts_nothing_more_and_says_what_is_left() -> None:
@@ -134,10 +196,14 @@ def test_an_error_ends_what_still_runs(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
-def test_an_interrupt_where_a_task_ran_passes() -> None:
-    def interrupted(task: int) -> int:
+def interrupt_odd(task: int) -> int:
+    if task % 2:
         raise KeyboardInterrupt
+    return task
 
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_where_a_task_ran_ends_all_tasks(workers: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        gather(interrupted, [1, 2], 1, lambda answer: None)
+        gather(interrupt_odd, range(4), workers, lambda answer: None)
     assert threading.active_count() < 50

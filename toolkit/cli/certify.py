@@ -133,7 +133,7 @@ def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Tab
         grid.add_column(rung.name, footer=f"{mean:.2g}", justify="right")
     for name in gaps:
         grid.add_column(name, justify="right")
-    relaxed = [name for name in ("lp", "ideal") if name in found]
+    relaxed = [rung.name for rung in rungs if rung.side is Side.LOWER and rung.row_by_row]
     for name in relaxed:
         grid.add_column(f"relaxed\nby {name}", justify="right")
     for k, target in enumerate(problem.targets):
@@ -157,8 +157,8 @@ def _relaxed(bound: Bound) -> str:
 def equality_note(found: Found) -> str:
     """For how many targets the relaxation provably gives m*, and why; "" where no relaxation ran."""
     notes = []
-    for name in ("lp", "ideal"):
-        bounds = [bound for bound in found.get(name, ()) if bound.slack is not None]
+    for name, answers in found.items():
+        bounds = [bound for bound in answers if bound.slack is not None]
         if not bounds:
             continue
         reasons = [explain_equality(bound) for bound in bounds]

@@ -1,25 +1,25 @@
 """Which rung stands where, and the check that no row contradicts another.
 
-Every lower bound is ≤ m* and every upper bound is ≥ m*, whatever l,u they rest on. On the same l,u more is known:
-interval, dual, crown and alpha are feasible points of the LP's dual or weaker, so they are ≤ lp ≤ ideal.
+Every lower bound is ≤ m* and every upper bound is ≥ m*, whatever l,u they rest on. On the same l,u more is known: what
+each rung declares that it dominates. Rows may be of rungs that are not registered here: nothing more is known of those.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from toolkit.data.arguments import instance
 
-LOWER_RUNGS = ("interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal")
-EXACT_RUNGS = ("bab", "exact")
-UPPER_RUNGS = ("fgsm", "pgd")
-KNOWN_ORDER = tuple((weak, "lp") for weak in ("interval", "dual", "crown", "alpha")) + tuple(
-    (weak, "ideal") for weak in ("interval", "dual", "crown", "alpha", "lp")
-)
-# l,u from these are implied by the LP itself, so that an LP can fall below `interval` with no other chain.
-LP_IMPLIED_CHAIN = frozenset(("interval", "dual", "crown", "alpha", "lp"))
-FINISHED = ("optimal", "computed")  # statuses of an LP whose value is its optimum, not a bound on the way there
+if TYPE_CHECKING:
+    from toolkit.rungs.rung import Rung
+
+# Claims about the box l,u themselves, not about what a relaxation makes of them: on l,u that a stronger rung does not
+# imply, such as those of an exact one, it can fall below this rung.
+READS_THE_BOX = "interval"
+FINISHED = ("optimal", "computed")  # statuses of a row whose value is its rung's own, not a bound on the way there
 
 TRUTH_KEYS = ["network_digest", "dataset", "sample", "label", "target", "norm", "eps", "domain"]
 CELL_KEYS = ["network", *TRUTH_KEYS, "layer_bounds"]
@@ -48,22 +48,29 @@ def require_rows(rows: pd.DataFrame) -> None:
         raise ValueError("there are no rows to report; run a sweep first")
 
 
+def registered() -> dict[str, Rung]:
+    """The rungs of this installation, weak to exact; what they need is loaded when a report first asks."""
+    from toolkit.rungs import RUNGS
+
+    return RUNGS
+
+
 def rung_sides(rows: pd.DataFrame) -> dict[str, str]:
     """Side ("lower", "exact" or "upper") of every rung present, weak to strong, exact ones, then upper ones.
 
-    A rung this file does not know counts as upper if none of its lower bounds is finite, else as lower, and is placed
-    after the known ones of its side.
+    Of the exact ones those that may state a solver's word come last. A rung that is not registered counts as upper if
+    none of its lower bounds is finite, else as lower, and is placed after the registered ones of its side.
     """
-    sides = dict.fromkeys(LOWER_RUNGS, "lower") | dict.fromkeys(EXACT_RUNGS, "exact")
-    sides |= dict.fromkeys(UPPER_RUNGS, "upper")
+    rungs = registered()
+    rank = {"lower": 0, "exact": 1, "upper": 2}
     present = [str(name) for name in pd.unique(rows["rung"])]
+    known = [name for name in rungs if name in present]
+    sides = {name: str(rungs[name].side) for name in known}
     for name in sorted(set(present) - set(sides)):
         lower = rows.loc[rows["rung"] == name, "lower"]
         sides[name] = "lower" if bool((lower > float("-inf")).any()) else "upper"
-    rank = {"lower": 0, "exact": 1, "upper": 2}
-    known = list(sides)
-    ordered = sorted(present, key=lambda name: (rank[sides[name]], known.index(name)))
-    return {name: sides[name] for name in ordered}
+    states = {name for name in known if sides[name] == "exact" and rungs[name].states}
+    return {name: sides[name] for name in sorted(sides, key=lambda name: (rank[sides[name]], name in states))}
 
 
 def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
@@ -71,9 +78,10 @@ def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
 
     Checked per (network_digest, dataset, sample, target, norm, eps, domain): every `lower` ≤ every `upper` and
     ≤ clean_margin, since all of them bound the one number m*, and every certified_lower ≤ every certified_upper.
-    Checked within equal layer_bounds besides: interval, dual, crown, alpha ≤ lp ≤ ideal, wherever the LP was solved to
-    its end. Two numbers a ≤ b pass if a ≤ b + tolerance·max(|a|, |b|, |clean margin|), the room a solver's own
-    tolerances need, in the unit of the logits; certified ones get none. NaN bounds (failed rows) are passed over.
+    Checked within equal layer_bounds besides: every lower bound ≤ that of each rung that declares to dominate its own
+    (interval, dual, crown, alpha ≤ lp ≤ ideal; dual, crown ≤ alpha), wherever that one came to its end. Two numbers
+    a ≤ b pass if a ≤ b + tolerance·max(|a|, |b|, |clean margin|), the room a solver's own tolerances need, in the unit
+    of the logits; certified ones get none. NaN bounds (failed rows) are passed over.
     """
     require_rows(rows)
     if not tolerance >= 0:
@@ -110,25 +118,25 @@ def _against_uppers(rows: pd.DataFrame, tolerance: float) -> list[str]:
 
 def _against_stronger(rows: pd.DataFrame, tolerance: float) -> list[str]:
     """Rows whose lower bound is above that of a rung known to be stronger on the same l,u."""
-    names = [name for name in pd.unique(rows["rung"]) if any(name in pair for pair in KNOWN_ORDER)]
-    kept = rows[rows["rung"].isin(names)]
-    unfinished = kept["rung"].isin(["lp", "ideal"]) & ~kept["status"].isin(FINISHED)
+    rungs, present = registered(), set(pd.unique(rows["rung"]))
     found = []
-    for weak, strong in KNOWN_ORDER:
-        stronger = kept[(kept["rung"] == strong) & ~unfinished][[*CELL_KEYS, "lower"]]
-        joined = kept[kept["rung"] == weak].merge(stronger.rename(columns={"lower": "limit"}), on=CELL_KEYS)
-        if weak == "interval":
-            joined = joined[joined["layer_bounds"].map(_implied_by_lp).astype(bool)]
-        wrong = joined[_exceeds(joined, tolerance)]
+    for strong in [rung for name, rung in rungs.items() if name in present and present & set(rung.dominates)]:
+        finished = rows[(rows["rung"] == strong.name) & rows["status"].isin(FINISHED)][[*CELL_KEYS, "lower"]]
+        joined = rows[rows["rung"].isin(strong.dominates)]
+        joined = joined.merge(finished.rename(columns={"lower": "limit"}), on=CELL_KEYS)
+        implied = joined["layer_bounds"].isin([chain for chain in pd.unique(joined["layer_bounds"]) if _implied(chain)])
+        joined = joined[implied | (joined["rung"] != READS_THE_BOX)]
         found += [
-            f"{_where(row)}: {weak} lower {row['lower']:.9g} > {strong} lower {row['limit']:.9g}"
-            for row in wrong.to_dict("records")
+            f"{_where(row)}: {row['rung']} lower {row['lower']:.9g} > {strong.name} lower {row['limit']:.9g}"
+            for row in joined[_exceeds(joined, tolerance)].to_dict("records")
         ]
     return found
 
 
-def _implied_by_lp(chain: str) -> bool:
-    return LP_IMPLIED_CHAIN.issuperset(chain.split("+"))
+def _implied(chain: str) -> bool:
+    """Whether every rung that dominates READS_THE_BOX implies the l,u of the chain: its own or those of weaker ones."""
+    stronger = [rung for rung in registered().values() if READS_THE_BOX in rung.dominates]
+    return all({rung.name, *rung.dominates}.issuperset(chain.split("+")) for rung in stronger)
 
 
 def _where(row: dict[str, object] | dict[object, object]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.data.names import plot_text
-from toolkit.report.order import EXACT_RUNGS
 from toolkit.report.plots import EPS_LABEL, draw_panels, panel_parts, present_rungs, say_no_exact
 from toolkit.report.styles import TEXT_GREY, YES_GREEN, label_of, look_of, paper_style, shared_legend, stacked_grid
 from toolkit.report.tables import margin_gaps
@@ -19,6 +20,7 @@ OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best 
 COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider, behind all
 SMALLEST_GAP = 1e-9  # a gap panel does not zoom in further
 CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
+RELAXED, FEASIBLE = "lp", "dual"  # what is shaded: the gap m* − LP, and LP − dual, a feasible point of its dual
 
 
 def tightness_curve(rows: pd.DataFrame) -> Figure:
@@ -83,14 +85,16 @@ def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
     rungs = present_rungs(gaps)
     exact = gaps["m_high"].where(gaps["side"] == "exact", gaps["lower"])
     bound = gaps["upper"].where(gaps["side"] == "upper", exact)
+    exact_rungs = set(gaps.loc[gaps["side"] == "exact", "rung"].astype(str))
     curves, low, high = _statistics(gaps, bound)
     top, floor = _view(curves, low, high)
-    _shade(panel, _exact_of(curves), curves.get("lp"), "lp", "gap m* − LP")
-    _shade(panel, curves.get("lp"), curves.get("dual"), "dual", "gap LP − dual")
+    exact_curves = [curve for name, curve in curves.items() if name in exact_rungs]
+    _shade(panel, exact_curves[-1] if exact_curves else None, curves.get(RELAXED), RELAXED, "gap m* − LP")
+    _shade(panel, curves.get(RELAXED), curves.get(FEASIBLE), FEASIBLE, "gap LP − dual")
     step = _smallest_step(gaps["eps"])
     for k, (name, curve) in enumerate(curves.items()):
         shift = 0.05 * step * (k - (len(curves) - 1) / 2)  # bars beside each other, not on top
-        if _spread_shown(name, curves):
+        if _spread_shown(name, curves, exact_rungs):
             color = look_of(name, rungs).color
             panel.vlines(curve.index + shift, low[name], high[name], color=color, linewidth=0.7, alpha=0.45)
         _plot(panel, name, curve, rungs, 3 + 0.1 * k)
@@ -114,12 +118,13 @@ def _gap_panel(panel: Axes, gaps: pd.DataFrame) -> None:
         say_no_exact(panel)
         return
     # an ideal gap of nothing would leave the others off the panel
-    least = float(curves["lp"].max()) if "lp" in curves else min(float(curve.max()) for curve in curves.values())
+    shown = [curves[RELAXED]] if RELAXED in curves else curves.values()
+    least = min(float(curve.max()) for curve in shown)
     near = [name for name, curve in curves.items() if float(curve.max()) <= 4 * least + 1e-9]
     top = max(float(high[name].max()) for name in near)
-    if "lp" in curves:
-        _shade(panel, curves["lp"], 0 * curves["lp"], "lp", "")
-    _shade(panel, curves.get("dual"), curves.get("lp"), "dual", "")
+    if RELAXED in curves:
+        _shade(panel, curves[RELAXED], 0 * curves[RELAXED], RELAXED, "")
+    _shade(panel, curves.get(FEASIBLE), curves.get(RELAXED), FEASIBLE, "")
     for k, (name, curve) in enumerate(curves.items()):
         color = look_of(name, rungs).color
         if name in near and _spread_shown(name, curves):
@@ -139,10 +144,6 @@ def _statistics(gaps: pd.DataFrame, values: pd.Series[float]) -> tuple[Curves, C
     return mean, low, high
 
 
-def _exact_of(curves: Curves) -> pd.Series[float] | None:
-    return next((curves[name] for name in reversed(EXACT_RUNGS) if name in curves), None)
-
-
 def _view(curves: Curves, low: Curves, high: Curves) -> tuple[float, float]:
     """Top and floor of the margin panel: all quartiles of the rungs that stay near the tightest one, and zero."""
     top = max(float(curve.max()) for curve in curves.values())
@@ -157,9 +158,9 @@ def _smallest_step(eps: pd.Series[float]) -> float:
     return float(np.diff(values).min()) if values.size > 1 else 0.1 * float(values[0])
 
 
-def _spread_shown(name: str, curves: Curves) -> bool:
+def _spread_shown(name: str, curves: Curves, exact_rungs: Collection[str] = ()) -> bool:
     """Quartiles of every rung while they are few, else of those the gaps are measured between."""
-    return len(curves) <= CROWDED or name in ("dual", "lp", *EXACT_RUNGS)
+    return len(curves) <= CROWDED or name in (RELAXED, FEASIBLE, *exact_rungs)
 
 
 def _shade(panel: Axes, upper: pd.Series[float] | None, lower: pd.Series[float] | None, name: str, label: str) -> None:

@@ -55,6 +55,11 @@ class DaskExecutor(TaskExecutor):
         return str(self._client.dashboard_link or "")
 
     @property
+    def notice(self) -> str:
+        """Where its dashboard is."""
+        return f"Dask dashboard: {self.dashboard or 'none'}"
+
+    @property
     def width(self) -> int:
         """A few more tasks than the cluster runs now."""
         return max(LEAST_IN_FLIGHT, 2 * sum(int(count) for count in self._client.nthreads().values()))

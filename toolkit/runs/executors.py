@@ -12,8 +12,8 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, ParamSpec, TypeVar
@@ -22,7 +22,6 @@ from toolkit.data.arguments import whole_number
 from toolkit.runs.workers import (
     WORKER_NAME,
     WorkerDiedError,
-    WorkerStartError,
     check_main_guard,
     ending,
     start_context,
@@ -33,7 +32,6 @@ from toolkit.runs.workers import (
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_CallT = TypeVar("_CallT", bound=tuple[object, ...])
 _Item = tuple[Future[Any], Callable[..., Any], tuple[object, ...]]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -49,6 +47,11 @@ class TaskExecutor(Executor):
     def width(self) -> int:
         """How many tasks to hand over at a time."""
         return 1
+
+    @property
+    def notice(self) -> str:
+        """What people are told of it when a run begins, "" for nothing."""
+        return ""
 
     def recall(self) -> None:
         """Cancel the tasks handed over that have not begun, where their futures alone cannot."""
@@ -69,6 +72,43 @@ class SerialExecutor(TaskExecutor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+class LentExecutor(TaskExecutor):
+    """An executor that stays its owner's: a run that ends leaves it open, a run that is broken off ends its tasks.
+
+    width: how many tasks it is handed at a time, where it does not know that itself.
+    """
+
+    def __init__(self, executor: Executor, width: int) -> None:
+        self._lent, self._width = executor, width
+
+    @property
+    def width(self) -> int:
+        """Its own, or what was said of it."""
+        return self._lent.width if isinstance(self._lent, TaskExecutor) else self._width
+
+    @property
+    def notice(self) -> str:
+        """Its own."""
+        return self._lent.notice if isinstance(self._lent, TaskExecutor) else ""
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Hand the call on."""
+        return self._lent.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: its owner may go on with it."""
+
+    def recall(self) -> None:
+        """As it does itself."""
+        if isinstance(self._lent, TaskExecutor):
+            self._lent.recall()
+
+    def kill(self) -> None:
+        """As it does itself; one of another kind has no way to."""
+        if isinstance(self._lent, TaskExecutor):
+            self._lent.kill()
 
 
 class ProcessExecutor(TaskExecutor):
@@ -218,34 +258,3 @@ def check_workers(workers: object) -> int:
 def usable_cpus() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_calls(
-    function: Callable[..., _T], calls: Sequence[_CallT], workers: int
-) -> Iterator[tuple[_CallT, Future[_T]]]:
-    """Every call with its finished future, as they finish.
-
-    When the iteration is left (Ctrl-C, an error), calls not begun are dropped and those in other processes ended, since
-    nobody would see their results. function: at module level if workers > 1, so that it can run in another process.
-    Raises KeyboardInterrupt where a call was interrupted, wherever it ran; WorkerStartError where workers cannot start,
-    MissingGuardError for want of an `if __name__ == "__main__":` guard.
-    """
-    check_workers(workers)
-    workers = min(workers, len(calls))
-    if workers <= 1:
-        serial = SerialExecutor()
-        for call in calls:
-            yield call, serial.submit(function, *call)
-        return
-    executor = ProcessExecutor(workers)
-    try:
-        futures = {executor.submit(function, *call): call for call in calls}
-        for future in as_completed(futures):
-            if isinstance(error := future.exception(), KeyboardInterrupt | WorkerStartError):
-                raise error
-            yield futures.pop(future), future
-    except BaseException:
-        executor.kill()
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)

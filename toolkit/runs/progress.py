@@ -69,9 +69,10 @@ class Display:
             elif self._show:
                 print(text, file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        """Stop showing; the last state stays."""
-        self.tick(now=True)
+    def end(self, finished: bool = True) -> None:
+        """Stop showing; the last state stays, as a line only where the run came to its end."""
+        if finished:
+            self.tick(now=True)
         with contextlib.suppress(OSError, SystemExit):
             if self._live is not None:
                 self._live.stop()
@@ -116,9 +117,9 @@ class RunProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._steps:
-            self._display.end()
+            self._display.end(finished=kind is None)
 
     def advance(self, title: str, done: int, total: int, note: str = "") -> None:
         """So many of `total` are done under a title. note: what else is to be said of them."""

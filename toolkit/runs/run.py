@@ -22,7 +22,15 @@ from types import FrameType
 from typing import Generic, TypeVar
 
 from toolkit.runs.dask_executor import DaskExecutor
-from toolkit.runs.executors import ProcessExecutor, SerialExecutor, TaskTimeoutError, check_workers, usable_cpus
+from toolkit.runs.executors import (
+    LentExecutor,
+    ProcessExecutor,
+    SerialExecutor,
+    TaskExecutor,
+    TaskTimeoutError,
+    check_workers,
+    usable_cpus,
+)
 from toolkit.runs.interrupts import ending_signals
 from toolkit.runs.workers import MissingGuardError, WorkerDiedError, WorkerStartError
 
@@ -34,12 +42,11 @@ POLL = 0.5  # seconds between looks at the clock while tasks run
 
 @dataclass(frozen=True)
 class Execution:
-    """How tasks are run: open() gives the executor, workers is how many tasks it runs at a time."""
+    """How tasks are run: open() gives the executor, workers is how many were asked for."""
 
     name: str
     workers: int
-    open: Callable[[], Executor]
-    owned: bool = True
+    open: Callable[[], TaskExecutor]
 
 
 def choose_execution(
@@ -56,7 +63,7 @@ def choose_execution(
     """
     count = min(usable_cpus() if workers is None else check_workers(workers), max(2, tasks))
     if executor is not None:
-        return Execution(type(executor).__name__, count, lambda: executor, owned=False)
+        return Execution(type(executor).__name__, count, lambda: LentExecutor(executor, count))
     if dask is not None:
         return Execution("dask", count, lambda: DaskExecutor(dask, count))
     if count == 1 and task_limit is None:
@@ -185,12 +192,12 @@ class Driver(Generic[TaskT, AnswerT]):
         `if __name__ == "__main__":` guard, and whatever a task raises.
         """
         executor = self._execution.open()
-        if isinstance(executor, DaskExecutor):
-            self._watcher.note(f"Dask dashboard: {executor.dashboard or 'none'}")
+        if executor.notice:
+            self._watcher.note(executor.notice)
         try:
             while self._running or (self._waiting and not self._stop.check()):
                 self._submit(executor)
-                if self._stop.check() and isinstance(executor, DaskExecutor):
+                if self._stop.check():
                     executor.recall()
                 done, _ = wait(self._running, timeout=POLL, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -199,13 +206,13 @@ class Driver(Generic[TaskT, AnswerT]):
         except BaseException:
             self._abandon(executor)
             raise
-        if self._execution.owned:
-            executor.shutdown()
+        executor.shutdown()
         if self._waiting:
             self._watcher.stopping(f"{self._stop.reason}; {len(self._waiting)} tasks are left")
 
-    def _submit(self, executor: Executor) -> None:
-        while self._waiting and len(self._running) < self._execution.workers and not self._stop.check():
+    def _submit(self, executor: TaskExecutor) -> None:
+        width = executor.width if self._waiting else 0
+        while self._waiting and len(self._running) < width and not self._stop.check():
             task = self._waiting.popleft()
             self._watcher.started(task)
             self._running[executor.submit(self._function, task)] = task
@@ -246,8 +253,7 @@ class Driver(Generic[TaskT, AnswerT]):
             died = WorkerDiedError(f"{error}, {RETRIES + 1} times")
             self._watcher.finished(task, self._watcher.given_up(task, died))
 
-    def _abandon(self, executor: Executor) -> None:
+    def _abandon(self, executor: TaskExecutor) -> None:
         for future in self._running:
             future.cancel()
-        if isinstance(executor, ProcessExecutor | DaskExecutor):
-            executor.kill()
+        executor.kill()

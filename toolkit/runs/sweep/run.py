@@ -53,9 +53,9 @@ def run_sweep(
 
     workers: local processes, None = one per usable core, 1 = in this process. dask: address of a Dask scheduler, or
     "local" for a cluster of `workers` on this machine. executor: any concurrent.futures.Executor instead; `workers` is
-    then how many tasks it is given at a time. rerun: "failed", "timeout" or "all" computes such rows again.
-    max_hours: start no task after that long. progress: a live display on a terminal, plain lines elsewhere, both on
-    stderr.
+    then how many tasks it is given at a time, unless it is one of toolkit.runs.executors, which know. rerun: "failed",
+    "timeout" or "all" computes such rows again. max_hours: start no task after that long. progress: a live display on a
+    terminal, plain lines elsewhere, both on stderr.
 
     Ctrl-C (or SIGTERM) finishes the running tasks, then raises KeyboardInterrupt; a second one ends them at once, as a
     closed terminal does. A task that was interrupted leaves no rows but those of its finished rungs, and rows that
