@@ -218,6 +218,21 @@ def test_derived_cuts_do_not_depend_on_how_they_are_asked_for() -> None:
     assert layer_bounds(problem.network, problem.input_set).certified
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cut_of_negative_weight_counts_for_nothing(seed: int) -> None:
+    problem, rng = small(seed), np.random.default_rng(seed)
+    model, store = error_model_of(problem), CutStore()
+    random_cuts(rng, problem, store, 5)
+    ids = np.arange(5)
+    cuts, multipliers = store.derive(model, ids), np.full((1, model.count), CHORD)
+    weights = rng.uniform(0.5, 2.0, (1, ids.size)) * np.array([1.0, -1.0, 1.0, -1.0, -1.0])
+    given, taken = (
+        certified_bounds(model, problem.rows[:1], multipliers, None, cuts, sp.csr_array(own))
+        for own in (weights, np.maximum(weights, 0.0))
+    )
+    np.testing.assert_array_equal(given, taken)
+
+
 @pytest.mark.parametrize(
     ("leaves", "whole"),
     [
