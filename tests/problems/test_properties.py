@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from conftest import random_conv_network, random_dense_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit import Box, LinfBall, Network, Property, Settings, Verdict, certify, layer_bounds, margins, robustness
+from toolkit import (
+    Bound,
+    Box,
+    LinfBall,
+    Network,
+    Property,
+    Settings,
+    Verdict,
+    certified_radius,
+    certify,
+    layer_bounds,
+    margins,
+    robustness,
+)
 from toolkit.networks.layers import Dense
+from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem, with_constant_output
 from toolkit.problems.properties import Objective, as_property, margin_rows
 from toolkit.rungs import RUNGS, get_rung
@@ -187,3 +203,66 @@ def test_a_rung_names_the_input_sets_it_takes() -> None:
     assert margins(network, ball, 0, balls_only)
     with pytest.raises(TypeError, match="rung 'balls only' takes LinfBall, got Box"):
         margins(network, Box(ball.lower, ball.upper), 0, balls_only)
+
+
+def test_known_bounds_of_another_question_are_refused_for_properties_as_well() -> None:
+    """A rung's bounds on a point would make any ball safe."""
+    network, ball = case(0)
+    clean = network.forward(ball.center)
+    question = Property.of(np.diag(np.sign(clean))[:2])
+    known = {"dual": margins(network, LinfBall(ball.center, 0.0), question, "dual")}
+    with pytest.raises(ValueError, match="bounds of another network, ball or label"):
+        certify(network, LinfBall(ball.center, 5.0), question, ladder=["dual"], known=known)
+    other = Property.of(-np.diag(np.sign(clean))[:2])
+    with pytest.raises(ValueError, match="bounds of another network, ball or label"):
+        certify(network, LinfBall(ball.center, 0.0), other, ladder=["dual"], known=known)
+
+
+def test_no_ball_has_the_digest_of_a_box() -> None:
+    """Bytes of a box's ends behind its tag can be read as a centre, a radius and no domain."""
+    given = b"box" + bytes(13)
+    text = given + b"[1.2345e+142, null]"
+    ball, ends = LinfBall(struct.unpack("<2d", given), 1.2345e142), struct.unpack("<4d", text[3:])
+    assert ball.digest != Box(ends[:2], ends[2:]).digest
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_rows_that_are_no_numbers_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="rows must be finite"):
+        Property.of([[bad, 0.0]])
+    with pytest.raises(ValueError, match="rows must be finite"):
+        Objective(sp.csr_array([[bad, 0.0]]))
+
+
+def test_questions_are_not_rounded() -> None:
+    big = 2**53 + 1
+    for make in (
+        lambda: Box([big], [big]), lambda: LinfBall([big], 1.0), lambda: Property.of([[big, 0]]),
+        lambda: Property.of(np.eye(1), [big]),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="must fit into float64 exactly"):
+            make()
+
+
+def test_sets_as_wide_as_floats_are_answered() -> None:
+    network, _ = case(0)
+    for wide in (LinfBall(np.zeros(3), 1.7e308), Box(np.full(3, -1.7e308), np.full(3, 1.7e308))):
+        assert all(wide.contains(point) for point in wide.sample(5))
+        assert certify(network, wide, 0, ("dual", "pgd")).verdict in (Verdict.NO, Verdict.MAYBE)
+
+
+def test_rungs_that_cannot_be_told_apart_or_answer_wrongly_are_named() -> None:
+    network, ball = case(0)
+    other = replace(RUNGS["dual"], claim="another")
+    with pytest.raises(ValueError, match="ladder has two different rungs called 'dual'"):
+        certify(network, ball, 0, ladder=("dual", other))
+    for run in (lambda problem: None, lambda problem: [0.0]):
+        with pytest.raises(TypeError, match=r"must answer RowBounds, got .*each_row"):
+            margins(network, ball, 0, replace(RUNGS["dual"], run=run))
+    short = replace(RUNGS["dual"], run=lambda problem: RowBounds(np.zeros(3), None, (Bound(0.0),)))
+    with pytest.raises(ValueError, match="answered 3 rows of 3"):
+        margins(network, ball, 0, short)
+    assert certified_radius(network, ball.center, 0, (RUNGS["dual"],), largest=0.1).certified >= 0.0
+    balls_only = replace(RUNGS["dual"], name="balls only", input_sets=(LinfBall,))
+    with pytest.raises(TypeError, match="'balls only' takes LinfBall"):  # before any work
+        certify(network, Box(ball.lower, ball.upper), 0, ladder=("interval", balls_only))

@@ -15,6 +15,7 @@ from array_api_compat import is_torch_array
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import AnyArray, Array, FloatArray, Matrix, SparseMatrix
+from toolkit.data.arguments import number_array
 
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
 _Numbers = TypeVar("_Numbers", bound=AnyArray)
@@ -39,6 +40,14 @@ def exact_float64(name: str, values: ArrayLike) -> FloatArray:
         where = tuple(int(i) for i in np.argwhere(rounded)[0])
         raise ValueError(f"{name} must fit into float64 exactly, got {given[where]} ({given.dtype}) at index {where}")
     return array
+
+
+def exact_numbers(name: str, value: object) -> FloatArray:
+    """A float64 copy of an array, list or number of real numbers. Raises ValueError for others, and where float64 would
+    round them: the question would not be the one that was asked."""
+    array = number_array(name, value)
+    given: AnyArray = np.asarray(value)
+    return exact_float64(name, given) if given.dtype.kind in "iuf" else array
 
 
 def read_only(array: _Numbers) -> _Numbers:

@@ -44,7 +44,7 @@ class Bound:
     certified_lower: a lower bound in real arithmetic, rounding included, that trusts no solver (−inf: none; see
     dual_bound.py); it rests on l,u as `lower` does. certified_upper: an upper bound of cᵀF at the witness in real
     arithmetic (+inf: none). multipliers: λ of the unstable neurons that prove certified_lower, where an LP gave them.
-    asked: digest of the network, ball and row that a rung was asked about ("": made by hand, or no class's margin).
+    asked: digest of the network, ball and row that a rung was asked about ("": made by hand).
     """
 
     lower: float

@@ -95,7 +95,12 @@ class BoxShaped(InputSet):
     def sample(self, count: int, seed: int = 0) -> FloatArray:
         """`count` points drawn uniformly from the set, shape (count, n)."""
         count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
-        draws = np.random.default_rng(seed).uniform(self.inner_lower, self.inner_upper, (count, self.size))
+        rng, (low, high) = np.random.default_rng(seed), (self.inner_lower, self.inner_upper)
+        if np.all(0.5 * high - 0.5 * low <= 0.5 * np.finfo(np.float64).max):
+            draws = rng.uniform(low, high, (count, self.size))
+        else:  # high − low is no float
+            share = rng.uniform(size=(count, self.size))
+            draws = (1.0 - share) * low + share * high
         return self.project(draws)  # uniform rounds, and may leave the set by one unit in the last place
 
     def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import EPS_HINT, number_array, real_number
-from toolkit.networks.weights import read_only
+from toolkit.data.arguments import EPS_HINT, real_number
+from toolkit.networks.weights import exact_numbers, read_only
 from toolkit.problems.boxes import BoxShaped, checked_domain, rounded_sum
 from toolkit.problems.input_set import InputSet
 
@@ -38,7 +38,7 @@ class LinfBall(BoxShaped):
     shape: tuple[int, ...] = ()
 
     def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
-        given = number_array("center", center)
+        given = exact_numbers("center", center)
         flat = given.ravel()
         if flat.size == 0:
             raise ValueError("center must have at least one entry, got none")
@@ -121,7 +121,7 @@ class Box(BoxShaped):
     shape: tuple[int, ...] = ()
 
     def __init__(self, lower: ArrayLike, upper: ArrayLike, domain: Sequence[float] | None = None) -> None:
-        low, high = number_array("lower", lower), number_array("upper", upper)
+        low, high = exact_numbers("lower", lower), exact_numbers("upper", upper)
         if low.shape != high.shape or low.size == 0:
             raise ValueError(
                 f"lower and upper must have one shape with at least one entry, got {low.shape}, {high.shape}"
@@ -149,9 +149,9 @@ class Box(BoxShaped):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over both ends: equal digests are the same set."""
-        state = hashlib.sha256(b"box")
-        state.update(self.lower.tobytes() + self.upper.tobytes())
-        return state.hexdigest()
+        # hashes of the ends, not the ends: no ball's centre and radius read as these 68 bytes
+        ends = b"".join(hashlib.sha256(end.tobytes()).digest() for end in self.ends)
+        return hashlib.sha256(b"box:" + ends).hexdigest()
 
     @property
     def lower(self) -> FloatArray:

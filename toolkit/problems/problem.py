@@ -91,8 +91,8 @@ class Problem:
         return self.objective.targets
 
     def questions(self) -> list[str]:
-        """`asked` of every row that is a class's margin, "" for others."""
-        return ["" if target is None else self.asked(row) for row, target in enumerate(self.targets)]
+        """`asked` of every row."""
+        return [self.asked(row) for row in range(len(self.objective))]
 
     def asked(self, row: int) -> str:
         """What bounds of this row are about: SHA-256 of network, input set and the row itself."""

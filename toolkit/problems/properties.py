@@ -20,8 +20,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.arguments import class_label, class_targets, number_array
-from toolkit.networks.weights import exact_float64, read_only
+from toolkit.data.arguments import class_label, class_targets
+from toolkit.networks.weights import exact_float64, exact_numbers, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Objective:
 
     rows: C, shape (m, outputs), dense or scipy.sparse, kept as float64, none of it rounded. constants: d, shape (m,);
     zeros by default. targets: the class each row belongs to, or None. Raises ValueError for shapes that do not fit,
-    numbers that are not finite constants, and sparse rows that give an entry twice.
+    numbers that are not finite, and sparse rows that give an entry twice.
     """
 
     rows: Any
@@ -42,8 +42,11 @@ class Objective:
             raise ValueError(f"rows must have shape (m, outputs), got {getattr(self.rows, 'shape', self.rows)}")
         count = int(self.rows.shape[0])
         object.__setattr__(self, "rows", checked_rows(self.rows))
+        values = self.rows.data if sp.issparse(self.rows) else self.rows
+        if not np.all(np.isfinite(values)):
+            raise ValueError("rows must be finite, got a coefficient that is infinite or NaN")
         if self.constants is not None:
-            given = number_array("constants", self.constants)
+            given = exact_numbers("constants", self.constants)
             if given.shape != (count,) or not np.all(np.isfinite(given)):
                 raise ValueError(f"constants must be {count} finite numbers, one per row, got shape {given.shape}")
             object.__setattr__(self, "constants", read_only(exact_float64("constants", given)) if given.any() else None)
@@ -96,8 +99,8 @@ class Property:
     @classmethod
     def of(cls, rows: ArrayLike, constants: ArrayLike | None = None, groups: Sequence[int] | None = None) -> Property:
         """A property from numbers; groups None: every row is a group of its own."""
-        given = np.atleast_2d(number_array("rows", rows))
-        own = None if constants is None else np.atleast_1d(number_array("constants", constants))
+        given = np.atleast_2d(exact_numbers("rows", rows))
+        own = None if constants is None else np.atleast_1d(exact_numbers("constants", constants))
         return cls(Objective(given, own), np.arange(len(given)) if groups is None else np.asarray(groups))
 
     def lower(self, rows: FloatArray) -> FloatArray:

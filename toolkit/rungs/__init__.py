@@ -35,11 +35,15 @@ def get_rung(rung: Rung | str) -> Rung:
 
 def get_rungs(name: str, listed: object, empty: bool = False) -> tuple[Rung, ...]:
     """The rungs of a list of rungs or names, which is the parameter `name` of somebody; ValueError for others."""
-    known: dict[str, Rung] = {}
-    if isinstance(listed, list | tuple):
-        known = {one.name: one for one in listed if isinstance(one, Rung)}
-        listed = [one.name if isinstance(one, Rung) else one for one in listed]
-    return tuple(known.get(entry) or get_rung(entry) for entry in names(name, listed, empty))
+    told = (
+        [one.name if isinstance(one, Rung) else one for one in listed] if isinstance(listed, list | tuple) else listed
+    )
+    called = names(name, told, empty)
+    found = tuple(get_rung(one) for one in (listed if isinstance(listed, list | tuple) else called))
+    for one in found:
+        if any(other.name == one.name and other is not one for other in found):
+            raise ValueError(f"{name} has two different rungs called {one.name!r}; names tell rungs apart")
+    return found
 
 
 def certifier() -> Rung:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
+from toolkit.data.arguments import shown
 from toolkit.networks.replay import replay_pairwise
 from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.consistency import contradiction
@@ -119,13 +120,24 @@ class Rung:
         ]
         return _checked(problem, bounds)
 
-    def _answer(self, problem: Problem) -> RowBounds:
-        """What `run` says. Raises TypeError for an input set the rung does not take, ValueError for another shape."""
-        if not isinstance(problem.input_set, self.input_sets):
+    def check_takes(self, input_set: InputSet) -> None:
+        """Raises TypeError for an input set that the rung does not take."""
+        if not isinstance(input_set, self.input_sets):
             taken = ", ".join(kind.__name__ for kind in self.input_sets)
-            raise TypeError(f"rung {self.name!r} takes {taken}, got {type(problem.input_set).__name__}")
-        found = self.run(problem)
-        if found.lower.shape != (len(problem.objective),):
+            raise TypeError(f"rung {self.name!r} takes {taken}, got {type(input_set).__name__}")
+
+    def _answer(self, problem: Problem) -> RowBounds:
+        """What `run` says. Raises TypeError for an input set the rung does not take or an answer that is no RowBounds,
+        ValueError for an answer about another number of rows."""
+        self.check_takes(problem.input_set)
+        found: object = self.run(problem)
+        if not isinstance(found, RowBounds):
+            raise TypeError(
+                f"rung {self.name!r} must answer RowBounds, got {shown(found)}; each_row makes a run of Bounds"
+            )
+        rows = (len(problem.objective),)
+        highest = rows if found.highest is None else found.highest.shape
+        if not (found.lower.shape == highest == rows and len(found.details) in (0, *rows)):
             raise ValueError(f"rung {self.name!r} answered {len(found)} rows of {len(problem.objective)}")
         return found
 

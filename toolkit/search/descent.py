@@ -114,7 +114,9 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
             gradient, size = np.where(usable, gradient, 0.0), np.where(usable, size, 1.0)
         velocity *= MOMENTUM
         velocity += gradient / size
-        points = input_set.project((points - lengths[done] * input_set.steepest(velocity)).T).T
+        with np.errstate(over="ignore"):  # a step past the largest float is one to the end of the set
+            moved = points - lengths[done] * input_set.steepest(velocity)
+        points = input_set.project(moved.T).T
         done += 1
         value, gradient = value_and_gradient(points, row, leaks[done])
         better = np.flatnonzero(value < best)

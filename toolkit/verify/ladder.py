@@ -56,13 +56,16 @@ def certify(
     believed.
 
     Checked: every witness, by replay through `network` with rounding against it and containment in the ball; lower
-    bounds, by their multipliers. Trusted: a MILP solver's bound where settings.rigorous is False. Raises ValueError
-    for an unknown rung, a label out of range, no targets, or shapes that do not fit.
+    bounds, by their multipliers. Trusted: a MILP solver's bound where settings.rigorous is False. Raises TypeError for
+    a rung that does not take the input set, ValueError for an unknown rung, a label out of range, no targets, or shapes
+    that do not fit.
     """
     instance("network", network, Network), check_is_input_set("ball", ball)
     question = as_property(label, network.output_size, targets)
     rungs, chain = get_rungs("ladder", ladder), get_rungs("bounds", bounds)
     more = get_rungs("tighten", tighten, empty=True)
+    for rung in (*rungs, *chain, *more):
+        rung.check_takes(ball)
     settings = Settings() if settings is None else instance("settings", settings, Settings)
     time_limit, tolerance = optional_number("time_limit", time_limit), real_number("tolerance", tolerance)
     if not tolerance >= 0:

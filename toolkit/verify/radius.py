@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from toolkit.data.arguments import class_label, instance, names, real_number, shown
+from toolkit.data.arguments import class_label, instance, real_number, shown
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.rungs import get_rung
-from toolkit.rungs.rung import Side
+from toolkit.rungs import get_rungs
+from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.certification import Certification
 from toolkit.verify.ladder import LADDER, certify
 
@@ -43,12 +43,12 @@ def certified_radius(
     network: Network,
     center: ArrayLike,
     label: int,
-    ladder: Sequence[str] = LADDER,
+    ladder: Sequence[Rung | str] = LADDER,
     largest: float = 0.5,
     tolerance: float = 1e-3,
     domain: tuple[float, float] | None = None,
-    bounds: Sequence[str] = ("interval", "dual"),
-    tighten: Sequence[str] = ("lp",),
+    bounds: Sequence[Rung | str] = ("interval", "dual"),
+    tighten: Sequence[Rung | str] = ("lp",),
     settings: Settings | None = None,
     time_limit: float | None = None,
     known: tuple[float, float] = (0.0, float("inf")),
@@ -61,7 +61,7 @@ def certified_radius(
     again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
     label = class_label("label", label, instance("network", network, Network).output_size)
-    ladder = names("ladder", ladder, empty=False)
+    rungs = get_rungs("ladder", ladder)
     largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
@@ -74,7 +74,7 @@ def certified_radius(
 
     def ask(eps: float) -> Verdict:
         ball = LinfBall(center, eps, domain)
-        answer: Certification = certify(network, ball, label, ladder, bounds, tighten, settings, time_limit)
+        answer: Certification = certify(network, ball, label, rungs, bounds, tighten, settings, time_limit)
         tried.append((eps, answer.verdict))
         return answer.verdict
 
@@ -84,7 +84,7 @@ def certified_radius(
         certified = largest if first is Verdict.YES else certified
         refuted = largest if first is Verdict.NO else refuted
     not_yes = min(refuted, largest)
-    sides = {get_rung(name).side for name in ladder}
+    sides = {rung.side for rung in rungs}
     if sides != {Side.UPPER}:
         while not_yes - certified > tolerance:
             middle = 0.5 * (certified + not_yes)
