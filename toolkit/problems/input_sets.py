@@ -182,7 +182,7 @@ class Box(BoxShaped):
     @property
     def reach(self) -> FloatArray:
         """Every coordinate's half-width, shape (n,)."""
-        return 0.5 * (self.upper - self.lower)
+        return 0.5 * self.upper - 0.5 * self.lower
 
 
 INPUT_SETS: dict[str, type[InputSet]] = {kind.norm: kind for kind in (LinfBall, Box)}
