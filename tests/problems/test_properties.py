@@ -266,3 +266,14 @@ def test_rungs_that_cannot_be_told_apart_or_answer_wrongly_are_named() -> None:
     balls_only = replace(RUNGS["dual"], name="balls only", input_sets=(LinfBall,))
     with pytest.raises(TypeError, match="'balls only' takes LinfBall"):  # before any work
         certify(network, Box(ball.lower, ball.upper), 0, ladder=("interval", balls_only))
+
+
+def test_the_radius_of_a_property_is_that_of_its_label() -> None:
+    network, ball = case(0)
+    label = int(network.predict(ball.center))
+    one, other = (
+        certified_radius(network, ball.center, asked, ("dual", "pgd"), largest=0.3, tolerance=0.01)
+        for asked in (label, robustness(network.output_size, label))
+    )
+    assert one == other
+    assert 0 < one.certified <= one.refuted

@@ -157,17 +157,14 @@ class Rung:
     def neuron_ranges(self, problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:
         """l and u of the named outputs of the problem's network: what layer bounds need, thousands at a time.
 
-        Where the first pass gives one side only, the upper side comes first: where it shows u ≤ 0 the neuron is
-        decided, and l = −inf is left.
+        Rows −e_i first: a rung that gets both sides in one pass is then done, and where another shows u ≤ 0 the neuron
+        is decided, and l = −inf is left.
         """
         size = problem.network.output_size
-        if self.cost is Cost.CLOSED_FORM:
-            low, high = self._sides(problem.with_rows(selection_rows(size, neurons, 1)))
-            if high is not None:
-                return low, high
-            return low, -self.lower_values(problem.with_rows(selection_rows(size, neurons, -1)))
-        high = -self.lower_values(problem.with_rows(selection_rows(size, neurons, -1)))
-        low = np.full(neurons.size, -np.inf)
+        lower, highest = self._sides(problem.with_rows(selection_rows(size, neurons, -1)))
+        if highest is not None:
+            return -highest, -lower
+        low, high = np.full(neurons.size, -np.inf), -lower
         still = high > 0
         if still.any():
             low[still] = self.lower_values(problem.with_rows(selection_rows(size, neurons[still], 1)))

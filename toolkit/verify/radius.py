@@ -5,19 +5,19 @@ Being free of adversarial examples is monotone in ε, so both sides close in by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from toolkit.data.arguments import class_label, instance, real_number, shown
+from toolkit.data.arguments import instance, real_number, shown
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.properties import Property, as_property
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Rung, Side
-from toolkit.verify.certification import Certification
 from toolkit.verify.ladder import LADDER, certify
 
 
@@ -42,7 +42,7 @@ class Radius:
 def certified_radius(
     network: Network,
     center: ArrayLike,
-    label: int,
+    label: int | Property,
     ladder: Sequence[Rung | str] = LADDER,
     largest: float = 0.5,
     tolerance: float = 1e-3,
@@ -60,50 +60,78 @@ def certified_radius(
     time_limit: seconds per verdict. known: (certified, refuted), between which the radius is known to lie; not asked
     again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
-    label = class_label("label", label, instance("network", network, Network).output_size)
+    question = as_property(label, instance("network", network, Network).output_size)
     rungs = get_rungs("ladder", ladder)
     largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
-    if not isinstance(known, Sequence) or len(known) != 2:
-        raise ValueError(f"known must be (certified, refuted), got {shown(known)}")
-    known = (real_number("known", known[0]), real_number("known", known[1]))
-    if not 0 <= known[0] <= known[1]:
-        raise ValueError(f"known must be (certified, refuted) with 0 ≤ certified ≤ refuted, got {known}")
-    tried: list[tuple[float, Verdict]] = []
+    certified, refuted = _checked_interval(known)
 
     def ask(eps: float) -> Verdict:
         ball = LinfBall(center, eps, domain)
-        answer: Certification = certify(network, ball, label, rungs, bounds, tighten, settings, time_limit)
-        tried.append((eps, answer.verdict))
-        return answer.verdict
+        return certify(network, ball, question, rungs, bounds, tighten, settings, time_limit).verdict
 
-    certified, refuted = known
-    if refuted > largest and certified < largest:
-        first = ask(largest)
-        certified = largest if first is Verdict.YES else certified
-        refuted = largest if first is Verdict.NO else refuted
-    not_yes = min(refuted, largest)
+    search = _Bisection(ask, tolerance, certified, refuted)
+    search.begin(largest)
     sides = {rung.side for rung in rungs}
     if sides != {Side.UPPER}:
-        while not_yes - certified > tolerance:
-            middle = 0.5 * (certified + not_yes)
-            if middle in (certified, not_yes):  # neighbouring floats: a finer tolerance asks for more than there is
-                break
-            verdict = ask(middle)
-            if verdict is Verdict.YES:
-                certified = middle
-                continue
-            not_yes = middle
-            if verdict is Verdict.NO:
-                refuted = middle
-    while refuted < float("inf") and sides != {Side.LOWER}:
-        open_to = max([certified, *(eps for eps, verdict in tried if verdict is Verdict.MAYBE and eps < refuted)])
-        if refuted - open_to <= tolerance:
-            break
-        middle = 0.5 * (open_to + refuted)
-        if middle in (open_to, refuted):
-            break
-        if ask(middle) is Verdict.NO:
-            refuted = middle
-    return Radius(certified, refuted, tuple(tried))
+        search.largest_yes(largest)
+    if sides != {Side.LOWER}:
+        search.smallest_no()
+    return Radius(search.certified, search.refuted, tuple(search.tried))
+
+
+def _checked_interval(known: tuple[float, float]) -> tuple[float, float]:
+    if not isinstance(known, Sequence) or len(known) != 2:
+        raise ValueError(f"known must be (certified, refuted), got {shown(known)}")
+    certified, refuted = real_number("known", known[0]), real_number("known", known[1])
+    if not 0 <= certified <= refuted:
+        raise ValueError(f"known must be (certified, refuted) with 0 ≤ certified ≤ refuted, got {(certified, refuted)}")
+    return certified, refuted
+
+
+class _Bisection:
+    """What is known of the radius while it is searched for: [certified, refuted], and every verdict so far."""
+
+    def __init__(self, verdict: Callable[[float], Verdict], tolerance: float, certified: float, refuted: float) -> None:
+        self.verdict, self.tolerance = verdict, tolerance
+        self.certified, self.refuted = certified, refuted
+        self.tried: list[tuple[float, Verdict]] = []
+
+    def ask(self, eps: float) -> Verdict:
+        """The verdict at ε, which moves one of the two ends unless it is MAYBE."""
+        found = self.verdict(eps)
+        self.tried.append((eps, found))
+        if found is Verdict.YES:
+            self.certified = eps
+        elif found is Verdict.NO:
+            self.refuted = eps
+        return found
+
+    def begin(self, largest: float) -> None:
+        """Ask at the largest ε, if that is open."""
+        if self.refuted > largest and self.certified < largest:
+            self.ask(largest)
+
+    def largest_yes(self, largest: float) -> None:
+        """Bisect between the largest YES and the least ε that was none."""
+        not_yes = min(self.refuted, largest)
+        while not_yes - self.certified > self.tolerance:
+            middle = 0.5 * (self.certified + not_yes)
+            if middle in (
+                self.certified,
+                not_yes,
+            ):  # neighbours: no float lies between
+                return
+            if self.ask(middle) is not Verdict.YES:
+                not_yes = middle
+
+    def smallest_no(self) -> None:
+        """Bisect between the largest ε that was no NO and the smallest NO, if there is one."""
+        while self.refuted < float("inf"):
+            maybes = (eps for eps, found in self.tried if found is Verdict.MAYBE and eps < self.refuted)
+            open_to = max([self.certified, *maybes])
+            middle = 0.5 * (open_to + self.refuted)
+            if self.refuted - open_to <= self.tolerance or middle in (open_to, self.refuted):
+                return
+            self.ask(middle)
