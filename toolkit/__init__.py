@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from toolkit.certificates.check import check_proof
+    from toolkit.certificates.rounding import float32_error
     from toolkit.data.datasets import Dataset, dataset_names, load_dataset
     from toolkit.data.images import load_image
     from toolkit.networks.convolutions import Conv2d
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from toolkit.verify.ladder import certify
     from toolkit.verify.layer_bounds import layer_bounds
     from toolkit.verify.margins import margins
+    from toolkit.verify.prove import write_proof
     from toolkit.verify.radius import certified_radius
 
 PUBLIC = {
@@ -59,6 +62,9 @@ PUBLIC = {
     "check_order": "toolkit.report",
     "gap_table": "toolkit.report",
     "margin_table": "toolkit.report",
+    "write_proof": "toolkit.verify.prove",
+    "check_proof": "toolkit.certificates.check",
+    "float32_error": "toolkit.certificates.rounding",
     "write_report": "toolkit.report",
     "SweepSpec": "toolkit.runs.sweep.spec",
     "load_spec": "toolkit.runs.sweep.spec",
@@ -86,7 +92,9 @@ __all__ = [
     "certified_radius",
     "certify",
     "check_order",
+    "check_proof",
     "dataset_names",
+    "float32_error",
     "gap_table",
     "layer_bounds",
     "load_dataset",
@@ -97,6 +105,7 @@ __all__ = [
     "read_rows",
     "robustness",
     "run_sweep",
+    "write_proof",
     "write_report",
 ]
 

@@ -22,7 +22,6 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.rungs.alpha import alpha_trajectory
 from toolkit.rungs.dual import certified_values
 from toolkit.search.ascent import Ascent, DualFunction
 from toolkit.verify.layer_bounds import layer_bounds
@@ -30,6 +29,16 @@ from toolkit.verify.margins import margin_problem
 
 HIGHS = Settings(solver="highs", mip_gap=0.0)
 CHAINS = [("interval",), ("dual",), ("interval", "dual"), ("interval", "crown"), ("interval", "alpha"), ("lp",)]
+
+
+def alpha_trajectory(problem: Problem, iterations: int) -> np.ndarray:
+    """The best value of every row after 0, 1, … iterations, without stopping early. Shape (iterations + 1, m)."""
+    ascent = Ascent(problem)
+    values = [ascent.best]
+    for _ in range(iterations):
+        ascent.step()
+        values.append(ascent.best)
+    return np.array(values)
 
 
 def lower(name: str, problem: Problem) -> np.ndarray:

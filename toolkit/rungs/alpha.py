@@ -16,7 +16,6 @@ import time
 
 import numpy as np
 
-from toolkit.arrays import FloatArray
 from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced_matrices import alive_matrices
@@ -27,16 +26,6 @@ from toolkit.search.ascent import Ascent
 MAX_ITERATIONS = 1400
 CHECK_EVERY = 10
 ENTRIES = 500_000  # rows × widest layer at a time
-
-
-def alpha_trajectory(problem: Problem, iterations: int) -> FloatArray:
-    """The best value of every row after 0, 1, … iterations, without stopping early. Shape (iterations + 1, m)."""
-    ascent = Ascent(problem)
-    values = [ascent.best]
-    for _ in range(iterations):
-        ascent.step()
-        values.append(ascent.best)
-    return np.array(values)
 
 
 def alpha_rung(problem: Problem) -> RowBounds:
