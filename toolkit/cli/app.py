@@ -17,6 +17,9 @@ from rich.text import Text
 from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.question import DEFAULT_LADDER, Question, listed
 from toolkit.cli.results import results_app
+from toolkit.cli.scorecard import scorecard_command
+from toolkit.cli.supports import supports_command
+from toolkit.cli.verify import verify_command
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
 
@@ -38,6 +41,7 @@ LEFT = {
     "train": "networks that are finished, and finished epochs of the next, are kept; the same command continues",
     "doctor": "nothing is kept",
     "results": "no row is lost",
+    "scorecard": "finished instances are kept; the same command continues",
 }
 
 
@@ -113,6 +117,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 app.add_typer(results_app, name="results")
+app.command("verify")(verify_command)
+app.command("supports")(supports_command)
+app.command("scorecard")(scorecard_command)
 
 
 @app.callback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,20 @@ LARGEST_MODEL = 2 * 2**30  # bytes
 _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
 
+def read_model(path: Path) -> bytes:
+    """The bytes of an .onnx or .onnx.gz file. Raises FileNotFoundError, ValueError for one too large or damaged."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no ONNX file at {path}")
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(LARGEST_MODEL + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a gzip file that can be read: {error}") from None
+    if len(data) > LARGEST_MODEL:
+        raise ValueError(f"{path}: an ONNX file has at most {LARGEST_MODEL} bytes here")
+    return data
+
+
 def deployed_outputs(path: str | Path, point: ArrayLike) -> FloatArray:
     """What onnxruntime computes at a point, flat, in float64; the point is rounded to the file's input type.
 
@@ -23,10 +38,7 @@ def deployed_outputs(path: str | Path, point: ArrayLike) -> FloatArray:
     """
     runtime = importlib.import_module("onnxruntime")
     source = Path(path)
-    with gzip.open(source, "rb") if source.suffix == ".gz" else source.open("rb") as file:
-        data = file.read(LARGEST_MODEL + 1)
-    if len(data) > LARGEST_MODEL:
-        raise ValueError(f"{source}: an ONNX file has at most {LARGEST_MODEL} bytes here")
+    data = read_model(source)
     options = runtime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     try:

@@ -113,9 +113,7 @@ def _split(every: Conjunction, base: Sequence[Interval]) -> tuple[Ends, Conjunct
     return ends, tuple(one for one in every if not one.is_bound)
 
 
-def _together(
-    one: tuple[Ends, Conjunction], other: tuple[Ends, Conjunction]
-) -> tuple[Ends, Conjunction] | None:
+def _together(one: tuple[Ends, Conjunction], other: tuple[Ends, Conjunction]) -> tuple[Ends, Conjunction] | None:
     ends = dict(one[0])
     for variable, interval in other[0].items():
         cut = _cut(ends.get(variable, (None, None)), interval)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 MOST_CONJUNCTIONS = 200_000
 LARGEST_BITS = 2**16  # of numerator and denominator
@@ -157,7 +158,7 @@ def _chain(pairs: Callable[[Affine, Affine], Formula]) -> Callable[[Sequence[Aff
     def chained(terms: Sequence[Affine]) -> Formula:
         if len(terms) < 2:
             raise FormulaError("compares two expressions, got one")
-        return conjunction([pairs(left, right) for left, right in zip(terms, terms[1:], strict=False)])
+        return conjunction([pairs(left, right) for left, right in pairwise(terms)])
 
     return chained
 

@@ -10,6 +10,7 @@ Checked: the point against the rational assertions; bounds, by `certify`. Truste
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, optional_number
 from toolkit.networks.network import Network
-from toolkit.networks.onnx_runtime import deployed_outputs
+from toolkit.networks.onnx_runtime import deployed_outputs, read_model
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
@@ -53,9 +54,9 @@ class QueryResult:
     """The answer to a query.
 
     witness: the point that proves sat, flat; outputs: the network's there, of onnxruntime where it ran, else in
-    float64. certified: whether an unsat or sat is proven in real arithmetic. deployed: whether the point makes the query
-    true with onnxruntime's outputs too, None where that was not asked. message: what else there is to say. seconds: all
-    of it, files included. questions: how many boxes; decided: how many of them were settled.
+    float64. certified: whether an unsat or sat is proven in real arithmetic. deployed: whether the point makes the
+    query true with onnxruntime's outputs too, None where that was not asked. message: what else there is to say.
+    seconds: all of it, files included. questions: how many boxes; decided: how many of them were settled.
     """
 
     status: QueryStatus
@@ -102,7 +103,13 @@ def verify(
 
 def load_network(source: str | Path) -> Network:
     """What Network.load reads, and .onnx.gz files."""
-    return Network.load(source)
+    path = Path(source)
+    if path.suffixes[-2:] != [".onnx", ".gz"]:
+        return Network.load(source)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.stem
+        plain.write_bytes(read_model(path))
+        return Network.load(plain)
 
 
 def copying_inputs(network: Network) -> Network:
@@ -194,9 +201,7 @@ class _Search:
         seconds, decided = time.perf_counter() - self.started, len(self.questions) - len(self.open)
         count = len(self.questions)
         message = "; ".join(dict.fromkeys(notes))
-        return QueryResult(
-            status, seconds, self.query, count, decided, certified, witness, outputs, deployed, message
-        )
+        return QueryResult(status, seconds, self.query, count, decided, certified, witness, outputs, deployed, message)
 
 
 def confirmed_point(network: Network, question: VnnlibQuestion, witness: FloatArray) -> FloatArray | None:
