@@ -101,16 +101,15 @@ def _split(every: Conjunction, base: Sequence[Interval]) -> tuple[Ends, Conjunct
     """A conjunction as ends, cut by the base box, and rows; None where the box is empty."""
     ends: Ends = {}
     for one in every:
-        if one.is_bound:
-            ((variable, factor),) = one.terms
-            value = -one.constant / factor
-            side = (None, value) if factor > 0 else (value, None)
-            cut = _cut(ends.get(variable, base[variable]), side)
+        if one.bound is not None:
+            variable, above, value = one.bound
+            known = ends.get(variable, base[variable])
+            cut = _cut(known, (None, value) if above else (value, None))
             if cut is None:
                 return None
-            if cut != base[variable]:
+            if cut is not known:
                 ends[variable] = cut
-    return ends, tuple(one for one in every if not one.is_bound)
+    return ends, tuple(one for one in every if one.bound is None)
 
 
 def _together(one: tuple[Ends, Conjunction], other: tuple[Ends, Conjunction]) -> tuple[Ends, Conjunction] | None:
@@ -125,10 +124,11 @@ def _together(one: tuple[Ends, Conjunction], other: tuple[Ends, Conjunction]) ->
 
 def _cut(one: Interval, other: Interval) -> Interval | None:
     """The intersection of two intervals, None if it is empty."""
-    lows = [end for end in (one[0], other[0]) if end is not None]
-    highs = [end for end in (one[1], other[1]) if end is not None]
-    low, high = max(lows, default=None), min(highs, default=None)
-    return None if low is not None and high is not None and low > high else (low, high)
+    low = one[0] if other[0] is None or (one[0] is not None and one[0] >= other[0]) else other[0]
+    high = one[1] if other[1] is None or (one[1] is not None and one[1] <= other[1]) else other[1]
+    if low is not None and high is not None and low > high:
+        return None
+    return one if low is one[0] and high is one[1] else (low, high)
 
 
 def _question(

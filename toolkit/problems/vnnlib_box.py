@@ -40,7 +40,6 @@ class RationalBox(BoxShaped):
     low: tuple[Fraction, ...] = field(repr=False)
     high: tuple[Fraction, ...] = field(repr=False)
     shape: tuple[int, ...] = ()
-    center: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
@@ -49,9 +48,12 @@ class RationalBox(BoxShaped):
         if wrong:
             i = wrong[0]
             raise ValueError(f"lower must be ≤ upper, got {self.low[i]} and {self.high[i]} at index {i}")
-        middle = np.clip(0.5 * self.lower + 0.5 * self.upper, self.inner_lower, self.inner_upper)
-        object.__setattr__(self, "center", read_only(middle))
         object.__setattr__(self, "shape", self.shape or (len(self.low),))
+
+    @cached_property
+    def center(self) -> FloatArray:  # type: ignore[override]
+        """Its middle, shape (n,)."""
+        return read_only(np.clip(0.5 * self.lower + 0.5 * self.upper, self.inner_lower, self.inner_upper))
 
     @property
     def title(self) -> str:

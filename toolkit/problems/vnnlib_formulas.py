@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 
 MOST_CONJUNCTIONS = 200_000
@@ -53,6 +54,13 @@ class Inequality:
     terms: tuple[tuple[int, Fraction], ...]
     constant: Fraction
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(str(self))  # of text: hash(-1) = hash(-2), and a file could be full of rationals that collide
+
+    def __hash__(self) -> int:
+        return self._hash
+
     def value(self, inputs: Sequence[Fraction], outputs: Sequence[Fraction]) -> Fraction:
         """The left side at a point."""
         total = self.constant
@@ -60,10 +68,13 @@ class Inequality:
             total += factor * (inputs[variable] if variable >= 0 else outputs[~variable])
         return total
 
-    @property
-    def is_bound(self) -> bool:
-        """Whether it bounds one input and nothing else."""
-        return len(self.terms) == 1 and self.terms[0][0] >= 0
+    @cached_property
+    def bound(self) -> tuple[int, bool, Fraction] | None:
+        """(input, whether it is an upper bound, its value) where it bounds one input and nothing else."""
+        if len(self.terms) != 1 or self.terms[0][0] < 0:
+            return None
+        ((variable, factor),) = self.terms
+        return variable, factor > 0, -self.constant / factor
 
 
 Conjunction = tuple[Inequality, ...]
@@ -158,7 +169,8 @@ def _chain(pairs: Callable[[Affine, Affine], Formula]) -> Callable[[Sequence[Aff
     def chained(terms: Sequence[Affine]) -> Formula:
         if len(terms) < 2:
             raise FormulaError("compares two expressions, got one")
-        return conjunction([pairs(left, right) for left, right in pairwise(terms)])
+        found = [pairs(left, right) for left, right in pairwise(terms)]
+        return found[0] if len(found) == 1 else conjunction(found)
 
     return chained
 

@@ -16,10 +16,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from toolkit.problems.vnnlib_declarations import DECLARATIONS, IGNORED, Declarations, Form, Tensor
-from toolkit.problems.vnnlib_formulas import Affine, Formula, FormulaError, applied
-from toolkit.problems.vnnlib_syntax import QueryText, SimpleBound, Token, is_number, quoted
+from toolkit.problems.vnnlib_formulas import Affine, Formula, FormulaError, applied, below
+from toolkit.problems.vnnlib_syntax import Comparison, QueryText, Token, is_number, quoted
 
 DEEPEST_FORM = 10_000
+ONE = Fraction(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class _Reader:
         self.lower: dict[int, Fraction] = {}
         self.upper: dict[int, Fraction] = {}
         self.formulas: list[Formula] = []
+        self.known: dict[str, Formula] = {}
         self.strict = False
         self.began = False
 
@@ -74,8 +76,10 @@ class _Reader:
         forms: list[Form] = []
         opened: Token | None = None  # a bracket whose head is still to come
         for item in self.text.items():
-            if isinstance(item, SimpleBound):
-                self._take_bound(item)
+            if isinstance(item, Comparison):
+                if opened is not None or (forms and forms[-1].is_declaration):
+                    self.declared.fail(item.variable, "stands in a comparison where the name of a command must")
+                self._compare(item, forms)
             elif opened is not None:
                 self._open(forms, item)
                 opened = None
@@ -126,7 +130,7 @@ class _Reader:
         """Turn a variable's name, kept until it is clear whether an index follows, into a term."""
         if form.words:
             form.terms.append(
-                Affine({self.declared.variable(form.words.pop(), None if index is None else index.text): Fraction(1)})
+                Affine({self.declared.variable(form.words.pop(), None if index is None else index.text): ONE})
             )
 
     def _close(self, forms: list[Form], bracket: Token) -> None:
@@ -152,31 +156,48 @@ class _Reader:
         if len(form.terms) != 1 or not isinstance(form.terms[0], Formula):
             self.declared.fail(form.head, f"takes one formula, got {len(form.terms)} terms")
         self.began = True
-        formula = form.terms[0]
+        self._take(form.terms[0])
+
+    def _take(self, formula: Formula) -> None:
+        """One more assertion; what of it bounds single inputs, for certain, goes to the base box."""
         if len(formula.conjunctions) != 1:
             self.formulas.append(formula)
             return
         others = []
         for one in formula.conjunctions[0]:
-            if one.is_bound:
-                ((variable, factor),) = one.terms
-                self._bound(variable, factor > 0, -one.constant / factor)
+            if one.bound is not None:
+                self._bound(*one.bound)
             else:
                 others.append(one)
         if others:
             self.formulas.append(Formula([tuple(others)]))
 
-    def _take_bound(self, bound: SimpleBound) -> None:
-        self.began = True
-        self.strict |= bound.relation in "<>"
-        variable, value = self.declared.variable(bound.variable, bound.index), self.text.number(bound.number)
-        if variable >= 0:
-            self._bound(variable, bound.relation[0] == "<", value)
+    def _compare(self, item: Comparison, forms: list[Form]) -> None:
+        """A comparison read at once: asserted, or one more term of the innermost form."""
+        if item.asserted:
+            self.began = True
+            self._take(self._comparison(item))
             return
-        sides = [Affine({variable: Fraction(1)}), Affine({}, value)]
-        formula = applied(bound.relation, sides)
-        assert isinstance(formula, Formula)
-        self.formulas.append(formula)
+        text = item.found[0]  # large files say the same again and again
+        formula = self.known.get(text)
+        if formula is None:
+            formula = self.known[text] = self._comparison(item)
+        form = forms[-1]
+        if form.words:
+            self._settle_name(form)
+        form.terms.append(formula)
+
+    def _comparison(self, item: Comparison) -> Formula:
+        self.strict |= item.relation in "<>"
+        (index, other_index), other = item.indices, item.other
+        left = Affine({self.declared.variable(item.variable, index): ONE})
+        if not is_number(other.text):
+            right = Affine({self.declared.variable(other, other_index): ONE})
+        elif other_index is None:
+            right = Affine({}, self.text.number(other))
+        else:
+            self.declared.fail(other, "is a number and has an index")
+        return below(left, right) if item.relation[0] == "<" else below(right, left)
 
     def _bound(self, variable: int, above: bool, value: Fraction) -> None:
         side = self.upper if above else self.lower

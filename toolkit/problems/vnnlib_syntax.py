@@ -10,9 +10,9 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 from toolkit.data.arguments import file_path
 from toolkit.data.names import printable, shortened
@@ -25,28 +25,50 @@ BLANK = r"\s*+(?:;[^\n]*+\s*+)*+"
 _TOKEN = re.compile(BLANK + r'([()]|\[[^\[\]()";\n]*+\]|"(?:[^"\\\n]|\\.)*+"|[^\s()\[\]";]++)')
 _BLANK = re.compile(BLANK)
 _NUMBER = re.compile(NUMBER)
-_BOUND = re.compile(
-    BLANK + r"\(\s*+assert\s*+\(\s*+(<=|>=|<|>)\s++([A-Za-z][A-Za-z0-9_]*+)\s*+(\[[0-9,\s]*+\])?+\s*+"
-    r"(?<=[\s\]])(" + NUMBER + r")\s*+\)\s*+\)"
+_INDEX = r"\s*+(\[[0-9,\s]*+\])?+\s*+(?<=[\s\]])"
+_NAME = r"[A-Za-z][A-Za-z0-9_]*+"
+_COMPARISON = (
+    r"\(\s*+(<=|>=|<|>)\s++(" + _NAME + ")" + _INDEX + "(" + NUMBER + "|" + _NAME + r")\s*+(\[[0-9,\s]*+\])?+\s*+\)"
 )
+_ASSERTED = re.compile(BLANK + r"\(\s*+assert\s*+" + _COMPARISON + r"\s*+\)")
+_INNER = re.compile(BLANK + _COMPARISON)
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A bracket, word, number, "text" or [index], and where it stands in the text."""
 
     text: str
     place: int
 
 
-@dataclass(frozen=True)
-class SimpleBound:
-    """(assert (⋈ variable number)), the form that most of a large file has, read at once."""
+class Comparison(NamedTuple):
+    """(⋈ variable other), other a variable or number: what most of a large file is made of, read at once.
 
-    relation: str
-    variable: Token
-    index: str | None
-    number: Token
+    asserted: whether (assert …) stands around it.
+    """
+
+    found: re.Match[str]
+    asserted: bool
+
+    @property
+    def relation(self) -> str:
+        """One of <=, >=, <, >."""
+        return self.found[1]
+
+    @property
+    def variable(self) -> Token:
+        """The left side."""
+        return Token(self.found[2], self.found.start(2))
+
+    @property
+    def other(self) -> Token:
+        """The right side."""
+        return Token(self.found[4], self.found.start(4))
+
+    @property
+    def indices(self) -> tuple[str | None, str | None]:
+        """What stands in [] behind either side, in 2.0; None for nothing."""
+        return self.found[3], self.found[5]
 
 
 class QueryText:
@@ -78,19 +100,19 @@ class QueryText:
         line = self.text.count("\n", 0, place) + 1
         return ValueError(f"{printable(self.name)}, line {line}: {message}")
 
-    def items(self) -> Iterator[Token | SimpleBound]:
-        """The file in order. Bounds come as one item where they stand between commands; all else as tokens.
+    def items(self) -> Iterator[Token | Comparison]:
+        """The file in order. Plain comparisons come as one item, all else as tokens.
 
         Raises ValueError for characters that begin no token, and for brackets that do not match.
         """
-        place, depth = 0, 0
+        text, place, depth = self.text, 0, 0
         while True:
-            if not depth and (bound := _BOUND.match(self.text, place)):
-                place = bound.end()
-                variable = Token(bound[2], bound.start(2))
-                yield SimpleBound(bound[1], variable, bound[3], Token(bound[4], bound.start(4)))
+            pattern = _INNER if depth else _ASSERTED
+            if found := pattern.match(text, place):
+                place = found.end()
+                yield Comparison(found, not depth)
                 continue
-            found = _TOKEN.match(self.text, place)
+            found = _TOKEN.match(text, place)
             if found is None:
                 break
             token, place = Token(found[1], found.start(1)), found.end()
