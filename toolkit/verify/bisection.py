@@ -15,8 +15,8 @@ HALVINGS = 12  # of the largest ε, until an attack succeeds
 class Bisection:
     """What is known of the radius while it is searched for: [certified, refuted], and every verdict so far.
 
-    tolerance, relative: intervals [low, high] are narrowed to the larger of tolerance and relative·high. moved: takes a NO's witness
-    nearer and says how far it is; None: it counts as far as the ε asked. stop: whether to ask no more.
+    tolerance, relative: intervals [low, high] are narrowed to the larger of tolerance and relative·high. moved: takes
+    a NO's witness nearer and says how far it is; None: it counts as far as the ε asked. stop: whether to ask no more.
     """
 
     def __init__(
