@@ -9,7 +9,7 @@ from toolkit.arrays import FloatArray
 from toolkit.problems.answers import Verdict
 from toolkit.verify.certification import Certification
 
-HALVINGS = 12  # of the largest ε, until an attack succeeds
+ATTACK_HALVINGS = 12  # of the largest ε, until an attack succeeds
 
 
 class Bisection:
@@ -55,7 +55,7 @@ class Bisection:
 
     def climb(self, largest: float) -> float:
         """The least ε that was no YES, or the largest: where no witness is known, ε doubles until it is in doubt."""
-        eps = 2.0 * self.certified or 0.5**HALVINGS * largest
+        eps = 2.0 * self.certified or 0.5**ATTACK_HALVINGS * largest
         while self.refuted > largest > self.certified and not self._stop():
             eps = min(eps, largest)
             if self.ask(eps) is not Verdict.YES:
@@ -66,7 +66,7 @@ class Bisection:
     def first_no(self, largest: float) -> None:
         """Ask at ever smaller ε until there is a NO: attacks on too large a ball miss what is near."""
         eps = largest
-        for _ in range(HALVINGS):
+        for _ in range(ATTACK_HALVINGS):
             if self.refuted <= largest or eps <= self.certified or self._stop():
                 return
             self.ask(eps)

@@ -19,21 +19,24 @@ from toolkit.problems.problem import without_constants
 from toolkit.problems.properties import Property
 from toolkit.verify.verdict import is_unsafe
 
-ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}  # p of every norm that a distance is measured in
-POINTS, ROUNDS = 16, 6  # of the segment, looked at together, and how often between two neighbours of them
+NORM_ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}  # p of every norm that a distance is measured in
+SEGMENT_POINTS, SEGMENT_ROUNDS = (
+    16,
+    6,
+)  # of the segment, looked at together, and how often between two neighbours of them
 BACK = (0.0, 1e-9, 1e-6, 1e-3, 1.0)  # shares of the way back to the witness, where rounding hides the sign
 
 
 def distance_above(norm: str, first: FloatArray, second: FloatArray) -> float:
     """The smallest float that is at least ‖first − second‖_p. Shapes: (n,) each. Raises ValueError for a norm without
     distances."""
-    if norm not in ORDER:
-        raise ValueError(f"norm must be one of {', '.join(ORDER)}, got {norm!r}")
+    if norm not in NORM_ORDER:
+        raise ValueError(f"norm must be one of {', '.join(NORM_ORDER)}, got {norm!r}")
     moves = [abs(Fraction(a) - Fraction(b)) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     if norm == "linf":
         power, total = 1, max(moves)
     else:
-        power = int(ORDER[norm])
+        power = int(NORM_ORDER[norm])
         total = sum((move**power for move in moves), Fraction(0))
     found = float(_root(total) if power == 2 else total)
     while Fraction(found) ** power < total:
@@ -65,10 +68,10 @@ class Unsafe:
     def nearest(self, witness: FloatArray) -> tuple[FloatArray, float]:
         """The point nearest to the centre that is found unsafe on the segment, and its distance rounded outward."""
         low, high = 0.0, 1.0
-        for _ in range(ROUNDS):
-            steps = np.linspace(low, high, POINTS + 2)
+        for _ in range(SEGMENT_ROUNDS):
+            steps = np.linspace(low, high, SEGMENT_POINTS + 2)
             inside = np.flatnonzero(self._least(self._at(steps[1:-1], witness)) < 0)
-            first = int(inside[0]) + 1 if inside.size else POINTS + 1
+            first = int(inside[0]) + 1 if inside.size else SEGMENT_POINTS + 1
             low, high = float(steps[first - 1]), float(steps[first])
         for share in BACK:
             point = self._at(np.array([high + share * (1.0 - high)]), witness)[0]

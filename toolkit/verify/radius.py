@@ -35,7 +35,7 @@ from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.bisection import Bisection
 from toolkit.verify.certification import Certification
 from toolkit.verify.ladder import LADDER, certify
-from toolkit.verify.nearest import ORDER, Unsafe
+from toolkit.verify.nearest import NORM_ORDER, Unsafe
 
 CLOSEST = ("pgd", "dual", "lp", "exact")
 RELATIVE = 1e-3  # of the distance: how narrow `closest` makes the interval unless told
@@ -167,7 +167,7 @@ def closest(
 
 def ball_kind(norm: str) -> Callable[..., InputSet]:
     """The class of balls (center, eps, domain) of a norm. Raises ValueError listing those there are."""
-    balls = {name: kind for name, kind in INPUT_SETS.items() if name in ORDER and "eps" in _field_names(kind)}
+    balls = {name: kind for name, kind in INPUT_SETS.items() if name in NORM_ORDER and "eps" in _field_names(kind)}
     if not isinstance(norm, str) or norm not in balls:
         raise ValueError(f"norm must be one of {', '.join(balls)}, got {shown(norm)}")
     return balls[norm]
@@ -181,7 +181,7 @@ def _reach(center: FloatArray, norm: str, domain: tuple[float, float] | None) ->
     """An ε whose ball holds the whole domain; without one, twice the input's own size."""
     ball_kind(norm)(center, 0.0, domain)  # says what is wrong with the arguments
     side = 2.0 * max(1.0, float(np.abs(center).max())) if domain is None else float(domain[1]) - float(domain[0])
-    return float(side * center.size ** (1.0 / ORDER[norm]))
+    return float(side * center.size ** (1.0 / NORM_ORDER[norm]))
 
 
 def _checked_interval(known: tuple[float, float]) -> tuple[float, float]:
