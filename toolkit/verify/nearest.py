@@ -20,7 +20,7 @@ from toolkit.problems.properties import Property
 from toolkit.verify.verdict import is_unsafe
 
 NORM_ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}  # p of every norm that a distance is measured in
-SEGMENT_POINTS, SEGMENT_ROUNDS = (
+SEGMENT_POINTS, SEGMENT_ROUNDS = 16, 6  # looked at together, and how often between two neighbours of them
     16,
     6,
 )  # of the segment, looked at together, and how often between two neighbours of them
