@@ -21,9 +21,6 @@ from toolkit.verify.verdict import is_unsafe
 
 NORM_ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}  # p of every norm that a distance is measured in
 SEGMENT_POINTS, SEGMENT_ROUNDS = 16, 6  # looked at together, and how often between two neighbours of them
-    16,
-    6,
-)  # of the segment, looked at together, and how often between two neighbours of them
 BACK = (0.0, 1e-9, 1e-6, 1e-3, 1.0)  # shares of the way back to the witness, where rounding hides the sign
 
 
