@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import toolkit.relaxations.template  # noqa: F401 - Pyomo, here and not in the first LP's time (search.lp_bounder)
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import instance, optional_number, shown
 from toolkit.networks.network import Network
