@@ -1,4 +1,4 @@
-"""`supports`: what can be verified here, in the words of the VNN-LIB standard (2.0, chapter "Command-line Interface")."""
+"""`supports`: what can be verified here, in the words of the VNN-LIB 2.0 standard, chapter "Command-line Interface"."""
 
 from __future__ import annotations
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
-from toolkit.networks.layers import AffineMap, Dense, Sparse
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
+from toolkit.problems.lowering import without_constants
 from toolkit.problems.properties import Objective, one_dense_row
 from toolkit.problems.region import Region, centre_outputs
 from toolkit.problems.settings import Settings
@@ -122,28 +121,3 @@ class Problem:
 
 def _identity(region: Region) -> bytes:
     return f"{region.input_set.digest}.{region.network.digest}".encode()
-
-
-def without_constants(network: Network, objective: Objective) -> tuple[Network, Objective]:
-    """The same rows with d as the coefficients of one more output, which is 1; both as they are if d = 0.
-
-    c·F + d = (c, d)·(F, 1), so every rung, certificate and replay takes constants as it takes coefficients.
-    """
-    if objective.constants is None:
-        return network, objective
-    rows = objective.rows.toarray() if hasattr(objective.rows, "toarray") else objective.rows
-    own = np.column_stack([rows, objective.constants])
-    return with_constant_output(network), Objective(own, None, objective.targets)
-
-
-def with_constant_output(network: Network) -> Network:
-    """The network with one more output, after its own, that is 1 everywhere; its ReLU inputs are the same."""
-    last = network.layers[-1]
-    weight, bias = last.to_sparse(), last.bias_vector
-    more: AffineMap
-    if isinstance(last, Dense):
-        more = Dense(np.vstack([last.weight, np.zeros((1, last.input_size))]), np.append(bias, 1.0))
-    else:
-        more = Sparse(sp.vstack([weight, sp.csr_array((1, last.input_size))]).tocsr(), np.append(bias, 1.0))
-    more = more.with_error(last.column_error, last.bias_error)
-    return Network([*network.layers[:-1], more], network.name, network.metadata, network.input_shape)

@@ -109,6 +109,8 @@ class _Reader:
             self.declared.fail(head, "is not supported in a network: one declare-input and one declare-output are")
         elif forms[-1].is_declaration and inside not in ("declare-network", *IGNORED):
             self.declared.fail(head, f"stands in {quoted(inside)}, which takes words only")
+        if forms and not forms[-1].is_declaration:
+            self._settle_name(forms[-1])
         forms.append(form)
 
     def _word(self, form: Form, word: Token) -> None:

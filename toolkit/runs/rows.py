@@ -123,6 +123,22 @@ class QueryRow(Stored):
     message: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistanceRow(Stored):
+    """One sample's least distance to an unsafe point, in [certified, refuted] (+inf: none found).
+
+    rungs: what each rung showed, as JSON: [[rung, certified, refuted or null, verdicts, seconds], …] in order.
+    """
+
+    sample: int
+    label: int
+    certified: float
+    refuted: float
+    rungs: str
+    verdicts: int
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Schema:
     """The columns of one kind of row. version: raised when columns are added; `added` is what rows of version 1 lack.
@@ -165,4 +181,5 @@ BOUND_ROWS = Schema(Row, 2, {"certified_upper": float("inf")}, _finished_first) 
 VERDICT_ROWS = Schema(VerdictRow)
 RADIUS_ROWS = Schema(RadiusRow)
 QUERY_ROWS = Schema(QueryRow)
+DISTANCE_ROWS = Schema(DistanceRow)
 ROW_COLUMNS = BOUND_ROWS.columns
