@@ -24,7 +24,7 @@ BOX = "(assert (and (>= X_0 -2) (<= X_0 2) (>= X_1 -2.0) (<= X_1 2e0)))\n"
 NAMES = ("X_0", "X_1", "Y_0", "Y_1", "Y_2")
 COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.le, ">": operator.ge, "=": operator.eq}
 
-number = st.sampled_from(("0", "1", "-1", "0.1", "-.5", "2.", "1e-2", "+3E0", "0.3333333333333333", "-2"))
+number = st.sampled_from(("0", "1", "-1", "0.1", "-.5", "2.", "1e-2", "+3E0", "0.7", "-2"))
 variable = st.sampled_from(NAMES)
 affine = st.recursive(
     number | variable,

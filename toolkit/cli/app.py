@@ -43,7 +43,7 @@ LEFT = {
     "train": "networks that are finished, and finished epochs of the next, are kept; the same command continues",
     "doctor": "nothing is kept",
     "results": "no row is lost",
-    "scorecard": "finished instances are kept; the same command continues",
+    "scorecard": "what was finished is kept; the same command continues",
 }
 
 

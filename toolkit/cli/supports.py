@@ -64,7 +64,7 @@ def capabilities() -> dict[str, tuple[str, ...]]:
         "hidden-node-theories": ("NH",),
         "multiple-input-output-theories": ("SIO",),
         "multiple-network-theories": ("SNET",),
-        "multiple-node-comparison-theories": ("SNC",),
+        "multiple-node-comparison-theories": ("SNC", "MNC"),
         "arithmetic-complexity-theories": ("BND", "COUT", "LIN"),
         "optimised-disjunctive-reasoning": ("false",),
         "serialise-assignments": ("false",),

@@ -27,7 +27,7 @@ from toolkit.networks.onnx_runtime import deployed_outputs, read_model
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
-from toolkit.problems.problem import without_constants
+from toolkit.problems.lowering import with_input_outputs, without_constants
 from toolkit.problems.properties import Property
 from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
@@ -112,11 +112,6 @@ def load_network(source: str | Path) -> Network:
         return Network.load(plain)
 
 
-def copying_inputs(network: Network) -> Network:
-    """The network whose outputs are its own, followed by its inputs."""
-    raise ValueError(f"constraints that relate inputs are not supported yet ({network!r})")
-
-
 class _Search:
     """One query: its questions, and the clock."""
 
@@ -160,7 +155,7 @@ class _Search:
 
     def _ask(self, k: int, ladder: Sequence[Rung | str], seconds: float | None) -> QueryResult | None:
         question = self.questions[k]
-        network = self.network if question.input_rows is None else copying_inputs(self.network)
+        network = self.network if question.input_rows is None else with_input_outputs(self.network)
         answer = certify(network, question.box, question.asked, ladder, settings=self.settings, time_limit=seconds)
         if answer.verdict is Verdict.NO and answer.witness is not None:
             point = confirmed_point(network, question, answer.witness)
@@ -221,7 +216,8 @@ def is_unsafe_point(network: Network, question: VnnlibQuestion, point: FloatArra
     box, sought = question.box, question.confirmed
     whole, objective = without_constants(network, sought.objective)
     _, proven = replay_margins(whole, objective.rows, point)
-    groups = np.flatnonzero(sought.at(proven[0]) <= 0)
+    starts = np.flatnonzero(np.diff(sought.groups, prepend=-1))
+    groups = np.flatnonzero(np.maximum.reduceat(proven[0], starts) <= 0)
     if not box.slivers.any():
         return bool(groups.size)
     around = Box(np.where(box.slivers, box.lower, point), np.where(box.slivers, box.upper, point))
