@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from toolkit.verify.verify import QueryResult
 
 EXIT_CODES = {"unsat": 0, "sat": 10, "unknown": 20, "timed-out": 20}
+LEAST_TIMEOUT = 0.01  # seconds, where reading took all of them
 
 
 def verify_command(
@@ -42,26 +47,70 @@ def verify_command(
 
     Example: relugap verify prop.vnnlib --network f=net.onnx --results out.txt
     """
-    from toolkit.data.arguments import check_writable
-    from toolkit.data.atomic import write_text
-    from toolkit.problems.vnnlib_reader import read_vnnlib
-    from toolkit.verify.verify import verify
+    from toolkit.data.arguments import check_writable, real_number
 
+    began = time.perf_counter()
+    real_number("--timeout", timeout, above=0)
     if results is not None:
         check_writable(results)
-    asked = read_vnnlib(query)
-    check_types(asked, as_real)
-    found = verify(network_file(network, asked), asked, timeout)
-    text = json_text(found) if as_json else answer_text(found)
-    typer.echo(text)
-    if results is not None:
-        write_text(results, f"{text}\n")
+    answer = Answer(results, timeout, as_json, EXIT_CODES["timed-out"] if exit_code else 0)
+    with answer.within_timeout():
+        from toolkit.problems.vnnlib_reader import read_vnnlib
+        from toolkit.verify.verify import verify
+
+        asked = read_vnnlib(query)
+        check_types(asked, as_real)
+        file = network_file(network, asked)
+        found = verify(file, asked, max(LEAST_TIMEOUT, timeout - (time.perf_counter() - began)))
+    answer.give(json_text(found) if as_json else answer_text(found))
     sides = {None: "", True: "; onnxruntime agrees", False: "; onnxruntime DISAGREES"}[found.deployed]
     notes = f"; {found.message}" if found.message else ""
     told = f"{found.seconds:.2f} s, {found.decided} of {found.questions} boxes decided{sides}{notes}"
     print(printable(told), file=sys.stderr)
     if exit_code:
         raise typer.Exit(EXIT_CODES[found.status])
+
+
+class Answer:
+    """What goes to stdout, once: the answer, or timed-out when the clock says so, whatever is running by then.
+
+    Solvers look at the clock between their steps, and some steps are long; a thread of its own looks at it all the
+    time. Once the word is said the process ends, since nothing that still runs is of use.
+    """
+
+    def __init__(self, results: Path | None, timeout: float, as_json: bool, code: int) -> None:
+        self._results, self._timeout, self._code = results, timeout, code
+        self._late = json.dumps({"status": "timed-out", "seconds": timeout}) if as_json else "timed-out"
+        self._given = threading.Lock()
+
+    @contextlib.contextmanager
+    def within_timeout(self) -> Iterator[None]:
+        """Say timed-out, and end the process, where the block takes longer than the timeout."""
+        timer = threading.Timer(self._timeout, self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if not self._given.acquire(blocking=False):
+                timer.join()  # it ends the process
+
+    def _end(self) -> None:
+        if self._given.acquire(blocking=False):
+            try:
+                self.give(self._late)
+                sys.stdout.flush()
+            finally:
+                os._exit(self._code)
+
+    def give(self, text: str) -> None:
+        """Print a text, and write it to the results."""
+        from toolkit.data.atomic import write_text
+
+        typer.echo(text)
+        if self._results is not None:
+            write_text(self._results, f"{text}\n")
 
 
 def check_types(query: VnnlibQuery, as_real: bool) -> None:

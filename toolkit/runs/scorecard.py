@@ -27,7 +27,7 @@ from toolkit.verify.verify import verify
 
 FAILED_ANSWER = "error"
 LARGEST_TABLE = 64 * 2**20  # bytes of a CSV
-SLACK = 1.2, 60.0  # a process is killed after this many times the longest timeout, and so many seconds
+SLACK: float | None = 60.0  # seconds after the longest timeout at which a process is killed; None: never
 TITLE = "instances"
 SOLVED = ("sat", "unsat")
 OFFICIAL_WORDS = {"holds": "unsat", "violated": "sat", "timeout": "timed-out"}
@@ -199,7 +199,8 @@ def run_instances(
     missing = [(key, instance) for key, instance in tasks.items() if key not in answered]
     advance(TITLE, len(tasks) - len(missing), len(tasks))
     if missing:
-        limit = SLACK[0] * max(instance.timeout for _, instance in missing) + SLACK[1]
+        longest = max(instance.timeout for _, instance in missing)
+        limit = None if SLACK is None else longest + SLACK
         execution = choose_execution(check_workers(workers), len(missing), limit)
         keeper = _Keeper(folder, run_id, len(tasks) - len(missing), len(tasks), advance)
         Driver(answer_instance, missing, execution, keeper).run()
