@@ -92,7 +92,7 @@ def test_bad_input_is_one_line_and_code_2(net: Path, capsys: pytest.CaptureFixtu
 
 def test_timed_out_is_said_in_time_whatever_runs(tmp_path: Path) -> None:
     program = (
-        "import time, toolkit.verify.verify as v, toolkit.cli as c\n"
+        "import time, toolkit.verify.queries as v, toolkit.cli as c\n"
         "v.verify = lambda *_: time.sleep(60)\n"
         "raise SystemExit(c.main(['verify', 'q.vnnlib', '--network', 'n.onnx', '--timeout', '0.3', '--exit-code']))"
     )

@@ -20,7 +20,7 @@ from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
 from toolkit.cli.scorecard import scorecard_command
 from toolkit.cli.supports import supports_command
-from toolkit.cli.verify import verify_command
+from toolkit.cli.verify import query_command
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
 
@@ -119,7 +119,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 app.add_typer(results_app, name="results")
-app.command("verify")(verify_command)
+app.command("verify")(query_command)
 app.command("supports")(supports_command)
 app.command("scorecard")(scorecard_command)
 app.command("radius")(radius_command)

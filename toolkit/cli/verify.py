@@ -19,13 +19,13 @@ from toolkit.data.names import printable
 if TYPE_CHECKING:
     from toolkit.problems.vnnlib_declarations import Tensor
     from toolkit.problems.vnnlib_reader import VnnlibQuery
-    from toolkit.verify.verify import QueryResult
+    from toolkit.verify.queries import QueryResult
 
 EXIT_CODES = {"unsat": 0, "sat": 10, "unknown": 20, "timed-out": 20}
 LEAST_TIMEOUT = 0.01  # seconds, where reading took all of them
 
 
-def verify_command(
+def query_command(
     query: Annotated[Path, typer.Argument(help="A .vnnlib or .vnnlib.gz file, version 1.0 or 2.0.")],
     network: Annotated[str, typer.Option(help="FILE, or NAME=FILE with NAME as the query declares it.")],
     timeout: Annotated[float, typer.Option(help="Seconds for everything.")] = 60.0,
@@ -53,10 +53,10 @@ def verify_command(
     real_number("--timeout", timeout, above=0)
     if results is not None:
         check_writable(results)
-    answer = Answer(results, timeout, as_json, EXIT_CODES["timed-out"] if exit_code else 0)
+    answer = TimedAnswer(results, timeout, as_json, EXIT_CODES["timed-out"] if exit_code else 0)
     with answer.within_timeout():
         from toolkit.problems.vnnlib_reader import read_vnnlib
-        from toolkit.verify.verify import verify
+        from toolkit.verify.queries import verify
 
         asked = read_vnnlib(query)
         check_types(asked, as_real)
@@ -71,7 +71,7 @@ def verify_command(
         raise typer.Exit(EXIT_CODES[found.status])
 
 
-class Answer:
+class TimedAnswer:
     """What goes to stdout, once: the answer, or timed-out when the clock says so, whatever is running by then.
 
     Solvers look at the clock between their steps, and some steps are long; a thread of its own looks at it all the

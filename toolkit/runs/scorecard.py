@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,8 +22,9 @@ from toolkit.runs.rows import QUERY_ROWS, QueryRow
 from toolkit.runs.run import Driver, Watcher, choose_execution
 from toolkit.runs.shards import append_rows, prepare_folder
 from toolkit.runs.store import read_rows
+from toolkit.runs.tables.answers import Advance
 from toolkit.verify.ladder import LADDER
-from toolkit.verify.verify import verify
+from toolkit.verify.queries import verify
 
 FAILED_ANSWER = "error"
 LARGEST_TABLE = 64 * 2**20  # bytes of a CSV
@@ -31,7 +32,6 @@ SLACK: float | None = 60.0  # seconds after the longest timeout at which a proce
 TITLE = "instances"
 SOLVED = ("sat", "unsat")
 OFFICIAL_WORDS = {"holds": "unsat", "violated": "sat", "timeout": "timed-out"}
-Advance = Callable[[str, int, int], None]
 InstanceKey = tuple[str, str, str]
 
 
@@ -256,9 +256,5 @@ def markdown(table: pd.DataFrame, sums: pd.DataFrame) -> str:
     ]
     lines = ["| " + " | ".join(map(str, sums.columns)) + " |", "|" + " --- |" * len(sums.columns)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in sums.itertuples(index=False)]
-    return printable_lines(["# Scorecard", "", *named, *([""] if named else []), *lines])
-
-
-def printable_lines(lines: Sequence[str]) -> str:
-    """Lines as one text; names from files become no control characters."""
-    return "\n".join(printable(line) for line in lines) + "\n"
+    page = ["# Scorecard", "", *named, *([""] if named else []), *lines]
+    return "\n".join(map(printable, page)) + "\n"  # names from files become no control characters

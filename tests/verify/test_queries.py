@@ -15,8 +15,8 @@ from onnx_models import write_onnx
 from toolkit import Dense, Network
 from toolkit.networks.replay import exact_margins
 from toolkit.problems.vnnlib_reader import parse_vnnlib
-from toolkit.verify import verify as module
-from toolkit.verify.verify import QueryStatus, verify
+from toolkit.verify import queries as module
+from toolkit.verify.queries import QueryStatus, verify
 
 ABSOLUTE = Network([Dense([[1.0], [-1.0]], [0.0, 0.0]), Dense([[1.0, 1.0]], [0.0])])  # |x|
 DECLARED = "(declare-const X_0 Real)(declare-const Y_0 Real)"

@@ -80,13 +80,13 @@ def verify(
 ) -> QueryResult:
     """Whether a point makes the query true with the network's outputs.
 
-    network: a file, or what Network.load takes, or a Network (then onnxruntime is not asked). query: a .vnnlib or
-    .vnnlib.gz file, or one that was read. timeout: seconds for everything, None: no limit. ladder: rungs, as for
-    `certify`. Raises ValueError for files that cannot be read, and where network and query do not fit.
+    network: what Network.load takes, or .onnx.gz, or a Network; onnxruntime is asked where it is an ONNX file. query: a
+    .vnnlib or .vnnlib.gz file, or one that was read. timeout: seconds for everything, None: no limit. ladder: rungs, as
+    for `certify`. Raises ValueError for files that cannot be read, and where network and query do not fit.
     """
     started = time.perf_counter()
     limit = optional_number("timeout", timeout, above=0)
-    file = None if isinstance(network, Network) else str(network)
+    file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
     found = network if isinstance(network, Network) else load_network(network)
     asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
     sizes = (asked.input.size, asked.output.size)
