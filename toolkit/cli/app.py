@@ -29,13 +29,13 @@ HELP = """How tightly can the robustness of a ReLU network be certified?
 Exact, relaxed (LP) and dual margins of a network over an ℓ∞ ball, on the same bounds l,u, side by side.
 Start with: relugap demo"""
 
-
 PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
-# What an interrupted command leaves, where it does not say so itself, and how to go on.
+# What an interrupted command leaves, and how to go on.
 LEFT = {
     "demo": "finished rows are kept; the same command continues",
     "certify": "nothing is kept",
     "check": "nothing was verified",
+    "scorecard": "answers are kept; the same command continues",
     "sweep": "finished rows are kept; the same command continues",
     "radius": "with --count, finished images are kept; the same command continues",
     "report": "tables and figures may be incomplete; run it again",
@@ -43,7 +43,6 @@ LEFT = {
     "train": "networks that are finished, and finished epochs of the next, are kept; the same command continues",
     "doctor": "nothing is kept",
     "results": "no row is lost",
-    "scorecard": "what was finished is kept; the same command continues",
 }
 
 
