@@ -22,7 +22,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.ideal_cuts import CutFinder
 from toolkit.search.clock import Clock
-from toolkit.search.lp_bounder import never_empty, template
+from toolkit.search.lp_bounder import TANGENT_PATIENCE, TANGENT_ROUNDS, never_empty, template
 from toolkit.search.tangents import touching_rows
 from toolkit.solvers.registry import open_session
 from toolkit.solvers.session import NoSession, Session
@@ -34,7 +34,7 @@ PROGRESS = 1e-3
 VIOLATION = 1e-5  # of the neuron's range
 CUT_STOP_MARGIN = 1e-6  # of the objective's scale: past stop_at by what certifying may take off
 IDLE = 1e-9  # a cut's multiplier below this, of the objective's scale per range of its neuron, is none
-IDLE_ROUNDS = 5
+IDLE_ROUNDS, TANGENT_IDLE_ROUNDS = 5, 20
 TANGENT = -1  # in place of a cut's id: a tangent of the input set (tangents.py), which no certificate reads
 
 
@@ -71,7 +71,7 @@ class CuttingPlanes:
         history: list[float] = []
         best: SolveReport | None = None
         iterations = 0
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if self.input_set.polyhedral else TANGENT_ROUNDS):
             if best is not None and clock.struck:
                 best = replace(best, status=Status.TIME_LIMIT)
                 break
@@ -111,7 +111,11 @@ class CuttingPlanes:
         variables = self.layout.inputs + self.layout.count
         self._append(rows, upper, self.store.add(rows, variables, self.layout.inputs))
         if touching is not None and touching[1].size:
-            self._append(*touching, np.full(touching[1].size, TANGENT))
+            self.touch(*touching)
+
+    def touch(self, rows: Any, tops: FloatArray) -> None:
+        """Add tangents, and drop nothing."""
+        self._append(rows, tops, np.full(tops.size, TANGENT))
 
     def _append(self, rows: Any, upper: FloatArray, ids: IndexArray) -> None:
         rows.resize((upper.size, self.compiled.lower.size))  # an input set's own columns stand behind the layout's
@@ -135,10 +139,11 @@ class CuttingPlanes:
     def _stalled(self, history: list[float], stop_at: float | None) -> bool:
         """Whether the last CUT_PATIENCE rounds gained too little, or so little that at their pace the rounds left would
         not reach stop_at."""
-        if len(history) <= CUT_PATIENCE:
+        patience, rounds = (CUT_PATIENCE, ROUNDS) if self.input_set.polyhedral else (TANGENT_PATIENCE, TANGENT_ROUNDS)
+        if len(history) <= patience:
             return False
-        gained, now = history[-1] - history[-1 - CUT_PATIENCE], history[-1]
-        hopeless = stop_at is not None and now + gained * (ROUNDS - len(history)) / CUT_PATIENCE < stop_at
+        gained, now = history[-1] - history[-1 - patience], history[-1]
+        hopeless = stop_at is not None and now + gained * (rounds - len(history)) / patience < stop_at
         return hopeless or gained < PROGRESS * max(1e-3 * self.scale, abs(now))
 
     def _shed(self, report: SolveReport) -> None:
@@ -150,7 +155,7 @@ class CuttingPlanes:
         with np.errstate(over="ignore", invalid="ignore"):
             busy = np.abs(report.duals[self.own_rows :]) * np.array(ranges) > IDLE * self.scale
         self.idle = np.where(busy, 0, self.idle + 1)
-        keep = self.idle < IDLE_ROUNDS
+        keep = self.idle < np.where(self.ids == TANGENT, TANGENT_IDLE_ROUNDS, IDLE_ROUNDS)
         if not keep.all():
             mask = np.concatenate([np.ones(self.own_rows, dtype=bool), keep])
             self.session.keep_rows(mask)

@@ -30,7 +30,7 @@ from toolkit.solvers.registry import fall_back, open_session
 from toolkit.solvers.session import Session, SolverUnavailableError
 from toolkit.solvers.solve_report import SolveReport
 
-TANGENT_ROUNDS, TANGENT_PATIENCE = 200, 4
+TANGENT_ROUNDS, TANGENT_PATIENCE = 300, 20
 TANGENT_GAIN = 1e-8  # of the objective's scale
 
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 
 from toolkit.arrays import PhaseArray
 from toolkit.problems.answers import Status
@@ -142,8 +141,7 @@ class LpNodes:
             touching = self.planes.touching(report, self.cost)
             if not touching[1].size:
                 break
-            none = sp.csr_array((0, touching[0].shape[1]))
-            self.planes.add(report, none, np.zeros(0), touching)
+            self.planes.touch(*touching)
             before, report = report, self._minimize(node)
             slow = not report.bound > before.bound + TANGENT_GAIN * (cutoff - before.bound)
             if slow and self._slack(report, node) > ON_RELU:

@@ -19,7 +19,7 @@ from toolkit.problems.input_set import InputSet
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.solve_report import SolveReport
 
-OUTSIDE = 1e-7  # of the radius: nearer than this a minimiser counts as a point of the set
+OUTSIDE = 1e-6  # of the radius: nearer than this a minimiser counts as a point of the set
 
 
 def touching_rows(
