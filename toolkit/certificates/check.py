@@ -21,7 +21,15 @@ import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
-from toolkit.certificates.proof_file import PROOF_FORMAT, PROOF_LIMIT, PROOF_RATIO, read_arrays, read_header, read_set, set_arrays
+from toolkit.certificates.proof_file import (
+    PROOF_FORMAT,
+    PROOF_LIMIT,
+    PROOF_RATIO,
+    read_arrays,
+    read_header,
+    read_set,
+    set_arrays,
+)
 from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance

@@ -71,7 +71,10 @@ def set_parts(input_set: InputSet) -> tuple[dict[str, Any], dict[str, FloatArray
         header = {"eps": None, "domain": None}
         arrays = {"set.lower": input_set.lower, "set.upper": input_set.upper}
     elif isinstance(input_set, LinfBall) and not isinstance(input_set.eps, float):
-        header, arrays = {"eps": None, "domain": input_set.domain}, {"center": input_set.center, "set.eps": input_set.eps}
+        header, arrays = (
+            {"eps": None, "domain": input_set.domain},
+            {"center": input_set.center, "set.eps": input_set.eps},
+        )
     elif isinstance(input_set, LinfBall | L1Ball | L2Ball):
         header, arrays = {"eps": input_set.eps, "domain": input_set.domain}, {"center": input_set.center}
     else:

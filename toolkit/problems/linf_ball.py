@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,8 +110,14 @@ class LinfBall(BoxShaped):
 
 def _checked_radius(eps: object, shape: tuple[int, ...]) -> float | FloatArray:
     """ε ≥ 0 as one float, or one per coordinate, flat. Raises ValueError."""
-    several = np.ndim(eps) > 0 and np.size(eps) > 1  # type: ignore[arg-type]
-    found = exact_numbers("eps", eps) if several else np.array(float(real_number("eps", eps, hint=EPS_HINT)))
+    listed = isinstance(eps, Sequence) and not isinstance(eps, str | bytes)
+    several = (listed or getattr(eps, "shape", ()) != ()) and math.prod(np.shape(eps)) > 1  # type: ignore[arg-type]
+    try:
+        found = exact_numbers("eps", eps) if several else np.array(float(real_number("eps", eps, hint=EPS_HINT)))
+    except ValueError as error:
+        if not several:
+            raise
+        raise ValueError(f"eps must be one number, or an array that fits the centre: {error}") from None
     fine = np.isfinite(found) & (found >= 0)
     if not several:
         if not fine:

@@ -186,7 +186,9 @@ class NormBall(BallShaped):
     def sample(self, count: int, seed: int = 0) -> FloatArray:
         """`count` points drawn uniformly from the ball, then moved to the nearest of the set, shape (count, n)."""
         count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
-        return self.project(self.center + self.eps * self.geometry.unit_draws(np.random.default_rng(seed), count, self.size))
+        return self.project(
+            self.center + self.eps * self.geometry.unit_draws(np.random.default_rng(seed), count, self.size)
+        )
 
     def corners(self, count: int | None = None, seed: int = 0) -> FloatArray:
         """`count` extreme points, minimisers of random functionals; (count, n). Raises ValueError without a count."""
@@ -253,9 +255,7 @@ class L1Ball(NormBall):
         every = range(self.size)
         model.above = pyo.Var(every, bounds=lambda _, j: (0.0, float(up[j])))
         model.below = pyo.Var(every, bounds=lambda _, j: (0.0, float(down[j])))
-        model.move = pyo.Constraint(
-            every, rule=lambda m, j: m.x[j] - m.above[j] + m.below[j] == float(self.center[j])
-        )
+        model.move = pyo.Constraint(every, rule=lambda m, j: m.x[j] - m.above[j] + m.below[j] == float(self.center[j]))
         model.length = pyo.Constraint(expr=pyo.quicksum((*model.above.values(), *model.below.values())) <= self.eps)
 
 

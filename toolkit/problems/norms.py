@@ -137,9 +137,7 @@ def _exponent(eps: float) -> int:
     return int(np.clip(np.frexp(eps)[1], -1000, 1000))
 
 
-def _scaled(
-    sizes: FloatArray, widths: FloatArray, eps: float
-) -> tuple[FloatArray, FloatArray, float, IndexArray]:
+def _scaled(sizes: FloatArray, widths: FloatArray, eps: float) -> tuple[FloatArray, FloatArray, float, IndexArray]:
     """a, w and ε times powers of two, so that the largest a and ε are about 1; the exponents to take back."""
     peak = np.clip(np.frexp(sizes.max(axis=1, initial=0.0))[1], -1000, 1000)
     unit = _exponent(eps)
