@@ -1,7 +1,8 @@
 """Reading a proof file for `check.py`: every key known and used, every array of the shape and kind it must have.
 
-header: JSON with PROOF_KEYS and the set's norm. The set: center, of a box set.lower and set.upper, of an ℓ∞ ball with a
-radius per coordinate (eps null) also set.eps; per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t targetT.*.
+header: JSON with PROOF_KEYS and the set's norm. The set: center; of a box set.lower and set.upper; of an ℓ∞ ball with
+a radius per coordinate (eps null) also set.eps. Per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t
+targetT.*.
 Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
 """
 
@@ -68,7 +69,7 @@ def read_header(archive: Archive) -> dict[str, Any]:
 def set_parts(input_set: InputSet) -> tuple[dict[str, Any], dict[str, FloatArray]]:
     """What a proof says of its input set: in the header, and as arrays. Raises ValueError for a set of another kind."""
     if isinstance(input_set, Box):
-        header = {"eps": None, "domain": None}
+        header: dict[str, Any] = {"eps": None, "domain": None}
         arrays = {"set.lower": input_set.lower, "set.upper": input_set.upper}
     elif isinstance(input_set, LinfBall) and not isinstance(input_set.eps, float):
         header, arrays = (

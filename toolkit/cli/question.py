@@ -16,8 +16,8 @@ DEFAULT_LADDER = "dual,pgd,lp,ideal,exact"  # as ladder.LADDER, which would take
 class Question:
     """The options as they were given; see `relugap certify --help`.
 
-    norm: of the ball. box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for l,u. climbed:
-    --ladder.
+    norm: of the ball. box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for
+    l,u. climbed: --ladder.
     """
 
     network: str

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -108,10 +109,14 @@ class LinfBall(BoxShaped):
         return read_only(high if self.domain is None else np.minimum(high, self.domain[1]))
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(np.shape(value))
+
+
 def _checked_radius(eps: object, shape: tuple[int, ...]) -> float | FloatArray:
     """ε ≥ 0 as one float, or one per coordinate, flat. Raises ValueError."""
     listed = isinstance(eps, Sequence) and not isinstance(eps, str | bytes)
-    several = (listed or getattr(eps, "shape", ()) != ()) and math.prod(np.shape(eps)) > 1  # type: ignore[arg-type]
+    several = (listed or getattr(eps, "shape", ()) != ()) and math.prod(_shape(eps)) > 1
     try:
         found = exact_numbers("eps", eps) if several else np.array(float(real_number("eps", eps, hint=EPS_HINT)))
     except ValueError as error:

@@ -6,8 +6,8 @@ domain's end). Then, for every q with 0 ≤ q ≤ a,
     min over the ball of ν·x̃  ≥  ν·x − [ w·(a − q) + ε‖q‖_* ],        ‖·‖_* = ‖·‖_∞ for ℓ1, ‖·‖₂ for ℓ2,
 
 because −ν·(x̃ − x) ≤ a·m with m = |x̃ − x| there, and a·m = (a − q)·m + q·m, each at most its bound. At q = min(a, t)
-(ℓ1) or min(a, t·w) (ℓ2) and the right threshold t it is the minimum (weak duality is tight); any t gives a bound, so the
-search for it (thresholds.py) needs no trust.
+(ℓ1) or min(a, t·w) (ℓ2) and the right threshold t it is the minimum (weak duality is tight); any t gives a bound, so
+the search for it (thresholds.py) needs no trust.
 
 Rounding. w is rounded up; q is taken as the float it is. The bracket has terms ≥ 0 only, at most n products, n
 subtractions, a norm of n squares and a few operations more, so its float value g is within γ_{n+ROUNDINGS} of it,
@@ -16,8 +16,8 @@ at most FLOOR in units of max a·ε, added as well. Left is what the ledger char
 ν·x, a sum of products with a point of the hull, and the sums of ν·x and both brackets, each at most 2Σ a_j r_j, since
 g is no larger than the box's w·a; r: the hull's sizes.
 
-Points. `argmin_linear`, `project`, `sample` give floats inside in exact arithmetic: the move is shrunk until its length,
-with the error of the float norm added, is at most ε, and every coordinate is rounded towards the centre. `contains`
+Points. `argmin_linear`, `project`, `sample` give floats inside in exact arithmetic: the move is shrunk until its
+length, with the error of the float norm added, is at most ε, and every coordinate is rounded towards the centre. `contains`
 decides in floats where their error allows, else in rational numbers.
 
 Source: weak duality (Rockafellar 1970, "Convex Analysis", §16.4: the support function of an intersection). Checked: all
@@ -124,7 +124,8 @@ class NormBall(BallShaped):
 
     def linear_range(self, rows: Any) -> tuple[FloatArray, FloatArray]:
         """Middle and half-width of ν·x̃, from both exact ends; rounded outward but for what the ledger charges."""
-        middle = np.asarray(rows @ self.center, dtype=np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            middle = np.asarray(rows @ self.center, dtype=np.float64)
         if self.eps == 0.0:
             return middle, np.zeros(middle.shape)
         parts = [self._both_gains(part) for part in _blocks(rows)]
@@ -202,7 +203,7 @@ class NormBall(BallShaped):
         if self.eps == 0.0:
             return np.zeros(gradient.shape)
         rows = gradient.reshape(self.size, -1).T
-        moves = np.copysign(self._best_moves(rows), rows) / self.eps
+        moves = np.copysign(self._best_moves(-rows), rows) / self.eps
         return moves.T.reshape(gradient.shape)
 
     def _both_gains(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:

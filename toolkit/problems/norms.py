@@ -24,7 +24,7 @@ class Norm(ABC):
 
     def gains(self, sizes: FloatArray, widths: FloatArray, eps: float) -> FloatArray:
         """max Σ_j a_j m_j over 0 ≤ m ≤ w, ‖m‖ ≤ ε, rounded up: the bracket at the threshold found. (m, n) → (m,)."""
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
             a, w, radius, power = _scaled(sizes, widths, eps)
             whole = np.einsum("ij,ij->i", w, a)
             q = self.dual_part(a, w, radius)
@@ -35,7 +35,7 @@ class Norm(ABC):
 
     def best_moves(self, sizes: FloatArray, widths: FloatArray, eps: float) -> FloatArray:
         """m with the largest Σ_j a_j m_j, 0 ≤ m ≤ w and ‖m‖ ≤ ε > 0, up to rounding. (m, n) → (m, n)."""
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
             a, w, radius, _ = _scaled(sizes, widths, eps)
             moves = self.most_moves(np.nan_to_num(a), w, radius)
         return np.asarray(np.ldexp(moves, _exponent(eps)), dtype=np.float64)

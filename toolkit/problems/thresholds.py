@@ -43,7 +43,7 @@ def l2_scale(sizes: FloatArray, widths: FloatArray, eps: float) -> FloatArray:
             grown = found > scale[going]
             scale[going] = np.where(grown, found, scale[going])
             going = going[grown & (found < LARGEST_SCALE)]
-    return scale
+    return np.asarray(scale, dtype=np.float64)
 
 
 def l1_moves(sizes: FloatArray, widths: FloatArray, eps: float) -> tuple[FloatArray, FloatArray]:

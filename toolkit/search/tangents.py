@@ -27,7 +27,7 @@ def touching_rows(
 ) -> tuple[sp.csr_array, FloatArray]:
     """Rows d·z ≤ top that a solve of the program calls for; none where its minimiser lies in the set.
 
-    tangent: which rows of the program are such rows already. cost: the objective solved for. Shapes: (k, columns), (k,).
+    tangent: which rows of the program are such rows already. cost: the objective. Shapes: (k, columns), (k,).
     """
     inputs, columns = input_set.size, program.lower.size
     none = sp.csr_array((0, columns)), np.zeros(0)

@@ -60,7 +60,8 @@ class NetworkSpec(StrictModel):
     """One network to train.
 
     Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
-    eps: radius in units of the pixel range [0, 1], in the norm linf, l1 or l2; robust losses train for it, every network is evaluated at it.
+    eps: radius in units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it. norm:
+    of the ball, linf, l1 or l2.
     ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps.
     domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss.
     projections: Cauchy projections that estimate l,u in dual losses, absent = exact bounds.

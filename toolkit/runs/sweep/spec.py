@@ -76,7 +76,7 @@ class SweepSpec(StrictModel):
 
     name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
-    one's), or their indices. eps: ≥ 0, in input units. norm: of the balls, a key of BALLS. domain: (low, high) cuts every ball, None cuts none.
+    one's), or their indices. eps: ≥ 0, in input units. norm: linf, l1 or l2. domain: (low, high) cuts every ball.
     solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
     task_time_limit: seconds for all rungs of one (network, sample, ε); what is not reached is recorded as time_limit.
     cache_bounds: keep l,u on disk, so that a rung added later does not recompute them. Raises
