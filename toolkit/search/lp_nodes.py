@@ -90,6 +90,8 @@ class LpNodes:
         report = self.root = self.planes.minimize(self.cost, self.offset, self.clock.rest(), self._root_is_done)
         self.iterations += report.iterations
         node.raise_bound(report.bound, self.planes.best)
+        if not self.problem.input_set.polyhedral:
+            report = self.root = self._touch(node, report)
         best = self.incumbent
         best.measure(report.bound)
         if report.bound < best.cutoff and not best.refuted and best.witness is not None:
