@@ -41,7 +41,9 @@ def question(norm: str, domain: tuple[float, float] | None, seed: int, sizes: tu
 def enumerated(network: Network, ball: Ball, row: np.ndarray, bounds: ReluBounds) -> float:
     """min row·F over the ball: one convex program per pattern of the unstable neurons, by Clarabel."""
     cp = pytest.importorskip("cvxpy")
-    stable = [np.where(low >= 0, 1, np.where(up <= 0, 0, -1)) for low, up in zip(bounds.lower, bounds.upper, strict=True)]
+    stable = [
+        np.where(low >= 0, 1, np.where(up <= 0, 0, -1)) for low, up in zip(bounds.lower, bounds.upper, strict=True)
+    ]
     free = [(k, int(i)) for k, phases in enumerate(stable) for i in np.flatnonzero(phases < 0)]
     order = {"l1": 1, "l2": 2}[ball.norm]
     best = np.inf

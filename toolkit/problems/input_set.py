@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
@@ -148,17 +149,19 @@ class InputSet(ABC):
     def constrain(self, model: Any) -> None:  # noqa: B027 - a box has nothing to add
         """Add to a Pyomo model what the bounds lower ≤ model.x ≤ upper do not say of the set; nothing for a box.
 
-        What is not linear is not added, but found by `tangents` where it is violated.
+        What no finite number of rows says is not added, but found by `tangents` where it is violated.
         """
 
-    def tangents(self, point: FloatArray, tolerance: float) -> tuple[FloatArray, FloatArray]:
-        """Rows d·x̃ ≤ top that hold in the set and are violated at a point that is `tolerance`·radius outside of what is
-        not polyhedral. Shapes: (k, n), (k,); k = 0 where the point is near enough."""
-        return np.zeros((0, self.size)), np.zeros(0)
+    def tangents(
+        self, point: FloatArray, lifted: FloatArray, functional: FloatArray | None, tolerance: float
+    ) -> tuple[Any, FloatArray]:
+        """Rows over (x̃, own variables of `constrain`) that hold in the set and that a relaxation's point violates.
 
-    def tangent_at(self, row: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Rows as of `tangents` that bound ν·x̃ from below as well as the set does, with its box. ν: (n,)."""
-        return np.zeros((0, self.size)), np.zeros(0)
+        For a set that is not polyhedral: none where the point is within `tolerance`·radius of it. lifted: values of its
+        own variables; functional: a ν whose minimum over the set shows where else to touch it. Shapes: (n,), (k,), (n,)
+        → scipy.sparse (rows, n + k) and their upper sides.
+        """
+        return sp.csr_array((0, self.size + lifted.size)), np.zeros(0)
 
     def _checked_rows(self, rows: ArrayLike) -> FloatArray:
         checked = np.atleast_2d(number_array("rows", rows))

@@ -101,7 +101,7 @@ class CuttingPlanes:
         if self.input_set.polyhedral:
             return None, np.zeros(0)
         tangent = np.concatenate([np.zeros(self.own_rows, dtype=bool), self.ids == TANGENT])
-        return touching_rows(self.input_set, self.program, tangent, report, cost)
+        return touching_rows(self.input_set, self.layout.columns, self.program, tangent, report, cost)
 
     def add(
         self, report: SolveReport, rows: Any, upper: FloatArray, touching: tuple[Any, FloatArray] | None = None

@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, certify_multipliers
 from toolkit.problems.answers import Bound, RowBounds, Status
-from toolkit.problems.input_set import InputSet
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.template import Template, TemplateError, template_of
@@ -30,8 +29,8 @@ from toolkit.solvers.registry import fall_back, open_session
 from toolkit.solvers.session import Session, SolverUnavailableError
 from toolkit.solvers.solve_report import SolveReport
 
-TANGENT_ROUNDS, TANGENT_PATIENCE = 300, 20
-TANGENT_GAIN = 1e-8  # of the objective's scale
+TANGENT_ROUNDS, TANGENT_PATIENCE = 100, 8
+TANGENT_GAIN = 1e-7  # of the objective's scale
 
 
 def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], RowBounds]:
@@ -68,7 +67,7 @@ class LpBounder:
             self.session = fall_back(self.program, settings, str(error))
             return self.session.minimize(cost, offset, settings)
 
-    def settle(self, cost: FloatArray, offset: float, settings: Settings, input_set: InputSet) -> SolveReport:
+    def settle(self, cost: FloatArray, offset: float, settings: Settings, problem: Problem) -> SolveReport:
         """As `minimize`, over an input set that is not polyhedral: with tangents until the minimiser lies in it, or
         TANGENT_PATIENCE rounds gain nothing. Those in use stay for the next objective."""
         clock, scale = Clock(settings), self.program.objective_scale(cost)
@@ -78,7 +77,9 @@ class LpBounder:
             report = self.minimize(cost, offset, clock.rest())
             iterations += report.iterations
             history.append(report.bound)
-            rows, tops = touching_rows(input_set, self.program, self.tangent, report, cost)
+            rows, tops = touching_rows(
+                problem.input_set, template(problem).layout.columns, self.program, self.tangent, report, cost
+            )
             stalled = len(history) > TANGENT_PATIENCE and (
                 history[-1] - history[-1 - TANGENT_PATIENCE] <= TANGENT_GAIN * scale
             )
@@ -127,7 +128,7 @@ def minimize_rows(problem: Problem, program: CompiledModel, relaxed: list[Bound]
             lp = None if relaxed is None else relaxed[i]
             settings = problem.settings if lp is None else _milp_settings(problem.settings, lp.drop)
             if relaxed is None and not problem.input_set.polyhedral:
-                report = bounder.settle(cost, offset, settings, problem.input_set)
+                report = bounder.settle(cost, offset, settings, problem)
             else:
                 report = bounder.minimize(cost, offset, settings)
             bounds.append(bound_from_report(problem, i, report, building, lp))

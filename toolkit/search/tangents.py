@@ -23,23 +23,25 @@ OUTSIDE = 1e-6  # of the radius: nearer than this a minimiser counts as a point 
 
 
 def touching_rows(
-    input_set: InputSet, program: CompiledModel, tangent: BoolArray, report: SolveReport, cost: FloatArray
+    input_set: InputSet,
+    layout_columns: int,
+    program: CompiledModel,
+    tangent: BoolArray,
+    report: SolveReport,
+    cost: FloatArray,
 ) -> tuple[sp.csr_array, FloatArray]:
     """Rows d·z ≤ top that a solve of the program calls for; none where its minimiser lies in the set.
 
-    tangent: which rows of the program are such rows already. cost: the objective. Shapes: (k, columns), (k,).
+    layout_columns: the template's own, behind which stand those of `InputSet.constrain`. tangent: which rows of the program are such rows already. cost: the objective. Shapes: (k, columns), (k,).
     """
     inputs, columns = input_set.size, program.lower.size
     none = sp.csr_array((0, columns)), np.zeros(0)
     if input_set.polyhedral or report.x is None:
         return none
-    parts = [input_set.tangents(report.x[:inputs], OUTSIDE)]
-    if not parts[0][1].size:
-        return none
+    left = None
     if report.duals is not None and report.duals.size == tangent.size:
         others = np.where(tangent, 0.0, np.nan_to_num(report.duals))
         left = cost[:inputs] - (program.matrix.T @ others)[:inputs]
-        parts.append(input_set.tangent_at(left))
-    rows, tops = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
-    inner = sp.csr_array(rows)
-    return sp.csr_array((inner.data, inner.indices, inner.indptr), shape=(len(tops), columns)), tops
+    rows, tops = input_set.tangents(report.x[:inputs], report.x[layout_columns:], left, OUTSIDE)
+    places = np.concatenate([np.arange(inputs), np.arange(layout_columns, columns)])
+    return sp.csr_array((rows.data, places[rows.indices], rows.indptr), shape=(len(tops), columns)), tops
