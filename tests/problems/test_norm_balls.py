@@ -19,7 +19,7 @@ DOMAINS = [None, (0.0, 1.0), (-np.inf, 0.7), (0.1, np.inf)]
 
 @st.composite
 def balls(draw: st.DrawFn) -> L1Ball | L2Ball:
-    """Balls of up to six coordinates, cut by a domain or not, of all sizes; coordinates at the domain's ends included."""
+    """Balls of up to six coordinates, cut by a domain or not, of all sizes; coordinates at its ends included."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     center = rng.uniform(0.1, 0.7, draw(st.integers(1, 6)))
     if draw(st.booleans()):
@@ -139,7 +139,8 @@ def test_containment_is_exact_where_floats_leave_it_open() -> None:
                 real &= bool(np.all((near >= 0) & (near <= 1)))
                 assert ball.contains(near) == real
                 inside, outside = inside + real, outside + (not real)
-        assert inside > 60 and outside > 0
+        assert inside > 60
+        assert outside > 0
 
 
 def test_corners_of_a_ball_need_a_count_and_radii_are_one_number() -> None:

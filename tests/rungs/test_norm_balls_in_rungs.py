@@ -1,4 +1,4 @@
-"""Every rung over ℓ1 and ℓ2 balls, cut or not: order, alpha = LP, exact = enumeration by a convex solver, certificates."""
+"""Every rung over ℓ1 and ℓ2 balls, cut or not: order, alpha = LP, exact = a convex solver's enumeration, certificates."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_certified_bounds_hold_in_rational_arithmetic(norm: str, domain: tuple[f
 
 @pytest.mark.parametrize(("norm", "domain"), CASES)
 def test_the_input_term_of_a_certificate_is_charged(norm: str, domain: tuple[float, float] | None) -> None:
-    """An affine network with wide numbers: the certificate against exact values at minimisers, which are close to it."""
+    """An affine network with wide numbers: the certificate against exact values at minimisers, close to it."""
     rng = np.random.default_rng(7)
     for scale in (1e-9, 1.0, 1e9):
         network = random_dense_network(rng, (40, 2))

@@ -17,8 +17,8 @@ at most FLOOR in units of max a·ε, added as well. Left is what the ledger char
 g is no larger than the box's w·a; r: the hull's sizes.
 
 Points. `argmin_linear`, `project`, `sample` give floats inside in exact arithmetic: the move is shrunk until its
-length, with the error of the float norm added, is at most ε, and every coordinate is rounded towards the centre. `contains`
-decides in floats where their error allows, else in rational numbers.
+length, with the error of the float norm added, is at most ε, and every coordinate is rounded towards the centre.
+`contains` decides in floats where their error allows, else in rational numbers.
 
 Source: weak duality (Rockafellar 1970, "Convex Analysis", §16.4: the support function of an intersection). Checked: all
 of it against rational arithmetic. Trusted: IEEE 754 binary64, as in rounding.py.

@@ -1,9 +1,8 @@
 """Tangents of an input set that no finite number of rows describes: added to an LP until its minimiser lies in the set.
 
-Two for every minimiser that lies outside. One cuts the point off (Kelley). The other makes the LP at least as good as
-its own multipliers are over the true set: with ν = c_x − Aᵀπ, the objective that the duals π of all other rows leave to
-x̃, the ball and its box bound ν·x̃ by weak duality (norm_balls.py), and the tangent against that bound's q proves as much
-in the LP. Every LP on the way holds the set, so that its bound and its multipliers are valid; certificates never read a
+In two places for every minimiser that lies outside. One cuts the point off (Kelley). The other makes the LP at least as
+good as its own multipliers are over the true set: with ν = c_x − Aᵀπ, the objective that the duals π of all other rows
+leave to x̃, the tangents where the ball's ν·x̃ is least prove as much of ν in the LP as the ball does. Every LP on the way holds the set, so that its bound and its multipliers are valid; certificates never read a
 tangent, but evaluate the input's part over the true set.
 
 Source: Kelley 1960, "The cutting-plane method for solving convex programs". Trusted: nothing.
@@ -32,7 +31,8 @@ def touching_rows(
 ) -> tuple[sp.csr_array, FloatArray]:
     """Rows d·z ≤ top that a solve of the program calls for; none where its minimiser lies in the set.
 
-    layout_columns: the template's own, behind which stand those of `InputSet.constrain`. tangent: which rows of the program are such rows already. cost: the objective. Shapes: (k, columns), (k,).
+    layout_columns: the template's own, behind which stand those of `InputSet.constrain`. tangent: which rows of the
+    program are such rows already. cost: the objective. Shapes: (k, columns), (k,).
     """
     inputs, columns = input_set.size, program.lower.size
     none = sp.csr_array((0, columns)), np.zeros(0)
