@@ -15,6 +15,7 @@ from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ImageShape, ReLU
 from toolkit.networks.merging import merge_operations
 from toolkit.networks.parts import NetworkParts
+from toolkit.networks.stages import sequential
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,9 @@ class OperationChain:
 
     def parts(self, name: str, metadata: Mapping[str, object] | None = None) -> NetworkParts:
         """The network so far, neighbouring affine maps merged."""
-        return NetworkParts(tuple(merge_operations(self._operations)), name, dict(metadata or {}), self.input_shape)
+        return NetworkParts(
+            sequential(merge_operations(self._operations)), name, dict(metadata or {}), self.input_shape
+        )
 
     def relu(self) -> None:
         """y = max(x, 0)."""
