@@ -1,8 +1,8 @@
 """ℓ1 and ℓ2 balls of a batch in torch, with gradients: ranges of linear functionals, steepest moves, nearest points.
 
 The formulas are those of problems/norm_balls.py: min ν·x̃ ≥ ν·x − [w·(a − q) + ε‖q‖_*] with a = |ν|, q = min(a, t·w)
-(ℓ2) or min(a, t) (ℓ1), for any threshold t; t is taken as a constant, which leaves the true gradient of the minimum at
-the right one. Shapes: rows (…, m, n), centre and widths (…, n), widths 0 where a coordinate cannot move.
+(ℓ2) or min(a, t) (ℓ1), for any threshold t; the bracket's gradient is the moves m that attain it (envelope theorem).
+Shapes: rows (…, m, n), centre and widths (…, n), widths 0 where a coordinate cannot move.
 
 For training only: nothing is rounded to a safe side here.
 """
@@ -61,8 +61,9 @@ def _shrunk(sizes: Tensor, widths: Tensor, less: Tensor) -> Tensor:
 
 
 def _gains(sizes: Tensor, widths: Tensor, eps: float, norm: str) -> Tensor:
-    """The bracket at the threshold found. (…, n) → (…,)."""
+    """The bracket at the threshold found, with the gradient of a·m. (…, n) → (…,)."""
     with torch.no_grad():
+        moves = best_moves(sizes, widths, eps, norm)
         if norm == "l2":
             top = widths / _l2_scale(sizes, widths, eps)
         else:
@@ -70,9 +71,11 @@ def _gains(sizes: Tensor, widths: Tensor, eps: float, norm: str) -> Tensor:
             filled = widths.gather(-1, order).cumsum(-1) >= eps
             first = filled.to(torch.int8).argmax(-1, keepdim=True)
             top = torch.where(filled.any(-1, keepdim=True), ordered.gather(-1, first), 0.0)
-    q = torch.minimum(sizes, top)
-    dual_norm = torch.linalg.vector_norm(q, dim=-1) if norm == "l2" else q.amax(-1)
-    return (widths * (sizes - q)).sum(-1) + eps * dual_norm
+        q = torch.minimum(sizes, top)
+        dual_norm = torch.linalg.vector_norm(q, dim=-1) if norm == "l2" else q.amax(-1)
+        value = (widths * (sizes - q)).sum(-1) + eps * dual_norm
+    gained = (sizes * moves).sum(-1)
+    return gained + (value - gained).detach()
 
 
 def _l2_scale(sizes: Tensor, widths: Tensor, eps: float) -> Tensor:
