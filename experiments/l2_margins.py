@@ -1,11 +1,11 @@
-"""Margins of one image over ℓ2 balls, as tight as they get: every target's certified interval, and a proof that is checked.
+"""Margins of one image over ℓ2 balls: every target's certified interval, and a proof that is checked.
 
     python experiments/l2_margins.py                      # Wong & Kolter's MNIST network, image 8, ε = 0.1, 0.5, 1.0
     python experiments/l2_margins.py --eps 0.1 --time-limit 60
 
-Per ε and target: the dual and alpha bounds on l,u by --bounds, the least margin an attack finds, and [lower, upper] of the
-exact rung, which is closed where its status is optimal; lower holds in real arithmetic. With --prove the claims are written
-as a proof by the same search and verified without a solver; proofs are kept in the folder.
+Per ε and target: the dual and alpha bounds on l,u by --bounds, the least margin an attack finds, [lower, upper] of the
+exact rung, which is closed where its status is optimal; lower holds in real arithmetic. Nearly as much is written as a
+proof by the same search and verified without a solver; proofs are kept in the folder.
 """
 
 from __future__ import annotations

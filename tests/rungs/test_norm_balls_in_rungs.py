@@ -1,4 +1,4 @@
-"""Every rung over ℓ1 and ℓ2 balls, cut or not: order, alpha = LP, exact = a convex solver's enumeration, certificates."""
+"""Every rung over ℓ1 and ℓ2 balls: order, alpha = LP, exact = a convex solver's enumeration, certificates."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 from toolkit.data.datasets import load_dataset  # noqa: E402
 from toolkit.problems.input_sets import make_ball  # noqa: E402
 from toolkit.training.bounds import batch_bounds, input_balls  # noqa: E402
+from toolkit.training.loop import train  # noqa: E402
 from toolkit.training.losses import (  # noqa: E402
     Perturbation,
     dual,
@@ -17,7 +18,6 @@ from toolkit.training.losses import (  # noqa: E402
     robust_margins,
     standard,
 )
-from toolkit.training.loop import train  # noqa: E402
 from toolkit.training.norm_inputs import ball_range  # noqa: E402
 from toolkit.training.spec import LayerSpec, NetworkSpec  # noqa: E402
 from toolkit.training.trainable import as_torch, frozen, parameters, trainable_network  # noqa: E402

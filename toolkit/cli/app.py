@@ -190,8 +190,8 @@ def certify_command(
         Question(
             network=network, architecture=architecture, eps=eps, norm=norm, box=None if no_domain else domain,
             data=data, index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds,
-            targets=target, climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit, count=count,
-            workers=workers, out=out, proof=proof,
+            targets=target, climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit,
+            count=count, workers=workers, out=out, proof=proof,
         )
     )  # fmt: skip
 

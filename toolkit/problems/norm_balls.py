@@ -46,8 +46,8 @@ from toolkit.problems.input_set import InputSet
 from toolkit.problems.linf_ball import LinfBall
 from toolkit.problems.norms import AbsoluteNorm, EuclideanNorm, Norm
 
-HIDDEN = 3e-7  # of ε²: a row violated by less is satisfied as far as an LP solver is concerned
-ENTRIES = 2_000_000  # rows × coordinates at a time
+UNSEEN = 3e-7  # of ε²: a row violated by less is satisfied as far as an LP solver is concerned
+RANGE_ENTRIES = 2_000_000  # rows × coordinates at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +301,7 @@ class L2Ball(NormBall):
         if functional is not None and np.all(np.isfinite(functional)):
             touched.append(-np.copysign(self._best_moves(functional[None])[0], functional))
         p = np.stack(touched)
-        which, coordinate = np.nonzero(2 * p * move - p * p - lifted > HIDDEN * self.eps**2)
+        which, coordinate = np.nonzero(2 * p * move - p * p - lifted > UNSEEN * self.eps**2)
         if not which.size:
             row = sp.csr_array(np.concatenate([move / length, np.zeros(lifted.size)])[None])
             return row, np.array([move @ self.center / length + self.eps])
@@ -314,7 +314,7 @@ class L2Ball(NormBall):
 
 def _blocks(rows: Any) -> Iterator[FloatArray]:
     """The rows, dense, a few at a time."""
-    count = max(1, ENTRIES // rows.shape[1])
+    count = max(1, RANGE_ENTRIES // rows.shape[1])
     for start in range(0, rows.shape[0], count):
         part = rows[start : start + count]
         yield np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)

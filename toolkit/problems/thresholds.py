@@ -18,7 +18,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 
-ROUNDS = 64  # of the active-set search, which ends by itself after a few
+ACTIVE_SET_ROUNDS = 64  # of the active-set search, which ends by itself after a few
 LARGEST_SCALE = 1e300
 
 
@@ -31,7 +31,7 @@ def l2_scale(sizes: FloatArray, widths: FloatArray, eps: float) -> FloatArray:
         scale = np.nan_to_num(eps / np.sqrt(np.einsum("ij,ij->i", sizes, sizes)), nan=LARGEST_SCALE)
         scale = np.minimum(scale, LARGEST_SCALE)
         going = np.flatnonzero(scale < LARGEST_SCALE)
-        for _ in range(ROUNDS):
+        for _ in range(ACTIVE_SET_ROUNDS):
             if not going.size:
                 break
             a, w = sizes[going], widths[going]

@@ -2,8 +2,9 @@
 
 In two places for every minimiser that lies outside. One cuts the point off (Kelley). The other makes the LP at least as
 good as its own multipliers are over the true set: with ν = c_x − Aᵀπ, the objective that the duals π of all other rows
-leave to x̃, the tangents where the ball's ν·x̃ is least prove as much of ν in the LP as the ball does. Every LP on the way holds the set, so that its bound and its multipliers are valid; certificates never read a
-tangent, but evaluate the input's part over the true set.
+leave to x̃, the tangents where the ball's ν·x̃ is least prove as much of ν in the LP as the ball does. Every LP on the
+way holds the set, so that its bound and its multipliers are valid; certificates never read a tangent, but evaluate the
+input's part over the true set.
 
 Source: Kelley 1960, "The cutting-plane method for solving convex programs". Trusted: nothing.
 """
@@ -18,7 +19,7 @@ from toolkit.problems.input_set import InputSet
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.solve_report import SolveReport
 
-OUTSIDE = 1e-6  # of the radius: nearer than this a minimiser counts as a point of the set
+TANGENT_OUTSIDE = 1e-6  # of the radius: nearer than this a minimiser counts as a point of the set
 
 
 def touching_rows(
@@ -42,6 +43,6 @@ def touching_rows(
     if report.duals is not None and report.duals.size == tangent.size:
         others = np.where(tangent, 0.0, np.nan_to_num(report.duals))
         left = cost[:inputs] - (program.matrix.T @ others)[:inputs]
-    rows, tops = input_set.tangents(report.x[:inputs], report.x[layout_columns:], left, OUTSIDE)
+    rows, tops = input_set.tangents(report.x[:inputs], report.x[layout_columns:], left, TANGENT_OUTSIDE)
     places = np.concatenate([np.arange(inputs), np.arange(layout_columns, columns)])
     return sp.csr_array((rows.data, places[rows.indices], rows.indptr), shape=(len(tops), columns)), tops

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ROUNDS = 20  # of the active-set search for ℓ2
+SCALE_ROUNDS = 20  # of the active-set search for ℓ2
 HALVINGS = 50  # of the search for the nearest point in ℓ1
 
 
@@ -82,7 +82,7 @@ def _l2_scale(sizes: Tensor, widths: Tensor, eps: float) -> Tensor:
     """The s with ‖min(w, s·a)‖₂ = ε, large where every width fits. (…, n) → (…, 1)."""
     largest = torch.finfo(sizes.dtype).max ** 0.25
     scale = (eps / torch.linalg.vector_norm(sizes, dim=-1, keepdim=True)).clamp_max(largest)
-    for _ in range(ROUNDS):
+    for _ in range(SCALE_ROUNDS):
         full = sizes * scale >= widths
         left = eps * eps - torch.where(full, widths, 0.0).square().sum(-1, keepdim=True)
         rest = torch.where(full, 0.0, sizes).square().sum(-1, keepdim=True)
