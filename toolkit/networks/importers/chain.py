@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers import maps
 from toolkit.networks.importers.compiler import StageCompiler
+from toolkit.networks.importers.evaluation import stage_outputs
 from toolkit.networks.importers.tensors import Shape
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.parts import NetworkParts
+from toolkit.networks.stages import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +49,14 @@ class OperationChain:
         if not self._affine:
             raise ValueError("a network needs at least one affine map, got none")
         return self._compiler.parts(self._features, name, metadata)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The network so far as stages."""
+        return self._compiler.stages(self._features)
+
+    def outputs(self, points: FloatArray) -> FloatArray:
+        """What the network so far gives. Shapes: (k, *input_shape) → (k, outputs)."""
+        return stage_outputs(self.stages(), np.reshape(points, (len(points), -1)))
 
     def append(self, layer: AffineMap, shape: Sequence[int]) -> None:
         """An affine map to features of this shape."""

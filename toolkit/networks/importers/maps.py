@@ -33,7 +33,9 @@ def image(shape: Sequence[int], operation: str) -> ImageShape:
 def dense(shape: Sequence[int], weight: FloatArray, bias: FloatArray | None) -> Made:
     """weight·x + bias along the last axis, which must be the only one longer than 1."""
     if math.prod(shape[:-1]) != 1:
-        raise ValueError(f"a dense map acts on the last axis, but the features have shape {tuple(shape)}; flatten first")
+        raise ValueError(
+            f"a dense map acts on the last axis, but the features have shape {tuple(shape)}; flatten first"
+        )
     layer = Dense(weight, bias)
     if layer.input_size != math.prod(shape):
         raise ValueError(f"a dense map takes {layer.input_size} features, got {math.prod(shape)}")
@@ -79,8 +81,11 @@ def convolution(
     weight: (out_channels, in_channels/groups, kernel_h, kernel_w), without kernel_h for signals (channels, length).
     """
     flat = weight.ndim == 3
-    if weight.ndim != len(shape) + 1 or weight.ndim not in (3, 4):
-        raise ValueError(f"only 1-D and 2-D convolutions are supported, got W {weight.shape} for features {tuple(shape)}")
+    if weight.ndim not in (3, 4):
+        raise ValueError(f"only 1-D and 2-D convolutions are supported, got W of shape {weight.shape}")
+    if weight.ndim != len(shape) + 1:
+        axes = "(channels, length)" if flat else "(channels, height, width)"
+        raise ValueError(f"this convolution takes {axes}, but the features have shape {tuple(shape)}")
     if flat:
         weight = weight[:, :, None]
         stride, before, after, dilation = (1, *stride), (0, *before), (0, *after), (1, *dilation)

@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from toolkit.arrays import AnyArray, FloatArray
+from toolkit.arrays import FloatArray
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.onnx_evaluation import evaluate
-from toolkit.networks.importers.tensors import AffineTensor, check_entries, rearrange
+from toolkit.networks.importers.tensors import AffineTensor
+from toolkit.networks.importers.values import Value, floating, moved
 
 if TYPE_CHECKING:
     from onnx import NodeProto
-
-Value = AffineTensor | AnyArray
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,15 @@ class Call:
     def at(self, index: int) -> Value | None:
         """Input `index`, None where it is left out."""
         return self.inputs[index] if index < len(self.inputs) else None
+
+    def given(self) -> list[Value]:
+        """All inputs that are not left out."""
+        return [value for value in self.inputs if value is not None]
+
+    def pair(self) -> tuple[Value, Value]:
+        """Both inputs of a node of two."""
+        left, right = self.given()
+        return left, right
 
     def tensor(self, index: int, what: str) -> AffineTensor:
         """Input `index`, which must be computed from the network's input."""
@@ -72,36 +78,9 @@ class Call:
         return float(found.ravel()[0])
 
     def moved(self, *data: int) -> list[Value]:
-        """The outputs of a node that moves entries of its inputs `data` about and computes nothing.
-
-        ONNX's evaluator moves the entries' numbers in their place (onnx_evaluation.py). No data named: all inputs.
-        """
-        own = set(data or range(len(self.inputs)))
-        parts: list[AffineTensor | FloatArray] = []
-        given: list[AnyArray | None] = []
-        start = 0
-        for k, value in enumerate(self.inputs):
-            if isinstance(value, AffineTensor) and k not in own:
-                raise ValueError(f"input {k} must be a constant, not computed from the network's input")
-            if value is None or k not in own:
-                given.append(None if value is None else np.asarray(value))
-                continue
-            part = value if isinstance(value, AffineTensor) else floating(value, f"input {k}")
-            parts.append(part)
-            given.append(np.arange(start, start + part.size).reshape(part.shape))
-            start += part.size
-        check_entries(start, "moving entries")
-        moved = evaluate(self.node, given, self.opset)
-        return [rearrange(parts, np.asarray(rows, dtype=np.int64).ravel(), rows.shape) for rows in moved]
-
-
-def floating(value: Value, what: str) -> FloatArray:
-    """A constant of a floating-point type, as float64. Raises ValueError for features and other types."""
-    if isinstance(value, AffineTensor):
-        raise ValueError(f"{what} must be a constant, not computed from the network's input")
-    if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-        raise ValueError(f"{what} must be of a floating-point type, got {value.dtype}")
-    return value.astype(np.float64)
+        """The outputs of a node that moves entries of its inputs `data` (none named: all) about, as ONNX's evaluator
+        moves their numbers (onnx_evaluation.py)."""
+        return moved(self.inputs, data or range(len(self.inputs)), lambda given: evaluate(self.node, given, self.opset))
 
 
 Handler = Callable[[Call], Value | list[Value]]

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
 SMALL = 4096  # numbers of a constant that shape inference is told
-NO_LARGER = ("Compress", "Flatten", "NonZero", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unique", "Unsqueeze")
+NO_LARGER = (
+    "Compress",
+    "Flatten",
+    "NonZero",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unique",
+    "Unsqueeze",
+)
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
@@ -99,11 +110,13 @@ def _check_sizes(model: ModelProto, operator: str) -> None:
         raise ValueError(f"its shapes do not fit: {_first_line(error)}") from None
     for value in inferred.graph.output:
         kind = value.type.tensor_type
-        dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
-        known = kind.HasField("shape") and None not in dims
+        dims = [int(dim.dim_value) for dim in kind.shape.dim]
+        known = kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
         if not known and operator not in NO_LARGER:
             raise ValueError("it computes a size that is not known beforehand")
-        if known and (math.prod(n for n in dims if n is not None) > LARGEST or any(n < 0 for n in dims if n is not None)):
+        if known and (
+            math.prod(n for n in dims if n is not None) > LARGEST or any(n < 0 for n in dims if n is not None)
+        ):
             raise ValueError(f"it asks for a tensor of shape {dims}; at most {LARGEST:,} numbers are stored")
 
 

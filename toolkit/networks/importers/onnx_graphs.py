@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.networks.importers.compiler import StageCompiler
-from toolkit.networks.importers.onnx_calls import Call, Value
+from toolkit.networks.importers.onnx_calls import Call
 from toolkit.networks.importers.onnx_evaluation import attributes_of, constants_of, import_onnx
 from toolkit.networks.importers.onnx_files import DOMAINS, load_model, operator_set
-from toolkit.networks.importers.onnx_operators import FLOATS, HANDLERS, JUMPING, LINEAR, ORDER_KEEPING, SMOOTH, obstacle
+from toolkit.networks.importers.onnx_obstacles import kind_of, obstacle
+from toolkit.networks.importers.onnx_operators import FLOATS, HANDLERS, ORDER_KEEPING
 from toolkit.networks.importers.onnx_replay import check_replay
 from toolkit.networks.importers.tensors import AffineTensor, Shape
+from toolkit.networks.importers.values import Value
 from toolkit.networks.parts import NetworkParts
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ def read_onnx(path: str | Path, name: str = "") -> NetworkParts:
         check_replay(model, graph.last, graph.input.fed, graph.compiler.stages(output))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    said = f"the final {graph.dropped}, which keeps the order of the outputs"
-    metadata = {"dropped": said} if graph.dropped else {}
+    metadata = {}
+    if graph.dropped is not None:
+        metadata["dropped"] = f"the final {graph.dropped.op_type}, which keeps the order of the outputs"
     return graph.compiler.parts(output, name or source.name.removesuffix(".gz").removesuffix(".onnx"), metadata)
 
 
@@ -122,7 +125,7 @@ class _Graph:
         if node.domain not in DOMAINS:
             raise ValueError(f"operator {node.op_type} of {node.domain} is not supported: only standard operators are")
         if self.unknown.intersection(node.input):
-            if node.op_type in (*SMOOTH, *JUMPING, *LINEAR):
+            if kind_of(node.op_type):
                 raise ValueError(obstacle(node.op_type))
             return None
         missing = [key for key in node.input if key and key not in self.values]
@@ -162,16 +165,15 @@ def _needed(output: str, producers: dict[str, NodeProto]) -> set[str]:
     return found
 
 
-def _without_order_keeping(output: str, producers: dict[str, NodeProto]) -> tuple[str, str | None]:
-    """The value to take as the output, and the operator left out behind it."""
-    name, behind = output, []
+def _without_order_keeping(output: str, producers: dict[str, NodeProto]) -> tuple[str, NodeProto | None]:
+    """The value to take as the output, and the node left out behind it."""
+    name = output
     while name in producers and producers[name].op_type in SHAPE_ONLY and producers[name].input:
-        behind.append(name)
         name = producers[name].input[0]
     node = producers.get(name)
     if node is None or node.op_type not in ORDER_KEEPING or node.domain not in DOMAINS or len(node.input) != 1:
         return output, None
-    return node.input[0], node.op_type
+    return node.input[0], node
 
 
 def _graph_input(value: ValueInfoProto) -> GraphInput:

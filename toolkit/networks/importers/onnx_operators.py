@@ -1,4 +1,4 @@
-"""The ONNX operators that an import knows, and what is said of those it does not."""
+"""The ONNX operators that an import knows, each with what it does to the features."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from toolkit.arrays import IndexArray
 from toolkit.networks.importers import onnx_arithmetic as arithmetic
 from toolkit.networks.importers import onnx_windows as windows
-from toolkit.networks.importers.onnx_calls import Call, Handler, Value
+from toolkit.networks.importers.compiler import negative
+from toolkit.networks.importers.onnx_calls import Call, Handler
 from toolkit.networks.importers.onnx_evaluation import import_onnx
 from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_entries, rearrange
+from toolkit.networks.importers.values import Value, padded
 
 FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")  # types whose arithmetic is real up to rounding
-PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}  # ONNX's name, numpy's
+PAD_MODES = ("constant", "reflect", "edge", "wrap")  # numpy's names too
 # the last operators that keep the order of the outputs, and may be left out of a question about the largest one
 ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
 
@@ -35,22 +37,15 @@ def _pad(call: Call) -> Value:
     axes = call.integers(3, "axes") or list(range(len(x.shape)))
     mode = call.attributes.get("mode", b"constant").decode()
     if pads is None or len(pads) != 2 * len(axes) or mode not in PAD_MODES:
-        raise ValueError(f"pads must be two numbers per axis and mode one of {', '.join(PAD_MODES)}, got {pads}, {mode}")
+        raise ValueError(
+            f"pads must be two numbers per axis and mode one of {', '.join(PAD_MODES)}, got {pads}, {mode}"
+        )
     before, after = [0] * len(x.shape), [0] * len(x.shape)
     for k, axis in enumerate(axes):
         before[axis], after[axis] = pads[k], pads[len(axes) + k]
-    shape = [n + b + a for n, b, a in zip(x.shape, before, after, strict=True)]
-    check_entries(math.prod(max(n, 0) for n in shape), "padding")
-    rows = np.arange(x.size).reshape(x.shape)
-    kept = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, b, a in zip(x.shape, before, after, strict=True))
-    widths = [(max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)]
-    if mode == "constant":
-        value = call.optional(2, "constant_value")
-        fill = float(call.attributes.get("value", 0.0)) if value is None else float(value.ravel()[0])
-        rows = np.pad(rows[kept], widths, constant_values=x.size)
-        return rearrange([x, np.array([fill])], rows.ravel(), rows.shape)
-    rows = np.pad(rows[kept], widths, mode=PAD_MODES[mode])  # type: ignore[call-overload]
-    return rearrange([x], rows.ravel(), rows.shape)
+    value = call.optional(2, "constant_value")
+    fill = float(call.attributes.get("value", 0.0)) if value is None else float(value.ravel()[0])
+    return padded(x, before, after, mode, fill)
 
 
 def _cast(call: Call) -> Value:
@@ -82,11 +77,14 @@ def _shape(call: Call) -> Value:
 def _resize(call: Call) -> Value:
     """Resize and Upsample to the nearest neighbour, whole numbers of copies or not."""
     x = call.tensor(0, "X")
-    if call.attributes.get("mode", b"nearest") != b"nearest" or call.node.op_type == "Resize" and call.opset < 11:
+    if call.attributes.get("mode", b"nearest") != b"nearest" or (call.node.op_type == "Resize" and call.opset < 11):
         raise ValueError("only mode nearest is supported, from operator set 11 on; other modes are affine as well")
     scales = call.optional(1 if call.node.op_type == "Upsample" else 2, "scales")
     sizes = call.integers(3, "sizes")
-    if call.attributes.get("axes") is not None or call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+    if (
+        call.attributes.get("axes") is not None
+        or call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    ):
         raise ValueError("axes and keep_aspect_ratio_policy are not supported")
     if scales is None or not scales.size:
         if sizes is None or len(sizes) != len(x.shape):
@@ -142,7 +140,7 @@ HANDLERS: dict[str, Handler] = {
     "Mul": arithmetic.multiply,
     "Div": arithmetic.divide,
     "Mean": arithmetic.mean,
-    "Neg": lambda call: arithmetic.negative(call.tensor(0, "X")),
+    "Neg": lambda call: negative(call.tensor(0, "X")),
     "Relu": arithmetic.relu,
     "LeakyRelu": arithmetic.leaky_relu,
     "PRelu": arithmetic.prelu,
@@ -179,35 +177,3 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Slice", "Split", "Gather", "GatherElements", "GatherND"), _moving(0)),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _moving(0)),
 }
-
-SMOOTH = (
-    "Sigmoid, Softmax, LogSoftmax, Tanh, Exp, Log, Pow, Sqrt, Reciprocal, Erf, Gelu, Elu, Selu, Celu, Softplus, Softsign, "
-    "HardSwish, Mish, Swish, Sin, Cos, Tan, Asin, Acos, Atan, Sinh, Cosh, Asinh, Acosh, Atanh, LayerNormalization, "
-    "InstanceNormalization, GroupNormalization, RMSNormalization, LpNormalization, MeanVarianceNormalization, LRN, "
-    "ReduceL2, ReduceProd, ReduceSumSquare, ReduceLogSum, ReduceLogSumExp, LSTM, GRU, RNN, Attention, LpPool, Det"
-).split(", ")
-JUMPING = (
-    "Sign, Floor, Ceil, Round, ArgMax, ArgMin, Equal, Greater, Less, GreaterOrEqual, LessOrEqual, Not, And, Or, Xor, "
-    "NonZero, Hardmax, ThresholdedRelu, Mod, IsNaN, IsInf, QuantizeLinear, DynamicQuantizeLinear, BitShift, "
-    "NonMaxSuppression, Multinomial, OneHot, Unique"
-).split(", ")
-LINEAR = (
-    "CumSum, Einsum, ReduceL1, TopK, Shrink, MaxUnpool, MaxRoiPool, RoiAlign, Trilu, ReverseSequence, "
-    "Col2Im, GridSample, AffineGrid, CenterCropPad, DFT, STFT, EyeLike, Compress, GlobalLpPool, DequantizeLinear"
-).split(", ")
-
-
-def obstacle(operator: str) -> str:
-    """Why an operator on features is refused: what kind of function it is."""
-    if operator in SMOOTH:
-        kind = "it is not piecewise linear"
-    elif operator in JUMPING:
-        kind = "it is not continuous, but every ReLU network is"
-    elif operator in LINEAR:
-        kind = "it is piecewise linear for most of its settings, but not known here"
-    else:
-        kind = "it is not known whether it is piecewise linear"
-    return f"operator {operator} is not supported: {kind}"
-
-
-

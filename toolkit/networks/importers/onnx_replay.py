@@ -1,6 +1,6 @@
 """An imported network against onnxruntime: outputs at random points of several scales, each relative to its own size.
 
-    |found − expected| ≤ (10⁻⁵ + float32's own rounding) · max over the points of |expected|, output by output's scale.
+|found − expected| ≤ (10⁻⁵ + float32's own rounding) · max over the points of |expected|, output by output's scale.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.float_error import UNIT32
+from toolkit.networks.importers.evaluation import stage_magnitude, stage_outputs
 from toolkit.networks.importers.tensors import LARGEST, entries
 from toolkit.networks.stages import Stage
 
@@ -54,26 +55,6 @@ def runtime_session(model: ModelProto, output: str) -> Any:
     except Exception as error:  # the runtime raises its own types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"onnxruntime does not take it: {reason}") from None
-
-
-def stage_outputs(stages: Sequence[Stage], points: FloatArray) -> FloatArray:
-    """The network's outputs. Shapes: (k, inputs) → (k, outputs)."""
-    places: list[FloatArray] = [points]
-    for stage in stages:
-        values = np.asarray(stage.forward(places))
-        places.append(np.maximum(values, 0.0) if stage.relu else values)
-    return places[-1]
-
-
-def stage_magnitude(stages: Sequence[Stage], points: FloatArray) -> FloatArray:
-    """Σ|W||x| + |b| through the stages, the largest over the points, shape (outputs,): what rounding is relative to."""
-    places: list[FloatArray] = [np.max(np.abs(points), axis=0)]
-    for stage in stages:
-        total = np.abs(np.asarray(stage.bias, dtype=np.float64))
-        for place, layer in stage.sources:
-            total = total + abs(layer.to_sparse()) @ places[place]
-        places.append(total)
-    return places[-1]
 
 
 def random_points(size: int) -> list[FloatArray]:

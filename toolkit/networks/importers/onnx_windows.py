@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toolkit.networks.importers import maps
-from toolkit.networks.importers.onnx_calls import Call, Handler, Value
+from toolkit.networks.importers.onnx_calls import Call, Handler
 from toolkit.networks.importers.tensors import AffineTensor
+from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool, same_padding
 
 

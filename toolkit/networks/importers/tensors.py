@@ -202,7 +202,7 @@ def rearrange(
     Constant arrays are parts as well; an array is the result where no entry depends on a place. Nothing is rounded.
     """
     starts = np.cumsum([0, *(part.size for part in parts)])
-    if rows.size and not (-1 <= rows.min() and rows.max() < starts[-1]):
+    if rows.size and not (rows.min() >= -1 and rows.max() < starts[-1]):
         raise ValueError(f"rows must be −1 … {starts[-1] - 1}, got {rows.min()} … {rows.max()}")
     own = [(part, start, _within(rows, start, start + part.size)) for part, start in zip(parts, starts, strict=False)]
     constant = np.zeros(rows.size)
@@ -256,7 +256,9 @@ def _picked(part: AffineTensor, index: IndexArray, shape: Shape) -> AffineTensor
 def _rows(layer: AffineMap, index: IndexArray) -> AffineMap:
     """The map to the named outputs, 0 where the index is −1."""
     if index.size == 0 or index.min() >= 0:
-        check_entries(entries(layer) if not isinstance(layer, Dense) else index.size * layer.input_size, "rows of a map")
+        check_entries(
+            entries(layer) if not isinstance(layer, Dense) else index.size * layer.input_size, "rows of a map"
+        )
         return layer.restrict(index, None)
     check_entries(entries(layer), "rows of a map")
     present = np.flatnonzero(index >= 0)

@@ -89,9 +89,7 @@ class Windows:
         return tuple(max(a, end - size) for a, end, size in zip(self.after, ends, sizes, strict=True))
 
 
-def same_padding(
-    sizes: Sequence[int], windows: Windows, upper: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def same_padding(sizes: Sequence[int], windows: Windows, upper: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Padding before and after that gives ⌈size/stride⌉ windows; the odd one behind the image where `upper`."""
     spans = [d * (k - 1) + 1 for k, d in zip(windows.kernel, windows.dilation, strict=True)]
     axes = zip(sizes, windows.stride, spans, strict=True)
