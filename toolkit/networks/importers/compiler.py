@@ -57,14 +57,14 @@ class StageCompiler:
         """max(x, y), entry by entry, broadcast."""
         x, y = broadcast(x, y)
         if not isinstance(y, AffineTensor):
-            return shifted(self.relu(shifted(x, -y)), y)
+            return _off(self.relu(_off(x, -y)), y)
         return x.plus(self.relu(y.plus(negative(x))))
 
     def minimum(self, x: AffineTensor, y: AffineTensor | FloatArray) -> AffineTensor:
         """min(x, y), entry by entry, broadcast."""
         x, y = broadcast(x, y)
         if not isinstance(y, AffineTensor):
-            return x.plus(negative(self.relu(shifted(x, -y))))
+            return x.plus(negative(self.relu(_off(x, -y))))
         return x.plus(negative(self.relu(x.plus(negative(y)))))
 
     def clip(self, x: AffineTensor, low: float, high: float) -> AffineTensor:
@@ -75,9 +75,9 @@ class StageCompiler:
             return x if low <= -UNBOUNDED else self.maximum(x, np.array(low))
         if low <= -UNBOUNDED:
             return self.minimum(x, np.array(high))
-        both = self.relu(stack([shifted(x, np.array(-low)), shifted(x, np.array(-high))]))
+        both = self.relu(stack([_off(x, np.array(-low)), _off(x, np.array(-high))]))
         above_low, above_high = split(both, 2)
-        return shifted(above_low.plus(negative(above_high)).reshape(x.shape), np.array(low))
+        return _off(above_low.plus(negative(above_high)).reshape(x.shape), np.array(low))
 
     def leaky_relu(self, x: AffineTensor, slope: FloatArray) -> AffineTensor:
         """βx + (1 − β)·ReLU(x), β broadcast to x."""
@@ -131,11 +131,7 @@ class StageCompiler:
 
     def parts(self, output: AffineTensor, name: str, metadata: Mapping[str, Any] | None = None) -> NetworkParts:
         """The network that computes the output."""
-        stages = self.stages(output)
-        layers = tuple(stage.sources[0][1] for stage in stages)
-        if any([j for j, _ in stage.sources] != [k] for k, stage in enumerate(stages)):
-            raise ValueError("NOT SEQUENTIAL YET")
-        return NetworkParts(layers, name, dict(metadata or {}), self.input_shape)
+        return NetworkParts(self.stages(output), name, dict(metadata or {}), self.input_shape)
 
 
 def _without_nothing(pairs: IndexArray, where: IndexArray) -> tuple[IndexArray, IndexArray]:
@@ -199,7 +195,12 @@ def _without_batch(shape: Shape, constant: FloatArray) -> FloatArray:
 
 def shifted(x: AffineTensor, shift: FloatArray) -> AffineTensor:
     """x + shift, the constant broadcast to x."""
-    return x.apply(_apply_features(x, 1.0, shift)[0], x.shape) if np.any(shift) else x
+    return x.apply(_apply_features(x, 1.0, shift)[0], x.shape)
+
+
+def _off(x: AffineTensor, shift: FloatArray) -> AffineTensor:
+    """x + shift; x itself where the shift is 0."""
+    return shifted(x, shift) if np.any(shift) else x
 
 
 def scaled(x: AffineTensor, scale: FloatArray, scale_error: FloatArray | None = None) -> AffineTensor:

@@ -28,11 +28,12 @@ PRODUCT = "the product of two values that both depend on the input is not piecew
 
 def floating(value: object, what: str) -> FloatArray:
     """A constant of a floating-point type, as float64. Raises ValueError for features and other types."""
-    if not isinstance(value, np.ndarray):
+    if isinstance(value, AffineTensor):
         raise ValueError(f"{what} must be a constant, not computed from the network's input")
-    if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-        raise ValueError(f"{what} must be of a floating-point type, got {value.dtype}")
-    return value.astype(np.float64)
+    given: AnyArray = np.asarray(value)
+    if given.dtype.kind != "f" and given.dtype.name != "bfloat16":
+        raise ValueError(f"{what} must be of a floating-point type, got {given.dtype}")
+    return given.astype(np.float64)
 
 
 def moved(
