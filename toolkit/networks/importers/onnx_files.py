@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.arrays import AnyArray
 from toolkit.networks.importers.onnx_evaluation import import_onnx
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
         for item in node.attribute:
             yield item.t
             yield from item.tensors
+
+
+def tensor_values(tensor: TensorProto) -> AnyArray:
+    """The numbers of a tensor in the file. Raises ValueError where they are not as many as its shape says."""
+    try:
+        values: AnyArray = import_onnx().numpy_helper.to_array(tensor)
+    except Exception as error:  # numpy's, for shapes that do not fit, and the package's own for unknown types
+        raise ValueError(f"weights {tensor.name!r} of shape {list(tensor.dims)}: {_reason(error)}") from None
+    return values
 
 
 def _check_external(tensor: TensorProto, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.onnx_calls import Call
 from toolkit.networks.importers.onnx_evaluation import attributes_of, constants_of, import_onnx
-from toolkit.networks.importers.onnx_files import DOMAINS, load_model, operator_set
+from toolkit.networks.importers.onnx_files import DOMAINS, load_model, operator_set, tensor_values
 from toolkit.networks.importers.onnx_obstacles import kind_of, obstacle
 from toolkit.networks.importers.onnx_operators import FLOATS, HANDLERS, ORDER_KEEPING
 from toolkit.networks.importers.onnx_replay import check_replay
@@ -95,7 +95,7 @@ class _Graph:
         self.values[self.input.name] = self.compiler.input.reshape(self.input.fed)
         needed = _needed(self.last, self.producers)
         for item in self.graph.initializer:
-            self.values[item.name] = import_onnx().numpy_helper.to_array(item)
+            self.values[item.name] = tensor_values(item)
         for node in self.graph.node:
             if needed.intersection(node.output):
                 self._step(node)
@@ -105,7 +105,19 @@ class _Graph:
         output = self.values.get(self.last)
         if not isinstance(output, AffineTensor):
             raise ValueError(f"the output {self.last!r} does not depend on the input")
+        self._check_dropped(output)
         return output
+
+    def _check_dropped(self, output: AffineTensor) -> None:
+        """Raise ValueError where the operator left out compares some of the outputs only."""
+        if self.dropped is None or self.dropped.op_type == "Sigmoid":
+            return
+        older = self.opset < 13  # all axes from `axis` on count as one
+        axis = attributes_of(self.dropped).get("axis", 1 if older else -1)
+        together = math.prod(output.shape[axis:]) if older else output.shape[axis]
+        if together != output.size:
+            kind = self.dropped.op_type
+            raise ValueError(f"the final {kind} acts on {together} of the {output.size} outputs at a time")
 
     def _step(self, node: NodeProto) -> None:
         try:
