@@ -16,8 +16,11 @@ from toolkit.problems.phases import is_inactive, is_unstable
 from toolkit.relaxations.relu import evaluate
 
 
-def random_graph(rng: np.random.Generator, depth: int, inputs: int = 3, outputs: int = 2) -> tuple[Stage, ...]:
-    """`depth` hidden stages and a linear one; each reads the place before and, at random, earlier ones."""
+def random_graph(
+    rng: np.random.Generator, depth: int, inputs: int = 3, outputs: int = 2, relus: float = 0.8
+) -> tuple[Stage, ...]:
+    """`depth` hidden stages, ReLU ones with chance `relus`, and a linear one; each reads the place before and, at random,
+    earlier ones."""
     sizes, stages = [inputs], []
     for k in range(depth + 1):
         size = outputs if k == depth else int(rng.integers(1, 6))
@@ -29,7 +32,7 @@ def random_graph(rng: np.random.Generator, depth: int, inputs: int = 3, outputs:
             dense = rng.random() < 0.5
             made: AffineMap = Dense(weight, bias) if dense else Sparse(sp.csr_array(weight), bias)
             sources.append((place, made))
-        stages.append(Stage(tuple(sources), bool(k < depth and rng.random() < 0.8)))
+        stages.append(Stage(tuple(sources), bool(k < depth and rng.random() < relus)))
         sizes.append(size)
     return tuple(stages)
 
@@ -37,7 +40,7 @@ def random_graph(rng: np.random.Generator, depth: int, inputs: int = 3, outputs:
 def values(stages: tuple[Stage, ...], points: np.ndarray) -> list[np.ndarray]:
     """x̂ of every stage at the points."""
     heads = ((*stages[:k], stage.linear()) for k, stage in enumerate(stages))
-    return [evaluate(head, points, lambda _, x_hat: np.maximum(x_hat, 0.0)) for head in heads]
+    return [evaluate(head, points, lambda _, x_hat: np.maximum(x_hat, 0.0))[-1] for head in heads]
 
 
 def interval_bounds(stages: tuple[Stage, ...], ball: LinfBall) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -47,7 +47,9 @@ def test_what_is_refused() -> None:
         Stage(((0, one), (1, Dense([[1.0]], [2.0]))))
     with pytest.raises(ValueError, match="stage 0 may read places 0 … 0, got 1"):
         place_sizes((Stage(((1, one),)),), 1)
-    with pytest.raises(ValueError, match="stage 0 takes 2 values from place 0, which has 1"):
+    with pytest.raises(ValueError, match="the input gives 1 features, layer 0 takes 2"):
         place_sizes((Stage(((0, wide),)),), 1)
-    with pytest.raises(ValueError, match="stage 0 sums maps to 1 and 2 values"):
-        place_sizes((Stage(((0, one), (0, Dense(np.ones((2, 1)))))),), 1)
+    with pytest.raises(ValueError, match=r"stage 0 must read at least one place, each once, got \[0, 0\]"):
+        place_sizes((Stage(((0, one), (0, one))),), 1)
+    with pytest.raises(ValueError, match="stage 1 sums maps to 1 and 2 values"):
+        place_sizes((Stage(((0, one),)), Stage(((0, one), (1, Dense(np.ones((2, 1))))))), 1)

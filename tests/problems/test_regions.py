@@ -336,9 +336,10 @@ def test_a_region_grown_from_a_shorter_one_is_reduced_the_same(kind: str) -> Non
     assert grown.extends(cut)
     one, other = grown.derive(alive_part), alone.derive(alive_part)
     assert grown.shorter is None  # let go
-    for a, b in zip(one.layers, other.layers, strict=True):
-        assert (a.to_sparse() != b.to_sparse()).nnz == 0
-        np.testing.assert_array_equal(a.bias_vector, b.bias_vector)
+    for a, b in zip(one.stages, other.stages, strict=True):
+        assert [place for place, _ in a.sources] == [place for place, _ in b.sources]
+        assert (a.stacked.to_sparse() != b.stacked.to_sparse()).nnz == 0
+        np.testing.assert_array_equal(a.bias, b.bias)
     for name in ("alive", "lower", "upper"):
         for a, b in zip(getattr(one, name), getattr(other, name), strict=True):
             np.testing.assert_array_equal(a, b)

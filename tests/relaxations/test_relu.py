@@ -40,7 +40,7 @@ class Diagonal:
 def affine_map(stages: tuple[Stage, ...], slopes: list, inputs: int) -> tuple[np.ndarray, np.ndarray]:
     """J and F(0) of the network in which every ReLU is y = d·x̂, column by column."""
     points = np.vstack([np.zeros(inputs), np.eye(inputs)])
-    outputs = evaluate(stages, points, lambda k, x_hat: x_hat * slopes[k])
+    outputs = evaluate(stages, points, lambda k, x_hat: x_hat * slopes[k])[-1]
     return (outputs[1:] - outputs[0]).T, outputs[0]
 
 
@@ -121,8 +121,8 @@ def test_columns_are_rows_laid_out_otherwise(seed: int, depth: int) -> None:
     )
     np.testing.assert_array_equal(gradient, tall)
     assert nothing == 0.0
-    across = evaluate(stages, points, lambda _, x_hat: np.maximum(x_hat, 0.0))
-    down = evaluate(columns, points.T, lambda _, x_hat: np.maximum(x_hat, 0.0))
+    across = evaluate(stages, points, lambda _, x_hat: np.maximum(x_hat, 0.0))[-1]
+    down = evaluate(columns, points.T, lambda _, x_hat: np.maximum(x_hat, 0.0))[-1]
     np.testing.assert_allclose(down.T, across, atol=1e-10)
 
 

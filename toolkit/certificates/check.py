@@ -128,7 +128,7 @@ class _Check:
 
     def _model(self, layers: int) -> ErrorModel:
         """The error model of the network up to ReLU layer `layers`, with the l,u verified so far."""
-        cut = self.network.cut(layers) if layers < len(self.network.layers) else self.network
+        cut = self.network.cut(layers) if layers < len(self.network.stages) else self.network
         bounds = ReluBounds(tuple(self.lower[:layers]), tuple(self.upper[:layers]))
         return make_error_model(cut, restrict_to_alive(cut, bounds), self.ball)
 

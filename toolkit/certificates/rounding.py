@@ -38,13 +38,12 @@ from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.networks.stages import Stage, sequential
+from toolkit.networks.stages import Stage, plain_weight, sequential
 from toolkit.networks.weight_error import column_norms
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import AliveNetwork, alive_part
-from toolkit.problems.reduced_matrices import plain_weight
 from toolkit.problems.region import Region
 from toolkit.relaxations.relu import chord
 
@@ -122,12 +121,9 @@ class ErrorModel:
 
 def make_error_model(network: Network, alive: AliveNetwork, ball: InputSet) -> ErrorModel:
     """The error model of a network over a ball, reduced to its alive part."""
-    last = network.layers[-1]
-    stages = sequential((*alive.layers, last.restrict(None, alive.alive[-1]) if alive.alive else last))
-    unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.layers)))
-    return staged_error_model(
-        sequential(network.layers), stages, alive.alive, (alive.lower, alive.upper), unstable, ball
-    )
+    stages = (*alive.stages, network.stages[-1].restrict(None, (None, *alive.alive)))
+    unstable = tuple(np.flatnonzero(alive.unstable(k)) for k in range(len(alive.stages)))
+    return staged_error_model(network.stages, stages, alive.alive, (alive.lower, alive.upper), unstable, ball)
 
 
 def staged_error_model(
@@ -247,30 +243,35 @@ def outward(lower: FloatArray, error: FloatArray) -> FloatArray:
     return np.asarray(np.where(np.isfinite(safe) & np.isfinite(moved), moved, -np.inf), dtype=np.float64)
 
 
-def float32_error(layers: Sequence[AffineMap], ball: InputSet, relu_bounds: ReluBounds | None = None) -> FloatArray:
+def float32_error(
+    network: Network | Sequence[AffineMap], ball: InputSet, relu_bounds: ReluBounds | None = None
+) -> FloatArray:
     """By how much a float32 forward pass can differ from real arithmetic, per output, anywhere in the ball.
 
+    network: whose stages the pass evaluates one after the other, or the maps of a sequential one.
     e ← |W|e + γ_{n+3}(|W|(r + e) + |b|) + (n+3)·2⁻¹²⁶(1 + Σ(r + e)), in u = 2⁻²⁴, from e = u·|x| + 2⁻¹²⁶ for the
     rounded input; r bounds |y| by |W|r + |b|, and by u where relu_bounds are given; the last term is underflow, flushed
-    to zero or not. Covers weights rounded to float32, and the error that the maps carry themselves. +inf where a sum
-    may overflow float32. Shape (outputs,). The margin of a row c loses at most |c|·error: a margin proven above that
-    holds for float32 inference too. Trusted: float32 sums of products in any order, no reduced-precision units (TF32,
-    Winograd).
+    to zero or not; a stage of several maps sums over all of them. Covers weights rounded to float32, and the error that
+    the maps carry themselves. +inf where a sum may overflow float32. Shape (outputs,). The margin of a row c loses at
+    most |c|·error: a margin proven above that holds for float32 inference too. Trusted: float32 sums of products in any
+    order, no reduced-precision units (TF32, Winograd).
     """
-    size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
-    error = UNIT32 * size + LEAST_32
-    overflows = bool(np.any(size + error > LARGEST_32))
+    start = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
+    sizes, errors = [start], [UNIT32 * start + LEAST_32]
+    overflows = bool(np.any(start + errors[0] > LARGEST_32))
+    stages = network.stages if isinstance(network, Network) else sequential(network)
     with np.errstate(over="ignore", invalid="ignore"):
-        for k, layer in enumerate(layers):
-            weight = abs(layer.to_sparse())
-            bias = np.abs(layer.bias_vector)
-            count = int(np.diff(weight.indptr).max(initial=0)) + 3
+        for k, stage in enumerate(stages):
+            layer = stage.stacked
+            size, error = stage.gathered(sizes), stage.gathered(errors)
+            weight, bias = abs(layer.to_sparse()), np.abs(layer.bias_vector)
+            count = int(np.diff(weight.indptr).max(initial=0)) + 2 + len(stage.sources)
             total = weight @ (size + error) + bias
             overflows |= bool(np.any(~(total <= LARGEST_32)))
             made = layer.bias_error + (0.0 if layer.column_error is None else float(layer.column_error @ size))
             lost = count * LEAST_32 * (1.0 + float((size + error).sum()))
-            error = SAFETY * (weight @ error + gamma(count, UNIT32) * total + made + lost)
+            errors.append(SAFETY * (weight @ error + gamma(count, UNIT32) * total + made + lost))
             size = SAFETY * (weight @ size + bias + made)
-            if relu_bounds is not None and k < len(relu_bounds):
-                size = np.minimum(size, np.maximum(relu_bounds.upper[k], 0.0))
-    return np.full(error.shape, np.inf) if overflows else np.asarray(error, dtype=np.float64)
+            known = relu_bounds is not None and k < len(relu_bounds)
+            sizes.append(np.minimum(size, np.maximum(relu_bounds.upper[k], 0.0)) if known and relu_bounds else size)
+    return np.full(errors[-1].shape, np.inf) if overflows else np.asarray(errors[-1], dtype=np.float64)

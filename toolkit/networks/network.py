@@ -1,7 +1,7 @@
-"""Sequential ReLU networks: x̂⁽ˡ⁾ = W_l y⁽ˡ⁻¹⁾ + b_l, y⁽ˡ⁾ = max(x̂⁽ˡ⁾, 0), logits x̂⁽ᴸ⁾.
+"""ReLU networks: x̂⁽ᵏ⁾ = b_k + Σ_{j<k} W_kj y⁽ʲ⁾, y⁽ᵏ⁾ = max(x̂⁽ᵏ⁾, 0), y⁽⁰⁾ = x̃, logits the last x̂ (stages.py).
 
-A Network is its affine maps in order; a ReLU between neighbours is implied. Files are read by sources.py, models of
-torch and ONNX by importers/.
+A Network is its stages in order; a sequential one is given by its affine maps, with a ReLU implied between neighbours.
+Files are read by sources.py, models of torch and ONNX by importers/.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from toolkit.networks.layers import AffineMap, Flatten
 from toolkit.networks.network_file import write_network_file
 from toolkit.networks.parts import NetworkParts
 from toolkit.networks.sources import read_source
+from toolkit.networks.stages import Stage, sequential
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,29 +31,30 @@ _LAYERS_HINT = "torch modules are converted by Network.from_torch, files read by
 
 
 class Network(NetworkParts):
-    """A ReLU network F given by its affine maps; between consecutive maps stands a ReLU.
+    """A ReLU network F given by its affine maps, between which stand ReLUs, or by its stages.
 
-    layers: AffineMap objects (Flatten entries are dropped), sizes chained. name: shown in tables.
-    metadata: anything JSON can hold (how it was trained, its errors). Raises ValueError for sizes that do not chain.
+    layers: AffineMap objects (Flatten entries are dropped), sizes chained; or Stage objects, the last one linear. name:
+    shown in tables. metadata: anything JSON can hold (how it was trained, its errors). Raises ValueError for sizes that
+    do not fit.
     """
 
     def __init__(
         self,
-        layers: Sequence[AffineMap | Flatten],
+        layers: Sequence[AffineMap | Flatten] | Sequence[Stage],
         name: str = "",
         metadata: Mapping[str, Any] | None = None,
         input_shape: Sequence[int] | None = None,
     ) -> None:
         if not isinstance(layers, Sequence):
             instance("layers", layers, list, _LAYERS_HINT)
-        unknown = [type(layer).__name__ for layer in layers if not isinstance(layer, AffineMap | Flatten)]
-        if unknown:
-            raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}; {_LAYERS_HINT}")
-        maps = tuple(layer for layer in layers if isinstance(layer, AffineMap))
-        if input_shape is None and maps:
-            input_shape = maps[0].shape if isinstance(maps[0], Conv2d) else (maps[0].input_size,)
+        stages = tuple(layer for layer in layers if isinstance(layer, Stage))
+        if len(stages) < len(layers) or not stages:
+            stages = sequential(_affine_maps(layers))
+        if input_shape is None and stages:
+            first = stages[0].sources[0][1]
+            input_shape = first.shape if isinstance(first, Conv2d) else (first.input_size,)
         super().__init__(
-            maps,
+            stages,
             text("name", name),
             {} if metadata is None else dict(mapping("metadata", metadata)),
             whole_numbers("input_shape", () if input_shape is None else input_shape),
@@ -60,28 +62,30 @@ class Network(NetworkParts):
 
     @classmethod
     def _made_of(cls, parts: NetworkParts) -> Network:
-        return cls(parts.layers, parts.name, parts.metadata, parts.input_shape)
+        return cls(parts.stages, parts.name, parts.metadata, parts.input_shape)
 
     def __repr__(self) -> str:
         sizes = "-".join(str(size) for size in (self.input_size, *self.relu_sizes, self.output_size))
         return f"Network({self.name or 'unnamed'}, {sizes})"
 
     def preactivations(self, x: Array) -> list[Array]:
-        """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every affine map's output, the logits last. x: (…, n) or (…, *input_shape)."""
+        """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every stage's output before its ReLU, the logits last. x: (…, n) or (…, *input_shape)."""
         known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
         values: Array = x if known else number_array("x", x)
         if is_torch_array(values):
-            values = _checked_tensor(values, self.layers[0])
+            values = _checked_tensor(values, self.maps[0])
         axes = len(self.input_shape)
         if tuple(values.shape[-axes:]) == self.input_shape:
             values = values.reshape(*values.shape[:-axes], self.input_size)
         if tuple(values.shape[-1:]) != (self.input_size,):
             raise ValueError(f"x must end in {self.input_size} or {self.input_shape}, got shape {tuple(values.shape)}")
-        outputs = [self.layers[0].forward(values)]
-        xp = array_namespace(outputs[0])
-        for layer in self.layers[1:]:
-            outputs.append(layer.forward(xp.maximum(outputs[-1], xp.zeros_like(outputs[-1]))))
-        return outputs
+        places, found = [values], []
+        xp = array_namespace(values)
+        for stage in self.stages:
+            found.append(stage.forward(places))
+            if stage.relu:
+                places.append(xp.maximum(found[-1], xp.zeros_like(found[-1])))
+        return found
 
     def forward(self, x: Array) -> Array:
         """The logits F(x). Shapes: (…, n) or (…, *input_shape) → (…, outputs)."""
@@ -93,13 +97,14 @@ class Network(NetworkParts):
 
     def cut(self, layer: int) -> Network:
         """The network whose output is the input x̂ of ReLU layer `layer` (0-based; −1 cuts nothing off)."""
-        count = len(self.layers)
+        count = len(self.stages)
         layer = whole_number("layer", layer)
         if not -1 <= layer < count:
             raise ValueError(f"layer must be in -1 … {count - 1}, got {layer}")
         if layer in (-1, count - 1):
             return self
-        part = Network(self.layers[: layer + 1], self.name, input_shape=self.input_shape)
+        stages = (*self.stages[:layer], self.stages[layer].linear())
+        part = Network(stages, self.name, input_shape=self.input_shape)
         if "prefix_digests" in self.__dict__:  # hashing is done once for all cuts
             part.__dict__["prefix_digests"] = self.prefix_digests[: layer + 1]
         return part
@@ -132,6 +137,13 @@ class Network(NetworkParts):
     def from_onnx(cls, path: str | Path, name: str = "") -> Network:
         """A network from an ONNX file; see onnx_graphs.py."""
         return cls._made_of(read_onnx(file_path("path", path), name))
+
+
+def _affine_maps(layers: Sequence[AffineMap | Flatten | Stage]) -> list[AffineMap]:
+    unknown = [type(layer).__name__ for layer in layers if not isinstance(layer, AffineMap | Flatten)]
+    if unknown:
+        raise ValueError(f"layers must be affine maps or Flatten, got {unknown[0]}; {_LAYERS_HINT}")
+    return [layer for layer in layers if isinstance(layer, AffineMap)]
 
 
 def _checked_tensor(x: Tensor, first: AffineMap) -> Tensor:

@@ -1,6 +1,7 @@
 """A network's .npz: written in one step; read with every shape and index checked before a map is built from it.
 
-    header                                 JSON: format, name, layers, input_shape, metadata
+    header                                 JSON: format, name, layers (number of maps), input_shape, metadata, and,
+                                           where the network is no chain, places: what each stage's maps read
     layerK.dense.weight, .bias
     layerK.conv2d.weight, .bias, .geometry (shape, stride, padding, dilation, groups)
     layerK.channel.scale, .shift, .shape
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -36,12 +38,14 @@ from toolkit.data.atomic import write_atomically
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
 from toolkit.networks.parts import NetworkParts, layer_arrays
+from toolkit.networks.stages import Stage, sequential
 
 NETWORK_FORMAT = 1
 LAYERS = 10_000
 FEATURES = 1 << 24  # numbers a layer takes or gives
 TAPS = 1 << 28  # entries a convolution's matrix is made from
 NETWORK_HEADER = ("format", "name", "layers", "input_shape", "metadata")
+PLACES = "places"
 PARTS = {
     "dense": ("weight", "bias"),
     "conv2d": ("weight", "bias", "geometry"),
@@ -67,7 +71,7 @@ def read_network_file(path: Path) -> NetworkParts:
 
 def _content(archive: Archive, stem: str) -> NetworkParts:
     header = archive.json("header")
-    require_keys("header key", header, NETWORK_HEADER, NETWORK_HEADER)
+    require_keys("header key", header, NETWORK_HEADER, (*NETWORK_HEADER, PLACES))
     if checked_integer(header, "format") != NETWORK_FORMAT:
         raise ArchiveError(f"its format must be {NETWORK_FORMAT}, got {header['format']}")
     count = checked_integer(header, "layers", 1, LAYERS)
@@ -82,7 +86,21 @@ def _content(archive: Archive, stem: str) -> NetworkParts:
     kinds = [_kind(known.get(f"layer{k}", []), k) for k in range(count)]
     archive.require(["header", *(key for k, kind in enumerate(kinds) for key in _layer_keys(archive, k, kind))])
     layers = tuple(_layer(archive, k, kind) for k, kind in enumerate(kinds))
-    return NetworkParts(layers, checked_text(header, "name") or stem, header["metadata"], tuple(sizes))
+    stages = _wired(layers, header) if PLACES in header else sequential(layers)
+    return NetworkParts(stages, checked_text(header, "name") or stem, header["metadata"], tuple(sizes))
+
+
+def _wired(layers: Sequence[AffineMap], header: dict[str, Any]) -> tuple[Stage, ...]:
+    """The stages whose maps read the named places, in order; NetworkParts looks whether these are there."""
+    places = checked_list(header, PLACES, LAYERS)
+    allowed = range(len(places))
+    if not all(type(own) is list and own and all(type(j) is int and j in allowed for j in own) for own in places):
+        raise ArchiveError(f"{PLACES} must list what every stage reads, got {str(places)[:80]}")
+    if sum(len(own) for own in places) != len(layers):
+        raise ArchiveError(f"{PLACES} must name {len(layers)} sources, one per map, got {sum(map(len, places))}")
+    waiting = iter(layers)
+    sources = [tuple((place, next(waiting)) for place in own) for own in places]
+    return tuple(Stage(own, k < len(sources) - 1) for k, own in enumerate(sources))
 
 
 def _kind(found: list[str], k: int) -> str:
@@ -170,15 +188,17 @@ def write_network_file(path: Path, parts: NetworkParts) -> None:
     """Write a network's .npz, no pickle, in one step. Raises ValueError for metadata that JSON does not hold."""
     checked_text({"name": parts.name}, "name")  # as the reader asks for it
     arrays: dict[str, AnyArray] = {}
-    for k, layer in enumerate(parts.layers):
+    for k, layer in enumerate(parts.maps):
         arrays.update({key: _shortest(array) for key, array in layer_arrays(layer, k).items()})
-    header = {
+    header: dict[str, Any] = {
         "format": NETWORK_FORMAT,
         "name": parts.name,
-        "layers": len(parts.layers),
+        "layers": len(parts.maps),
         "input_shape": parts.input_shape,
         "metadata": parts.metadata,
     }
+    if not parts.sequential:
+        header[PLACES] = [[place for place, _ in stage.sources] for stage in parts.stages]
     try:
         head = json.dumps(header)
         parse_json("metadata", head)

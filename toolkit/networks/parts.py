@@ -14,46 +14,69 @@ from array_api_compat import is_torch_array
 from toolkit.arrays import AnyArray
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense
+from toolkit.networks.stages import Stage, place_sizes
+
+OperatorNorm = tuple[float, float, int]
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkParts:
-    """Affine maps in order, a ReLU between neighbours.
+    """Stages in order: hidden ones with a ReLU, and a last one without.
 
-    metadata: anything JSON can hold. input_shape: of one input, channels first. Raises ValueError for no map, for maps
-    whose sizes do not chain, and for an input_shape of another size than the first map's.
+    metadata: anything JSON can hold. input_shape: of one input, channels first. Raises ValueError for no stage, for
+    stages that are linear where they must not be, whose sizes do not fit, or that read a place twice, and for an
+    input_shape of another size than the input's.
     """
 
-    layers: tuple[AffineMap, ...]
+    stages: tuple[Stage, ...]
     name: str
     metadata: dict[str, Any]
     input_shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.layers:
+        if not self.stages:
             raise ValueError("a network needs at least one affine map, got none")
-        for k, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
-            if before.output_size != after.input_size:
-                raise ValueError(
-                    f"layer {k} gives {before.output_size} features, layer {k + 1} takes {after.input_size}"
-                )
-        if math.prod(self.input_shape) != self.layers[0].input_size:
-            raise ValueError(f"input_shape {self.input_shape} does not hold the {self.layers[0].input_size} inputs")
+        for k, stage in enumerate(self.stages):
+            if stage.relu is (k == len(self.stages) - 1):
+                raise ValueError(f"every stage but the last has a ReLU, got relu = {stage.relu} at stage {k}")
+        sizes = [layer.input_size for stage in self.stages for place, layer in stage.sources if place == 0]
+        if not sizes:
+            raise ValueError("some stage must read the input, place 0")
+        place_sizes(self.stages, sizes[0])
+        if math.prod(self.input_shape) != self.input_size:
+            raise ValueError(f"input_shape {self.input_shape} does not hold the {self.input_size} inputs")
 
-    @property
+    @cached_property
     def input_size(self) -> int:
         """Number of inputs n."""
-        return self.layers[0].input_size
+        return next(layer.input_size for stage in self.stages for place, layer in stage.sources if place == 0)
 
     @property
     def output_size(self) -> int:
         """Number of logits."""
-        return self.layers[-1].output_size
+        return self.stages[-1].output_size
 
     @property
     def relu_sizes(self) -> tuple[int, ...]:
         """Number of neurons of each ReLU layer."""
-        return tuple(layer.output_size for layer in self.layers[:-1])
+        return tuple(stage.output_size for stage in self.stages[:-1])
+
+    @cached_property
+    def maps(self) -> tuple[AffineMap, ...]:
+        """The affine maps of all stages and their sources, in order."""
+        return tuple(layer for stage in self.stages for _, layer in stage.sources)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether every stage reads what the one before it gives, and nothing else."""
+        return all(len(stage.sources) == 1 and stage.sources[0][0] == k for k, stage in enumerate(self.stages))
+
+    @property
+    def layers(self) -> tuple[AffineMap, ...]:
+        """The affine maps of a sequential network. Raises ValueError for any other."""
+        if not self.sequential:
+            raise ValueError(f"{self.name or 'the network'} is not a chain of maps; its stages are .stages")
+        return self.maps
 
     @property
     def digest(self) -> str:
@@ -64,7 +87,7 @@ class NetworkParts:
         """Raise ValueError for torch weights, which have other numbers and arithmetic: such networks only train."""
         if "prefix_digests" in self.__dict__:  # made of numpy weights, and layers do not change
             return
-        for k, layer in enumerate(self.layers):
+        for k, layer in enumerate(self.maps):
             if is_torch_array(layer.bias_vector):
                 raise ValueError(
                     f"layer {k} has torch tensors as weights, which serve training only; Network.from_torch(module) "
@@ -72,28 +95,34 @@ class NetworkParts:
                 )
 
     @cached_property
-    def operator_norms(self) -> tuple[tuple[float, float, int], ...]:
-        """Per map ‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
-        found = []
-        for layer in self.layers:
-            weight = layer.to_sparse()
-            norm = float(abs(weight).sum(axis=1).max(initial=0.0)) if weight.shape[0] else 0.0
-            terms = int(np.diff(weight.indptr).max(initial=0))
-            found.append((norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), terms))
-        return tuple(found)
+    def operator_norms(self) -> tuple[tuple[OperatorNorm, ...], ...]:
+        """`operator_norm` of every map, per stage and source."""
+        return tuple(tuple(operator_norm(layer) for _, layer in stage.sources) for stage in self.stages)
 
     @cached_property
     def prefix_digests(self) -> tuple[str, ...]:
-        """The digest of `cut(k)` for every map k, in one pass."""
+        """The digest of `cut(k)` for every stage k, in one pass; sources count where they are not a chain's."""
         self.check_weights()
-        state = hashlib.sha256()
-        found = []
-        for k, layer in enumerate(self.layers):
-            for key, array in layer_arrays(layer, k).items():
-                state.update(f"{key}{array.shape}{array.dtype.str}".encode())
-                state.update(np.ascontiguousarray(array).tobytes())
+        state, found, own = hashlib.sha256(), [], 0
+        for k, stage in enumerate(self.stages):
+            places = [place for place, _ in stage.sources]
+            if places != [k]:
+                state.update(f"stage{k}.places{places}".encode())
+            for _, layer in stage.sources:
+                for key, array in layer_arrays(layer, own).items():
+                    state.update(f"{key}{array.shape}{array.dtype.str}".encode())
+                    state.update(np.ascontiguousarray(array).tobytes())
+                own += 1
             found.append(state.copy().hexdigest())
         return tuple(found)
+
+
+def operator_norm(layer: AffineMap) -> OperatorNorm:
+    """‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
+    weight = layer.to_sparse()
+    norm = float(abs(weight).sum(axis=1).max(initial=0.0)) if weight.shape[0] else 0.0
+    terms = int(np.diff(weight.indptr).max(initial=0))
+    return norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), terms
 
 
 def layer_arrays(layer: AffineMap, k: int) -> dict[str, AnyArray]:

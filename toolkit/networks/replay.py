@@ -4,7 +4,7 @@ Claim: for every row c and every point x̃ given, c·F(x̃) ≤ the returned num
 on its float weights. Three evaluations, each only where the one before leaves the sign open:
 
 1. float64, with one error bound for the whole network: with R ≥ |y|, n = ‖W‖_{∞→∞}, β = ‖b‖_∞ and k terms a row,
-   e ← n·e + γ_{k+2}(n·R + β), R ← n·R + β;
+   e ← n·e + γ_{k+2}(n·R + β), R ← n·R + β (n·e and n·R summed over the maps of a stage);
 2. float64, with an error bound of its own for every neuron: e ← |W|e + γ_{k+2}(|W||y| + |b|);
 3. exactly: floats are integers times powers of two, and so are the sums of their products.
 
@@ -53,7 +53,7 @@ def replay_margins(
             finer = _above(values[open_points], evaluation_errors(network, dense, some)[0])
             upper[open_points] = np.fmin(upper[open_points], finer)
             open_points = open_points[_undecided(values[open_points], upper[open_points]).any(axis=1)]
-    if open_points.size and sum(layer.column_norms[1] * layer.input_size for layer in network.layers) < LARGEST_EXACT:
+    if open_points.size and sum(layer.column_norms[1] * layer.input_size for layer in network.maps) < LARGEST_EXACT:
         for k in open_points.tolist():
             upper[k] = np.fmin(upper[k], _exact_upper(network, dense, inputs[k]))
     return values, upper
@@ -77,12 +77,19 @@ def _undecided(values: FloatArray, upper: FloatArray) -> NDArray[np.bool_]:
 
 
 def _rough_error(network: Network, rows: FloatArray, points: FloatArray, outputs: FloatArray) -> FloatArray:
-    size = np.abs(points).max(axis=1)
-    error = np.zeros_like(size)
-    for layer, (norm, bias, terms) in zip(network.layers, network.operator_norms, strict=True):
-        sums = SAFETY * (norm * (size + error) + bias)
-        error = SAFETY * (norm * error + gamma(terms + 2) * sums + TINY + _largest_merge_error(layer, size + error))
-        size = sums + error
+    largest = np.abs(points).max(axis=1)
+    places = [(largest, np.zeros_like(largest))]  # |y| and the error of y, the largest of a place
+    for stage, norms in zip(network.stages, network.operator_norms, strict=True):
+        sums = error = merged = np.zeros_like(largest)
+        count = 1
+        for (place, layer), (norm, bias, terms) in zip(stage.sources, norms, strict=True):
+            size, before = places[place]
+            sums = sums + SAFETY * (norm * (size + before) + bias)
+            error, count = error + norm * before, count + terms + 1
+            merged = merged + _largest_merge_error(layer, size + before)
+        error = SAFETY * (error + gamma(count) * SAFETY * sums + TINY + merged)
+        places.append((sums + error, error))
+    error = places[-1][1]
     weights = np.abs(rows).sum(axis=1)
     spread = error + gamma(rows.shape[1] + 2) * (np.abs(outputs).max(axis=1) + error)
     return np.outer(spread, SAFETY * weights) + TINY
@@ -106,15 +113,21 @@ def evaluation_errors(network: Network, rows: Matrix, points: ArrayLike) -> tupl
 
 
 def _errors(network: Network, rows: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    y, error, own = points.T, np.zeros_like(points.T), np.zeros_like(points.T)
-    for k, layer in enumerate(network.layers):
-        y = np.maximum(y, 0.0) if k else y
-        weight, bias, reach = layer.to_sparse(), np.asarray(layer.bias_vector)[:, None], np.abs(y) + error
-        size, terms = abs(weight), int(np.diff(weight.indptr).max(initial=0))
-        merged = _merge_error(layer, reach)
-        error = SAFETY * (size @ error + gamma(terms + 2) * (size @ reach + np.abs(bias)) + TINY + merged)
-        own = SAFETY * (size @ own + merged)
-        y = weight @ y + bias
+    places = [(points.T, np.zeros_like(points.T), np.zeros_like(points.T))]  # y, its error, the maps' part of that
+    for stage in network.stages:
+        bias = np.asarray(stage.bias)[:, None]
+        x_hat, sums, count = bias, np.abs(bias), 1
+        error = own = np.zeros((len(bias), len(points)))
+        for place, layer in stage.sources:
+            y, before, own_before = places[place]
+            weight, reach = layer.to_sparse(), np.abs(y) + before
+            size, merged = abs(weight), _merge_error(layer, reach)
+            x_hat, sums = weight @ y + x_hat, size @ reach + sums
+            error, own = error + size @ before + merged, own + size @ own_before + merged
+            count += int(np.diff(weight.indptr).max(initial=0)) + 1
+        error = SAFETY * (error + gamma(count) * sums + TINY)
+        places.append((np.maximum(x_hat, 0.0) if stage.relu else x_hat, error, SAFETY * own))
+    y, error, own = places[-1]
     weights = np.abs(rows)
     total = weights @ error + gamma(rows.shape[1] + 2) * (weights @ (np.abs(y) + error)) + TINY
     return np.asarray((SAFETY * total).T), np.asarray((SAFETY * (weights @ own)).T)
@@ -129,7 +142,7 @@ def _merge_error(layer: AffineMap, reach: FloatArray) -> FloatArray | float:
 def _exact_upper(network: Network, rows: FloatArray, point: FloatArray) -> FloatArray:
     """The third evaluation and the maps' own errors, rounded up to floats. Shapes: (m, outputs), (n,) → (m,)."""
     exact = np.array([_float_above(value) for value in exact_margins(network, rows, point)])
-    if all(layer.column_error is None and not layer.bias_error for layer in network.layers):
+    if all(layer.column_error is None and not layer.bias_error for layer in network.maps):
         return exact
     with np.errstate(over="ignore", invalid="ignore"):
         return _above(exact, evaluation_errors(network, rows, point[None])[1][0])
@@ -137,25 +150,29 @@ def _exact_upper(network: Network, rows: FloatArray, point: FloatArray) -> Float
 
 def exact_margins(network: Network, rows: ArrayLike, point: ArrayLike) -> list[Fraction]:
     """rows·F(point) without any rounding, F with the float weights as they are. Shapes: (m, outputs), (n,) → m."""
-    y = _integers(np.asarray(point, dtype=np.float64))
-    for k, layer in enumerate(network.layers):
-        if k:
-            y = np.maximum(y[0], 0), y[1]
-        y = _affine(layer.to_sparse(), np.asarray(layer.bias_vector, dtype=np.float64), y)
-    whole = sp.csr_array(np.asarray(rows, dtype=np.float64))
-    values, exponent = _affine(whole, np.zeros(whole.shape[0]), y)
+    places = [_integers(np.asarray(point, dtype=np.float64))]
+    for stage in network.stages:
+        x_hat = _integers(np.asarray(stage.bias, dtype=np.float64))
+        for place, layer in stage.sources:
+            x_hat = _sum(x_hat, _product(layer.to_sparse(), places[place]))
+        places.append((np.maximum(x_hat[0], 0), x_hat[1]) if stage.relu else x_hat)
+    values, exponent = _product(sp.csr_array(np.asarray(rows, dtype=np.float64)), places[-1])
     return [Fraction(int(value)) * Fraction(2) ** exponent for value in values]
 
 
-def _affine(matrix: SparseMatrix, bias: FloatArray, y: Scaled) -> Scaled:
-    """matrix·y + bias on integers; matrix: CSR of floats."""
-    (weights, first), (values, second), (constants, third) = _integers(matrix.data), y, _integers(bias)
+def _product(matrix: SparseMatrix, y: Scaled) -> Scaled:
+    """matrix·y on integers; matrix: CSR of floats."""
+    (weights, first), (values, second) = _integers(matrix.data), y
     sums = np.zeros(matrix.shape[0], dtype=object)
     filled = np.flatnonzero(np.diff(matrix.indptr))
     if filled.size:
         sums[filled] = np.add.reduceat(weights * values[matrix.indices], matrix.indptr[filled])
-    low = min(first + second, third)
-    return sums * (1 << (first + second - low)) + constants * (1 << (third - low)), low
+    return sums, first + second
+
+
+def _sum(one: Scaled, other: Scaled) -> Scaled:
+    low = min(one[1], other[1])
+    return one[0] * (1 << (one[1] - low)) + other[0] * (1 << (other[1] - low)), low
 
 
 def _integers(values: FloatArray) -> Scaled:

@@ -8,7 +8,7 @@ alone; a residual block's last stage reads two places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import Array, FloatArray, IndexArray
-from toolkit.networks.layers import AffineMap, Sparse
+from toolkit.arrays import Array, FloatArray, IndexArray, Matrix
+from toolkit.networks.layers import AffineMap, Dense, Sparse
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,11 @@ class Stage:
         """λ·b. Shapes: (…, n) → (…,)."""
         return multipliers @ self.bias
 
+    def compose_rows(self, rows: Matrix) -> tuple[dict[int, Array], FloatArray]:
+        """rows·W_kj per source and rows·b, for `rows` of shape (m, n); sparse rows stay sparse on sparse maps."""
+        found = {place: layer.compose_rows(rows) for place, layer in self.sources}
+        return {place: part for place, (part, _) in found.items()}, found[self.sources[0][0]][1]
+
     def linear(self) -> Stage:
         """The same without its ReLU."""
         return Stage(self.sources, False)
@@ -97,8 +102,8 @@ class Stage:
         own = zip(self.sources, starts.tolist(), strict=False)
         return np.concatenate([places[place] + start for (place, _), start in own])
 
-    def restrict(self, outputs: IndexArray | None, places: Sequence[IndexArray]) -> Stage:
-        """The stage between the named outputs (None = all) and the named neurons of every place it reads."""
+    def restrict(self, outputs: IndexArray | None, places: Sequence[IndexArray | None]) -> Stage:
+        """The stage between the named outputs and the named neurons of every place it reads (None = all)."""
         return Stage(tuple((j, layer.restrict(outputs, places[j])) for j, layer in self.sources), self.relu)
 
 
@@ -114,10 +119,11 @@ class ColumnStage:
     relu: bool = True
 
     @classmethod
-    def chain(cls, forward: Sequence[Any], backward: Sequence[Any], bias: Sequence[FloatArray]) -> tuple[Self, ...]:
-        """ReLU stages one after the other, from their W, Wᵀ and b."""
-        every = enumerate(zip(forward, backward, bias, strict=True))
-        return tuple(cls(((k, weight, transposed),), shift) for k, (weight, transposed, shift) in every)
+    def of(cls, stage: Stage) -> Self:
+        """The stage's own numbers: plain arrays of a Dense map, scipy.sparse ones of any other."""
+        weights = ((place, plain_weight(layer)) for place, layer in stage.sources)
+        both = ((place, weight, weight.T.tocsr() if sp.issparse(weight) else weight.T) for place, weight in weights)
+        return cls(tuple(both), stage.bias[:, None], stage.relu)
 
     def forward(self, outputs: Sequence[FloatArray]) -> FloatArray:
         """x̂ from the outputs of all places before, an array of its own. Shapes: (n_j, K) each → (n, K)."""
@@ -142,7 +148,12 @@ class ColumnStage:
         return replace(self, bias=None)
 
 
-def hidden_stages(layers: Sequence[AffineMap]) -> tuple[Stage, ...]:
+def plain_weight(layer: AffineMap) -> Any:
+    """W as a numpy array for a Dense map, as scipy.sparse for any other."""
+    return layer.weight if isinstance(layer, Dense) else layer.to_sparse()
+
+
+def hidden_stages(layers: Iterable[AffineMap]) -> tuple[Stage, ...]:
     """The stages of a chain of maps with a ReLU behind each."""
     return tuple(Stage(((k, layer),)) for k, layer in enumerate(layers))
 
@@ -155,18 +166,19 @@ def sequential(layers: Sequence[AffineMap]) -> tuple[Stage, ...]:
 def place_sizes(stages: Sequence[Stage], inputs: int) -> tuple[int, ...]:
     """Number of values at every place, the input first.
 
-    Raises ValueError for a stage that reads a place not there yet, or of another size, and for maps of one stage that
-    give different numbers of outputs.
+    Raises ValueError for a stage that reads a place not there yet, of another size or twice, and for maps of one stage
+    that give different numbers of outputs. A stage that no later one reads is allowed: cuts leave such.
     """
     sizes = [inputs]
     for k, stage in enumerate(stages):
+        if len({place for place, _ in stage.sources}) < max(1, len(stage.sources)):
+            raise ValueError(f"stage {k} must read at least one place, each once, got {[j for j, _ in stage.sources]}")
         for place, layer in stage.sources:
             if not 0 <= place <= k:
                 raise ValueError(f"stage {k} may read places 0 … {k}, got {place}")
             if layer.input_size != sizes[place]:
-                raise ValueError(
-                    f"stage {k} takes {layer.input_size} values from place {place}, which has {sizes[place]}"
-                )
+                giver = f"layer {place - 1}" if place else "the input"
+                raise ValueError(f"{giver} gives {sizes[place]} features, layer {k} takes {layer.input_size}")
             if layer.output_size != stage.output_size:
                 raise ValueError(f"stage {k} sums maps to {stage.output_size} and {layer.output_size} values")
         sizes.append(stage.output_size)

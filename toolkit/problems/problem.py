@@ -18,6 +18,7 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
 from toolkit.networks.layers import AffineMap, Dense, Sparse
 from toolkit.networks.network import Network
+from toolkit.networks.stages import Stage
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.properties import Objective, one_dense_row
@@ -138,12 +139,18 @@ def without_constants(network: Network, objective: Objective) -> tuple[Network, 
 
 def with_constant_output(network: Network) -> Network:
     """The network with one more output, after its own, that is 1 everywhere; its ReLU inputs are the same."""
-    last = network.layers[-1]
-    weight, bias = last.to_sparse(), last.bias_vector
+    (place, first), *others = network.stages[-1].sources
+    more = (place, _one_more(first, 1.0)), *((j, _one_more(layer, 0.0)) for j, layer in others)
+    stages = (*network.stages[:-1], Stage(more, False))
+    return Network(stages, network.name, network.metadata, network.input_shape)
+
+
+def _one_more(layer: AffineMap, constant: float) -> AffineMap:
+    """The map with one more output, which is this constant."""
     more: AffineMap
-    if isinstance(last, Dense):
-        more = Dense(np.vstack([last.weight, np.zeros((1, last.input_size))]), np.append(bias, 1.0))
+    if isinstance(layer, Dense):
+        more = Dense(np.vstack([layer.weight, np.zeros((1, layer.input_size))]), np.append(layer.bias, constant))
     else:
-        more = Sparse(sp.vstack([weight, sp.csr_array((1, last.input_size))]).tocsr(), np.append(bias, 1.0))
-    more = more.with_error(last.column_error, last.bias_error)
-    return Network([*network.layers[:-1], more], network.name, network.metadata, network.input_shape)
+        weight = sp.vstack([layer.to_sparse(), sp.csr_array((1, layer.input_size))]).tocsr()
+        more = Sparse(weight, np.append(layer.bias_vector, constant))
+    return more.with_error(layer.column_error, layer.bias_error)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
+from toolkit.networks.stages import Stage
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.region import Region
@@ -23,11 +23,11 @@ from toolkit.problems.region import Region
 class AliveNetwork:
     """A network restricted to neurons that are not inactive.
 
-    layers: the hidden affine maps between alive neurons (the last map of the network is left out: rows fold into it).
+    stages: the hidden stages between alive neurons (the last one of the network is left out: rows fold into it).
     alive: per ReLU layer, the original index of each alive neuron. lower, upper: their l and u.
     """
 
-    layers: tuple[AffineMap, ...]
+    stages: tuple[Stage, ...]
     alive: tuple[IndexArray, ...]
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
@@ -40,9 +40,10 @@ class AliveNetwork:
 def restrict_to_alive(network: Network, bounds: ReluBounds) -> AliveNetwork:
     """Drop the inactive neurons of `network` under `bounds`; every output on the ball stays the same."""
     alive = tuple(np.flatnonzero(~bounds.inactive(k)) for k in range(len(bounds)))
-    layers = tuple(layer.restrict(alive[k], alive[k - 1] if k else None) for k, layer in enumerate(network.layers[:-1]))
+    places = (None, *alive)
+    stages = tuple(stage.restrict(alive[k], places) for k, stage in enumerate(network.stages[:-1]))
     return AliveNetwork(
-        layers,
+        stages,
         alive,
         tuple(bounds.lower[k][index] for k, index in enumerate(alive)),
         tuple(bounds.upper[k][index] for k, index in enumerate(alive)),
@@ -54,10 +55,10 @@ def alive_network(problem: Problem) -> AliveNetwork:
     return problem.region.derive(alive_part)
 
 
-def folded_rows(problem: Problem) -> tuple[Any, FloatArray]:
-    """C·W_L over the alive neurons of the last ReLU layer (or the inputs), and C·b_L. Shapes: (m, alive), (m,).
+def folded_rows(problem: Problem) -> tuple[dict[int, Any], FloatArray]:
+    """C·W_Lj over the alive neurons of every place j the last stage reads, and C·b_L. Shapes: (m, alive) each, (m,).
 
-    The first is scipy.sparse when both the rows and the last map are.
+    They are scipy.sparse where both the rows and the map are.
     """
     return problem.region.derive(alive_last).compose_rows(problem.rows)
 
@@ -71,14 +72,17 @@ def alive_part(region: Region) -> AliveNetwork:
     index = np.flatnonzero(~bounds.inactive(len(bounds) - 1))
     object.__setattr__(region, "shorter", None)  # has served: nothing of it needs to be kept
     return AliveNetwork(
-        (*known.layers, last.restrict(index, None)),
+        (*known.stages, Stage(last.restrict(index, _all(last)).sources)),
         (*known.alive, index),
         (*known.lower, bounds.lower[-1][index]),
         (*known.upper, bounds.upper[-1][index]),
     )
 
 
-def alive_last(region: Region) -> AffineMap:
-    """The network's last map over the alive neurons of the last ReLU layer (or the inputs)."""
-    alive, last = region.derive(alive_part).alive, region.network.layers[-1]
-    return last.restrict(None, alive[-1]) if alive else last
+def alive_last(region: Region) -> Stage:
+    """The network's last stage over the alive neurons of the ReLU layers it reads (or the inputs)."""
+    return region.network.stages[-1].restrict(None, (None, *region.derive(alive_part).alive))
+
+
+def _all(stage: Stage) -> tuple[None, ...]:
+    return (None,) * (1 + max(place for place, _ in stage.sources))

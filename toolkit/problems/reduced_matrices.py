@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
-from toolkit.networks.layers import AffineMap, Dense
+from toolkit.networks.stages import ColumnStage
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_part, folded_rows
 from toolkit.problems.region import Region
@@ -21,16 +21,11 @@ from toolkit.problems.region import Region
 
 @dataclass(frozen=True, eq=False)
 class AliveMatrices:
-    """Per hidden map of the alive network: forward W, backward Wᵀ, and bias, shape (n_k, 1)."""
+    """The hidden stages of the alive network, for rows and points as columns."""
 
-    forward: tuple[Any, ...]
-    backward: tuple[Any, ...]
-    bias: tuple[FloatArray, ...]
-
-    @property
-    def widest(self) -> int:
-        """The largest layer, inputs not counted."""
-        return max((bias.shape[0] for bias in self.bias), default=0)
+    stages: tuple[ColumnStage, ...]
+    widest: int
+    """The largest layer, inputs not counted."""
 
 
 def alive_matrices(problem: Problem) -> AliveMatrices:
@@ -40,19 +35,16 @@ def alive_matrices(problem: Problem) -> AliveMatrices:
 
 
 def _matrices(region: Region) -> AliveMatrices:
-    layers = region.derive(alive_part).layers
-    forward = tuple(plain_weight(layer) for layer in layers)
-    backward = tuple(weight.T.tocsr() if sp.issparse(weight) else weight.T for weight in forward)
-    return AliveMatrices(forward, backward, tuple(layer.bias_vector[:, None] for layer in layers))
+    stages = region.derive(alive_part).stages
+    return AliveMatrices(tuple(map(ColumnStage.of, stages)), max((one.output_size for one in stages), default=0))
 
 
-def plain_weight(layer: AffineMap) -> Any:
-    """W as a numpy array for a Dense map, as scipy.sparse for any other."""
-    return layer.weight if isinstance(layer, Dense) else layer.to_sparse()
-
-
-def folded_columns(problem: Problem) -> tuple[FloatArray, FloatArray]:
-    """(C·W_L)ᵀ over the alive neurons of the last ReLU layer, dense, and C·b_L. Shapes: (alive, m), (m,)."""
+def folded_columns(problem: Problem) -> tuple[dict[int, FloatArray], FloatArray]:
+    """(C·W_Lj)ᵀ over the alive neurons of every place the last stage reads, dense, and C·b_L: (alive, m), (m,)."""
     rows, constant = folded_rows(problem)
+    return {place: _columns(part) for place, part in rows.items()}, constant
+
+
+def _columns(rows: Any) -> FloatArray:
     dense = rows.toarray() if sp.issparse(rows) else rows
-    return np.ascontiguousarray(np.asarray(dense, dtype=np.float64).T), constant
+    return np.ascontiguousarray(np.asarray(dense, dtype=np.float64).T)

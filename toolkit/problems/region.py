@@ -50,14 +50,15 @@ class Region:
 
     def extends(self, shorter: Region) -> bool:
         """Whether these are the very maps, l,u and input set of a region of one ReLU layer less, and one more."""
-        maps = zip(self.network.layers[:-1], shorter.network.layers, strict=False)
+        stages = zip(self.network.stages[:-1], shorter.network.stages, strict=False)
         own, other = self.relu_bounds, shorter.relu_bounds
         sides = zip((*own.lower[:-1], *own.upper[:-1]), (*other.lower, *other.upper), strict=False)
         return (
             len(own) == len(other) + 1
-            and len(shorter.network.layers) == len(own)
+            and len(shorter.network.stages) == len(own)
             and self.input_set is shorter.input_set
-            and all(one is two for one, two in (*maps, *sides))
+            and all(one.sources == two.sources for one, two in stages)
+            and all(one is two for one, two in sides)
         )
 
     def with_bounds(self, relu_bounds: ReluBounds, shorter: Region | None = None) -> Region:

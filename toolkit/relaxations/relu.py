@@ -98,13 +98,13 @@ def walk(
     return waiting[0], value
 
 
-def evaluate(stages: Sequence[Forward], point: Array, activation: Callable[[int, Array], Array]) -> Array:
-    """The last stage's output, with y = activation(k, x̂) at every ReLU stage; points in the stages' layout."""
+def evaluate(stages: Sequence[Forward], point: Array, activation: Callable[[int, Array], Array]) -> list[Array]:
+    """What every place holds, with y = activation(k, x̂) at every ReLU stage; points in the stages' layout."""
     outputs = [point]
     for k, stage in enumerate(stages):
         x_hat = stage.forward(outputs)
         outputs.append(activation(k, x_hat) if stage.relu else x_hat)
-    return outputs[-1]
+    return outputs
 
 
 def chord(lower: Array, upper: Array) -> Array:

@@ -18,7 +18,7 @@ products in the substitution. Units are the network's own; equilibration.py give
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,9 +30,8 @@ import scipy.sparse as sp
 from pyomo.common.gc_manager import PauseGC
 
 from toolkit.arrays import BoolArray, FloatArray
-from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.networks.stages import hidden_stages
+from toolkit.networks.stages import Stage
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.reduced import AliveNetwork, restrict_to_alive
@@ -54,13 +53,13 @@ class TemplateError(ValueError):
 class TemplateLayout:
     """Where things are in a template: columns are x̃ (inputs), then y, s and a (one each per unstable neuron).
 
-    last: the last affine map over alive neurons. lower, upper: l and u of the unstable neurons. neurons: (layer, index
+    last: the last stage over alive neurons. lower, upper: l and u of the unstable neurons. neurons: (layer, index
     in the network) of each. In the full formulation every neuron counts as alive and unstable here, with 0 in [l, u].
     """
 
     inputs: int
     alive: AliveNetwork
-    last: AffineMap
+    last: Stage
     unstable: tuple[BoolArray, ...]
     lower: FloatArray
     upper: FloatArray
@@ -88,30 +87,33 @@ class TemplateLayout:
 
         Shapes: (m, outputs) → (m, inputs + count), (m,). Exact on the feasible set.
         """
-        nu, constant = self.last.compose_rows(rows)
-        dense = nu.toarray() if sp.issparse(nu) else nu
-        return self.substitute(dense, constant, len(self.alive.layers))
+        starts, constant = self.last.compose_rows(rows)
+        dense = {place: nu.toarray() if sp.issparse(nu) else nu for place, nu in starts.items()}
+        return self.substitute(dense, constant, len(self.alive.stages))
 
     def pre_activations(self, layer: int) -> tuple[FloatArray, FloatArray]:
         """x̂ of the unstable neurons of one ReLU layer, over (x̃, y). Shapes: (k, inputs + count), (k,)."""
         chosen = np.flatnonzero(self.unstable[layer])
-        own = self.alive.layers[layer].restrict(chosen, None)
+        own = self.alive.stages[layer].restrict(chosen, (None,) * (layer + 1))
         weight = own.compose_rows(np.eye(chosen.size))[0]
-        return self.substitute(weight, own.bias_vector, layer)
+        return self.substitute(weight, own.bias, layer)
 
-    def substitute(self, nu: FloatArray, constant: FloatArray, layer: int) -> tuple[FloatArray, FloatArray]:
-        """ν·y⁽ˡᵃʸᵉʳ⁾ + constant over the alive outputs of ReLU layer `layer` − 1, rewritten over (x̃, y).
+    def substitute(
+        self, starts: Mapping[int, FloatArray], constant: FloatArray, layer: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Σ_j ν⁽ʲ⁾·y⁽ʲ⁾ + constant over the alive outputs of ReLU layers before `layer`, rewritten over (x̃, y).
 
         Walks back to the input as the dual does, stopping at unstable neurons. Shapes: (m, alive) → (m, x and y).
         """
         step = Substitution(self.unstable)
         with np.errstate(over="ignore", invalid="ignore"):  # a session refuses what is no number
-            nu, constant = walk(hidden_stages(self.alive.layers[:layer]), {layer: nu}, step, constant)
-        coefficients = np.zeros((nu.shape[0], self.inputs + self.count))
+            nu, constant = walk(self.alive.stages[:layer], starts, step, constant)
+        coefficients = np.zeros((constant.shape[0], self.inputs + self.count))
         end = self.inputs
         for k in range(layer):
             start, end = end, end + int(self.unstable[k].sum())
-            coefficients[:, start:end] = step.coefficients[k]
+            if k in step.coefficients:  # else nothing here reads stage k
+                coefficients[:, start:end] = step.coefficients[k]
         coefficients[:, : self.inputs] = nu
         return coefficients, constant
 
@@ -207,14 +209,14 @@ def _layout(
         raise ValueError(f"formulation must be 'compact' or 'full', got {formulation!r}")
     full = formulation == "full"
     alive = _all_neurons(network, relu_bounds) if full else restrict_to_alive(network, relu_bounds)
-    unstable = tuple(alive.unstable(k) | full for k in range(len(alive.layers)))
+    unstable = tuple(alive.unstable(k) | full for k in range(len(alive.stages)))
     lower = [alive.lower[k][mask] for k, mask in enumerate(unstable)]
     upper = [alive.upper[k][mask] for k, mask in enumerate(unstable)]
     neurons = [(k, int(i)) for k, mask in enumerate(unstable) for i in alive.alive[k][mask]]
     return TemplateLayout(
         input_set.size,
         alive,
-        network.layers[-1].restrict(None, alive.alive[-1]) if alive.alive else network.layers[-1],
+        network.stages[-1].restrict(None, (None, *alive.alive)),
         unstable,
         np.concatenate([np.zeros(0), *lower]),
         np.concatenate([np.zeros(0), *upper]),
@@ -225,7 +227,7 @@ def _layout(
 def _all_neurons(network: Network, bounds: ReluBounds) -> AliveNetwork:
     """Every neuron as if it were alive, its l and u widened to hold 0, so that y ∈ [0, u] and s ∈ [0, −l] hold."""
     return AliveNetwork(
-        network.layers[:-1],
+        network.stages[:-1],
         tuple(np.arange(low.size) for low in bounds.lower),
         tuple(np.minimum(low, 0.0) for low in bounds.lower),
         tuple(np.maximum(high, 0.0) for high in bounds.upper),

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import Array, FloatArray
 from toolkit.certificates.rounding import Ledger, error_model_of, outward
-from toolkit.networks.stages import Stage, hidden_stages
+from toolkit.networks.stages import Stage
 from toolkit.networks.weights import DENSE_ABOVE
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem
@@ -83,18 +84,24 @@ def certified_ranges(problem: Problem, slopes: Sequence[FloatArray] | None = Non
 
 
 def _certified_ranges(problem: Problem, slopes: Sequence[FloatArray] | None) -> tuple[FloatArray, FloatArray]:
-    nu, value = folded_rows(problem)
+    starts, value = folded_rows(problem)
     network = alive_network(problem)
     if slopes is not None:
         _check_slopes(slopes, network)
-    if sp.issparse(nu) and (slopes is not None or nu.nnz > DENSE_ABOVE * math.prod(nu.shape)):
-        nu = nu.toarray()
+    # sums of sparse and dense rows are no arrays: all are dense where one is
+    sparse = slopes is None and all(sp.issparse(nu) and not _filled(nu) for nu in starts.values())
+    if not sparse:
+        starts = {place: nu.toarray() if sp.issparse(nu) else nu for place, nu in starts.items()}
     ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
-    top = len(network.layers)
-    ledger.product(top, problem.rows)
+    ledger.product(len(network.stages), problem.rows)
     bounds, reach = (network.lower, network.upper), problem.input_set.linear_range
-    middle, half_width = dual_ranges(hidden_stages(network.layers), {top: nu}, value, bounds, reach, slopes, ledger)
+    middle, half_width = dual_ranges(network.stages, starts, value, bounds, reach, slopes, ledger)
     return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
+
+
+def _filled(rows: Any) -> bool:
+    """Whether so many entries are there that a dense array is the faster one."""
+    return bool(rows.nnz > DENSE_ABOVE * math.prod(rows.shape))
 
 
 def _check_slopes(slopes: Sequence[FloatArray], network: AliveNetwork) -> None:

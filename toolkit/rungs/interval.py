@@ -31,18 +31,20 @@ def post_activation_box(lower: Any, upper: Any) -> tuple[Any, Any]:
 
 
 def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper bound of every row. The last ReLU layer's l,u carry all that is known of earlier layers."""
+    """Lower and upper bound of every row. The l,u of the ReLU layers that the last stage reads say it all."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        nu, value = folded_rows(problem)
-        network = alive_network(problem)
-        if network.alive:
-            middle, half_width = box_range_linear(nu, *post_activation_box(network.lower[-1], network.upper[-1]))
-        else:
-            middle, half_width = problem.input_set.linear_range(nu)
+        starts, middle = folded_rows(problem)
+        network, half_width = alive_network(problem), np.zeros_like(middle)
         ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
         ledger.product(len(network.alive), problem.rows)
-        ledger.terms(len(network.alive), nu)
-        middle = value + middle
+        for place, nu in starts.items():
+            ledger.terms(place, nu)
+            own = (
+                box_range_linear(nu, *post_activation_box(network.lower[place - 1], network.upper[place - 1]))
+                if place
+                else problem.input_set.linear_range(nu)
+            )
+            middle, half_width = middle + own[0], half_width + own[1]
         return outward(middle - half_width, ledger.error), -outward(-(middle + half_width), ledger.error)
 
 

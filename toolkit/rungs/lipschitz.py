@@ -3,7 +3,8 @@
 Along a segment a ReLU network's output changes by c·W_L·D_{L−1}·W_{L−1} … D_1·W_1·(x̃ − x), where every D is diagonal
 with entries in [0,1], 1 at active and 0 at inactive neurons. Two bounds on that, for the dual norm of ℓ∞:
 
-- product:    c·F(x) − ‖c·W_L‖₁ · ‖W_{L−1}‖_{∞→∞} … ‖W_1‖_{∞→∞} · ε,  with ‖W‖_{∞→∞} the largest ℓ1 norm of a row;
+- product:    c·F(x) − ‖c·W_L‖₁ · ‖W_{L−1}‖_{∞→∞} … ‖W_1‖_{∞→∞} · ε,  with ‖W‖_{∞→∞} the largest ℓ1 norm of a row,
+              summed over all paths where stages read several places;
 - per margin: c·F(p) − Σ_j max(|J̲_j|, |J̄_j|)·r_j,  with p the midpoint and r the half-widths of the ball's box, and
   J̲ ≤ J ≤ J̄ the range of the row vectors above over all such D, by interval arithmetic from the output back.
 
@@ -31,11 +32,10 @@ from toolkit.certificates.rounding import outward
 from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.replay import evaluation_errors
-from toolkit.networks.stages import hidden_stages
+from toolkit.networks.stages import plain_weight
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_last, alive_network, alive_part, folded_rows
-from toolkit.problems.reduced_matrices import plain_weight
 from toolkit.problems.region import Region
 from toolkit.relaxations.relu import walk
 from toolkit.rungs.rung import Cost, Rung, Side
@@ -44,10 +44,13 @@ from toolkit.rungs.rung import Cost, Rung, Side
 def product_values(problem: Problem) -> FloatArray:
     """c·F(x) − ‖c·W_L‖₁·Π‖W_l‖_{∞→∞}·ε for every row, shape (m,); no l,u needed."""
     with np.errstate(over="ignore", invalid="ignore"):
-        middle, half_width = _row_vectors(problem.rows, problem.network.layers[-1])
-        sums = (np.abs(middle) + half_width).sum(axis=1)
-        constants = sums * problem.region.derive(_product_of_norms)
-        loss = _raised(constants * problem.input_set.radius, middle.shape[1])
+        constants, count = np.zeros(problem.rows.shape[0]), 0
+        for place, layer in problem.network.stages[-1].sources:
+            middle, half_width = _row_vectors(problem.rows, layer)
+            sums = (np.abs(middle) + half_width).sum(axis=1)
+            constants = constants + sums * problem.region.derive(_products_of_norms)[place]
+            count += middle.shape[1]
+        loss = _raised(constants * problem.input_set.radius, count)
         return _below(problem, problem.input_set.center, loss)
 
 
@@ -69,12 +72,12 @@ def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """
     network = alive_network(problem)
     rows, _ = folded_rows(problem)
-    own = problem.region.derive(alive_last)
     sizes = problem.region.derive(_absolute_weights)
-    hidden = zip(hidden_stages(network.layers), sizes, strict=True)
-    stages = [RangeStage(stage.sources, (size,)) for stage, size in hidden]
+    stages = [RangeStage(stage.sources, size) for stage, size in zip(network.stages, sizes, strict=True)]
     step = JacobianStep([network.unstable(k) for k in range(len(stages))])
-    found, _ = walk(stages, {len(stages): RowRange(*_row_vectors(problem.rows, own, rows))}, step)
+    last = problem.region.derive(alive_last).sources
+    starts = {place: RowRange(*_row_vectors(problem.rows, layer, rows[place])) for place, layer in last}
+    found, _ = walk(stages, starts, step)
     return found.middle, found.half_width
 
 
@@ -164,16 +167,20 @@ def absolute_weight(layer: AffineMap) -> Any:
     return abs(plain_weight(layer))
 
 
-def _absolute_weights(region: Region) -> list[Any]:
-    return [absolute_weight(layer) for layer in region.derive(alive_part).layers]
+def _absolute_weights(region: Region) -> list[tuple[Any, ...]]:
+    stages = region.derive(alive_part).stages
+    return [tuple(absolute_weight(layer) for _, layer in stage.sources) for stage in stages]
 
 
-def _product_of_norms(region: Region) -> float:
-    """Π ‖W_l‖_{∞→∞} over all maps but the last, rounded up; 1 for an affine network."""
-    found = 1.0
-    for layer, (norm, _, terms) in zip(region.network.layers[:-1], region.network.operator_norms, strict=False):
-        merged = 0.0 if layer.column_error is None else float(np.sum(layer.column_error))
-        found *= (norm + merged) * (1.0 + gamma(terms + layer.input_size + 8)) + TINY
+def _products_of_norms(region: Region) -> list[float]:
+    """L_0 = 1, L_k = Σ_j ‖W_kj‖_{∞→∞}·L_j of every hidden stage, rounded up: how far a step of the input moves y⁽ᵏ⁾."""
+    found = [1.0]
+    for stage, norms in zip(region.network.stages[:-1], region.network.operator_norms, strict=False):
+        total = 0.0
+        for (place, layer), (norm, _, terms) in zip(stage.sources, norms, strict=True):
+            merged = 0.0 if layer.column_error is None else float(np.sum(layer.column_error))
+            total += found[place] * ((norm + merged) * (1.0 + gamma(terms + layer.input_size + 8)) + TINY)
+        found.append(total * (1.0 + gamma(2 * (len(stage.sources) - 1))))
     return found
 
 

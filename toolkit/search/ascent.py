@@ -26,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.networks.stages import ColumnStage
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
@@ -80,7 +79,7 @@ class SlopeStep:
         negative = np.minimum(arriving, 0.0)
         positive = arriving - negative
         self.value = self.value - function.height[k] @ negative
-        if nu is function.nu:
+        if nu is function.starts.get(k + 1):
             nu = nu.copy()  # every other ν is the walk's own
         nu[chosen] = positive * self.slopes[function.own[k]] + negative * function.chord[k]
         self.positive[k] = positive
@@ -91,9 +90,8 @@ class DualFunction:
     """g(α) of a problem's rows over the slopes of all unstable neurons, layer after layer in one array (N, m)."""
 
     def __init__(self, problem: Problem) -> None:
-        self.nu, self.constant = folded_columns(problem)
-        matrices = alive_matrices(problem)
-        self.stages = ColumnStage.chain(matrices.forward, matrices.backward, matrices.bias)
+        self.starts, self.constant = folded_columns(problem)
+        self.stages = alive_matrices(problem).stages
         self.input_set = problem.input_set
         network = alive_network(problem)
         self.alive = [low.size for low in network.lower]
@@ -108,7 +106,8 @@ class DualFunction:
 
     def keep(self, columns: BoolArray) -> None:
         """Go on with these columns only."""
-        self.nu, self.constant = self.nu[:, columns], self.constant[columns]
+        self.starts = {place: nu[:, columns] for place, nu in self.starts.items()}
+        self.constant = self.constant[columns]
 
     def start(self) -> FloatArray:
         """The better of the dual rung's slopes and CROWN's for every column, shape (N, m)."""
@@ -121,7 +120,7 @@ class DualFunction:
     def sweep(self, slopes: FloatArray) -> Sweep:
         """g, ∇g and the points of both sweeps. slopes: (N, m) in [0,1]."""
         step = SlopeStep(self, slopes)
-        nu, value = walk(self.stages, {len(self.stages): self.nu}, step, self.constant)
+        nu, value = walk(self.stages, self.starts, step, self.constant)
         points = self.input_set.support(nu.T).T
         value = value + step.value + np.einsum("ij,ij->j", nu, points)
         gradient, outputs = np.empty(slopes.shape), np.empty(slopes.shape)
@@ -151,8 +150,9 @@ class DualFunction:
                 y[chosen] = np.clip(outputs[self.own[k]], least, np.maximum(least, most))
             return y
 
-        y = evaluate(self.stages, points, activation)
-        value = np.einsum("ij,ij->j", self.nu, y) + self.constant
+        reached, value = evaluate(self.stages, points, activation), self.constant
+        for place, nu in self.starts.items():
+            value = value + np.einsum("ij,ij->j", nu, reached[place])
         return np.where(feasible, value, np.inf)
 
     def spread(self, slopes: FloatArray) -> list[FloatArray]:

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.networks.stages import ColumnStage
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
@@ -59,7 +58,7 @@ class MarginGradient:
 
     def __init__(self, problem: Problem) -> None:
         matrices = alive_matrices(problem)
-        self.stages = ColumnStage.chain(matrices.forward, matrices.backward, matrices.bias)
+        self.stages = matrices.stages
         self.slope = tuple(stage.homogeneous() for stage in self.stages)
         self.rows, self.constant = folded_columns(problem)
 
@@ -70,11 +69,13 @@ class MarginGradient:
 
         leak: the slope at switched-off ReLUs in the walk back, per point; the gradient is the true one at 0.
         """
-        step, rows = LeakStep(leak), self.rows[:, row]
+        step, rows = LeakStep(leak), {place: own[:, row] for place, own in self.rows.items()}
         with np.errstate(over="ignore", invalid="ignore"):  # a point is judged by its replay alone
             outputs = evaluate(self.stages, points, step.activation)
-            value = np.einsum("ij,ij->j", rows, outputs) + self.constant[row]
-            gradient, _ = walk(self.slope, {len(self.slope): rows}, step)
+            value = self.constant[row]
+            for place, own in rows.items():
+                value = value + np.einsum("ij,ij->j", own, outputs[place])
+            gradient, _ = walk(self.slope, rows, step)
         return value, gradient
 
 

@@ -147,8 +147,8 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
 
 def output_scales(problem: Problem) -> FloatArray:
     """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
-    ball, last = problem.input_set, problem.network.layers[-1]
-    size = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
-    if problem.relu_bounds.upper:
-        size = np.maximum(problem.relu_bounds.upper[-1], 0.0)
-    return np.asarray(abs(last.to_sparse()) @ size + np.abs(last.bias_vector), dtype=np.float64)
+    ball, last = problem.input_set, problem.network.stages[-1]
+    sizes = [np.maximum(np.abs(ball.lower), np.abs(ball.upper))]
+    sizes += [np.maximum(high, 0.0) for high in problem.relu_bounds.upper]
+    parts = (abs(layer.to_sparse()) @ sizes[place] for place, layer in last.sources)
+    return np.asarray(sum(parts) + np.abs(last.bias), dtype=np.float64)
