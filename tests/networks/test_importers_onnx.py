@@ -240,6 +240,7 @@ def step(operator: str, *inputs: Any, **attributes: Any) -> Any:
 def image_step(operator: str, *inputs: Any, **attributes: Any) -> Any:
     return build([Step(operator, inputs or ("x",), attributes)], IMAGE)
 
+
 # graphs that were refused while only chains were imported: steps, the input's shape, its batch axis (None: none)
 BRANCHED: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "max pooling": (lambda: image_step("MaxPool", kernel_shape=[2, 2]), IMAGE),

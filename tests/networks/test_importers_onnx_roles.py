@@ -180,7 +180,10 @@ GEMM = {"W": normal(4, 4), "V": normal(4, 3)}
 TWICE: dict[str, tuple[list[Any], dict[str, np.ndarray]]] = {
     "skip connection": ([node("Relu", ["x"], ["h"]), node("Add", ["h", "x"], ["y"])], {}),
     "x + x": ([node("Add", ["x", "x"], ["y"])], {}),
-    "x - x behind a Relu": ([node("Relu", ["x"], ["h"]), node("Sub", ["h", "h"], ["z"]), node("Add", ["z", "x"], ["y"])], {}),
+    "x - x behind a Relu": (
+        [node("Relu", ["x"], ["h"]), node("Sub", ["h", "h"], ["z"]), node("Add", ["z", "x"], ["y"])],
+        {},
+    ),
     "sum of two branches": (
         [node("MatMul", ["x", "W"], ["a"]), node("Relu", ["x"], ["b"]), node("Add", ["a", "b"], ["y"])],
         GEMM,
