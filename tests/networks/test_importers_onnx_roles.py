@@ -160,9 +160,9 @@ def test_the_features_in_every_place_of_every_operator(operator: str, place: int
 
 
 def test_every_supported_operator_has_its_operands_here() -> None:
-    from toolkit.networks.importers.onnx_operators import HANDLERS
+    from toolkit.networks.importers.onnx_operators import ONNX_HANDLERS
 
-    assert set(HANDLERS) == set(OPERANDS) | set(ELSEWHERE)
+    assert set(ONNX_HANDLERS) == set(OPERANDS) | set(ELSEWHERE)
 
 
 def test_a_moving_c_of_gemm_and_a_moving_bias_of_conv_are_refused(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class FlatNormalize(Normalize):
         (
             lambda: Sequential(Linear(3, 2), nn.Sigmoid(), Linear(2, 2)),
             None,
-            r"module '1' \(Sigmoid\): sigmoid is not pie",
+            r"module '1' \(Sigmoid\): sigmoid is",
         ),
         (lambda: Sequential(Linear(3, 2), nn.Softsign()), None, r"module '1' \(Softsign\): "),
         (lambda: Sequential(nn.Conv2d(3, 2, 3), nn.Softmax(dim=1)), IMAGE, "softmax acts on parts of the outputs"),

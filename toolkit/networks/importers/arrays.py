@@ -17,7 +17,7 @@ ORIENTATIONS = ("out_in", "in_out")  # torch stores W as (outputs, inputs), flax
 Layer = tuple[ArrayLike, ArrayLike | None]
 
 
-def read_arrays(layers: Sequence[Layer], orientation: str, name: str = "") -> NetworkParts:
+def read_weight_arrays(layers: Sequence[Layer], orientation: str, name: str = "") -> NetworkParts:
     """The network x ↦ W_L ReLU(… ReLU(W_1 x + b_1) …) + b_L.
 
     layers: pairs (W, b) in order, b of shape (outputs,) or None for zeros. orientation: "out_in" for W of shape
@@ -65,4 +65,5 @@ def _mismatch(k: int, shape: tuple[int, ...], bias: tuple[int, ...] | None, inpu
     turned = shape if other == "out_in" else shape[::-1]
     fits = bias in (None, turned[:1]) and (k == 0 or turned[1] == inputs)
     hint = f"; it fits orientation {other!r}" if fits else ""
-    return f"layer {k} has W of shape {shape} and b of shape {bias} for {inputs} inputs in orientation {orientation!r}{hint}"
+    found = f"W of shape {shape} and b of shape {bias}"
+    return f"layer {k} has {found} for {inputs} inputs in orientation {orientation!r}{hint}"

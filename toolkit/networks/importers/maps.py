@@ -42,7 +42,7 @@ def dense(shape: Sequence[int], weight: FloatArray, bias: FloatArray | None) -> 
     return layer, (*shape[:-1], layer.output_size)
 
 
-def matrix_product(shape: Sequence[int], right: FloatArray) -> Made:
+def row_products(shape: Sequence[int], right: FloatArray) -> Made:
     """x @ right for x of this shape, as numpy.matmul broadcasts: every row of x by itself."""
     if not right.ndim or not len(shape):
         raise ValueError("a matrix product takes factors with axes, got a number")

@@ -64,29 +64,29 @@ def matmul(call: Call) -> Value:
     return values.matrix_product(call.compiler, *call.pair())
 
 
-def add(call: Call) -> Value:
+def onnx_add(call: Call) -> Value:
     """The sum of all inputs: Add and Sum."""
     return reduce(values.add, call.given())
 
 
-def subtract(call: Call) -> Value:
+def onnx_subtract(call: Call) -> Value:
     """A − B."""
     return values.subtract(*call.pair())
 
 
-def multiply(call: Call) -> Value:
+def onnx_multiply(call: Call) -> Value:
     """A·B, one of them a constant."""
     return values.multiply(*call.pair())
 
 
-def divide(call: Call) -> Value:
+def onnx_divide(call: Call) -> Value:
     """A/B, B a constant."""
     return values.divide(*call.pair())
 
 
 def mean(call: Call) -> Value:
     """The mean of all inputs."""
-    return values.divide(add(call), np.array(float(len(call.given()))))
+    return values.divide(onnx_add(call), np.array(float(len(call.given()))))
 
 
 def relu(call: Call) -> Value:
@@ -117,7 +117,7 @@ def absolute(call: Call) -> Value:
     return call.compiler.absolute(call.tensor(0, "X"))
 
 
-def hard_sigmoid(call: Call) -> Value:
+def onnx_hard_sigmoid(call: Call) -> Value:
     """max(0, min(1, alpha·x + beta))."""
     alpha, beta = float(call.attributes.get("alpha", HARD_SLOPE)), float(call.attributes.get("beta", 0.5))
     return values.hard_sigmoid(call.compiler, call.tensor(0, "X"), alpha, beta)
@@ -168,7 +168,7 @@ def reduce_extreme(largest: bool) -> Handler:
     return handler
 
 
-def batch_norm(call: Call) -> Value:
+def onnx_batch_norm(call: Call) -> Value:
     """(x − mean)/√(var + epsilon)·scale + B per channel, the second axis."""
     if call.attributes.get("training_mode", 0):
         raise ValueError("training_mode must be 0, got 1")
@@ -177,4 +177,4 @@ def batch_norm(call: Call) -> Value:
     if not call.attributes.get("spatial", 1):
         raise ValueError("spatial must be 1, got 0")
     given = [call.parameter(k, what) for k, what in enumerate(("scale", "B", "mean", "var"), start=1)]
-    return values.batch_norm(call.tensor(0, "X"), given, call.attributes.get("epsilon", EPSILON))
+    return values.batch_normalised(call.tensor(0, "X"), given, call.attributes.get("epsilon", EPSILON))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers.compiler import StageCompiler
-from toolkit.networks.importers.onnx_evaluation import evaluate
+from toolkit.networks.importers.onnx_evaluation import evaluate_node
 from toolkit.networks.importers.tensors import AffineTensor
 from toolkit.networks.importers.values import Value, floating, moved
 
@@ -80,7 +80,8 @@ class Call:
     def moved(self, *data: int) -> list[Value]:
         """The outputs of a node that moves entries of its inputs `data` (none named: all) about, as ONNX's evaluator
         moves their numbers (onnx_evaluation.py)."""
-        return moved(self.inputs, data or range(len(self.inputs)), lambda given: evaluate(self.node, given, self.opset))
+        data = data or tuple(range(len(self.inputs)))
+        return moved(self.inputs, data, lambda given: evaluate_node(self.node, given, self.opset))
 
 
 Handler = Callable[[Call], Value | list[Value]]

@@ -54,7 +54,7 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
     return {item.name: import_onnx().helper.get_attribute_value(item) for item in node.attribute}
 
 
-def evaluate(node: NodeProto, inputs: Sequence[AnyArray | None], opset: int) -> list[AnyArray]:
+def evaluate_node(node: NodeProto, inputs: Sequence[AnyArray | None], opset: int) -> list[AnyArray]:
     """The node's outputs from its inputs; None stands for an input left out.
 
     Raises ValueError for nodes with graphs inside, for random ones, for outputs of more than LARGEST numbers or of a
@@ -125,4 +125,4 @@ def constants_of(node: NodeProto, opset: int, values: Mapping[str, Any]) -> list
     inputs = [values[key] if key else None for key in node.input]
     if not all(given is None or isinstance(given, np.ndarray) for given in inputs):
         return None
-    return evaluate(node, inputs, opset)
+    return evaluate_node(node, inputs, opset)

@@ -6,6 +6,7 @@ operators do to the features is in onnx_operators.py. All nodes that cannot go a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.onnx_calls import Call
 from toolkit.networks.importers.onnx_evaluation import attributes_of, constants_of, import_onnx
 from toolkit.networks.importers.onnx_files import DOMAINS, load_model, operator_set, tensor_values
-from toolkit.networks.importers.onnx_obstacles import kind_of, obstacle
-from toolkit.networks.importers.onnx_operators import FLOATS, HANDLERS, ORDER_KEEPING
-from toolkit.networks.importers.onnx_replay import check_replay
+from toolkit.networks.importers.onnx_obstacles import kind_of, onnx_obstacle
+from toolkit.networks.importers.onnx_operators import FLOATS, ONNX_HANDLERS
+from toolkit.networks.importers.onnx_replay import check_onnx_replay
 from toolkit.networks.importers.tensors import AffineTensor, Shape
 from toolkit.networks.importers.values import Value
 from toolkit.networks.parts import NetworkParts
@@ -24,8 +25,10 @@ from toolkit.networks.parts import NetworkParts
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-NAMED = 12  # obstacles that an error lists
-SHAPE_ONLY = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Dropout")
+# the last operators that keep the order of the outputs, and may be left out of a question about the largest one
+_ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
+_NAMED = 12  # obstacles that an error lists
+_SHAPE_ONLY = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Dropout")
 
 
 def read_onnx(path: str | Path, name: str = "") -> NetworkParts:
@@ -51,13 +54,20 @@ def read_onnx(path: str | Path, name: str = "") -> NetworkParts:
         model = load_model(source)
         graph = _Graph(model)
         output = graph.output()
-        check_replay(model, graph.last, graph.input.fed, graph.compiler.stages(output))
+        check_onnx_replay(model, graph.last, graph.input.fed, graph.compiler.stages(output))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     metadata = {}
     if graph.dropped is not None:
         metadata["dropped"] = f"the final {graph.dropped.op_type}, which keeps the order of the outputs"
     return graph.compiler.parts(output, name or source.name.removesuffix(".gz").removesuffix(".onnx"), metadata)
+
+
+def read_model_output(path: str | Path) -> tuple[ModelProto, str]:
+    """The checked model of a file, and the value of it that `read_onnx` takes as the output."""
+    model = load_model(Path(path))
+    producers = {key: node for node in model.graph.node for key in node.output if key}
+    return model, _without_order_keeping(model.graph.output[0].name, producers)[0]
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,8 @@ class _Graph:
             if needed.intersection(node.output):
                 self._step(node)
         if self.obstacles:
-            more = f"; and {len(self.obstacles) - NAMED} more" if len(self.obstacles) > NAMED else ""
-            raise ValueError("; ".join(self.obstacles[:NAMED]) + more)
+            more = f"; and {len(self.obstacles) - _NAMED} more" if len(self.obstacles) > _NAMED else ""
+            raise ValueError("; ".join(self.obstacles[:_NAMED]) + more)
         output = self.values.get(self.last)
         if not isinstance(output, AffineTensor):
             raise ValueError(f"the output {self.last!r} does not depend on the input")
@@ -138,7 +148,7 @@ class _Graph:
             raise ValueError(f"operator {node.op_type} of {node.domain} is not supported: only standard operators are")
         if self.unknown.intersection(node.input):
             if kind_of(node.op_type):
-                raise ValueError(obstacle(node.op_type))
+                raise ValueError(onnx_obstacle(node.op_type))
             return None
         missing = [key for key in node.input if key and key not in self.values]
         if missing:
@@ -146,10 +156,10 @@ class _Graph:
         constants = constants_of(node, self.opset, self.values)
         if constants is not None:
             return list(constants)
-        if node.op_type not in HANDLERS:
-            raise ValueError(obstacle(node.op_type))
+        if node.op_type not in ONNX_HANDLERS:
+            raise ValueError(onnx_obstacle(node.op_type))
         inputs = [self.values[key] if key else None for key in node.input]
-        found = HANDLERS[node.op_type](Call(node, inputs, attributes_of(node), self.opset, self.compiler))
+        found = ONNX_HANDLERS[node.op_type](Call(node, inputs, attributes_of(node), self.opset, self.compiler))
         return found if isinstance(found, list) else [found]
 
 
@@ -180,10 +190,10 @@ def _needed(output: str, producers: dict[str, NodeProto]) -> set[str]:
 def _without_order_keeping(output: str, producers: dict[str, NodeProto]) -> tuple[str, NodeProto | None]:
     """The value to take as the output, and the node left out behind it."""
     name = output
-    while name in producers and producers[name].op_type in SHAPE_ONLY and producers[name].input:
+    while name in producers and producers[name].op_type in _SHAPE_ONLY and producers[name].input:
         name = producers[name].input[0]
     node = producers.get(name)
-    if node is None or node.op_type not in ORDER_KEEPING or node.domain not in DOMAINS or len(node.input) != 1:
+    if node is None or node.op_type not in _ORDER_KEEPING or node.domain not in DOMAINS or len(node.input) != 1:
         return output, None
     return node.input[0], node
 

@@ -19,7 +19,7 @@ _LINEAR = (
     "GlobalLpPool, GridSample, MaxRoiPool, MaxUnpool, ReduceL1, ReverseSequence, RoiAlign, STFT, Shrink, "
     "TopK, Trilu"
 )
-KINDS = {
+_NAMES = {
     "it is not piecewise linear": _SMOOTH,
     "it is not continuous, so not what a ReLU network computes": _JUMPING,
     "it is piecewise linear for most of its settings, but not known here": _LINEAR,
@@ -28,10 +28,10 @@ KINDS = {
 
 def kind_of(operator: str) -> str | None:
     """What kind of function an operator that no import knows is; None where that is not known either."""
-    return next((kind for kind, names in KINDS.items() if operator in names.split(", ")), None)
+    return next((kind for kind, names in _NAMES.items() if operator in names.split(", ")), None)
 
 
-def obstacle(operator: str) -> str:
+def onnx_obstacle(operator: str) -> str:
     """Why an operator on features is refused."""
     kind = kind_of(operator) or "it is not known whether it is piecewise linear"
     return f"operator {operator} is not supported: {kind}"

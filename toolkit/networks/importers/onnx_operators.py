@@ -16,9 +16,7 @@ from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_entr
 from toolkit.networks.importers.values import Value, padded
 
 FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")  # types whose arithmetic is real up to rounding
-PAD_MODES = ("constant", "reflect", "edge", "wrap")  # numpy's names too
-# the last operators that keep the order of the outputs, and may be left out of a question about the largest one
-ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
+_PAD_MODES = ("constant", "reflect", "edge", "wrap")  # numpy's names too
 
 
 def _moving(*data: int) -> Handler:
@@ -36,9 +34,9 @@ def _pad(call: Call) -> Value:
     pads = call.integers(1, "pads")
     axes = call.integers(3, "axes") or list(range(len(x.shape)))
     mode = call.attributes.get("mode", b"constant").decode()
-    if pads is None or len(pads) != 2 * len(axes) or mode not in PAD_MODES:
+    if pads is None or len(pads) != 2 * len(axes) or mode not in _PAD_MODES:
         raise ValueError(
-            f"pads must be two numbers per axis and mode one of {', '.join(PAD_MODES)}, got {pads}, {mode}"
+            f"pads must be two numbers per axis and mode one of {', '.join(_PAD_MODES)}, got {pads}, {mode}"
         )
     before, after = [0] * len(x.shape), [0] * len(x.shape)
     for k, axis in enumerate(axes):
@@ -131,14 +129,14 @@ def _same(call: Call) -> Value:
     return call.tensor(0, "input")
 
 
-HANDLERS: dict[str, Handler] = {
+ONNX_HANDLERS: dict[str, Handler] = {
     "Gemm": arithmetic.gemm,
     "MatMul": arithmetic.matmul,
-    "Add": arithmetic.add,
-    "Sum": arithmetic.add,
-    "Sub": arithmetic.subtract,
-    "Mul": arithmetic.multiply,
-    "Div": arithmetic.divide,
+    "Add": arithmetic.onnx_add,
+    "Sum": arithmetic.onnx_add,
+    "Sub": arithmetic.onnx_subtract,
+    "Mul": arithmetic.onnx_multiply,
+    "Div": arithmetic.onnx_divide,
     "Mean": arithmetic.mean,
     "Neg": lambda call: negative(call.tensor(0, "X")),
     "Relu": arithmetic.relu,
@@ -146,14 +144,14 @@ HANDLERS: dict[str, Handler] = {
     "PRelu": arithmetic.prelu,
     "Clip": arithmetic.clip,
     "Abs": arithmetic.absolute,
-    "HardSigmoid": arithmetic.hard_sigmoid,
+    "HardSigmoid": arithmetic.onnx_hard_sigmoid,
     "Max": arithmetic.extreme(True),
     "Min": arithmetic.extreme(False),
     "ReduceSum": arithmetic.reduce_sum(False),
     "ReduceMean": arithmetic.reduce_sum(True),
     "ReduceMax": arithmetic.reduce_extreme(True),
     "ReduceMin": arithmetic.reduce_extreme(False),
-    "BatchNormalization": arithmetic.batch_norm,
+    "BatchNormalization": arithmetic.onnx_batch_norm,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
     "AveragePool": windows.average,

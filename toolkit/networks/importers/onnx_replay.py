@@ -20,11 +20,11 @@ from toolkit.networks.stages import Stage
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-SCALES = (0.1, 1.0, 10.0)  # of the points
-POINTS = 4  # per scale, half of them in the positive orthant
-AGREEMENT = 1e-5  # relative to the largest output at points of that scale
-ULPS = 16  # of float32, of an output's sum of absolute terms
-LOOSEST = 1e-2  # what rounding is believed to explain, relative to the largest output
+_SCALES = (0.1, 1.0, 10.0)  # of the points
+_POINTS = 4  # per scale, half of them in the positive orthant
+_AGREEMENT = 1e-5  # relative to the largest output at points of that scale
+_ULPS = 16  # of float32, of an output's sum of absolute terms
+_LOOSEST = 1e-2  # what rounding is believed to explain, relative to the largest output
 
 
 def import_runtime() -> ModuleType | None:
@@ -58,10 +58,10 @@ def runtime_session(model: ModelProto, output: str) -> Any:
 
 
 def random_points(size: int) -> list[FloatArray]:
-    """Points of each scale, shape (POINTS, size): half of both signs, so that neurons switch, half positive."""
+    """Points of each scale, shape (_POINTS, size): half of both signs, so that neurons switch, half positive."""
     rng = np.random.default_rng(0)
-    signs = np.array([-1.0] * (POINTS // 2) + [0.0] * (POINTS - POINTS // 2))[:, None]
-    return [scale * rng.uniform(np.broadcast_to(signs, (POINTS, size)), 1.0) for scale in SCALES]
+    signs = np.array([-1.0] * (_POINTS // 2) + [0.0] * (_POINTS - _POINTS // 2))[:, None]
+    return [scale * rng.uniform(np.broadcast_to(signs, (_POINTS, size)), 1.0) for scale in _SCALES]
 
 
 def runtime_outputs(session: Any, fed: Sequence[int], points: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -77,7 +77,7 @@ def runtime_outputs(session: Any, fed: Sequence[int], points: FloatArray) -> tup
     return rounded.astype(np.float64), np.asarray([np.ravel(v) for v in found], dtype=np.float64)
 
 
-def check_replay(model: ModelProto, output: str, fed: Sequence[int], stages: Sequence[Stage]) -> None:
+def check_onnx_replay(model: ModelProto, output: str, fed: Sequence[int], stages: Sequence[Stage]) -> None:
     """Raise ValueError where network and onnxruntime differ by more than rounding explains.
 
     Not done where onnxruntime is not installed, for types it does not take, and for maps too large to be stored.
@@ -97,8 +97,8 @@ def check_replay(model: ModelProto, output: str, fed: Sequence[int], stages: Seq
         if not np.all(np.isfinite(expected)):
             continue  # the file's own type overflows there
         size = float(np.max(np.abs(expected)))
-        rounding = ULPS * unit * stage_magnitude(stages, given)
-        allowed = max(AGREEMENT, 16 * unit) * size + np.minimum(rounding, LOOSEST * size)
+        rounding = _ULPS * unit * stage_magnitude(stages, given)
+        allowed = max(_AGREEMENT, 16 * unit) * size + np.minimum(rounding, _LOOSEST * size)
         off = np.max(np.abs(found - expected), axis=0)
         if not np.all(off <= allowed):
             where = int(np.argmax(off - allowed))

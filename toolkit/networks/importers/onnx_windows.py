@@ -119,7 +119,7 @@ def largest(call: Call) -> Value:
 def over_the_image(pool: Handler) -> Handler:
     """A reduction over all axes behind the channels: GlobalAveragePool, GlobalMaxPool."""
 
-    def handler(call: Call) -> Value:
+    def handler(call: Call) -> Value | list[Value]:
         axes = list(range(2, len(call.tensor(0, "X").shape)))
         return pool(replace(call, attributes={"axes": axes}))
 

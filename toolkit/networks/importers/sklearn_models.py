@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 ACTIVATIONS = ("relu", "identity")
-AGREEMENT = 1e-6  # of probabilities, and of predictions relative to the largest
+_AGREEMENT = 1e-6  # of probabilities, and of predictions relative to the largest
 
 
 def read_sklearn(model: MLPClassifier | MLPRegressor, name: str = "") -> NetworkParts:
@@ -73,7 +73,7 @@ def _check(model: Any, chain: OperationChain) -> None:
         if hasattr(model, "classes_"):
             found = _softmax(found)
         size = max(1.0, float(np.max(np.abs(expected))))
-        if not np.all(np.abs(found - expected.reshape(found.shape)) <= AGREEMENT * size):
+        if not np.all(np.abs(found - expected.reshape(found.shape)) <= _AGREEMENT * size):
             raise ValueError(f"the layers of the {type(model).__name__} do not give what it predicts")
 
 

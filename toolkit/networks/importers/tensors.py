@@ -21,7 +21,7 @@ from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.float_error import SAFETY, norm
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
 from toolkit.networks.merging import conv_like, merge
-from toolkit.networks.weight_error import sum_error
+from toolkit.networks.weight_error import column_norms, sum_error
 from toolkit.networks.weights import DENSE_ABOVE, frozen_matrix
 
 LARGEST = 2**25  # entries of a matrix that an import stores: 400 MB
@@ -170,7 +170,7 @@ def _sum(left: AffineMap | None, right: AffineMap | None, size: int) -> AffineMa
         rounding = _sparse_sum_error(one, other, total)
         dense = total.nnz > DENSE_ABOVE * math.prod(total.shape)
         layer = Dense(total.toarray(), zeros) if dense else Sparse.of_parts(frozen_matrix(total), zeros)
-    columns = _euclidean(rounding)
+    columns = column_norms(rounding) if abs(rounding).sum() > 0 else np.zeros(ours.input_size)
     for part in (ours, theirs):
         if part.column_error is not None:
             columns = SAFETY * (columns + part.column_error)
@@ -181,17 +181,6 @@ def _sparse_sum_error(one: SparseMatrix, other: SparseMatrix, total: SparseMatri
     """|fl(a + b) − (a + b)| where both matrices have an entry: with t = a + b, the part of b that t − a leaves out."""
     virtual = total - one
     return sp.csr_array(abs((one - (total - virtual)) + (other - virtual)))
-
-
-def _euclidean(rounding: Matrix) -> FloatArray:
-    """‖·‖₂ of every column of an error, rounded up."""
-    if 0 in rounding.shape:
-        return np.zeros(rounding.shape[1])
-    squares = rounding.multiply(rounding) if sp.issparse(rounding) else np.square(rounding)
-    sums = np.asarray(squares.sum(axis=0), dtype=np.float64).ravel()
-    largest = np.asarray(abs(rounding).max(axis=0).toarray() if sp.issparse(rounding) else rounding.max(axis=0)).ravel()
-    lost = np.where(largest > 0, 2.0**-500, 0.0)  # squares that underflow
-    return np.asarray(SAFETY * (np.sqrt(sums) + lost), dtype=np.float64)
 
 
 def rearrange(

@@ -97,7 +97,7 @@ def constant(given: Any, name: str) -> FloatArray:
     return np.array(given.detach().cpu().double().numpy())
 
 
-def moved(target: Any, leaves: Sequence[Any], rebuild: Callable[[list[Any]], tuple[Any, Any]]) -> list[Value]:
+def moved_by_torch(target: Any, leaves: Sequence[Any], rebuild: Callable[[list[Any]], tuple[Any, Any]]) -> list[Value]:
     """The outputs of an operator that moves entries about, run on their numbers, from 1: it may fill with 0.
 
     leaves: its arguments in a row; rebuild: from them, its positional and named ones.

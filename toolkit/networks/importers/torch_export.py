@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.tensors import AffineTensor
-from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved
-from toolkit.networks.importers.torch_operators import HANDLERS, TUPLES, obstacle
+from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved_by_torch
+from toolkit.networks.importers.torch_operators import ATEN_HANDLERS, TUPLES, aten_obstacle
 from toolkit.networks.importers.values import Value
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch.fx import Node
     from torch.nn import Module
 
-NAMED = 8  # obstacles that an error lists
-ORDER_KEEPING = ("softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid")
-SHAPE_ONLY = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "clone", "_to_copy", "contiguous", "alias")
+_NAMED = 8  # obstacles that an error lists
+_ORDER_KEEPING = ("softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid")
+_SHAPE_ONLY = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "clone", "_to_copy", "contiguous", "alias")
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,17 @@ def compile_module(module: Module, shape: Sequence[int], kind: str) -> Exported:
     """
     torch = import_torch()
     example = torch.zeros((1, *shape), dtype=torch.float64)
-    silent = logging.root.manager.disable
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what cannot go is said by the error
     try:
         with torch.no_grad():
             program = torch.export.export(module, (example,), strict=False).run_decompositions({})
     except Exception as error:  # the module's own code runs, and may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"cannot import a module of class {kind} for inputs of shape {tuple(shape)}: {reason}"
-        ) from None
+        said = f"cannot import a module of class {kind} for inputs of shape {tuple(shape)}"
+        raise ValueError(f"{said}: {reason}") from None
+    finally:
+        logging.disable(before)
     return _Walk(program, StageCompiler(shape), kind).exported()
 
 
@@ -77,8 +78,8 @@ class _Walk:
                 break
         if self.obstacles:
             named = list(self.obstacles)
-            more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
-            raise ValueError(f"cannot import a module of class {self.kind}: {'; '.join(named[:NAMED])}{more}")
+            more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            raise ValueError(f"cannot import a module of class {self.kind}: {'; '.join(named[:_NAMED])}{more}")
         output = self.values[wanted]
         if not isinstance(output, AffineTensor):
             raise ValueError(f"cannot import a module of class {self.kind}: its output does not depend on its input")
@@ -98,9 +99,9 @@ class _Walk:
             raise ValueError(f"{self.kind} must give one row of outputs per input, got {len(results)} results")
         node = results[0]
         inner = node
-        while inner.op == "call_function" and _name(inner) in SHAPE_ONLY:
+        while inner.op == "call_function" and _name(inner) in _SHAPE_ONLY:
             inner = inner.args[0]
-        if inner.op == "call_function" and _name(inner) in ORDER_KEEPING:
+        if inner.op == "call_function" and _name(inner) in _ORDER_KEEPING:
             return inner.args[0], inner
         return node, None
 
@@ -154,12 +155,12 @@ class _Walk:
             args, named = structure.unflatten(leaves)
             return target(*args, **named)
         if name in MOVES:
-            found = [_held(value) for value in moved(target, leaves, structure.unflatten)]
+            found = [_held(value) for value in moved_by_torch(target, leaves, structure.unflatten)]
             single = len(target._schema.returns) == 1 and str(target._schema.returns[0].type) == "Tensor"
             return found[0] if single else found
-        if name not in HANDLERS:
-            raise ValueError(obstacle(name))
-        value = _held(HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler)))
+        if name not in ATEN_HANDLERS:
+            raise ValueError(aten_obstacle(name))
+        value = _held(ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler)))
         return [value] if name in TUPLES else value
 
 

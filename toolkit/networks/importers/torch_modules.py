@@ -19,7 +19,7 @@ from toolkit.data.arguments import whole_numbers
 from toolkit.networks.importers.chain import OperationChain, as_array
 from toolkit.networks.importers.torch_calls import import_torch
 from toolkit.networks.importers.torch_export import compile_module
-from toolkit.networks.importers.torch_replay import check_replay, in_double, refresh
+from toolkit.networks.importers.torch_replay import check_torch_replay, in_double, refresh
 from toolkit.networks.parts import NetworkParts
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _read_sequential(
     for leaf in leaves:
         _append(chain, leaf)
     parts = chain.parts(name)
-    check_replay(module, chain.stages(), chain.input_shape)
+    check_torch_replay(module, chain.stages(), chain.input_shape)
     return parts
 
 
@@ -94,7 +94,7 @@ def _read_exported(module: Module, input_shape: Sequence[int] | None, name: str)
         raise ValueError(f"cannot import a module of class {kind}: {str(error).splitlines()[0]}") from None
     found = compile_module(own, shape, kind)
     stages = found.compiler.stages(found.output)
-    check_replay(module, stages, shape, found.replay or own)
+    check_torch_replay(module, stages, shape, found.replay or own)
     metadata = {"dropped": f"the final {found.dropped}, which keeps the order of the outputs"} if found.dropped else {}
     return found.compiler.parts(found.output, name, metadata)
 

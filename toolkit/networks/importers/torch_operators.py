@@ -15,8 +15,8 @@ from toolkit.networks.importers.torch_calls import AtenCall
 from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool
 
-UNBOUNDED = math.inf
-PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # torch's, numpy's
+_NO_BOUND = math.inf
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # torch's, numpy's
 
 
 def _repeated(given: Any, axes: int) -> tuple[int, ...]:
@@ -69,7 +69,7 @@ def _clamp(call: AtenCall) -> Value:
     x = call.tensor()
     if any(bound is not None and bound.size != 1 for bound in (low, high)):
         raise ValueError("the bounds must be numbers")
-    ends = (-UNBOUNDED if low is None else float(low.item()), UNBOUNDED if high is None else float(high.item()))
+    ends = (-_NO_BOUND if low is None else float(low.item()), _NO_BOUND if high is None else float(high.item()))
     return call.compiler.clip(x, *ends)
 
 
@@ -137,7 +137,7 @@ def _batch_norm(call: AtenCall) -> Value:
     given = [call.parameter(key) for key in ("weight", "bias", "running_mean", "running_var")]
     defaults = (np.ones(x.shape[1]), np.zeros(x.shape[1]), None, None)
     filled = [default if found is None else found for found, default in zip(given, defaults, strict=True)]
-    return values.batch_norm(x, [part for part in filled if part is not None], float(call["eps"]))
+    return values.batch_normalised(x, [part for part in filled if part is not None], float(call["eps"]))
 
 
 def _convolution(call: AtenCall) -> Value:
@@ -208,7 +208,7 @@ def _pad(call: AtenCall) -> Value:
     before, after = [0] * len(x.shape), [0] * len(x.shape)
     for k in range(len(pads) // 2):
         before[-1 - k], after[-1 - k] = int(pads[2 * k]), int(pads[2 * k + 1])
-    return values.padded(x, before, after, PAD_MODES[mode], float(call["value"] or 0.0))
+    return values.padded(x, before, after, _PAD_MODES[mode], float(call["value"] or 0.0))
 
 
 def _same(call: AtenCall) -> Value:
@@ -221,7 +221,7 @@ def _same(call: AtenCall) -> Value:
     return call.tensor() if call["self"] is not None else call.tensor("input")
 
 
-HANDLERS: dict[str, Callable[[AtenCall], Value]] = {
+ATEN_HANDLERS: dict[str, Callable[[AtenCall], Value]] = {
     "linear": _linear,
     "matmul": _matmul("self", "other"),
     "mm": _matmul("self", "mat2"),
@@ -288,7 +288,7 @@ JUMPING = frozenset(
 )
 
 
-def obstacle(operator: str) -> str:
+def aten_obstacle(operator: str) -> str:
     """Why an operator on features is refused."""
     if operator in SMOOTH:
         return f"{operator} is not piecewise linear"

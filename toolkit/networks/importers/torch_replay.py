@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # of the points compared: from biases alone to weights alone
-POINTS = 4  # per scale, half of them in the positive orthant
-AGREEMENT = 1e-7  # relative to the largest value of that output at points of that scale, in double precision
-REPLAY_ULPS = 64  # units in the last place of an output's own sum of absolute terms
+_SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # of the points compared: from biases alone to weights alone
+_POINTS = 4  # per scale, half of them in the positive orthant
+_AGREEMENT = 1e-7  # relative to the largest value of that output at points of that scale, in double precision
+_ULPS = 64  # units in the last place of an output's own sum of absolute terms
 
 
 def _points(shape: Sequence[int]) -> list[FloatArray]:
-    """Points of each scale, shape (POINTS, *shape): half of both signs, so that neurons switch, half positive."""
+    """Points of each scale, shape (_POINTS, *shape): half of both signs, so that neurons switch, half positive."""
     rng = np.random.default_rng(0)
-    signs = np.array([-1.0] * (POINTS // 2) + [0.0] * (POINTS - POINTS // 2)).reshape(-1, *(1,) * len(shape))
-    return [scale * rng.uniform(np.broadcast_to(signs, (POINTS, *shape)), 1.0) for scale in SCALES]
+    signs = np.array([-1.0] * (_POINTS // 2) + [0.0] * (_POINTS - _POINTS // 2)).reshape(-1, *(1,) * len(shape))
+    return [scale * rng.uniform(np.broadcast_to(signs, (_POINTS, *shape)), 1.0) for scale in _SCALES]
 
 
 def refresh(module: Module, shape: Sequence[int]) -> None:
@@ -62,7 +62,9 @@ def in_double(module: Module) -> Module:
     return own.double()
 
 
-def check_replay(module: Module, stages: Sequence[Stage], shape: Sequence[int], run: Module | None = None) -> None:
+def check_torch_replay(
+    module: Module, stages: Sequence[Stage], shape: Sequence[int], run: Module | None = None
+) -> None:
     """Raise ValueError unless stages and module agree at points of every scale, on every output by itself.
 
     The module is run in double precision, where only summation order separates the two: |difference| ≤ 1e-7 of that
@@ -86,7 +88,7 @@ def check_replay(module: Module, stages: Sequence[Stage], shape: Sequence[int], 
         if expected.shape != found.shape:
             raise ValueError(f"{type(module).__name__} has outputs {expected.shape}, its layers give {found.shape}")
         own_size = np.max(np.abs(expected), axis=0)
-        allowed = max(AGREEMENT, 16 * eps) * own_size + REPLAY_ULPS * eps * stage_magnitude(stages, given)
+        allowed = max(_AGREEMENT, 16 * eps) * own_size + _ULPS * eps * stage_magnitude(stages, given)
         if not np.all(np.abs(found - expected) <= allowed):
             where = int(np.argmax(np.max(np.abs(found - expected) - allowed, axis=0)))
             raise ValueError(

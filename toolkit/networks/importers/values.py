@@ -74,14 +74,14 @@ def matrix_product(compiler: StageCompiler, left: Value, right: Value) -> Affine
     if isinstance(left, AffineTensor):
         if isinstance(right, AffineTensor):
             raise ValueError(PRODUCT)
-        return compiler.applied(left, *maps.matrix_product(left.shape, floating(right, "the right factor")))
+        return compiler.applied(left, *maps.row_products(left.shape, floating(right, "the right factor")))
     assert isinstance(right, AffineTensor)
     factor = floating(left, "the left factor")
     turned_factor = np.swapaxes(factor, -1, -2) if factor.ndim > 1 else factor
     if len(right.shape) == 1:
-        return compiler.applied(right, *maps.matrix_product(right.shape, turned_factor))
+        return compiler.applied(right, *maps.row_products(right.shape, turned_factor))
     turned = swapped(right)
-    product = compiler.applied(turned, *maps.matrix_product(turned.shape, turned_factor))
+    product = compiler.applied(turned, *maps.row_products(turned.shape, turned_factor))
     return product if factor.ndim == 1 else swapped(product)
 
 
@@ -157,7 +157,7 @@ def hard_sigmoid(compiler: StageCompiler, x: AffineTensor, slope: float, shift: 
     return compiler.clip(shifted(scaled(x, np.array(slope)), np.array(shift)), 0.0, 1.0)
 
 
-def batch_norm(x: AffineTensor, parameters: Sequence[FloatArray], eps: float) -> AffineTensor:
+def batch_normalised(x: AffineTensor, parameters: Sequence[FloatArray], eps: float) -> AffineTensor:
     """(x − mean)/√(variance + eps)·gamma + beta per channel, the second axis.
 
     parameters: gamma, beta, mean, variance, shape (channels,) each.
