@@ -80,7 +80,7 @@ def test_a_window_of_nothing_is_refused() -> None:
     compiler = StageCompiler((3,))
     with pytest.raises(ValueError, match="at least one value"):
         compiler.largest(compiler.input, np.array([[0, 1], [-1, -1]]), (2,))
-    with pytest.raises(ValueError, match="low ≤ high, got 1.0 and 0.0"):
+    with pytest.raises(ValueError, match=r"low ≤ high, got 1\.0 and 0\.0"):
         compiler.clip(compiler.input, 1.0, 0.0)
 
 

@@ -33,7 +33,7 @@ MOVES = frozenset(
         ),
         *("split_with_sizes", "cat", "stack", "flip", "roll", "rot90", "index", "index_select", "gather", "where"),
         *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "upsample_nearest1d", "upsample_nearest2d", "movedim"),
-        *("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "diagonal", "take", "fill"),
+        *("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "diagonal", "fill", "copy"),
         *("select_scatter", "slice_scatter", "im2col", "unfold", "view_as", "reshape_as", "swapaxes", "tril", "triu"),
         *("tensor_split", "hsplit", "vsplit", "as_strided", "repeat_interleave", "broadcast_to", "concat", "hstack"),
         *(
