@@ -78,7 +78,7 @@ MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     ),
     "entries moved about": (
         lambda: Function(
-            lambda m, x: torch.cat([x.flip(1), x[:, ::2] * 2, x.roll(1, 1), torch.zeros_like(x[:, :1])], 1).view(1, 4, 4)
+            lambda m, x: torch.cat([x.flip(1), x[:, ::2], x.roll(1, 1), torch.zeros_like(x[:, :1])], 1).view(1, 4, 4)
         ),
         (6,),
     ),
