@@ -33,7 +33,8 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
-from toolkit.relaxations.template import TemplateLayout, _layout, build_template
+from toolkit.relaxations.layout import TemplateLayout, template_layout
+from toolkit.relaxations.template import build_template
 from toolkit.rungs import get_rung
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
@@ -64,7 +65,7 @@ def raw_highs(problem: Problem) -> list[float]:
     """The lp rung's LPs built in numpy and solved by highspy directly: no Pyomo, no checks, no replay."""
     import highspy
 
-    layout = _layout(problem.network, problem.input_set, problem.relu_bounds)
+    layout = template_layout(problem.network, problem.input_set, problem.relu_bounds)
     model = _raw_model(highspy, layout, problem)
     highs = highspy.Highs()
     for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):

@@ -43,7 +43,8 @@ from toolkit.networks.published import PREFIX
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.relaxations.template import Formulation, TemplateLayout, build_template
+from toolkit.relaxations.layout import Formulation, TemplateLayout
+from toolkit.relaxations.template import build_template
 from toolkit.rungs import get_rung
 from toolkit.search.lp_bounder import template
 from toolkit.solvers.linear_program import CompiledModel

@@ -10,6 +10,7 @@ from rational import dot_fractions, exact_map, fractions
 
 from toolkit.certificates.rounding import ErrorModel, staged_error_model
 from toolkit.networks.layers import AffineMap, Dense, Sparse
+from toolkit.networks.network import Network
 from toolkit.networks.stages import Stage, place_sizes
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.phases import is_inactive, is_unstable
@@ -19,8 +20,10 @@ from toolkit.relaxations.relu import evaluate
 def random_graph(
     rng: np.random.Generator, depth: int, inputs: int = 3, outputs: int = 2, relus: float = 0.8
 ) -> tuple[Stage, ...]:
-    """`depth` hidden stages, ReLU ones with chance `relus`, and a linear one; each reads the place before and, at random,
-    earlier ones."""
+    """`depth` hidden stages, ReLU ones with chance `relus`, and a linear one.
+
+    Each reads the place before it and, at random, earlier ones.
+    """
     sizes, stages = [inputs], []
     for k in range(depth + 1):
         size = outputs if k == depth else int(rng.integers(1, 6))
@@ -35,6 +38,11 @@ def random_graph(
         stages.append(Stage(tuple(sources), bool(k < depth and rng.random() < relus)))
         sizes.append(size)
     return tuple(stages)
+
+
+def random_network(rng: np.random.Generator, depth: int, inputs: int = 3, outputs: int = 2) -> Network:
+    """A network whose stages read several places."""
+    return Network(random_graph(rng, depth, inputs, outputs, 1.0), "graph")
 
 
 def values(stages: tuple[Stage, ...], points: np.ndarray) -> list[np.ndarray]:

@@ -80,15 +80,16 @@ def integer_map(layer: AffineMap) -> IntegerMap:
 
 def forward(network: Network, point: Sequence[float | Fraction]) -> list[Fraction]:
     """F(x), exactly."""
-    values = [Fraction(v) for v in point]
-    for k, layer in enumerate(network.layers):
-        own = integer_map(layer)
-        values = [max(v, Fraction(0)) for v in values] if k else values
-        values = [
+    places = [[Fraction(v) for v in point]]
+    for stage in network.stages:
+        own = integer_map(stage.stacked)
+        values = [v for place, _ in stage.sources for v in places[place]]
+        hats = [
             (sum((e * values[j] for j, e in entries), Fraction(0)) + bias) / own.scale
             for entries, bias in zip(own.weight, own.bias, strict=True)
         ]
-    return values
+        places.append([max(v, Fraction(0)) for v in hats] if stage.relu else hats)
+    return places[-1]
 
 
 def value_at(network: Network, row: Sequence[float], point: Sequence[float | Fraction]) -> Fraction:
@@ -150,15 +151,17 @@ def cut(vertices: tuple[Vertex, ...], form: Form, name: int) -> tuple[tuple[Vert
 
 def cells(network: Network, ball: LinfBall) -> Iterator[tuple[tuple[Vertex, ...], list[list[Form]], list[int]]]:
     """Polytopes that cover the ball, each with every x̂⁽ˡ⁾ (the logits last) as functionals there, and their scales."""
-    maps = [integer_map(layer) for layer in network.layers]
-    n = ball.size
+    maps, n = [integer_map(stage.stacked) for stage in network.stages], ball.size
     inputs = [tuple(int(i == j) for j in range(n + 1)) for i in range(n)]
     zero = (0,) * (n + 1)
 
     def divide(
-        vertices: tuple[Vertex, ...], k: int, forms: Sequence[Form], scale: int, name: int,
+        vertices: tuple[Vertex, ...], k: int, places: list[tuple[Sequence[Form], int]], name: int,
         below: list[list[Form]], scales: list[int],
     ) -> Iterator[tuple[tuple[Vertex, ...], list[list[Form]], list[int]]]:  # fmt: skip
+        read = [places[place] for place, _ in network.stages[k].sources]
+        scale = math.lcm(*(own for _, own in read))
+        forms = [tuple(entry * (scale // own) for entry in form) for part, own in read for form in part]
         hats, own = maps[k].compose(forms, scale), scale * maps[k].scale
         below, scales = [*below, hats], [*scales, own]
         if k == len(maps) - 1:
@@ -172,9 +175,9 @@ def cells(network: Network, ball: LinfBall) -> Iterator[tuple[tuple[Vertex, ...]
                 split += [(on, (*outputs, hat))] * bool(on) + [(off, (*outputs, zero))] * bool(off)
             parts = split
         for part, outputs in parts:
-            yield from divide(part, k + 1, outputs, own, name + len(hats), below, scales)
+            yield from divide(part, k + 1, [*places, (outputs, own)], name + len(hats), below, scales)
 
-    return divide(box_vertices(ball), 0, inputs, 1, 2 * n, [], [])
+    return divide(box_vertices(ball), 0, [(inputs, 1)], 2 * n, [], [])
 
 
 def least(network: Network, ball: LinfBall, rows: Sequence[Sequence[float]]) -> list[tuple[Fraction, list[Fraction]]]:

@@ -212,3 +212,23 @@ def test_the_picture_of_the_folders_is_drawn_from_the_imports() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert mermaid() in page, f"put this into docs/architecture.md:\n{mermaid()}"
     assert {line.split("|")[1].strip(" `/") for line in page.splitlines() if line.startswith("| `")} >= set(RANK)
+
+
+def test_reading_results_loads_no_pyomo() -> None:
+    """Tables and their checks ask the registry of rungs, none of which loads the model before one is built."""
+    code = """
+import sys
+import pandas as pd
+from tests.stored_rows import numbered
+from toolkit import check_order, gap_table
+from toolkit.rungs import RUNGS
+rows = pd.DataFrame([row.__dict__ for row in numbered(3)])
+check_order(rows)
+assert len(gap_table(rows)) and "lp" in RUNGS
+assert not {"pyomo", "highspy", "torch"} & set(sys.modules)
+from toolkit.runs.workers import PRELOADED
+assert PRELOADED == ["toolkit.runs.sweep.compute"]
+import toolkit.runs.sweep.compute
+assert "pyomo.environ" in sys.modules  # with the workers, in no task's time
+"""
+    run_python(code)

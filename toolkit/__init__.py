@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from toolkit.verify.layer_bounds import layer_bounds
     from toolkit.verify.margins import margins
     from toolkit.verify.prove import write_proof
-    from toolkit.verify.radius import certified_radius
+    from toolkit.verify.radius import certified_radius, closest
 
 PUBLIC = {
     "LinfBall": "toolkit.problems.input_sets",
     "Certification": "toolkit.verify.certification",
     "certify": "toolkit.verify.ladder",
     "certified_radius": "toolkit.verify.radius",
+    "closest": "toolkit.verify.radius",
     "Dataset": "toolkit.data.datasets",
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
@@ -93,6 +94,7 @@ __all__ = [
     "certify",
     "check_order",
     "check_proof",
+    "closest",
     "dataset_names",
     "float32_error",
     "gap_table",

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.question import DEFAULT_LADDER, Question, listed
+from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
@@ -33,6 +34,7 @@ LEFT = {
     "certify": "nothing is kept",
     "check": "nothing was verified",
     "sweep": "finished rows are kept; the same command continues",
+    "radius": "with --count, finished images are kept; the same command continues",
     "report": "tables and figures may be incomplete; run it again",
     "reproduce": "what was finished is kept; the same command continues",
     "train": "networks that are finished, and finished epochs of the next, are kept; the same command continues",
@@ -113,6 +115,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 app.add_typer(results_app, name="results")
+app.command("radius")(radius_command)
 
 
 @app.callback()

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
-from toolkit.networks.layers import AffineMap, Dense, Sparse
 from toolkit.networks.network import Network
-from toolkit.networks.stages import Stage
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
+from toolkit.problems.lowering import without_constants
 from toolkit.problems.properties import Objective, one_dense_row
 from toolkit.problems.region import Region, centre_outputs
 from toolkit.problems.settings import Settings
@@ -123,34 +121,3 @@ class Problem:
 
 def _identity(region: Region) -> bytes:
     return f"{region.input_set.digest}.{region.network.digest}".encode()
-
-
-def without_constants(network: Network, objective: Objective) -> tuple[Network, Objective]:
-    """The same rows with d as the coefficients of one more output, which is 1; both as they are if d = 0.
-
-    c·F + d = (c, d)·(F, 1), so every rung, certificate and replay takes constants as it takes coefficients.
-    """
-    if objective.constants is None:
-        return network, objective
-    rows = objective.rows.toarray() if hasattr(objective.rows, "toarray") else objective.rows
-    own = np.column_stack([rows, objective.constants])
-    return with_constant_output(network), Objective(own, None, objective.targets)
-
-
-def with_constant_output(network: Network) -> Network:
-    """The network with one more output, after its own, that is 1 everywhere; its ReLU inputs are the same."""
-    (place, first), *others = network.stages[-1].sources
-    more = (place, _one_more(first, 1.0)), *((j, _one_more(layer, 0.0)) for j, layer in others)
-    stages = (*network.stages[:-1], Stage(more, False))
-    return Network(stages, network.name, network.metadata, network.input_shape)
-
-
-def _one_more(layer: AffineMap, constant: float) -> AffineMap:
-    """The map with one more output, which is this constant."""
-    more: AffineMap
-    if isinstance(layer, Dense):
-        more = Dense(np.vstack([layer.weight, np.zeros((1, layer.input_size))]), np.append(layer.bias, constant))
-    else:
-        weight = sp.vstack([layer.to_sparse(), sp.csr_array((1, layer.input_size))]).tocsr()
-        more = Sparse(weight, np.append(layer.bias_vector, constant))
-    return more.with_error(layer.column_error, layer.bias_error)

@@ -103,17 +103,6 @@ class Property:
         own = None if constants is None else np.atleast_1d(exact_numbers("constants", constants))
         return cls(Objective(given, own), np.arange(len(given)) if groups is None else np.asarray(groups))
 
-    def lower(self, rows: FloatArray) -> FloatArray:
-        """Lower bounds of every group's margin from those of the rows: min max ≥ max min. Shapes: (m,) → (g,)."""
-        return np.maximum.reduceat(rows, self._starts())
-
-    def at(self, rows: FloatArray) -> FloatArray:
-        """max over every group of the rows' values at points: an upper bound of its margin. Shapes: (…, m) → (…, g)."""
-        return np.maximum.reduceat(rows, self._starts(), axis=-1)
-
-    def _starts(self) -> IndexArray:
-        return np.flatnonzero(np.diff(self.groups, prepend=-1))
-
 
 def robustness(outputs: int, label: int, targets: Sequence[int] | None = None) -> Property:
     """No point of the set is put into another class than `label`, or into none of `targets`; ties are unsafe.

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.problems.input_set import InputSet
-from toolkit.relaxations.template import TemplateLayout
+from toolkit.relaxations.layout import TemplateLayout
 
 
 class CutFinder:

@@ -49,7 +49,7 @@ def require_rows(rows: pd.DataFrame) -> None:
 
 
 def registered() -> dict[str, Rung]:
-    """The rungs of this installation, weak to exact; what they need is loaded when a report first asks."""
+    """The rungs of this installation, weak to exact; loaded when a report first asks, without Pyomo."""
     from toolkit.rungs import RUNGS
 
     return RUNGS

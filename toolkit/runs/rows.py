@@ -102,6 +102,22 @@ class RadiusRow(Stored):
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistanceRow(Stored):
+    """One sample's least distance to an unsafe point, in [certified, refuted] (+inf: none found).
+
+    rungs: what each rung showed, as JSON: [[rung, certified, refuted or null, verdicts, seconds], …] in order.
+    """
+
+    sample: int
+    label: int
+    certified: float
+    refuted: float
+    rungs: str
+    verdicts: int
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Schema:
     """The columns of one kind of row. version: raised when columns are added; `added` is what rows of version 1 lack.
@@ -143,4 +159,5 @@ def _finished_first(rows: pd.DataFrame) -> FloatArray:
 BOUND_ROWS = Schema(Row, 2, {"certified_upper": float("inf")}, _finished_first)  # by default nothing is proven
 VERDICT_ROWS = Schema(VerdictRow)
 RADIUS_ROWS = Schema(RadiusRow)
+DISTANCE_ROWS = Schema(DistanceRow)
 ROW_COLUMNS = BOUND_ROWS.columns

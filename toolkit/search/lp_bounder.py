@@ -11,6 +11,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +20,15 @@ from toolkit.certificates.dual_bound import CHORD, certify_multipliers
 from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.relaxations.template import Template, TemplateError, template_of
+from toolkit.relaxations.layout import TemplateError
 from toolkit.search.incumbent import promised_gap
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
 from toolkit.solvers.session import Session, SolverUnavailableError
 from toolkit.solvers.solve_report import SolveReport
+
+if TYPE_CHECKING:
+    from toolkit.relaxations.template import Template
 
 
 def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], RowBounds]:
@@ -41,7 +45,12 @@ def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], R
 
 
 def template(problem: Problem) -> Template:
-    """The template of the problem's region, built once."""
+    """The template of the problem's region, built once.
+
+    Loaded here and not with the rungs: Pyomo takes most of a second, and who only reads results builds no template.
+    """
+    from toolkit.relaxations.template import template_of
+
     return problem.region.derive(template_of)
 
 

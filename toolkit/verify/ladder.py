@@ -17,7 +17,8 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, check_is_input_set
-from toolkit.problems.problem import Problem, without_constants
+from toolkit.problems.lowering import lowered
+from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property, as_property
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
@@ -47,7 +48,8 @@ def certify(
 ) -> Certification:
     """Decide whether any point of the ball changes the class from `label`, or to one of `targets` (None: to any).
 
-    label: or a Property, whose groups take the place of the targets. ladder: rungs in order. bounds: chain for l,u;
+    label: or a Property, whose groups take the place of the targets; those of several rows get ReLUs of their own
+    (problems/lowering.py), which relu_bounds then end with. ladder: rungs in order. bounds: chain for l,u;
     tighten: rungs added to it, on neurons still unstable, before the first rung that searches (empty: never).
     time_limit: seconds for the whole answer; what was proven before it stays; a lower rung that searches gets
     SEARCH_SHARE of what is left where an exact rung follows. tolerance: a target counts as certified when its certified
@@ -101,14 +103,13 @@ class _Climb:
         tolerance: float,
     ) -> None:
         self.started = time.perf_counter()
-        self.network, self.question = network, question
+        network, self.question = lowered(network, question)
         self.chain, self.tighten = chain, tighten
         self.settings, self.time_limit, self.tolerance = settings, time_limit, tolerance
         self.relu_bounds: ReluBounds | None = None
         # attacks may run before there are l,u: on bounds that say nothing
-        whole, objective = without_constants(network, question.objective)
-        self.problem = Problem(Region.unbounded(whole, input_set), objective, settings)
-        self.known = Knowledge(question, self.problem, settings, tolerance)
+        self.problem = Problem(Region.unbounded(network, input_set), self.question.objective, settings)
+        self.known = Knowledge(self.problem, settings, tolerance)
         self.rung_seconds: dict[str, float] = {}
 
     def run(self, rungs: Sequence[Rung], known: Mapping[str, Sequence[Bound]]) -> Certification:
@@ -191,7 +192,7 @@ class _Climb:
         started = time.perf_counter()
         deadline = None if self.time_limit is None else self.started + self.time_limit
         settings = replace(self._clocked(), stop_at=None)
-        found, cut = bound_layers(self.network, self.problem.input_set, chain, settings, deadline=deadline)
+        found, cut = bound_layers(self.problem.network, self.problem.input_set, chain, settings, deadline=deadline)
         self.relu_bounds = found
         self.problem = replace(self.problem, region=self.problem.region.with_bounds(found, cut))
         self._spend("bounds", started)
@@ -210,10 +211,10 @@ class _Climb:
             margins,
             tuple(self.known.decided_by),
             self.known.witness,
-            self.known.changed_class(),
+            self.known.worst_target(),
             time.perf_counter() - self.started,
             self.rung_seconds,
             self.relu_bounds,
             self.tolerance,
-            label is None or len(margins) == self.network.output_size - 1,
+            label is None or len(margins) == self.problem.network.output_size - 1,
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import toolkit.relaxations.template  # noqa: F401 - Pyomo, here and not in the first LP's time (search.lp_bounder)
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import instance, optional_number, shown
 from toolkit.networks.network import Network
@@ -29,13 +30,14 @@ from toolkit.rungs.rung import Cost, Rung, Side
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
+CHAIN = ("interval", "dual")
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
 
 
 def layer_bounds(
     network: Network,
     ball: InputSet,
-    rungs: Sequence[Rung | str] = ("interval", "dual"),
+    rungs: Sequence[Rung | str] = CHAIN,
     settings: Settings | None = None,
     progress: Progress | None = None,
     deadline: float | None = None,
@@ -58,8 +60,12 @@ def bound_layers(
     settings: Settings | None = None,
     progress: Progress | None = None,
     deadline: float | None = None,
+    known: ReluBounds | None = None,
 ) -> tuple[ReluBounds, Region | None]:
-    """`layer_bounds`, and the region of the last cut, which may serve one of the whole network as its `shorter`."""
+    """`layer_bounds`, and the region of the last cut, which may serve one of the whole network as its `shorter`.
+
+    known: bounds of this network's first layers on this set, taken as they are; they count as certified if they say so.
+    """
     instance("network", network, Network), check_is_input_set("ball", ball)
     chain = get_rungs("rungs", rungs)
     for rung in chain:
@@ -71,14 +77,16 @@ def bound_layers(
     deadline = optional_number("deadline", deadline)
     certified = all(rung.certifies_under(settings) for rung in chain)
     used = tuple(rung.name for rung in chain)
-    lower: list[FloatArray] = []
-    upper: list[FloatArray] = []
+    lower: list[FloatArray] = [] if known is None else list(known.lower)
+    upper: list[FloatArray] = [] if known is None else list(known.upper)
+    if known is not None:
+        certified, used = certified and known.certified, known.chain
     whole = region_digest(network, ball)  # hashes the weights once for all cuts
     region: Region | None = None
-    for k in range(len(network.relu_sizes)):
+    for k in range(len(lower), len(network.relu_sizes)):
         cut = network.cut(k)
-        known = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
-        region = Region(cut, ball, known, region)
+        so_far = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
+        region = Region(cut, ball, so_far, region)
         first = [get_rung("interval")]
         low, high = _bound_layer(region, chain if k else first, settings, progress, deadline)
         lower.append(read_only(low))

@@ -9,12 +9,14 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, check_is_input_set
+from toolkit.problems.lowering import lowered
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property, as_property
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Rung
-from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.layer_bounds import CHAIN, bound_layers
 
 
 def margin_problem(
@@ -25,15 +27,19 @@ def margin_problem(
     targets: Sequence[int] | None = None,
     settings: Settings | None = None,
 ) -> Problem:
-    """The problem with rows e_{c*} − e_t, one per target t ≠ c* = label, or with the rows of a property.
+    """The problem with rows e_{c*} − e_t, one per target t ≠ c* = label, or with one row per group of a property.
 
-    relu_bounds None: `layer_bounds` with its default chain ("interval", "dual").
+    relu_bounds None: `layer_bounds` with its default chain ("interval", "dual"), which also bounds the ReLUs that
+    groups of several rows are lowered to where relu_bounds are given.
     """
     instance("network", network, Network), check_is_input_set("ball", ball)
-    asked = as_property(label, network.output_size, targets).objective
+    whole, asked = lowered(network, as_property(label, network.output_size, targets))
     settings = Settings() if settings is None else instance("settings", settings, Settings)
-    bounds = layer_bounds(network, ball, settings=settings) if relu_bounds is None else relu_bounds
-    return Problem.of(network, ball, asked.rows, bounds, settings, asked.targets, asked.constants)
+    if relu_bounds is not None:
+        Region(network, ball, relu_bounds)  # raises for bounds that do not fit
+    if relu_bounds is None or len(relu_bounds) < len(whole.relu_sizes):
+        relu_bounds = bound_layers(whole, ball, CHAIN, settings, known=relu_bounds)[0]
+    return Problem(Region(whole, ball, relu_bounds), asked.objective, settings)
 
 
 def margins(
@@ -47,8 +53,8 @@ def margins(
 ) -> list[Bound]:
     """An interval that holds m*_t for every target t, by one rung.
 
-    label: or a Property; its rows are then bounded each by itself. rung: a rung or its name in RUNGS. targets: classes
-    to bound, None = all but the label. Returns one Bound per row, in order. Raises ValueError for an unknown rung, a
-    label or target out of range, or shapes that do not fit.
+    label: or a Property; m*_g of every group is then bounded. rung: a rung or its name in RUNGS. targets: classes
+    to bound, None = all but the label. Returns one Bound per target or group, in order. Raises
+    ValueError for an unknown rung, a label or target out of range, or shapes that do not fit.
     """
     return get_rung(rung)(margin_problem(network, ball, label, relu_bounds, targets, settings))

@@ -1,37 +1,81 @@
-"""The certified radius: the largest ε a ladder certifies for a sample, and the smallest at which it finds a witness.
+"""How far a sample is from being misclassified: an interval that holds the least distance, by bisection on verdicts.
 
-Being free of adversarial examples is monotone in ε, so both sides close in by bisection on the verdict.
+Being free of unsafe points is monotone in ε: a YES at ε puts the least distance at ε or above, a NO at ε or below. One
+bisection serves both questions asked here.
+
+- `certified_radius`: a ladder's own radius, the largest ε with a YES and the smallest with a NO.
+- `closest`: the minimum distortion itself, in any norm that balls are made of. Attacks first bound it from above and
+  cheap rungs from below; what remains open is searched. A witness counts with its distance, not with the ε at which
+  it was found, after it was moved along the segment to the centre (nearest.py).
+
+Checked: every witness, by replay and distance in exact arithmetic; every YES as `certify` checks it.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from toolkit.data.arguments import instance, real_number, shown
+from toolkit.arrays import FloatArray
+from toolkit.data.arguments import instance, optional_number, real_number, shown
 from toolkit.networks.network import Network
+from toolkit.networks.weights import exact_numbers
 from toolkit.problems.answers import Verdict
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_set import InputSet
+from toolkit.problems.input_sets import INPUT_SETS
 from toolkit.problems.properties import Property, as_property
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Rung, Side
+from toolkit.verify.bisection import Bisection
+from toolkit.verify.certification import Certification
 from toolkit.verify.ladder import LADDER, certify
+from toolkit.verify.nearest import NORM_ORDER, Unsafe
+
+CLOSEST = ("pgd", "dual", "lp", "exact")
+RELATIVE = 1e-3  # of the distance: how narrow `closest` makes the interval unless told
+LEAST = 1e-6  # of the largest ε: below it no interval is narrowed further
+VERDICT_SHARE = 0.25  # of the time left that one verdict may take
+NO_TIME = 0.01  # of the time limit: with less left no verdict is asked
+
+RadiusProgress = Callable[[str, float, float], None]  # rung, certified, refuted
+
+
+@dataclass(frozen=True)
+class RungRadius:
+    """What one rung showed of the least distance.
+
+    certified: largest ε that it certified, or a rung that it dominates did (0 for an attack); of an exact rung, the
+    largest of all. refuted: least distance of a witness known when it was done, its own or another's (inf: none).
+    verdicts, seconds: asked and taken.
+    """
+
+    rung: str
+    certified: float
+    refuted: float
+    verdicts: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Radius:
-    """The exact robustness radius lies in [certified, refuted].
+    """The exact robustness radius, the least distance of an unsafe point, lies in [certified, refuted].
 
-    certified: largest ε tried with verdict YES (0 if none); refuted: smallest ε tried with verdict NO (inf if none);
-    tried: every (ε, verdict) in order.
+    certified: largest ε with verdict YES (0 if none); refuted: smallest ε with verdict NO, of `closest` the least
+    distance of a witness, rounded outward (inf if none); tried: every (ε, verdict) in order. witness: the nearest
+    unsafe point found. by_rung: of `closest`, what each rung showed, in order.
     """
 
     certified: float
     refuted: float
     tried: tuple[tuple[float, Verdict], ...]
+    witness: FloatArray | None = field(default=None, repr=False, compare=False)
+    by_rung: tuple[RungRadius, ...] = ()
 
     @property
     def gap(self) -> float:
@@ -52,6 +96,7 @@ def certified_radius(
     settings: Settings | None = None,
     time_limit: float | None = None,
     known: tuple[float, float] = (0.0, float("inf")),
+    norm: str = "linf",
 ) -> Radius:
     """Bisect ε in [0, largest] to `tolerance` from both sides.
 
@@ -61,24 +106,82 @@ def certified_radius(
     again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
     question = as_property(label, instance("network", network, Network).output_size)
-    rungs = get_rungs("ladder", ladder)
+    rungs, kind = get_rungs("ladder", ladder), ball_kind(norm)
     largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
     certified, refuted = _checked_interval(known)
 
-    def ask(eps: float) -> Verdict:
-        ball = LinfBall(center, eps, domain)
-        return certify(network, ball, question, rungs, bounds, tighten, settings, time_limit).verdict
+    def ask(eps: float) -> Certification:
+        return certify(network, kind(center, eps, domain), question, rungs, bounds, tighten, settings, time_limit)
 
-    search = _Bisection(ask, tolerance, certified, refuted)
+    search = Bisection(ask, tolerance, certified, refuted)
     search.begin(largest)
     sides = {rung.side for rung in rungs}
     if sides != {Side.UPPER}:
         search.largest_yes(largest)
     if sides != {Side.LOWER}:
         search.smallest_no()
-    return Radius(search.certified, search.refuted, tuple(search.tried))
+    return Radius(search.certified, search.refuted, tuple(search.tried), search.witness)
+
+
+def closest(
+    network: Network,
+    center: ArrayLike,
+    label: int | Property,
+    norm: str = "linf",
+    domain: tuple[float, float] | None = None,
+    rungs: Sequence[Rung | str] = CLOSEST,
+    time_limit: float | None = None,
+    tolerance: float | None = None,
+    largest: float | None = None,
+    bounds: Sequence[Rung | str] = ("interval", "dual"),
+    tighten: Sequence[Rung | str] = ("lp",),
+    settings: Settings | None = None,
+    progress: RadiusProgress | None = None,
+) -> Radius:
+    """The least distance from `center` to an unsafe point of the domain, as an interval that holds it.
+
+    Claim: certified ≤ min {‖x̃ − center‖ : x̃ in the domain, unsafe} ≤ refuted, the distance of `witness`. Where the gap
+    stays open (a time limit, no exact rung, no unsafe point up to `largest`), refuted − certified says by how much.
+
+    label: or a Property. norm: of INPUT_SETS, one whose sets are balls. rungs: in order, each narrowing what those
+    before it left; the radius of a lower one is its own, started where rungs that it dominates ended, and an exact one
+    is asked after all before it at every ε. List attacks first, then from weak to exact. time_limit: seconds in all,
+    of which a verdict gets VERDICT_SHARE of what is left. tolerance: width in input units, None: RELATIVE of the
+    distance. largest: ε beyond which nothing is asked, None: what the domain holds. bounds, tighten, settings: as in
+    certify. Raises ValueError for an unknown norm or rung, numbers out of range, and as certify.
+    """
+    instance("network", network, Network)
+    chosen = get_rungs("rungs", rungs)
+    flat = exact_numbers("center", center).ravel()
+    most = _reach(flat, norm, domain) if largest is None else real_number("largest", largest, above=0)
+    width, limit = optional_number("tolerance", tolerance, above=0), optional_number("time_limit", time_limit, above=0)
+    asked = _Question(network, flat, as_property(label, network.output_size), norm, domain, bounds, tighten, settings)
+    search = _Closing(asked, most, width, limit, progress)
+    search.start()
+    for rung in chosen:
+        search.stage(rung)
+    return Radius(search.certified, search.refuted, tuple(search.tried), search.witness, tuple(search.stages))
+
+
+def ball_kind(norm: str) -> Callable[..., InputSet]:
+    """The class of balls (center, eps, domain) of a norm. Raises ValueError listing those there are."""
+    balls = {name: kind for name, kind in INPUT_SETS.items() if name in NORM_ORDER and "eps" in _field_names(kind)}
+    if not isinstance(norm, str) or norm not in balls:
+        raise ValueError(f"norm must be one of {', '.join(balls)}, got {shown(norm)}")
+    return balls[norm]
+
+
+def _field_names(kind: type[InputSet]) -> set[str]:
+    return {one.name for one in fields(kind)}  # type: ignore[arg-type]  # every input set is a dataclass
+
+
+def _reach(center: FloatArray, norm: str, domain: tuple[float, float] | None) -> float:
+    """An ε whose ball holds the whole domain; without one, twice the input's own size."""
+    ball_kind(norm)(center, 0.0, domain)  # says what is wrong with the arguments
+    side = 2.0 * max(1.0, float(np.abs(center).max())) if domain is None else float(domain[1]) - float(domain[0])
+    return float(side * center.size ** (1.0 / NORM_ORDER[norm]))
 
 
 def _checked_interval(known: tuple[float, float]) -> tuple[float, float]:
@@ -90,48 +193,91 @@ def _checked_interval(known: tuple[float, float]) -> tuple[float, float]:
     return certified, refuted
 
 
-class _Bisection:
-    """What is known of the radius while it is searched for: [certified, refuted], and every verdict so far."""
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What `closest` was asked, but for how far to go."""
 
-    def __init__(self, verdict: Callable[[float], Verdict], tolerance: float, certified: float, refuted: float) -> None:
-        self.verdict, self.tolerance = verdict, tolerance
-        self.certified, self.refuted = certified, refuted
+    network: Network
+    center: FloatArray
+    property: Property
+    norm: str
+    domain: tuple[float, float] | None
+    bounds: Sequence[Rung | str]
+    tighten: Sequence[Rung | str]
+    settings: Settings | None
+
+    def verdict(self, eps: float, ladder: Sequence[Rung], time_limit: float | None) -> Certification:
+        """The ladder's answer on the ball of radius ε."""
+        ball = ball_kind(self.norm)(self.center, eps, self.domain)
+        how = ladder, self.bounds, self.tighten, self.settings, time_limit
+        return certify(self.network, ball, self.property, *how)
+
+
+class _Closing:
+    """The interval while rung after rung narrows it, what each showed, and the clock."""
+
+    def __init__(
+        self,
+        question: _Question,
+        largest: float,
+        tolerance: float | None,
+        time_limit: float | None,
+        progress: RadiusProgress | None,
+    ) -> None:
+        self.question, self.largest, self.tolerance, self.progress = question, largest, tolerance, progress
+        self.certified, self.refuted = 0.0, math.inf
+        self.witness: FloatArray | None = None
         self.tried: list[tuple[float, Verdict]] = []
+        self.stages: list[RungRadius] = []
+        self._unsafe = Unsafe(question.network, question.property, question.center, question.norm)
+        self._rungs: list[Rung] = []
+        self._limit, self._started = time_limit, time.perf_counter()
 
-    def ask(self, eps: float) -> Verdict:
-        """The verdict at ε, which moves one of the two ends unless it is MAYBE."""
-        found = self.verdict(eps)
-        self.tried.append((eps, found))
-        if found is Verdict.YES:
-            self.certified = eps
-        elif found is Verdict.NO:
-            self.refuted = eps
-        return found
+    def start(self) -> None:
+        """The centre itself may be unsafe."""
+        if self._unsafe.proven(self.question.center):
+            self.refuted, self.witness = 0.0, self.question.center
 
-    def begin(self, largest: float) -> None:
-        """Ask at the largest ε, if that is open."""
-        if self.refuted > largest and self.certified < largest:
-            self.ask(largest)
+    def stage(self, rung: Rung) -> None:
+        """Narrow the interval by one more rung."""
+        began = time.perf_counter()
+        below = [one for one in self._rungs if rung.side is Side.EXACT or one.name in rung.dominates]
+        shown_by = {one.rung: one.certified for one in self.stages}
+        ladder = [*below, rung]
 
-    def largest_yes(self, largest: float) -> None:
-        """Bisect between the largest YES and the least ε that was none."""
-        not_yes = min(self.refuted, largest)
-        while not_yes - self.certified > self.tolerance:
-            middle = 0.5 * (self.certified + not_yes)
-            if middle in (
-                self.certified,
-                not_yes,
-            ):  # neighbours: no float lies between
-                return
-            if self.ask(middle) is not Verdict.YES:
-                not_yes = middle
+        def ask(eps: float) -> Certification:
+            return self.question.verdict(eps, ladder, self._share())
 
-    def smallest_no(self) -> None:
-        """Bisect between the largest ε that was no NO and the smallest NO, if there is one."""
-        while self.refuted < float("inf"):
-            maybes = (eps for eps, found in self.tried if found is Verdict.MAYBE and eps < self.refuted)
-            open_to = max([self.certified, *maybes])
-            middle = 0.5 * (open_to + self.refuted)
-            if self.refuted - open_to <= self.tolerance or middle in (open_to, self.refuted):
-                return
-            self.ask(middle)
+        start = max([shown_by[one.name] for one in below], default=0.0)
+        floor, relative = (LEAST * self.largest, RELATIVE) if self.tolerance is None else (self.tolerance, 0.0)
+        search = Bisection(ask, floor, start, self.refuted, relative, self._unsafe.nearest, self._no_time)
+        if rung.side is Side.UPPER:
+            search.first_no(self.largest)
+        else:
+            if rung.side is Side.EXACT:
+                search.below_refuted()
+            search.largest_yes(search.climb(self.largest))
+        if rung.side is not Side.LOWER:
+            search.smallest_no()
+        self._keep(rung, search, time.perf_counter() - began)
+
+    def _keep(self, rung: Rung, search: Bisection, seconds: float) -> None:
+        self._rungs.append(rung)
+        self.certified, self.refuted = max(self.certified, search.certified), search.refuted
+        if self.certified >= self.refuted > 0:
+            raise ValueError(f"{rung.name}: certified {self.certified!r}, a witness is {self.refuted!r} away")
+        self.witness = self.witness if search.witness is None else search.witness
+        self.tried += search.tried
+        own = 0.0 if rung.side is Side.UPPER else search.certified
+        self.stages.append(RungRadius(rung.name, own, search.refuted, len(search.tried), seconds))
+        if self.progress is not None:
+            self.progress(rung.name, self.certified, self.refuted)
+
+    def _left(self) -> float:
+        return math.inf if self._limit is None else self._limit - (time.perf_counter() - self._started)
+
+    def _share(self) -> float | None:
+        return None if self._limit is None else max(1e-3, VERDICT_SHARE * self._left())
+
+    def _no_time(self) -> bool:
+        return self._limit is not None and self._left() <= NO_TIME * self._limit

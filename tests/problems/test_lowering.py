@@ -1,0 +1,126 @@
+"""Constants, inputs and groups of rows as outputs of a network: the same numbers, and what rungs make of them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import random_conv_network, random_dense_network
+from graphs import random_network
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import forward, least
+from scipy.optimize import linprog
+
+from toolkit.networks.layers import Dense
+from toolkit.networks.network import Network
+from toolkit.networks.replay import evaluation_errors
+from toolkit.problems.answers import Verdict
+from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.lowering import lowered, with_input_outputs
+from toolkit.problems.properties import Property
+from toolkit.verify.ladder import certify
+from toolkit.verify.layer_bounds import layer_bounds
+from toolkit.verify.margins import margins
+
+GROUPS = [0, 0, 0, 1, 2, 2, 2, 2, 2]
+
+
+def question(rng: np.random.Generator, outputs: int, whole: bool = False) -> Property:
+    """Groups of three, one and five rows with constants; whole: of integers."""
+    rows = rng.integers(-3, 4, (9, outputs)) if whole else rng.normal(size=(9, outputs))
+    constants = rng.integers(-2, 3, 9) if whole else rng.normal(size=9)
+    return Property.of(rows.astype(float), constants.astype(float), GROUPS)
+
+
+def worst_rows(network: Network, asked: Property, point: np.ndarray) -> list[Fraction]:
+    """max_j c_j·F(x) + d_j of every group, exactly."""
+    outputs = forward(network, point.tolist())
+    constants = asked.objective.constants
+    assert constants is not None
+    values = [
+        sum((Fraction(c) * v for c, v in zip(row, outputs, strict=True)), Fraction(d))
+        for row, d in zip(asked.objective.rows.tolist(), constants.tolist(), strict=True)
+    ]
+    return [max(v for v, g in zip(values, GROUPS, strict=True) if g == group) for group in range(asked.count)]
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from(["dense", "conv", "graph"]))
+def test_a_lowered_row_is_the_largest_of_its_group(seed: int, whole: bool, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    make = {"dense": lambda: random_dense_network(rng, (3, 5, 4)), "conv": lambda: random_conv_network(rng)}
+    network = make[kind]() if kind in make else random_network(rng, 2)
+    asked = question(rng, network.output_size, whole)
+    more, low = lowered(network, asked)
+    assert low.count == len(low.objective) == asked.count
+    assert low.objective.constants is None
+    assert more.relu_sizes[: len(network.relu_sizes)] == network.relu_sizes
+    assert more.prefix_digests[: len(network.relu_sizes)] == network.prefix_digests[:-1]
+    point = rng.normal(size=network.input_size)
+    found = [sum((Fraction(c) * v for c, v in zip(row, forward(more, point.tolist()), strict=True)), Fraction(0))
+             for row in low.objective.rows.tolist()]  # fmt: skip
+    merged = evaluation_errors(more, low.objective.rows, point)[1][0]  # what the maps say they may have rounded
+    for value, right, error in zip(found, worst_rows(network, asked, point), merged.tolist(), strict=True):
+        assert abs(value - right) <= Fraction(error)
+
+
+def test_single_rows_without_constants_are_left_alone() -> None:
+    network = random_dense_network(np.random.default_rng(0), (2, 3, 2))
+    asked = Property.of(np.eye(2))
+    more, low = lowered(network, asked)
+    assert more is network
+    assert low is asked
+
+
+@pytest.mark.parametrize("kind", ["dense", "graph", "affine", "reads the input"])
+def test_inputs_as_outputs(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    network = {
+        "dense": random_dense_network(rng, (3, 4, 2)),
+        "graph": random_network(rng, 3),
+        "affine": Network([Dense(rng.normal(size=(2, 3)))]),
+        "reads the input": with_input_outputs(random_network(rng, 2)),
+    }[kind]
+    more, point = with_input_outputs(network), rng.normal(size=network.input_size)
+    outputs = forward(more, point.tolist())
+    assert outputs[: network.output_size] == forward(network, point.tolist())
+    assert [float(v) for v in outputs[network.output_size :]] == point.tolist()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_lp_of_a_group_is_the_lp_with_its_largest_row(seed: int) -> None:
+    """F affine: min t over t ≥ c_j·F(x̃) + d_j is the exact margin; a group.s relaxed ReLUs lose none of it."""
+    rng = np.random.default_rng(seed)
+    network, ball = random_dense_network(rng, (4, 3)), LinfBall(rng.uniform(0, 1, 4), 0.3, (0, 1))
+    asked = question(rng, 3)
+    weight, bias = network.layers[0].to_sparse().toarray(), np.asarray(network.layers[0].bias_vector)
+    rows, shift = asked.objective.rows @ weight, asked.objective.rows @ bias + asked.objective.constants
+    box = [*zip(ball.lower, ball.upper, strict=True), (None, None)]
+    for name in ("lp", "exact", "bab", "alpha"):
+        for group, bound in enumerate(margins(network, ball, asked, name)):
+            own = np.flatnonzero(np.array(GROUPS) == group)
+            above = np.column_stack([rows[own], -np.ones(own.size)])
+            right = linprog([0, 0, 0, 0, 1], above, -shift[own], bounds=box).fun
+            assert bound.certified_lower <= right + 1e-9
+            assert bound.lower == pytest.approx(right, abs=2e-3 if name == "alpha" else 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_margins_of_groups_are_those_of_the_real_ball(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network, ball = random_network(rng, 2, inputs=2), LinfBall(rng.normal(size=2), 0.4)
+    asked = question(rng, network.output_size, whole=True)
+    more, low = lowered(network, asked)
+    right = [float(value) for value, _ in least(more, ball, low.objective.rows.tolist())]
+    given = layer_bounds(network, ball)  # of the network itself: those of the groups' ReLUs are added
+    for name in ("dual", "lp", "exact", "bab", "pgd"):
+        for bound, value in zip(margins(network, ball, asked, name, given), right, strict=True):
+            assert bound.certified_lower <= value + 1e-12
+            assert bound.upper >= value - 1e-9
+            if name in ("exact", "bab"):
+                assert bound.lower == pytest.approx(value, abs=2e-4 * max(1.0, abs(value)))
+    answer = certify(network, ball, asked)
+    assert answer.verdict is (Verdict.NO if min(right) <= 0 else Verdict.YES)
+    if answer.witness is not None:
+        assert min(worst_rows(network, asked, answer.witness)) <= 0

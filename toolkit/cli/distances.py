@@ -1,0 +1,150 @@
+"""`radius` at work: one image's interval rung by rung, or those of many with a table and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from toolkit.cli.certify import centre
+from toolkit.cli.question import Question
+from toolkit.data.datasets import load_dataset
+from toolkit.data.names import markup_text, printable
+from toolkit.networks.network import Network
+from toolkit.problems.settings import Settings
+from toolkit.report.formats import pipe_table
+from toolkit.report.radii import NORMS, radius_boxes, radius_distribution
+from toolkit.report.write import save_figure
+from toolkit.runs.distances import DistancePlan, check_distances, distance_table, measure_distances
+from toolkit.runs.lock import folder_lock
+from toolkit.runs.outputs import write_files
+from toolkit.runs.progress import RunProgress
+from toolkit.runs.provenance import recorded_run
+from toolkit.solvers.registry import check_solver_name
+from toolkit.verify.radius import Radius, ball_kind
+
+FOLDER_OF_RADII = Path("results/radii")
+PRINTED = ("rung", "end", "images", "mean", "least", "median", "largest", "open", "seconds")
+
+
+def _plan(
+    question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
+) -> DistancePlan:
+    ball_kind(norm)
+    return DistancePlan(
+        norm=norm,
+        domain=question.domain,
+        rungs=tuple(rungs),
+        time_limit=question.time_limit,
+        tolerance=tolerance,
+        largest=largest,
+        bounds=question.chain,
+        settings=Settings(solver=check_solver_name(question.solver)),
+    )
+
+
+def answer_radius(
+    question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
+) -> None:
+    """One image: a line per rung, then the interval and what the network says at the nearest point."""
+    plan = _plan(question, rungs, norm, tolerance, largest)
+    network = Network.load(question.network, question.architecture)
+    title, center, label = centre(question, network)
+    console = Console()
+    _print_head(console, network, question, f"{title}, class {label}", plan)
+    with RunProgress() as progress:
+        steps = iter(range(1, len(plan.rungs) + 1))
+
+        def step(name: str, certified: float, refuted: float) -> None:
+            progress.advance(
+                "rungs", next(steps), len(plan.rungs), f"{name}: [{_number(certified)}, {_number(refuted)}]"
+            )
+
+        radius = plan.radius(network, center, label, step)
+    rows = [
+        (one.rung, _number(one.certified), _number(one.refuted), one.verdicts, f"{one.seconds:.2f}")
+        for one in radius.by_rung
+    ]
+    console.print(_grid(("rung", "certified", "nearest found", "verdicts", "seconds"), rows))
+    console.print(_sentence(radius, network, norm), highlight=False, markup=False)
+
+
+def answer_radii(
+    question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
+) -> None:
+    """Many images: progress, a table by rung, and in the folder the rows, the table and both figures."""
+    plan, out = _plan(question, rungs, norm, tolerance, largest), question.out or FOLDER_OF_RADII
+    network = Network.load(question.network, question.architecture)
+    data, count = load_dataset(str(question.data)), question.count or 0
+    if not 1 <= count <= len(data):
+        raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    check_distances(network, data, range(count), plan)
+    console = Console()
+    _print_head(console, network, question, f"first {count} test images of {data.name}", plan)
+    details = {"dataset": data.name, "count": count, "workers": question.workers, **plan.asked}
+    facts = {"details": details, "networks": {network.name or question.network: network.digest}}
+    with folder_lock(out), recorded_run(out, facts) as run, RunProgress() as progress:
+        lines = measure_distances(
+            network, data, range(count), plan, out, run["run_id"], question.workers, progress.advance
+        )
+        table = distance_table(lines)
+        title = f"{network.name or 'network'}, {count} images of {data.name}"
+        write_files(out, {"radii.csv": lines, "table.csv": table, "table.md": pipe_table(_readable(table))})
+        save_figure(radius_distribution(lines, norm, title), out / "radii")
+        save_figure(radius_boxes(lines, norm, title), out / "radii_box")
+    console.print(_grid(PRINTED, _readable(table)[list(PRINTED)].itertuples(index=False)))
+    console.print(f"written to {printable(out)}", highlight=False, markup=False)
+
+
+def _print_head(console: Console, network: Network, question: Question, about: str, plan: DistancePlan) -> None:
+    where = f"domain [{plan.domain[0]:g}, {plan.domain[1]:g}]" if plan.domain else "no domain"
+    console.print(
+        f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(about)}, distances in "
+        f"{NORMS.get(plan.norm, plan.norm)}, {where}, rungs {' → '.join(plan.rungs)}",
+        highlight=False,
+    )
+
+
+def _sentence(radius: Radius, network: Network, norm: str) -> str:
+    """The interval in words, how much of it is open, and what is seen at its upper end."""
+    name = NORMS.get(norm, norm)
+    if radius.witness is None:
+        return f"no misclassified point found; none within {_number(radius.certified)} in {name}"
+    if radius.refuted == 0.0:
+        return "radius 0: the image itself is misclassified"
+    said = int(network.predict(radius.witness))
+    share = 100.0 * radius.gap / radius.refuted
+    return (
+        f"least distance in [{_number(radius.certified)}, {_number(radius.refuted)}] in {name}, "
+        f"{share:.2g} % of it open; the nearest point found is of class {said}"
+    )
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table's numbers as texts."""
+    lines = [[_cell(name, value) for name, value in row.items()] for row in table.to_dict("records")]
+    return pd.DataFrame(lines, columns=table.columns)
+
+
+def _cell(name: object, value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}" if name == "seconds" else _number(value)
+    return "" if value == -1 else str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.5g}" if math.isfinite(value) else "–"
+
+
+def _grid(names: Iterable[str], rows: Iterable[Sequence[object]]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        grid.add_column(str(name), justify="left" if name in ("rung", "end") else "right")
+    for row in rows:
+        grid.add_row(*map(str, row))
+    return grid
