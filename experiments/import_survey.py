@@ -8,7 +8,7 @@ with all obstacles; `difference`, the largest |relugap − onnxruntime| over out
 and 10, relative to the largest |output| at points of that scale, the runtime in the file's own type; `seconds` to
 import, the check against the runtime included; `bytes` as stored; inputs, outputs, stages, ReLUs, and `entries`, the
 most that the maps' sparse matrices hold; `dropped`, the final operator left out. A file whose unpacked content was seen
-before has that one's numbers, and its name in `same_as`. table.md: a line per folder of files.
+before has that one's numbers, and its name in `same_as`. table.md: a line per folder of files. A stopped run is taken up: contents (sha256) whose rows stand in files.csv already are not read again; delete it to start over.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from toolkit.networks.network import Network
 from toolkit.report import pipe_table
 
 ENDINGS = (".onnx", ".onnx.gz")
+FILES = "files.csv"
+MEASURED = ("imports", "difference", "seconds", "inputs", "outputs", "stages", "relus", "entries", "dropped", "reason")
+COLUMNS = ("folder", "file", "bytes", *MEASURED, "same_as", "sha256")
 LONGEST = 400  # characters of a reason that are kept
 
 
@@ -53,6 +56,15 @@ def content_key(path: Path) -> str:
         with contextlib.suppress(OSError, EOFError):
             content = gzip.decompress(content)
     return hashlib.sha256(content).hexdigest()
+
+
+def earlier_rows(path: Path) -> dict[str, dict[str, object]]:
+    """What an earlier run measured, by content."""
+    if not path.is_file():
+        return {}
+    found = pd.read_csv(path).drop_duplicates("sha256")
+    kept = found.reindex(columns=list(MEASURED)).astype(object).where(lambda values: values.notna(), None)
+    return dict(zip(found["sha256"].tolist(), kept.to_dict("records"), strict=True))
 
 
 def relative_difference(path: Path, network: Network) -> float:
@@ -90,7 +102,8 @@ def survey(path: Path) -> dict[str, object]:
 def summarize(files: pd.DataFrame) -> pd.DataFrame:
     """A line per folder of files: how many import, how well they agree, and the first reason why others do not."""
     found = []
-    for folder, group in files.groupby("folder", sort=True):
+    numbers = files.assign(difference=files["difference"].astype(float), relus=files["relus"].astype(float))
+    for folder, group in numbers.groupby("folder", sort=True):
         refused = group[~group["imports"].astype(bool)]
         imported = group[group["imports"].astype(bool)]
         found.append(
@@ -121,33 +134,23 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("folders", nargs="+", type=Path, help="folders with ONNX files below them")
     parser.add_argument("--largest", type=int, default=4 * 2**20, help="bytes of the largest file to read")
     options = parser.parse_args(arguments)
-    known: dict[str, dict[str, object]] = {}
     rows: list[dict[str, object]] = []
     with experiment_run(parser, options) as run:
+        known = earlier_rows(options.out / FILES)
+        first: dict[str, str] = {}
         for name, path in model_files(options.folders, options.largest):
             key = content_key(path)
-            same = str(known[key]["file"]) if key in known else ""
-            found = known[key] if key in known else survey(path)
-            place = {"folder": name.rsplit("/", 1)[0], "file": name, "bytes": path.stat().st_size, "same_as": same}
-            rows.append({**found, **place})
-            known.setdefault(key, rows[-1])
-        columns = [
-            "folder",
-            "file",
-            "bytes",
-            "imports",
-            "difference",
-            "seconds",
-            "inputs",
-            "outputs",
-            "stages",
-            "relus",
-        ]
-        files = pd.DataFrame(rows).reindex(columns=[*columns, "entries", "dropped", "same_as", "reason"])
+            if key not in known:
+                known[key] = survey(path)
+                print(f"{name}: {known[key].get('reason') or 'imports'}", file=sys.stderr)
+                run.write({FILES: pd.DataFrame([{**found, "sha256": k} for k, found in known.items()])})
+            place = {"folder": name.rsplit("/", 1)[0], "file": name, "bytes": path.stat().st_size, "sha256": key}
+            rows.append({**known[key], **place, "same_as": first.get(key, "")})
+            first.setdefault(key, name)
+        files = pd.DataFrame(rows).reindex(columns=COLUMNS)
         table = summarize(files)
-        run.record(files=len(files), imported=int(files["imports"].sum()), largest=options.largest)
-        texts = {"table.md": pipe_table(table, digits=3), "table.csv": table, "files.csv": files}
-        run.write(texts, float_format="%.4g")
+        run.record(files=len(files), imported=int(files["imports"].astype(bool).sum()), largest=options.largest)
+        run.write({"table.md": pipe_table(table, digits=3), "table.csv": table, FILES: files}, float_format="%.4g")
     return table
 
 
