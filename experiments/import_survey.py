@@ -8,8 +8,8 @@ with all obstacles; `difference`, the largest |relugap − onnxruntime| over out
 and 10, relative to the largest |output| at points of that scale, the runtime in the file's own type; `seconds` to
 import, the check against the runtime included; `bytes` as stored; inputs, outputs, stages, ReLUs, and `entries`, the
 most that the maps' sparse matrices hold; `dropped`, the final operator left out. A file whose unpacked content was seen
-before has that one's numbers, and its name in `same_as`. table.md: a line per folder of files. A run
-that was stopped is taken up: contents (sha256) whose rows stand in files.csv are not read again; delete it to begin anew.
+before has that one's numbers, and its name in `same_as`. table.md: a line per folder of files. A run that was stopped
+is taken up: contents (sha256) whose rows stand in files.csv are not read again; delete it to start over.
 """
 
 from __future__ import annotations
