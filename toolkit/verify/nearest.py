@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
-from toolkit.problems.problem import without_constants
+from toolkit.problems.lowering import lowered
 from toolkit.problems.properties import Property
 from toolkit.verify.verdict import is_unsafe
 
@@ -53,14 +53,14 @@ class Unsafe:
     """Which points are unsafe for a question, and the nearest one towards a centre."""
 
     def __init__(self, network: Network, question: Property, center: FloatArray, norm: str) -> None:
-        self.question, self.center, self.norm = question, center, norm
-        self._network, objective = without_constants(network, question.objective)
-        self._rows = objective.rows
+        self.center, self.norm = center, norm
+        self._network, question = lowered(network, question)
+        self._rows = question.objective.rows
 
     def proven(self, point: FloatArray) -> bool:
         """Whether a replay proves the point unsafe."""
         upper = replay_margins(self._network, self._rows, point)[1][0]
-        return bool(is_unsafe(self.question.at(upper)).any())
+        return bool(is_unsafe(upper).any())
 
     def nearest(self, witness: FloatArray) -> tuple[FloatArray, float]:
         """The point nearest to the centre that is found unsafe on the segment, and its distance rounded outward."""
@@ -86,4 +86,4 @@ class Unsafe:
         """The least margin of any group at every point, in floats. Shapes: (k, n) → (k,)."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._rows @ np.atleast_2d(self._network.forward(points)).T
-        return np.asarray(self.question.at(np.asarray(values).T).min(axis=-1))
+        return np.asarray(values.min(axis=0))
