@@ -91,7 +91,7 @@ def ask(network: Network, query: VnnlibQuery) -> dict[str, object]:
     if questions:
         one = questions[rows.index(max(rows))]
         whole = network if one.input_rows is None else with_input_outputs(network)
-        certify(whole, one.box, one.asked, ("interval",))
+        certify(whole, one.box, one.asked, ("interval",), bounds=("interval",))
     return {"boxes": len(questions), "groups": max(groups, default=0), "rows": max(rows, default=0)}
 
 
