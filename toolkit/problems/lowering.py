@@ -56,7 +56,7 @@ def check_ranking(network: Network, question: Property) -> None:
     wrong = np.flatnonzero(~pairs if constants is None else ~pairs | (constants != 0))
     if wrong.size:
         raise ValueError(
-            f"the network was read without {dropped}: it answers questions c·(F_i − F_j) ≤ 0, which row {wrong[0]} is not"
+            f"the network was read without {dropped}: it answers rows c·(F_i − F_j), which row {wrong[0]} is not"
         )
 
 
