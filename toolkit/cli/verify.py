@@ -57,12 +57,12 @@ def query_command(
     answer = TimedAnswer(results, timeout, began, as_json, EXIT_CODES["timed-out"] if exit_code else 0)
     with answer.within_timeout():
         from toolkit.problems.vnnlib_reader import read_vnnlib
-        from toolkit.verify.queries import verify
+        from toolkit.verify.queries import verify_query
 
         asked = read_vnnlib(query)
         check_types(asked, as_real)
         file = network_file(network, asked)
-        found = verify(file, asked, max(LEAST_TIMEOUT, timeout - (time.perf_counter() - began)))
+        found = verify_query(file, asked, max(LEAST_TIMEOUT, timeout - (time.perf_counter() - began)))
     answer.give(json_text(found) if as_json else answer_text(found))
     sides = {None: "", True: "; onnxruntime agrees", False: "; onnxruntime DISAGREES"}[found.deployed]
     notes = f"; {found.message}" if found.message else ""

@@ -70,7 +70,7 @@ class QueryResult:
     message: str = ""
 
 
-def verify(
+def verify_query(
     network: str | Path | Network,
     query: str | Path | VnnlibQuery,
     timeout: float | None = 60.0,
