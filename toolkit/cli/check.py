@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.certificates.check import Checked, RejectedProofError, check_proof
-from toolkit.cli.certify import centre
+from toolkit.cli.certify import asked_property, centre
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import NORM_TITLES, markup_text, printable
@@ -26,7 +26,8 @@ def prove(question: Question, path: Path) -> None:
     _, center, label = centre(question, network)
     ball = make_ball(question.norm, center, question.eps, question.domain)
     started = time.perf_counter()
-    proof = write_proof(path, network, ball, label, question.targets, Settings(time_limit=question.time_limit))
+    asked = asked_property(question, network, label)
+    proof = write_proof(path, network, ball, asked, settings=Settings(time_limit=question.time_limit))
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
@@ -52,7 +53,8 @@ def answer_check(path: Path, source: str, architecture: str | None, data: str | 
         return False
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
-    image = f"test image {index} of {data} and its label" if data is not None else "the centre in the file"
+    own = "" if checked.label is None else " and its label"
+    image = f"test image {index} of {data}{own}" if data is not None else "the centre in the file"
     asked = "the property in the file" if checked.label is None else f"class {checked.label}"
     console.print(f"{asked}, {_about(checked.ball, image)}", highlight=False, markup=False)
     margin = "margin of group" if checked.label is None else "margin to class"
@@ -95,7 +97,7 @@ def _compare(checked: Checked, data: str, index: int) -> None:
     if features.shape != checked.ball.center.shape or not (features == checked.ball.center).all():
         raise RejectedProofError(f"the ball's centre is not test image {index} of {images.name}")
     label = int(images.labels[index])
-    if checked.label != label:
+    if checked.label is not None and checked.label != label:
         raise RejectedProofError(
             f"the proof is about class {checked.label}, but test image {index} of {images.name} has label {label}"
         )

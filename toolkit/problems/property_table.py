@@ -72,7 +72,7 @@ class PropertyTable(StrictModel):
 
 
 def load_property(path: str | Path) -> Property:
-    """The property in a TOML file. Raises FileNotFoundError, or ValueError in one line: file, key and what is allowed."""
+    """The property in a TOML file. Raises FileNotFoundError; ValueError in one line: file, key and what is allowed."""
     return load_toml(path, PropertyTable, "property").as_property()
 
 

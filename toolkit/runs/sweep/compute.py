@@ -183,7 +183,7 @@ class _TaskRun:
         return margin_problem(self.network, self.ball, self.asked, bounds, settings=settings), seconds
 
     def _own_bounds(self, chain: Chain) -> tuple[ReluBounds, float]:
-        """l,u of the ReLUs that the network has whatever is asked, from the cache if there, and the seconds they took."""
+        """l,u of the network's own ReLUs, which no question changes, from the cache if there, and their seconds."""
         task, own = self.task, _loaded(self.task.network)
         path = bounds_path(task, chain) if task.work.cache_bounds else None
         found = None if path is None else load_bounds(path, chain, own.relu_sizes)
@@ -212,7 +212,7 @@ class RowMaker:
         self.task, self.clean, self.clean_upper, self.keys = task, clean, clean_upper, row_keys(task)
 
     def rows(self, chain: Chain, rung: str, bounds: Sequence[Bound], known: SharedBounds) -> list[Row]:
-        """One row per target. Raises ValueError for bounds that do not belong to the targets, or are not one a group."""
+        """One row per target or group. Raises ValueError for bounds that do not belong to those."""
         targets = tuple(bound.target for bound in bounds)
         asked = self.task.targets if self.task.work.property is None else (None,) * self.task.work.property.count
         if targets != asked:

@@ -32,7 +32,6 @@ from toolkit.runs.sweep.compute import explain, interrupted_rows, run_task
 from toolkit.runs.sweep.plan import SweepPlan, make_plan
 from toolkit.runs.sweep.progress import SweepProgress, write_log
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
-from toolkit.runs.sweep.tasks import Work
 from toolkit.runs.workers import check_main_guard
 
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}

@@ -165,7 +165,9 @@ class SweepSpec(StrictModel):
     @model_validator(mode="after")
     def _one_question(self) -> SweepSpec:
         if self.targets is not None and self.property is not None:
-            raise ValueError("targets belong to labels, a property has groups of its own; give one of targets, property")
+            raise ValueError(
+                "targets belong to labels, a property has groups of its own; give one of targets, property"
+            )
         return self
 
     def settings(self) -> Settings:
