@@ -152,6 +152,19 @@ def test_relus_of_groups_are_bounded_by_the_sweeps_chain(three: Path, tmp_path: 
     assert set(total) == {7 + 6 + 2}  # three rows are the largest of two differences, one after the other
 
 
+def test_a_network_read_without_its_softmax_is_asked_about_the_order_of_outputs(three: Path, tmp_path: Path) -> None:
+    """Groups of several rows too; what asks for more than the order is refused before any work."""
+    whole = Network.load(three)
+    Network(whole.stages, "cut", {"dropped": "a final Softmax"}).save(tmp_path / "cut.npz")
+    ranking = {"rows": [[1, -1, 0], [0, 2, -2], [-1, 0, 1]], "groups": [0, 0, 1]}
+    changes: dict[str, Any] = {"samples": [0], "rungs": ["lp", "exact"], "property": ranking}
+    rows, plain = (run(property_spec(at, **changes), tmp_path / at.stem) for at in (tmp_path / "cut.npz", three))
+    assert set(rows["status"]) == {"optimal"}
+    np.testing.assert_array_equal(rows["lower"], plain["lower"])
+    with pytest.raises(ValueError, match=r"cut.npz': the network was read without a final Softmax: .* row 2 is not"):
+        make_plan(property_spec(tmp_path / "cut.npz", property=ranking | {"constants": [0, 0, 1]}))
+
+
 @pytest.mark.parametrize(
     "change",
     [

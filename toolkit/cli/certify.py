@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
+from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
@@ -23,6 +24,7 @@ from toolkit.problems.lowering import lowered
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property, as_property, robustness
 from toolkit.problems.property_table import load_property
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.rungs.rung import Rung, Side
@@ -31,7 +33,6 @@ from toolkit.verify.certification import Certification
 from toolkit.verify.explain import explain_equality
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margin_problem
 
 CLOSED = 1e-3  # an interval narrower than this share of the margin or of the clean margin is shown as one number
 Found = Mapping[str, Sequence[Bound]]
@@ -51,14 +52,13 @@ def answer(question: Question) -> None:
     started = time.perf_counter()
     relu_bounds = layer_bounds(whole, ball, question.chain, settings)
     seconds = time.perf_counter() - started
-    problem = margin_problem(whole, ball, rows, relu_bounds, settings=settings)
+    problem = Problem(Region(whole, ball, relu_bounds), rows.objective, settings)
     found = {rung.name: rung(problem) for rung in chosen}
     console = Console()
     where = f"domain [{ball.domain[0]:g}, {ball.domain[1]:g}]" if ball.domain else "no domain"
     title = f"{title}, {about(question, label)}"
     console.print(f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(title)}", highlight=False)
-    if assumed := network.metadata.get("assumed"):
-        console.print(f"assumed architecture: {printable(assumed)}", highlight=False, markup=False)
+    show_notes(console, network)
     console.print(
         f"ε = {question.eps:g} in {NORM_TITLES[question.norm]}, {where}, l,u by {' + '.join(question.chain)}",
         highlight=False,

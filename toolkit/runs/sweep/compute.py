@@ -23,6 +23,7 @@ from toolkit.problems.input_sets import make_ball
 from toolkit.problems.lowering import lowered
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property
+from toolkit.problems.region import Region
 from toolkit.rungs import get_rung
 from toolkit.runs.rows import Row
 from toolkit.runs.shards import StoreError, append_rows
@@ -30,7 +31,6 @@ from toolkit.runs.sweep.bounds_cache import bounds_path, load_bounds, save_bound
 from toolkit.runs.sweep.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
 from toolkit.verify.explain import explain_equality
 from toolkit.verify.layer_bounds import bound_layers, layer_bounds
-from toolkit.verify.margins import margin_problem
 from toolkit.verify.verdict import verdict
 
 FLUSH_EVERY = 30.0  # seconds of a task's work that a killed worker may cost, if its rungs are as short
@@ -173,14 +173,14 @@ class _TaskRun:
             raise TaskTimeLimitError(f"task_time_limit of {limit:g} s reached before this rung's turn")
 
     def _bounded_problem(self, chain: Chain) -> tuple[Problem, float]:
-        """The margin problem on l,u by the chain, and the seconds these l,u took when they were computed."""
+        """The problem of all rows on l,u by the chain, and the seconds these l,u took when they were computed."""
         settings = self.task.work.settings
         bounds, seconds = self._own_bounds(chain)
         if len(bounds) < len(self.network.relu_sizes):  # the ReLUs of groups come last
             started = time.perf_counter()
             bounds, _ = bound_layers(self.network, self.ball, chain, settings, known=bounds)
             seconds += time.perf_counter() - started
-        return margin_problem(self.network, self.ball, self.asked, bounds, settings=settings), seconds
+        return Problem(Region(self.network, self.ball, bounds), self.asked.objective, settings), seconds
 
     def _own_bounds(self, chain: Chain) -> tuple[ReluBounds, float]:
         """l,u of the network's own ReLUs, which no question changes, from the cache if there, and their seconds."""

@@ -19,6 +19,7 @@ from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import make_ball
+from toolkit.problems.lowering import check_ranking
 from toolkit.problems.properties import as_property
 from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
@@ -129,7 +130,7 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
         )
     check_fits(dataset.shape, network.input_shape)
     try:
-        _check_question(spec, network.output_size)
+        _check_question(spec, network)
     except ValueError as error:
         raise ValueError(f"network {entry.source!r}: {error}") from None
     samples = choose_samples(dataset, spec.samples, spec.seed)
@@ -151,10 +152,11 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     return PlannedNetwork(ref, entry.dataset, entry.eps or spec.eps, samples, labels, centers)
 
 
-def _check_question(spec: SweepSpec, outputs: int) -> None:
-    """Raises ValueError for targets or a property that are not about so many outputs."""
+def _check_question(spec: SweepSpec, network: Network) -> None:
+    """Raises ValueError for targets or a property that are not about the network's outputs."""
+    outputs = network.output_size
     if spec.property is not None:
-        as_property(spec.property.as_property(), outputs)
+        check_ranking(network, as_property(spec.property.as_property(), outputs))
         return
     check_outputs(outputs)
     wrong = [target for target in spec.targets or () if target >= outputs]
