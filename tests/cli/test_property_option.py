@@ -46,6 +46,11 @@ def test_certify_prints_groups_and_its_proof_is_of_the_property(
     np.testing.assert_array_equal(checked.question.objective.constants, asked.objective.constants)
     assert checked.question.groups.tolist() == [0, 0, 1]
     assert main(["check", str(proof), "--network", NET, "--data", "digits", "--index", "4"]) == 1
+    assert main(["check", str(proof), "--network", NET, "--property", str(table)]) == 0
+    assert f"the property in {table}" in capsys.readouterr().out.replace("\n", "")
+    table.write_text(table.read_text().replace("-2", "-2.5"))
+    assert main(["check", str(proof), "--network", NET, "--property", str(table)]) == 1
+    assert "REJECTED: the proof is about another question than the property in" in capsys.readouterr().out
 
 
 def test_radius_of_a_property(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,6 +229,7 @@ def check_command(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
+    property_file: Annotated[Path | None, typer.Option("--property", help="What it must be about: a .toml.")] = None,
     debug: Debug = False,
 ) -> None:
     """Verify a proof without any solver. Exit code 1 if it is rejected.
@@ -237,7 +238,7 @@ def check_command(
     """
     from toolkit.cli.check import answer_check
 
-    if not answer_check(proof, network, architecture, data, index):
+    if not answer_check(proof, network, architecture, data, index, property_file):
         raise typer.Exit(1)
 
 
