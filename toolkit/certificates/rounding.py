@@ -38,6 +38,7 @@ from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
+from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.stages import Stage, plain_weight, sequential
 from toolkit.networks.weight_error import column_norms
 from toolkit.problems.bounds import ReluBounds
@@ -91,6 +92,8 @@ class ErrorModel:
     def before(self, place: int, rows: Array, chosen: IndexArray | None = None) -> FloatArray:
         """‖ν∘d‖₂ of every row, ν over the values of a place, or over the chosen part of them."""
         unit = self.units[place]
+        if isinstance(rows, KernelOperator):
+            return rows.norms(1, unit)
         if unit is None:
             return row_norms(rows)
         unit = unit if chosen is None else unit[chosen]
@@ -166,7 +169,7 @@ def _output_sizes(whole: Stage, last: Stage, sizes: Sequence[FloatArray]) -> Flo
     """How large each output may be, all 1 where the last stage's rows and biases show that none is much larger."""
     if whole.stacked.row_spread <= SPREAD:
         return np.ones(1)
-    return np.asarray(abs(last.stacked.to_sparse()) @ last.gathered(sizes) + np.abs(last.bias))
+    return np.asarray(abs(last.stacked.operand()) @ last.gathered(sizes) + np.abs(last.bias))
 
 
 def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
@@ -198,8 +201,12 @@ def _product_error(
         found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(layer.bias_vector)
         return found + SAFETY * (made + layer.bias_error)
     matrix = plain_weight(part.stacked)
-    shrunk = matrix.multiply(1.0 / outer[:, None]).tocsr() if sp.issparse(matrix) else matrix / outer[:, None]
-    own = SAFETY * float(column_norms(shrunk) @ size)
+    if isinstance(matrix, KernelOperator):
+        norms = matrix.norms(0, 1.0 / outer)
+    else:
+        shrunk = matrix.multiply(1.0 / outer[:, None]).tocsr() if sp.issparse(matrix) else matrix / outer[:, None]
+        norms = column_norms(shrunk)
+    own = SAFETY * float(norms @ size)
     found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(part.bias / outer)
     return found + SAFETY * (made + layer.bias_error) / float(outer.min())
 
@@ -264,8 +271,8 @@ def float32_error(
         for k, stage in enumerate(stages):
             layer = stage.stacked
             size, error = stage.gathered(sizes), stage.gathered(errors)
-            weight, bias = abs(layer.to_sparse()), np.abs(layer.bias_vector)
-            count = int(np.diff(weight.indptr).max(initial=0)) + 2 + len(stage.sources)
+            weight, bias = abs(layer.operand()), np.abs(layer.bias_vector)
+            count = layer.row_entries + 2 + len(stage.sources)
             total = weight @ (size + error) + bias
             overflows |= bool(np.any(~(total <= LARGEST_32)))
             made = layer.bias_error + (0.0 if layer.column_error is None else float(layer.column_error @ size))

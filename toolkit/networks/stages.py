@@ -149,8 +149,8 @@ class ColumnStage:
 
 
 def plain_weight(layer: AffineMap) -> Any:
-    """W as a numpy array for a Dense map, as scipy.sparse for any other."""
-    return layer.weight if isinstance(layer, Dense) else layer.to_sparse()
+    """W as a numpy array for a Dense map, as scipy.sparse for any other, or an KernelOperator without a matrix."""
+    return layer.weight if isinstance(layer, Dense) else layer.operand()
 
 
 def hidden_stages(layers: Iterable[AffineMap]) -> tuple[Stage, ...]:
