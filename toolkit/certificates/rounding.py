@@ -36,9 +36,9 @@ import scipy.sparse as sp
 
 from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
+from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
-from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.stages import Stage, plain_weight, sequential
 from toolkit.networks.weight_error import column_norms
 from toolkit.problems.bounds import ReluBounds

@@ -17,8 +17,8 @@ from array_api_compat import is_torch_array
 from toolkit.arrays import Array, FloatArray, IndexArray, Matrix, SparseMatrix
 from toolkit.data.arguments import whole_number, whole_numbers
 from toolkit.networks.correlation import Correlation, matrix_rows
-from toolkit.networks.layers import AffineMap, ImageShape, Sparse, image_shape, with_errors_of
 from toolkit.networks.kernel_operators import KernelOperator, sparse_product
+from toolkit.networks.layers import AffineMap, ImageShape, Sparse, image_shape, with_errors_of
 from toolkit.networks.weights import DENSE_ABOVE, apply_sparse, checked_weights, frozen_matrix, read_only, zero_weights
 
 MATRIX_ENTRIES = 1 << 22  # of a convolution's matrix, above which it is not built
