@@ -18,21 +18,24 @@ from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.question import DEFAULT_LADDER, Question, listed
 from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
+from toolkit.cli.scorecard import scorecard_command
+from toolkit.cli.supports import supports_command
+from toolkit.cli.verify import query_command
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
-Exact, relaxed (LP) and dual margins of a network over an ℓ∞ ball, on the same bounds l,u, side by side.
+Exact, relaxed (LP) and dual margins of a network over a ball (ℓ∞, ℓ1, ℓ2), on the same bounds l,u, side by side.
 Start with: relugap demo"""
 
-
 PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
-# What an interrupted command leaves, where it does not say so itself, and how to go on.
+# What an interrupted command leaves, and how to go on.
 LEFT = {
     "demo": "finished rows are kept; the same command continues",
     "certify": "nothing is kept",
     "check": "nothing was verified",
+    "scorecard": "answers are kept; the same command continues",
     "sweep": "finished rows are kept; the same command continues",
     "radius": "with --count, finished images are kept; the same command continues",
     "report": "tables and figures may be incomplete; run it again",
@@ -115,6 +118,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 app.add_typer(results_app, name="results")
+app.command("verify")(query_command)
+app.command("supports")(supports_command)
+app.command("scorecard")(scorecard_command)
 app.command("radius")(radius_command)
 
 
@@ -151,7 +157,8 @@ def certify_command(
     network: Annotated[
         str, typer.Argument(help="zoo:NAME, published:NAME, or a file: .npz, .onnx, .pth (with --architecture).")
     ],
-    eps: Annotated[float, typer.Option(help="Radius ε of the ℓ∞ ball, in input units.")],
+    eps: Annotated[float, typer.Option(help="Radius ε of the ball, in input units.")],
+    norm: Annotated[str, typer.Option(help="Norm of the ball: linf, l1 or l2.")] = "linf",
     data: Annotated[str | None, typer.Option(help="Data set whose test image is the centre, as in mnist5k.")] = None,
     index: Annotated[int | None, typer.Option(help="Index of that image, from 0.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image of your own instead: .npy or .png.")] = None,
@@ -190,10 +197,10 @@ def certify_command(
     """
     _answer(
         Question(
-            network=network, architecture=architecture, eps=eps, box=None if no_domain else domain, data=data,
-            index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds, targets=target,
-            climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit, count=count,
-            workers=workers, out=out, proof=proof,
+            network=network, architecture=architecture, eps=eps, norm=norm, box=None if no_domain else domain,
+            data=data, index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds,
+            targets=target, climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit,
+            count=count, workers=workers, out=out, proof=proof,
         )
     )  # fmt: skip
 
