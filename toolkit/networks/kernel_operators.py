@@ -28,6 +28,7 @@ class KernelOperator:
     outputs: IndexArray | None = None
     inputs: IndexArray | None = None
     sign: float = 1.0
+    __array_ufunc__ = None  # so that rows @ operator is __rmatmul__
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -74,6 +75,9 @@ class KernelOperator:
 
     def __matmul__(self, columns: FloatArray) -> FloatArray:
         return self.linear(columns.T).T
+
+    def __rmatmul__(self, rows: FloatArray) -> FloatArray:
+        return self.adjoint(rows)
 
     def __abs__(self) -> KernelOperator:
         return replace(self, correlation=self._kernel(np.abs), sign=1.0)
