@@ -1,4 +1,4 @@
-"""A correlation's passes, rows and counts are those of the matrix that its definition writes out, in tiles of any size."""
+"""A correlation's passes, rows and counts are those of the matrix that its definition writes out, in any tiles."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def test_passes_and_rows_are_those_of_the_matrix(own: Correlation, entries: int,
         chosen = rng.integers(0, matrix.shape[0], 5)
         for rows, index in ((matrix_rows(own), np.arange(matrix.shape[0])), (matrix_rows(own, chosen), chosen)):
             rows.check_format(full_check=True)
-            assert rows.has_sorted_indices and rows.nnz == taps[index].sum()
+            assert rows.has_sorted_indices
+            assert rows.nnz == taps[index].sum()
             np.testing.assert_array_equal(rows.toarray(), matrix[index])
     (tall, above), (wide, beside) = tap_counts(own, 0), tap_counts(own, 1)
     per_row = own.weight.shape[1] * np.tile(np.outer(tall, wide).ravel(), own.output_shape[0])

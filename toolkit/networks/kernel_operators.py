@@ -19,6 +19,8 @@ from toolkit.arrays import Array, FloatArray, IndexArray, SparseMatrix
 from toolkit.networks.correlation import BLOCK_ENTRIES, Correlation, matrix_rows, row_peaks, tap_counts
 from toolkit.networks.float_error import FLOOR, SAFETY
 
+STORED_ENTRIES = 1 << 24  # of a matrix that many sparse rows are multiplied by: 200 MB
+
 
 @dataclass(frozen=True, eq=False)
 class KernelOperator:
@@ -112,6 +114,16 @@ class KernelOperator:
         return matrix if self.sign > 0 else -matrix
 
     @cached_property
+    def stored(self) -> SparseMatrix:
+        """All rows, kept."""
+        return self.rows()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether `stored` is there already."""
+        return "stored" in self.__dict__
+
+    @cached_property
     def most_entries(self) -> tuple[int, int]:
         """The most entries in a column and in a row of the whole matrix."""
         (tall, above), (wide, beside) = (tap_counts(self.correlation, axis) for axis in (0, 1))
@@ -149,8 +161,14 @@ class TransposedOperator:
 
 
 def sparse_product(rows: SparseMatrix, operator: KernelOperator) -> SparseMatrix:
-    """rows·W as CSR, in blocks that write out no more than BLOCK_ENTRIES of W. Shapes: (m, outputs) → (m, inputs)."""
+    """rows·W as CSR. Shapes: (m, outputs) → (m, inputs).
+
+    W is written out in blocks of BLOCK_ENTRIES; or once and for all, where one call needs as much and it may be kept.
+    """
     each = max(1, operator.most_entries[1])
+    whole = operator.shape[0] * each
+    if operator.is_stored or (rows.nnz * each > whole and whole <= STORED_ENTRIES):
+        return rows @ operator.stored
     written = rows.indptr.astype(np.int64) * each
     long = np.flatnonzero(np.diff(written) > BLOCK_ENTRIES)  # by themselves, through the kernel
     full = 1 + np.flatnonzero(np.diff(written[:-1] // BLOCK_ENTRIES))
