@@ -30,8 +30,7 @@ Exact, relaxed (LP) and dual margins of a network over a ball (ℓ∞, ℓ1, ℓ
 Start with: relugap demo"""
 
 PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
-# What an interrupted command leaves, and how to go on.
-LEFT = {
+LEFT = {  # what an interrupted command leaves, and how to go on
     "demo": "finished rows are kept; the same command continues",
     "certify": "nothing is kept",
     "check": "nothing was verified",

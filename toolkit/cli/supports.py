@@ -53,13 +53,13 @@ def supports_command(
 
 def capabilities() -> dict[str, tuple[str, ...]]:
     """The lines of every answer, by the standard's name of the capability."""
-    from toolkit.networks.importers.onnx_graphs import import_onnx
-    from toolkit.networks.importers.onnx_operators import OPERATORS
+    from toolkit.networks.importers.onnx_evaluation import import_onnx
+    from toolkit.networks.importers.onnx_operators import ONNX_HANDLERS
 
     return {
         "onnx-opset-versions": ("7", str(import_onnx().defs.onnx_opset_version())),
         "onnx-element-types": ("real",),
-        "onnx-operators": tuple(sorted(OPERATORS)),
+        "onnx-operators": tuple(sorted(ONNX_HANDLERS)),
         "vnnlib-versions": ("1.0", "2.0"),
         "hidden-node-theories": ("NH",),
         "multiple-input-output-theories": ("SIO",),

@@ -10,7 +10,6 @@ Checked: the point against the rational assertions; bounds, by `certify`. Truste
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, optional_number
 from toolkit.networks.network import Network
-from toolkit.networks.onnx_runtime import deployed_outputs, read_model
+from toolkit.networks.onnx_runtime import deployed_outputs
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
@@ -80,14 +79,14 @@ def verify(
 ) -> QueryResult:
     """Whether a point makes the query true with the network's outputs.
 
-    network: what Network.load takes, or .onnx.gz, or a Network; onnxruntime is asked where it is an ONNX file. query: a
+    network: what Network.load takes, or a Network; onnxruntime is asked where it is an ONNX file. query: a
     .vnnlib or .vnnlib.gz file, or one that was read. timeout: seconds for everything, None: no limit. ladder: rungs, as
     for `certify`. Raises ValueError for files that cannot be read, and where network and query do not fit.
     """
     started = time.perf_counter()
     limit = optional_number("timeout", timeout, above=0)
     file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
-    found = network if isinstance(network, Network) else load_network(network)
+    found = network if isinstance(network, Network) else Network.load(network)
     asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
     sizes = (asked.input.size, asked.output.size)
     if sizes != (found.input_size, found.output_size):
@@ -99,17 +98,6 @@ def verify(
     settings = Settings() if settings is None else instance("settings", settings, Settings)
     search = _Search(found, file, asked, tuple(ladder), settings, started, deadline)
     return search.run()
-
-
-def load_network(source: str | Path) -> Network:
-    """What Network.load reads, and .onnx.gz files."""
-    path = Path(source)
-    if path.suffixes[-2:] != [".onnx", ".gz"]:
-        return Network.load(source)
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / path.stem
-        plain.write_bytes(read_model(path))
-        return Network.load(plain)
 
 
 class _Search:
