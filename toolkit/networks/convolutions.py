@@ -21,7 +21,8 @@ from toolkit.networks.kernel_operators import KernelOperator, sparse_product
 from toolkit.networks.layers import AffineMap, ImageShape, Sparse, image_shape, with_errors_of
 from toolkit.networks.weights import DENSE_ABOVE, apply_sparse, checked_weights, frozen_matrix, read_only, zero_weights
 
-MATRIX_ENTRIES = 1 << 22  # of a convolution's matrix, above which it is not built
+MATRIX_ENTRIES = 1 << 21  # of a convolution's matrix, above which it is not built
+KERNEL_PLACES = 1 << 12  # of a kernel that is run over images; a larger one is as good as dense
 
 
 class Convolution(AffineMap):
@@ -177,19 +178,22 @@ class Conv2d(Convolution):
 
     @cached_property
     def operator(self) -> KernelOperator | None:
-        if is_torch_array(self.weight) or self._correlation.taps <= MATRIX_ENTRIES:
+        if is_torch_array(self.weight) or self.correlation.taps <= MATRIX_ENTRIES:
             return None
-        return KernelOperator(self._correlation)
+        if math.prod(self.weight.shape[2:]) > KERNEL_PLACES:
+            return None
+        return KernelOperator(self.correlation)
 
     @cached_property
-    def _correlation(self) -> Correlation:
+    def correlation(self) -> Correlation:
+        """The kernel and its geometry."""
         geometry = self.stride, self.padding, self.dilation, self.groups
         return Correlation(self.weight, self.shape, self.output_shape, *geometry)
 
     @cached_property
     def _matrix(self) -> SparseMatrix:
         """The convolution as a CSR matrix, one entry per (output place, kernel tap) inside the padded image."""
-        return frozen_matrix(matrix_rows(self._correlation))
+        return frozen_matrix(matrix_rows(self.correlation))
 
 
 def compose_or_select(layer: AffineMap, rows: Matrix) -> tuple[Any, FloatArray]:
