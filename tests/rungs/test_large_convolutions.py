@@ -45,9 +45,7 @@ def chain_and_residual(seed: int, scale: np.ndarray) -> Iterator[Network]:
     yield Network([*begin, Stage(((2, last), (1, Dense(weights(rng, 3, 64)))), relu=False)])
 
 
-def both(
-    seed: int, scale: np.ndarray, patched: pytest.MonkeyPatch, entries: int = 0
-) -> list[tuple[Network, Network]]:
+def both(seed: int, scale: np.ndarray, patched: pytest.MonkeyPatch, entries: int = 0) -> list[tuple[Network, Network]]:
     """Each network with matrices, and without."""
     stored = list(chain_and_residual(seed, scale))
     for network in stored:
@@ -71,7 +69,8 @@ def test_bounds_are_those_with_the_matrix(
     for stored, large in both(0, SCALES[scale], monkeypatch):
         for chain in CHAINS:
             one, other = layer_bounds(stored, ball, chain), layer_bounds(large, ball, chain)
-            assert one.certified and other.certified
+            assert one.certified
+            assert other.certified
             for mine, theirs in zip((*other.lower, *other.upper), (*one.lower, *one.upper), strict=True):
                 np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9 * np.abs(theirs).max())
         for rung in ("interval", "lipschitz", "dual", "crown", "alpha", "pgd"):
