@@ -185,12 +185,8 @@ def _entries(correlation: Correlation, chosen: IndexArray) -> tuple[FloatArray, 
     taps = [np.arange(count) for count in weight.shape[1:]]
     channel = chosen // (height * width)
     places = chosen // width % height, chosen % width
-    reads = [
-        place[:, None] * correlation.stride[axis]
-        - correlation.padding[axis]
-        + taps[1 + axis] * correlation.dilation[axis]
-        for axis, place in enumerate(places)
-    ]
+    starts = [at * correlation.stride[axis] - correlation.padding[axis] for axis, at in enumerate(places)]
+    reads = [start[:, None] + taps[1 + axis] * correlation.dilation[axis] for axis, start in enumerate(starts)]
     inside = [(read >= 0) & (read < correlation.shape[1 + axis]) for axis, read in enumerate(reads)]
     first = channel // (weight.shape[0] // correlation.groups) * weight.shape[1]
     column = (first[:, None] + taps[0])[:, :, None, None] * correlation.shape[1] + reads[0][:, None, :, None]
