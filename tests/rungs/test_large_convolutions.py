@@ -16,7 +16,7 @@ from toolkit.networks.stages import Stage
 from toolkit.problems import reduced
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_set import InputSet
-from toolkit.problems.input_sets import L2Ball, LinfBall
+from toolkit.problems.input_sets import L1Ball, L2Ball, LinfBall
 from toolkit.problems.reduced import restrict_to_alive
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
@@ -61,7 +61,7 @@ def ball_of(kind: Callable[..., InputSet], eps: float) -> InputSet:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize(("kind", "eps"), [(LinfBall, 0.03), (L2Ball, 0.15)])
+@pytest.mark.parametrize(("kind", "eps"), [(LinfBall, 0.03), (L2Ball, 0.15), (L1Ball, 0.3)])
 def test_bounds_are_those_with_the_matrix(
     kind: Callable[..., InputSet], eps: float, scale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
