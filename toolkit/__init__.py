@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toolkit.problems.answers import Bound, Status, Verdict
     from toolkit.problems.bounds import ReluBounds
     from toolkit.problems.input_set import InputSet
-    from toolkit.problems.input_sets import Box, LinfBall
+    from toolkit.problems.input_sets import Box, L1Ball, L2Ball, LinfBall, make_ball
     from toolkit.problems.properties import Property, robustness
     from toolkit.problems.settings import Settings
     from toolkit.report import check_order, gap_table, margin_table, write_report
@@ -51,6 +51,9 @@ PUBLIC = {
     "Flatten": "toolkit.networks.layers",
     "Network": "toolkit.networks.network",
     "Box": "toolkit.problems.input_sets",
+    "L1Ball": "toolkit.problems.input_sets",
+    "L2Ball": "toolkit.problems.input_sets",
+    "make_ball": "toolkit.problems.input_sets",
     "InputSet": "toolkit.problems.input_set",
     "Property": "toolkit.problems.properties",
     "robustness": "toolkit.problems.properties",
@@ -81,6 +84,8 @@ __all__ = [
     "Dense",
     "Flatten",
     "InputSet",
+    "L1Ball",
+    "L2Ball",
     "LinfBall",
     "Network",
     "Property",
@@ -102,6 +107,7 @@ __all__ = [
     "load_dataset",
     "load_image",
     "load_spec",
+    "make_ball",
     "margin_table",
     "margins",
     "read_rows",

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
+import pandas as pd
 import pytest
 
 from toolkit import LinfBall, Network, load_dataset
@@ -87,3 +88,17 @@ def test_our_side_of_the_omlt_comparison() -> None:
     found = our_margin(network, ball, label, (label + 1) % 10, limit=20.0)
     assert found["status"] == "optimal"
     assert found["lower"] <= found["upper"] + 1e-9
+
+
+def test_l2_margins_at_smoke_size(tmp_path: Path) -> None:
+    import l2_margins
+
+    given = ["--out", str(tmp_path), "--network", "zoo:digits-standard", "--data", "digits", "--index", "3"]
+    found = l2_margins.main([*given, "--eps", "0.1", "--time-limit", "10"])
+    assert (found["dual"] <= found["alpha"] + 1e-9).all()
+    assert (found["alpha"] <= found["lower"]).all()
+    assert (found["lower"] <= found["upper"]).all()
+    assert set(found["status"]) == {"optimal"}
+    claims = pd.read_csv(tmp_path / "proofs.csv").set_index("target")["claim"]
+    assert (claims[found["target"]].to_numpy() >= found["lower"].to_numpy() - 2e-3).all()
+    assert (claims[found["target"]].to_numpy() <= found["upper"].to_numpy()).all()

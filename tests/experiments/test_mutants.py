@@ -32,7 +32,7 @@ def test_mutants_are_of_every_part() -> None:
     counts = Counter(Path(mutant.file).name for mutant in MUTANTS)
     assert len(MUTANTS) >= 40
     expected = """dual_bound rounding leaves check knowledge verdict replay tree layer_bounds session solve_report
-        linear_program input_sets onnx_operators"""
+        linear_program linf_ball norm_balls norms onnx_operators"""
     assert {f"{name}.py" for name in expected.split()} <= set(counts)
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from toolkit.problems.input_set import InputSet
-from toolkit.problems.input_sets import INPUT_SETS, Box, LinfBall
+from toolkit.problems.input_sets import INPUT_SETS, Box, L1Ball, L2Ball, LinfBall
 
 Specimen = Callable[[np.random.Generator], InputSet]
 # For every norm some sets; one that is registered later needs a line here, which the first test says.
@@ -19,11 +19,26 @@ SPECIMENS: dict[str, list[Specimen]] = {
         lambda rng: LinfBall(rng.uniform(0, 1, (1, 2, 3)), 0.2, (0, 1)),
         lambda rng: LinfBall(1e9 * rng.normal(size=4), 1e-7),
         lambda rng: LinfBall(rng.normal(size=3), 0.0),
+        lambda rng: LinfBall(rng.uniform(0, 1, (2, 2)), rng.uniform(0, 0.4, (1, 2)), (0, 1)),
     ],
     "box": [
         lambda rng: Box(rng.normal(size=4) - 1.0, rng.normal(size=4) + 4.0),
         lambda rng: Box(np.zeros((2, 2)), rng.uniform(0, 2, (2, 2)), (0.0, 1.0)),
         lambda rng: Box(np.full(3, 0.1), np.full(3, 0.1)),
+    ],
+    "l1": [
+        lambda rng: L1Ball(rng.normal(size=5), 0.3),
+        lambda rng: L1Ball(rng.uniform(0, 1, (1, 2, 3)), 1.4, (0, 1)),
+        lambda rng: L1Ball(1e9 * rng.normal(size=4), 1e-7),
+        lambda rng: L1Ball(rng.normal(size=3), 0.0),
+        lambda rng: L1Ball(rng.uniform(0, 1, 4), 50.0, (0, 1)),
+    ],
+    "l2": [
+        lambda rng: L2Ball(rng.normal(size=5), 0.3),
+        lambda rng: L2Ball(rng.uniform(0, 1, (1, 2, 3)), 0.7, (0, 1)),
+        lambda rng: L2Ball(1e9 * rng.normal(size=4), 1e-7),
+        lambda rng: L2Ball(rng.normal(size=3), 0.0),
+        lambda rng: L2Ball(np.array([0.0, 1.0, 0.5]), 50.0, (0, 1)),
     ],
 }
 CASES = [(norm, k) for norm, made in SPECIMENS.items() for k in range(len(made))]

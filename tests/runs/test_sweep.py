@@ -94,6 +94,7 @@ def test_partial_results_cover_every_network_and_eps(folder: Path) -> None:
     [
         ({"eps": [0.011, 0.031]}, []),
         ({"domain": None}, []),
+        ({"norm": "l2"}, []),
         ({"layer_bounds": (("interval",),)}, []),
         ({"time_limit": 50}, ["dual", "interval"]),
         ({"mip_gap": 1e-3}, ["dual", "interval"]),
@@ -132,7 +133,7 @@ def test_keys_change_with_network_rung_version_and_chain_version(
 
 def keys_by_rung(spec: SweepSpec) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    work = Work("", "", spec.settings(), spec.domain)
+    work = Work("", "", spec.settings(), spec.domain, norm=spec.norm)
     for task in make_plan(spec).tasks(work):
         for (_, rung), keys in row_keys(task).items():
             found.setdefault(rung, set()).update(keys)

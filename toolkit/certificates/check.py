@@ -21,13 +21,21 @@ import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
-from toolkit.certificates.proof_file import PROOF_FORMAT, PROOF_LIMIT, PROOF_RATIO, read_arrays, read_header
+from toolkit.certificates.proof_file import (
+    PROOF_FORMAT,
+    PROOF_LIMIT,
+    PROOF_RATIO,
+    read_arrays,
+    read_header,
+    read_set,
+    set_arrays,
+)
 from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_set import InputSet
 from toolkit.problems.reduced import restrict_to_alive
 
 LEAVES_AT_ONCE = 256
@@ -39,9 +47,9 @@ class RejectedProofError(ValueError):
 
 @dataclass(frozen=True)
 class Checked:
-    """What a verified proof states: F_label − F_t ≥ claims[t] on the ball, of a network with this many classes."""
+    """What a verified proof states: F_label − F_t ≥ claims[t] on the input set, of a network with this many classes."""
 
-    ball: LinfBall
+    ball: InputSet
     label: int
     claims: dict[int, float]
     leaves: int
@@ -56,8 +64,9 @@ class Checked:
         """Raise RejectedProofError unless the proof is about this centre, ε and class (None: not asked)."""
         if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
             raise RejectedProofError("the ball's centre is not the image")
-        if eps is not None and float(eps) != self.ball.eps:
-            raise RejectedProofError(f"the proof is about ε = {self.ball.eps}, not {float(eps)}")
+        own = getattr(self.ball, "eps", None)
+        if eps is not None and not (isinstance(own, float) and float(eps) == own):
+            raise RejectedProofError(f"the proof is about {self.ball.title}, not ε = {float(eps)}")
         if label is not None and label != self.label:
             raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
 
@@ -76,7 +85,9 @@ def check_proof(path: str | Path, network: Network) -> Checked:
             header = read_header(archive)
             _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
-            content = read_arrays(archive, network.input_size, network.relu_sizes, header["targets"])
+            content = read_arrays(
+                archive, network.input_size, network.relu_sizes, header["targets"], set_arrays(header)
+            )
         return _Check(network, header, content).run()
     except ArchiveError as error:
         raise RejectedProofError(f"malformed: {error}") from None
@@ -97,7 +108,7 @@ class _Check:
         self.network, self.header, self.content = network, header, content
         _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
         _require(header["network"] == network.digest, "the network has another digest than the proof's")
-        self.ball = LinfBall(self._floats("center", (network.input_size,)), header["eps"], header["domain"])
+        self.ball = read_set(header, content)
         _require(header["ball"] == self.ball.digest, "the ball has another digest than the proof's")
         self.label, self.targets = int(header["label"]), [int(t) for t in header["targets"]]
         classes = range(network.output_size)

@@ -1,6 +1,8 @@
 """Reading a proof file for `check.py`: every key known and used, every array of the shape and kind it must have.
 
-header: JSON with PROOF_KEYS. center; per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t targetT.*.
+header: JSON with PROOF_KEYS and the set's norm. The set: center; of a box set.lower and set.upper; of an ℓ∞ ball with
+a radius per coordinate (eps null) also set.eps. Per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t
+targetT.*.
 Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
 """
 
@@ -8,9 +10,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolkit.arrays import FloatArray
 from toolkit.data.archives import (
     Archive,
     ArchiveError,
@@ -21,11 +24,15 @@ from toolkit.data.archives import (
     checked_text,
     require_keys,
 )
+from toolkit.problems.input_set import InputSet
+from toolkit.problems.input_sets import BALLS, Box, L1Ball, L2Ball, LinfBall
 
 PROOF_FORMAT = 1
 PROOF_LIMIT = 1 << 30  # bytes of all arrays
 PROOF_RATIO = 2000  # leaves without multipliers of their own, NaN throughout, compress as strongly as a bomb
 PROOF_KEYS = ("format", "network", "ball", "eps", "domain", "label", "targets", "claims")
+NORM_KEY = "norm"  # of the input set; absent in older files, which are about ℓ∞ balls
+PROVABLE = (*BALLS, Box.norm)
 TIGHT = ("neurons", "signs", "multipliers")
 CUT = ("neurons", "ends", "columns")
 TARGET = ("phases", "multipliers", "empty", "weights", "cuts", "ends")
@@ -35,11 +42,18 @@ LARGEST_FLOAT = sys.float_info.max
 def read_header(archive: Archive) -> dict[str, Any]:
     """The header, its values of the right types. Raises ArchiveError."""
     header = archive.json("header")
-    require_keys("header key", header, PROOF_KEYS, PROOF_KEYS)
+    require_keys("header key", header, PROOF_KEYS, (*PROOF_KEYS, NORM_KEY))
+    header.setdefault(NORM_KEY, LinfBall.norm)
+    checked_text(header, NORM_KEY, 16)
+    if header[NORM_KEY] not in PROVABLE:
+        raise ArchiveError(f"norm must be one of {', '.join(PROVABLE)}, got {header[NORM_KEY]!r}")
     checked_integer(header, "format")
     checked_text(header, "network", 128)
     checked_text(header, "ball", 128)
-    checked_number(header, "eps", 0.0, LARGEST_FLOAT)
+    if header["eps"] is not None:
+        checked_number(header, "eps", 0.0, LARGEST_FLOAT)
+    elif header[NORM_KEY] not in (Box.norm, LinfBall.norm):
+        raise ArchiveError(f"eps must be a number for a ball in {header[NORM_KEY]}")
     if header["domain"] is not None:
         ends = [as_number("domain", end, -LARGEST_FLOAT, LARGEST_FLOAT) for end in checked_list(header, "domain", 2)]
         if len(ends) != 2 or not ends[0] < ends[1]:
@@ -52,14 +66,51 @@ def read_header(archive: Archive) -> dict[str, Any]:
     return header
 
 
-def read_arrays(archive: Archive, inputs: int, relu_sizes: Sequence[int], targets: Sequence[int]) -> dict[str, Any]:
-    """All arrays by key, for a network with so many inputs and neurons. Raises ArchiveError."""
+def set_parts(input_set: InputSet) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    """What a proof says of its input set: in the header, and as arrays. Raises ValueError for a set of another kind."""
+    if isinstance(input_set, Box):
+        header: dict[str, Any] = {"eps": None, "domain": None}
+        arrays = {"set.lower": input_set.lower, "set.upper": input_set.upper}
+    elif isinstance(input_set, LinfBall) and not isinstance(input_set.eps, float):
+        header, arrays = (
+            {"eps": None, "domain": input_set.domain},
+            {"center": input_set.center, "set.eps": input_set.eps},
+        )
+    elif isinstance(input_set, LinfBall | L1Ball | L2Ball):
+        header, arrays = {"eps": input_set.eps, "domain": input_set.domain}, {"center": input_set.center}
+    else:
+        raise ValueError(f"proofs are about sets in {', '.join(PROVABLE)}, got {type(input_set).__name__}")
+    return {"ball": input_set.digest, NORM_KEY: input_set.norm, **header}, arrays
+
+
+def set_arrays(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arrays that hold the input set a header speaks of."""
+    if header[NORM_KEY] == Box.norm:
+        return "set.lower", "set.upper"
+    return ("center", "set.eps") if header["eps"] is None else ("center",)
+
+
+def read_set(header: Mapping[str, Any], content: Mapping[str, Any]) -> InputSet:
+    """The input set of a header and its arrays. Raises ValueError for parts that do not make one."""
+    norm, domain = header[NORM_KEY], header["domain"]
+    if norm == Box.norm:
+        return Box(content["set.lower"], content["set.upper"], domain)
+    if header["eps"] is None:
+        return LinfBall(content["center"], content["set.eps"], domain)
+    return BALLS[norm](content["center"], header["eps"], domain)
+
+
+def read_arrays(
+    archive: Archive, inputs: int, relu_sizes: Sequence[int], targets: Sequence[int], own_set: Sequence[str]
+) -> dict[str, Any]:
+    """All arrays by key, for a network with so many inputs and neurons. own_set: as of `set_arrays`. Raises
+    ArchiveError."""
     layers = range(len(relu_sizes))
     sides = [f"{side}{k}" for k in layers for side in ("lower", "upper")]
     tight = [f"tight{k}.{part}" for k in layers for part in TIGHT]
     trees = [f"target{t}.{part}" for t in targets for part in TARGET]
-    archive.require(["header", "center", *sides, *tight, *(f"cut.{part}" for part in CUT), *trees])
-    content = {"center": archive.array("center", (inputs,), finite=True)}
+    archive.require(["header", *own_set, *sides, *tight, *(f"cut.{part}" for part in CUT), *trees])
+    content = {name: archive.array(name, (inputs,), finite=True) for name in own_set}
     for k, size in enumerate(relu_sizes):
         content |= {f"{side}{k}": archive.array(f"{side}{k}", (size,), low=-math.inf) for side in ("lower", "upper")}
         rows, own = archive.shape(f"tight{k}.neurons")[:1], f"tight{k}"

@@ -23,7 +23,7 @@ from toolkit.runs.interrupts import ENDED
 
 HELP = """How tightly can the robustness of a ReLU network be certified?
 
-Exact, relaxed (LP) and dual margins of a network over an ℓ∞ ball, on the same bounds l,u, side by side.
+Exact, relaxed (LP) and dual margins of a network over a ball (ℓ∞, ℓ1, ℓ2), on the same bounds l,u, side by side.
 Start with: relugap demo"""
 
 
@@ -151,7 +151,8 @@ def certify_command(
     network: Annotated[
         str, typer.Argument(help="zoo:NAME, published:NAME, or a file: .npz, .onnx, .pth (with --architecture).")
     ],
-    eps: Annotated[float, typer.Option(help="Radius ε of the ℓ∞ ball, in input units.")],
+    eps: Annotated[float, typer.Option(help="Radius ε of the ball, in input units.")],
+    norm: Annotated[str, typer.Option(help="Norm of the ball: linf, l1 or l2.")] = "linf",
     data: Annotated[str | None, typer.Option(help="Data set whose test image is the centre, as in mnist5k.")] = None,
     index: Annotated[int | None, typer.Option(help="Index of that image, from 0.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image of your own instead: .npy or .png.")] = None,
@@ -190,10 +191,10 @@ def certify_command(
     """
     _answer(
         Question(
-            network=network, architecture=architecture, eps=eps, box=None if no_domain else domain, data=data,
-            index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds, targets=target,
-            climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit, count=count,
-            workers=workers, out=out, proof=proof,
+            network=network, architecture=architecture, eps=eps, norm=norm, box=None if no_domain else domain,
+            data=data, index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds,
+            targets=target, climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit,
+            count=count, workers=workers, out=out, proof=proof,
         )
     )  # fmt: skip
 

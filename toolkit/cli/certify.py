@@ -14,11 +14,11 @@ from toolkit.arrays import FloatArray
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
-from toolkit.data.names import markup_text, printable
+from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.bounds import ReluBounds
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_sets import make_ball
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
@@ -42,7 +42,7 @@ def answer(question: Question) -> None:
     chosen = sorted({get_rung(name).name: get_rung(name) for name in question.shown}.values(), key=_place)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
-    ball = LinfBall(center, question.eps, question.domain)
+    ball = make_ball(question.norm, center, question.eps, question.domain)
     started = time.perf_counter()
     relu_bounds = layer_bounds(network, ball, question.chain, settings)
     seconds = time.perf_counter() - started
@@ -56,7 +56,10 @@ def answer(question: Question) -> None:
     )
     if assumed := network.metadata.get("assumed"):
         console.print(f"assumed architecture: {printable(assumed)}", highlight=False, markup=False)
-    console.print(f"ε = {ball.eps:g} in ℓ∞, {where}, l,u by {' + '.join(question.chain)}", highlight=False)
+    console.print(
+        f"ε = {question.eps:g} in {NORM_TITLES[question.norm]}, {where}, l,u by {' + '.join(question.chain)}",
+        highlight=False,
+    )
     console.print(neuron_table(relu_bounds, seconds))
     _print_whole(console, margin_columns(problem, chosen, found))
     if note := equality_note(found):

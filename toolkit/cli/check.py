@@ -11,9 +11,10 @@ from toolkit.certificates.check import Checked, RejectedProofError, check_proof
 from toolkit.cli.certify import centre
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
-from toolkit.data.names import markup_text, printable
+from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_set import InputSet
+from toolkit.problems.input_sets import Box, make_ball
 from toolkit.problems.settings import Settings
 
 
@@ -23,7 +24,7 @@ def prove(question: Question, path: Path) -> None:
 
     network = Network.load(question.network, question.architecture)
     _, center, label = centre(question, network)
-    ball = LinfBall(center, question.eps, question.domain)
+    ball = make_ball(question.norm, center, question.eps, question.domain)
     started = time.perf_counter()
     proof = write_proof(path, network, ball, label, question.targets, Settings(time_limit=question.time_limit))
     seconds = time.perf_counter() - started
@@ -49,16 +50,24 @@ def answer_check(path: Path, source: str, architecture: str | None, data: str | 
     except RejectedProofError as error:
         console.print(f"[bold red]REJECTED[/]: {markup_text(error)}", highlight=False)
         return False
-    where = f"domain [{checked.ball.domain[0]:g}, {checked.ball.domain[1]:g}]" if checked.ball.domain else "no domain"
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
     image = f"test image {index} of {data} and its label" if data is not None else "the centre in the file"
-    console.print(f"class {checked.label}, ε = {checked.ball.eps!r} in ℓ∞ around {image}, {where}",
-                  highlight=False, markup=False)  # fmt: skip
+    console.print(f"class {checked.label}, {_about(checked.ball, image)}", highlight=False, markup=False)
     for target, claim in checked.claims.items():
         console.print(f"margin to class {target} ≥ {claim:.6g}", highlight=False)
     console.print(_summary(checked), highlight=False, markup=False)
     return True
+
+
+def _about(ball: InputSet, image: str) -> str:
+    """The input set of a proof in words. image: what its centre is."""
+    if isinstance(ball, Box):
+        return "the box in the file"
+    eps, domain = getattr(ball, "eps", None), getattr(ball, "domain", None)
+    size = f"ε = {eps!r}" if isinstance(eps, float) else f"one ε per coordinate, the largest {ball.radius!r},"
+    where = f"domain [{domain[0]:g}, {domain[1]:g}]" if domain else "no domain"
+    return f"{size} in {NORM_TITLES[ball.norm]} around {image}, {where}"
 
 
 def _summary(checked: Checked) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.data.arguments import check_writable
+from toolkit.data.arguments import check_writable, one_of
+from toolkit.data.names import BALL_NORMS
 
 DEFAULT_LADDER = "dual,pgd,lp,ideal,exact"  # as ladder.LADDER, which would take a second to import for --help
 
@@ -15,12 +16,13 @@ DEFAULT_LADDER = "dual,pgd,lp,ideal,exact"  # as ladder.LADDER, which would take
 class Question:
     """The options as they were given; see `relugap certify --help`.
 
-    box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for l,u. climbed:
-    --ladder.
+    norm: of the ball. box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for
+    l,u. climbed: --ladder.
     """
 
     network: str
     eps: float
+    norm: str = "linf"
     architecture: str | None = None
     box: str | None = "0,1"
     data: str | None = None
@@ -75,7 +77,7 @@ class Question:
 
     def check(self) -> None:
         """Raises ValueError for options that are wrong or do not go together, before anything heavy is imported."""
-        _ = self.chain, self.ladder
+        _ = self.chain, self.ladder, one_of("--norm", self.norm, BALL_NORMS)
         if self.count is not None:
             if self.data is None or self.index is not None or self.image is not None:
                 raise ValueError("--count needs --data and neither --index nor --image")

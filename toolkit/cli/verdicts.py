@@ -15,7 +15,7 @@ from toolkit.cli.question import Question
 from toolkit.data.arguments import check_writable
 from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import Dataset, load_dataset
-from toolkit.data.names import markup_text, printable
+from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.settings import Settings
@@ -32,7 +32,8 @@ def answer_batch(question: Question) -> None:
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
     settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
     how = question.ladder, question.chain
-    plan = BatchPlan(question.eps, question.domain, *how, settings=settings, time_limit=question.time_limit)
+    plan = BatchPlan(question.eps, question.domain, *how, settings=settings, time_limit=question.time_limit,
+                     norm=question.norm)  # fmt: skip
     check_batch(network, data, range(count), plan)
     if question.out is not None:
         check_writable(question.out)
@@ -40,7 +41,7 @@ def answer_batch(question: Question) -> None:
     where = f"domain {list(plan.domain)}" if plan.domain else "no domain"
     console.print(
         f"[bold]{markup_text(network.name or question.network)}[/], first {count} test images of {data.name}, "
-        f"ε = {plan.eps:g} in ℓ∞, {where}, ladder {' → '.join(plan.ladder)}",
+        f"ε = {plan.eps:g} in {NORM_TITLES[plan.norm]}, {where}, ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
     if assumed := network.metadata.get("assumed"):

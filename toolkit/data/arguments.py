@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 _Kind = TypeVar("_Kind")
 LONGEST_VALUE = 60  # characters of a value that a message shows
 LABEL_HINT = "of a one-hot vector or logits take int(label.argmax())"
-EPS_HINT = "all coordinates share one radius; for a radius per feature scale the features first"
+EPS_HINT = "a radius per feature is an array that fits the centre"
 
 
 def shown(value: object) -> str:

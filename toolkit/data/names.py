@@ -21,6 +21,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (as text direction), surrogates, separators
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
+NORM_TITLES = {"linf": "ℓ∞", "l1": "ℓ1", "l2": "ℓ2", "box": "box"}  # of input sets, as tables and options name them
+BALL_NORMS = ("linf", "l1", "l2")
+
 
 def path_name(name: str, what: str) -> str:
     """The name, fit to be one part of a path on every system; what: how messages call it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +14,11 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import number_array, real_number, shown, whole_number
+from toolkit.networks.weights import exact_numbers, read_only
 from toolkit.problems.input_set import InputSet, box_range_linear
 
 
-def rounded_sum(values: FloatArray, step: float, towards: float) -> FloatArray:
+def rounded_sum(values: FloatArray, step: float | FloatArray, towards: float) -> FloatArray:
     """values + step, rounded to the float next to the real sum on the side of `towards` (±inf); exact sums stay.
 
     The rounding error of fl(a + b) is itself a float, found by Knuth's TwoSum; no overflow may occur.
@@ -117,3 +120,82 @@ class BoxShaped(InputSet):
     def steepest(self, gradient: FloatArray) -> FloatArray:
         """The sign: every coordinate moves as far as it may."""
         return np.sign(gradient)
+
+
+@dataclass(frozen=True, eq=False)
+class Box(BoxShaped):
+    """The box {x̃ : lower ≤ x̃ ≤ upper}, optionally cut by a data domain [low, high]ⁿ; its centre is its middle.
+
+    lower, upper: any shape, the same for both, finite; ends may coincide. Raises ValueError for lower > upper, for ends
+    that are not finite, and for a box that lies outside the domain.
+    """
+
+    norm = "box"
+    center: FloatArray
+    ends: tuple[FloatArray, FloatArray] = field(repr=False)
+    domain: tuple[float, float] | None = None
+    shape: tuple[int, ...] = ()
+
+    def __init__(self, lower: ArrayLike, upper: ArrayLike, domain: Sequence[float] | None = None) -> None:
+        low, high = exact_numbers("lower", lower), exact_numbers("upper", upper)
+        if low.shape != high.shape or low.size == 0:
+            raise ValueError(
+                f"lower and upper must have one shape with at least one entry, got {low.shape}, {high.shape}"
+            )
+        object.__setattr__(self, "shape", tuple(int(n) for n in low.shape))
+        low, high = low.ravel(), high.ravel()
+        cut = None if domain is None else checked_domain(domain)
+        if cut is not None:
+            low, high = np.maximum(low, cut[0]), np.minimum(high, cut[1])
+        wrong = np.flatnonzero(~((low <= high) & np.isfinite(low) & np.isfinite(high)))
+        if wrong.size:
+            i = int(wrong[0])
+            where = "" if cut is None else f" in the domain [{cut[0]}, {cut[1]}]"
+            raise ValueError(f"lower must be ≤ upper and both finite{where}, got {low[i]} and {high[i]} at index {i}")
+        middle = np.clip(0.5 * low + 0.5 * high, low, high)
+        object.__setattr__(self, "center", read_only(middle))
+        object.__setattr__(self, "ends", (read_only(np.array(low)), read_only(np.array(high))))
+        object.__setattr__(self, "domain", cut)
+
+    @property
+    def title(self) -> str:
+        """Its largest width, in words."""
+        return f"largest width = {float((self.upper - self.lower).max())}"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over both ends: equal digests are the same set."""
+        # hashes of the ends, not the ends: no ball's centre and radius read as these 68 bytes
+        ends = b"".join(hashlib.sha256(end.tobytes()).digest() for end in self.ends)
+        return hashlib.sha256(b"box:" + ends).hexdigest()
+
+    @property
+    def lower(self) -> FloatArray:
+        """The lower end of every coordinate, shape (n,)."""
+        return self.ends[0]
+
+    @property
+    def upper(self) -> FloatArray:
+        """The upper end of every coordinate, shape (n,)."""
+        return self.ends[1]
+
+    @property
+    def inner_lower(self) -> FloatArray:
+        """The lower end itself, which is a float."""
+        return self.lower
+
+    @property
+    def inner_upper(self) -> FloatArray:
+        """The upper end itself, which is a float."""
+        return self.upper
+
+    @property
+    def radius(self) -> float:
+        """The largest half-width, rounded up."""
+        ends = np.maximum(self.upper - self.center, self.center - self.lower)
+        return float(np.nextafter(ends.max(), np.inf))
+
+    @property
+    def reach(self) -> FloatArray:
+        """Every coordinate's half-width, shape (n,)."""
+        return 0.5 * self.upper - 0.5 * self.lower

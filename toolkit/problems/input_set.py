@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
@@ -50,9 +51,11 @@ class InputSet(ABC):
     """A closed, bounded, non-empty set of inputs, frozen. center: a point of it, flat, read-only; shape: as given.
 
     norm: its name in tables and keys. digest: SHA-256 over all that determines it; equal digests are the same set.
+    polyhedral: whether the hull and `constrain` say all of the set.
     """
 
     norm: str
+    polyhedral: bool = True
     center: FloatArray
     shape: tuple[int, ...]
 
@@ -96,7 +99,7 @@ class InputSet(ABC):
         """Middle and half-width of an interval that holds ν·x̃ for every point x̃ of the set, up to rounding.
 
         rows: (m, n), numpy or scipy.sparse → (m,) each. Rounding is at most that of one sum of products with the hull's
-        ends, which is what rounding.py charges.
+        ends and a few sums of twice that size, which is what rounding.py charges.
         """
 
     def min_linear(self, rows: ArrayLike) -> FloatArray:
@@ -132,8 +135,33 @@ class InputSet(ABC):
     def steepest(self, gradient: FloatArray) -> FloatArray:
         """The direction of unit size in which a linear functional grows most. Shape as given; coordinates first."""
 
+    @property
+    def middle(self) -> FloatArray:
+        """A float point between the hull's ends, from which `deviation` counts, shape (n,); here their middle."""
+        return np.clip(0.5 * self.lower + 0.5 * self.upper, self.lower, self.upper)
+
+    def deviation(self, sizes: FloatArray) -> FloatArray:
+        """The largest Σ_j a_j|x̃_j − middle_j| over the set, up to rounding. Shapes: (m, n), a ≥ 0 → (m,)."""
+        high, low, point = self.upper, self.lower, self.middle
+        reach = np.maximum(high - point, point - low)
+        return np.asarray(sizes @ reach, dtype=np.float64)
+
     def constrain(self, model: Any) -> None:  # noqa: B027 - a box has nothing to add
-        """Add to a Pyomo model what the bounds lower ≤ model.x ≤ upper do not say of the set; nothing for a box."""
+        """Add to a Pyomo model what the bounds lower ≤ model.x ≤ upper do not say of the set; nothing for a box.
+
+        What no finite number of rows says is not added, but found by `tangents` where it is violated.
+        """
+
+    def tangents(
+        self, point: FloatArray, lifted: FloatArray, functional: FloatArray | None, tolerance: float
+    ) -> tuple[Any, FloatArray]:
+        """Rows over (x̃, own variables of `constrain`) that hold in the set and that a relaxation's point violates.
+
+        For a set that is not polyhedral: none where the point is within `tolerance`·radius of it. lifted: values of its
+        own variables; functional: a ν whose minimum over the set shows where else to touch it. Shapes: (n,), (k,), (n,)
+        → scipy.sparse (rows, n + k) and their upper sides.
+        """
+        return sp.csr_array((0, self.size + lifted.size)), np.zeros(0)
 
     def _checked_rows(self, rows: ArrayLike) -> FloatArray:
         checked = np.atleast_2d(number_array("rows", rows))

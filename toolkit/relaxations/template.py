@@ -1,7 +1,7 @@
 """The one optimisation model: MILP with binary ReLU indicators, LP with the same indicators in [0,1].
 
-For x̃ in the box of the ball and every unstable neuron (l < 0 < u), with pre-activation x̂ = y − s split into its
-positive part y and negative part s:
+For x̃ in the input set (its box, and the variables and rows that it adds) and every unstable neuron (l < 0 < u), with
+pre-activation x̂ = y − s split into its positive part y and negative part s:
 
     x̂ = y − s,   y ≥ 0,   s ≥ 0 (that is y ≥ x̂),   y ≤ u·a,   s ≤ −l·(1 − a) (that is y ≤ x̂ − l(1 − a)),
     a ∈ {0,1} ("binary") or a ∈ [0,1] ("relaxed").
@@ -100,7 +100,6 @@ def build_template(region: Region, formulation: Formulation = "compact") -> Temp
     with PauseGC():
         model = pyo.ConcreteModel(name=f"relugap {network.name}".strip())
         model.x = _variables(input_set.lower, input_set.upper)
-        input_set.constrain(model)
         model.y = _variables(np.zeros(layout.count), layout.upper)
         model.s = _variables(np.zeros(layout.count), -layout.lower)
         model.a = pyo.Var(range(layout.count), bounds=(0, 1))
@@ -109,6 +108,7 @@ def build_template(region: Region, formulation: Formulation = "compact") -> Temp
         model.on = pyo.Constraint(range(layout.count))
         model.off = pyo.Constraint(range(layout.count))
         _add_relus(model, layout)
+        input_set.constrain(model)  # last: its variables and rows stand behind the template's own
         model.objective = pyo.Objective(expr=0.0)
     return Template(model, layout)
 

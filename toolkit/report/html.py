@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from toolkit.data.atomic import write_text
-from toolkit.data.names import printable, printable_frame, printable_lines
+from toolkit.data.names import NORM_TITLES, printable, printable_frame, printable_lines
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
@@ -101,11 +101,12 @@ def _facts(rows: pd.DataFrame, gaps: pd.DataFrame) -> list[tuple[str, str]]:
     ]
     radii = sorted({float(eps) for eps in rows["eps"]})
     domains = ", ".join(sorted({str(domain) for domain in rows["domain"]}))
+    norms = ", ".join(sorted({NORM_TITLES.get(str(norm), str(norm)) for norm in rows["norm"]}))
     failed = int((rows["status"] == "failed").sum())
     return [
         ("networks", ", ".join(networks)),
         ("rungs", ", ".join(str(name) for name in gaps["rung"].cat.categories)),
-        ("ball", f"ℓ∞, ε = {', '.join(f'{eps:g}' for eps in radii)}; cut by: {domains}"),
+        ("ball", f"{norms}, ε = {', '.join(f'{eps:g}' for eps in radii)}; cut by: {domains}"),
         ("l,u by", ", ".join(sorted({str(chain) for chain in rows["layer_bounds"]}))),
         ("rows", f"{len(rows)}, {failed} of them failed" if failed else f"{len(rows)}, none failed"),
     ]

@@ -19,7 +19,7 @@ from toolkit.report.styles import TEXT_GREY, label_of, look_of, panel_grid, pape
 from toolkit.report.tables import margin_gaps, sample_shares, varying_keys
 
 PANEL_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "layer_bounds"]
-EPS_LABEL = "ε (ℓ∞ radius, input units)"
+EPS_LABEL = "ε (radius, input units)"
 DECADES_SHOWN = 1e-5  # of the largest gap: smaller ones are drawn as 0
 
 

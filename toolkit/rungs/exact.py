@@ -46,8 +46,11 @@ def exact_bounds(problem: Problem) -> list[Bound]:
 
 
 def takes_tree(problem: Problem) -> bool:
-    """Whether "auto" means the bab rung here: rigorous, or no better MILP solver than HiGHS takes the model."""
+    """Whether the bab rung answers: for an input set that no rows describe, and under "auto" where bounds are to be
+    rigorous or no better MILP solver than HiGHS takes the model."""
     settings = problem.settings
+    if not problem.input_set.polyhedral:
+        return True
     if settings.solver != "auto":
         return False
     return settings.rigorous or automatic_milp_solver(template(problem).relaxed) == "highs"

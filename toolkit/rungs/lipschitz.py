@@ -1,12 +1,13 @@
 """Lipschitz bounds: the margin at a point of the ball minus what it can lose at most on the way to any other.
 
 Along a segment a ReLU network's output changes by c·W_L·D_{L−1}·W_{L−1} … D_1·W_1·(x̃ − x), where every D is diagonal
-with entries in [0,1], 1 at active and 0 at inactive neurons. Two bounds on that, for the dual norm of ℓ∞:
+with entries in [0,1], 1 at active and 0 at inactive neurons. Two bounds on that:
 
 - product:    c·F(x) − ‖c·W_L‖₁ · ‖W_{L−1}‖_{∞→∞} … ‖W_1‖_{∞→∞} · ε,  with ‖W‖_{∞→∞} the largest ℓ1 norm of a row,
-              summed over all paths where stages read several places;
-- per margin: c·F(p) − Σ_j max(|J̲_j|, |J̄_j|)·r_j,  with p the midpoint and r the half-widths of the ball's box, and
-  J̲ ≤ J ≤ J̄ the range of the row vectors above over all such D, by interval arithmetic from the output back.
+              summed over all paths where stages read several places, and ε how far a coordinate may move from x;
+- per margin: c·F(p) − max_{x̃∈P} Σ_j max(|J̲_j|, |J̄_j|)·|x̃_j − p_j|,  with p the set's middle and J̲ ≤ J ≤ J̄ the range
+  of the row vectors above over all such D, by interval arithmetic from the output back. For an ℓ1 or ℓ2 ball that
+  maximum is at most the radius times the dual norm (`InputSet.deviation`), for a box the sum with its half-widths.
 
 The rung gives the larger. The second never loses more than the first does per unit of radius.
 
@@ -55,14 +56,11 @@ def product_values(problem: Problem) -> FloatArray:
 
 
 def jacobian_values(problem: Problem) -> FloatArray:
-    """c·F(p) − Σ_j max(|J̲_j|, |J̄_j|)·r_j for every row, shape (m,)."""
-    low, high = problem.input_set.lower, problem.input_set.upper
-    point = np.clip(0.5 * low + 0.5 * high, low, high)
+    """c·F(p) − max over the set of Σ_j max(|J̲_j|, |J̄_j|)·|x̃_j − p_j| for every row, shape (m,)."""
     with np.errstate(over="ignore", invalid="ignore"):
         middle, half_width = jacobian_ranges(problem)
-        reach = np.maximum(high - point, point - low)
-        loss = _raised((np.abs(middle) + half_width) @ reach, middle.shape[1])
-        return _below(problem, point, loss)
+        loss = _raised(problem.input_set.deviation(np.abs(middle) + half_width), middle.shape[1])
+        return _below(problem, problem.input_set.middle, loss)
 
 
 def jacobian_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from toolkit.data.datasets import Dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_sets import make_ball
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
@@ -39,6 +40,13 @@ class BatchPlan:
     settings: Settings = field(default_factory=Settings)
     time_limit: float | None = None
     tolerance: float = TOLERANCE
+    norm: str = "linf"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that determines the answers; the norm only where it is not ℓ∞, as answers kept from before lack it."""
+        found = asdict(self)
+        return found if self.norm != "linf" else {name: value for name, value in found.items() if name != "norm"}
 
 
 def certify_samples(
@@ -110,7 +118,7 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
     check_fits(data.shape, network.input_shape)
     check_labels(data.labels[list(samples)], network.output_size, data.name)
     for sample in samples:
-        LinfBall(data.features[sample], plan.eps, plan.domain)
+        make_ball(plan.norm, data.features[sample], plan.eps, plan.domain)
 
 
 def certify_chunk(chunk: Chunk) -> list[BatchRow]:
@@ -125,7 +133,7 @@ def _failed(sample: int, label: int, error: Exception) -> BatchRow:
 
 
 def _row(sample: int, label: int, image: FloatArray, network: Network, plan: BatchPlan) -> BatchRow:
-    ball, began = LinfBall(image, plan.eps, plan.domain), time.process_time()
+    ball, began = make_ball(plan.norm, image, plan.eps, plan.domain), time.process_time()
     try:
         outcome = certify(
             network, ball, label, plan.ladder, plan.bounds, plan.tighten, plan.settings, plan.time_limit, plan.tolerance

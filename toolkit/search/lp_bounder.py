@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.dual_bound import CHORD, certify_multipliers
@@ -21,7 +22,9 @@ from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.layout import TemplateError
+from toolkit.search.clock import Clock
 from toolkit.search.incumbent import promised_gap
+from toolkit.search.tangents import touching_rows
 from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import fall_back, open_session
 from toolkit.solvers.session import Session, SolverUnavailableError
@@ -29,6 +32,9 @@ from toolkit.solvers.solve_report import SolveReport
 
 if TYPE_CHECKING:
     from toolkit.relaxations.template import Template
+
+TANGENT_ROUNDS, TANGENT_PATIENCE = 100, 8
+TANGENT_GAIN = 1e-7  # of the objective's scale
 
 
 def failing_rows(run: Callable[[Problem], list[Bound]]) -> Callable[[Problem], RowBounds]:
@@ -58,8 +64,9 @@ class LpBounder:
     """One program in one solver, or in the one that takes over where that fails; lent by a problem's workspace."""
 
     def __init__(self, program: CompiledModel, settings: Settings) -> None:
-        self.program = program
+        self.program, self.settings = program, settings
         self.session: Session = open_session(program, settings)
+        self.tangent = np.zeros(program.matrix.shape[0], dtype=np.bool_)  # which rows `settle` has added
 
     def minimize(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         """Minimise cost·z + offset over the program; see `Session.minimize`."""
@@ -68,6 +75,50 @@ class LpBounder:
         except SolverUnavailableError as error:
             self.session = fall_back(self.program, settings, str(error))
             return self.session.minimize(cost, offset, settings)
+
+    def settle(self, cost: FloatArray, offset: float, settings: Settings, problem: Problem) -> SolveReport:
+        """As `minimize`, over an input set that is not polyhedral: with tangents until the minimiser lies in it, or
+        TANGENT_PATIENCE rounds gain nothing. Those in use stay for the next objective."""
+        clock, scale = Clock(settings), self.program.objective_scale(cost)
+        history: list[float] = []
+        iterations = 0
+        for _ in range(TANGENT_ROUNDS):
+            report = self.minimize(cost, offset, clock.rest())
+            iterations += report.iterations
+            history.append(report.bound)
+            rows, tops = touching_rows(
+                problem.input_set, template(problem).layout.columns, self.program, self.tangent, report, cost
+            )
+            stalled = len(history) > TANGENT_PATIENCE and (
+                history[-1] - history[-1 - TANGENT_PATIENCE] <= TANGENT_GAIN * scale
+            )
+            if report.status is not Status.OPTIMAL or not tops.size or stalled:
+                break
+            if clock.struck:
+                report = replace(report, status=Status.TIME_LIMIT)
+                break
+            self._add(rows, tops)
+        self._keep_used(report)
+        return replace(report, seconds=clock.seconds, iterations=iterations)
+
+    def _add(self, rows: sp.csr_array, tops: FloatArray) -> None:
+        free = np.full(tops.size, -np.inf)
+        self.program = self.program.with_rows(rows, free, tops)
+        self.tangent = np.concatenate([self.tangent, np.ones(tops.size, dtype=np.bool_)])
+        if self.session.solver.changes_model:
+            self.session.add_rows(rows, free, tops)
+        else:
+            self.session = open_session(self.program, self.settings)
+
+    def _keep_used(self, report: SolveReport) -> None:
+        """Drop tangents without a multiplier, from a session that can."""
+        if report.duals is None or not self.tangent.any() or not self.session.solver.changes_model:
+            return
+        used = np.zeros(self.tangent.size, dtype=np.bool_)
+        used[: report.duals.size] = report.duals != 0.0
+        keep = ~self.tangent | used
+        self.program, self.tangent = self.program.without_rows(keep), self.tangent[keep]
+        self.session.keep_rows(keep)
 
 
 def minimize_rows(problem: Problem, program: CompiledModel, relaxed: list[Bound] | None = None) -> list[Bound]:
@@ -85,7 +136,10 @@ def minimize_rows(problem: Problem, program: CompiledModel, relaxed: list[Bound]
         for i, (cost, offset) in enumerate(zip(costs, offsets.tolist(), strict=True)):
             lp = None if relaxed is None else relaxed[i]
             settings = problem.settings if lp is None else _milp_settings(problem.settings, lp.drop)
-            report = bounder.minimize(cost, offset, settings)
+            if relaxed is None and not problem.input_set.polyhedral:
+                report = bounder.settle(cost, offset, settings, problem)
+            else:
+                report = bounder.minimize(cost, offset, settings)
             bounds.append(bound_from_report(problem, i, report, building, lp))
     return bounds
 

@@ -20,6 +20,7 @@ import numpy as np
 from toolkit.arrays import PhaseArray
 from toolkit.problems.answers import Status
 from toolkit.problems.problem import Problem
+from toolkit.search.branching import ON_RELU
 from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import VIOLATION, CuttingPlanes
 from toolkit.search.descent import polish
@@ -31,6 +32,7 @@ from toolkit.solvers.solve_report import SolveReport
 TRIAL_ITERATIONS = 60
 CUT_DEPTH, CUT_ROUNDS = 6, 2
 POLISH_STEP = 0.3  # of the descent from the root's best point, in units of ε
+TANGENT_ROUNDS, TANGENT_GAIN = 100, 0.1  # TANGENT_GAIN: as CUT_GAIN
 CUT_GAIN = 0.2  # share of the open gap that a round of cuts must close for another to follow
 
 
@@ -64,6 +66,8 @@ class LpNodes:
         first = node.bound if report.status in (Status.OPTIMAL, Status.DECIDED) else None
         if node.depth <= CUT_DEPTH:
             report = self._tighten(node, report)
+        if not self.problem.input_set.polyhedral:
+            report = self._touch(node, report)
         return replace(self._relaxed(report, first), point=self._replayed(report))
 
     def trial(self, node: Node) -> None:
@@ -86,6 +90,8 @@ class LpNodes:
         report = self.root = self.planes.minimize(self.cost, self.offset, self.clock.rest(), self._root_is_done)
         self.iterations += report.iterations
         node.raise_bound(report.bound, self.planes.best)
+        if not self.problem.input_set.polyhedral:
+            report = self.root = self._touch(node, report)
         best = self.incumbent
         best.measure(report.bound)
         if report.bound < best.cutoff and not best.refuted and best.witness is not None:
@@ -126,13 +132,39 @@ class LpNodes:
                 break
         return report
 
+    def _touch(self, node: Node, report: SolveReport) -> SolveReport:
+        """Tangents of the input set: while they close the gap, and to the end where no ReLU is left to split."""
+        cutoff = self.incumbent.cutoff
+        for _ in range(TANGENT_ROUNDS):
+            if report.x is None or report.status is not Status.OPTIMAL or report.bound >= cutoff:
+                break
+            self.incumbent.offer(*self._replayed(report))
+            cutoff = self.incumbent.cutoff
+            touching = self.planes.touching(report, self.cost)
+            if not touching[1].size:
+                break
+            self.planes.touch(*touching)
+            before, report = report, self._minimize(node)
+            slow = not report.bound > before.bound + TANGENT_GAIN * (cutoff - before.bound)
+            if slow and self._slack(report, node) > ON_RELU:
+                break
+        return report
+
+    def _slack(self, report: SolveReport, node: Node) -> float:
+        """How far the minimiser is from a ReLU that may still be split, of the neuron's range."""
+        if report.x is None:
+            return np.inf
+        y, s = report.x[self.layout.block("y")], report.x[self.layout.block("s")]
+        return float(np.max(np.minimum(y, s) / self.planes.ranges, where=node.phases < 0, initial=0.0))
+
     def _relaxed(self, report: SolveReport, first: float | None) -> Relaxed:
         """What the tree is told of an LP."""
         message = report.message or f"a node's LP ended as {report.status}"
         if report.x is None:
             return Relaxed(None, False, message, first)
         distances = np.stack([report.x[self.layout.block("y")], report.x[self.layout.block("s")]]) / self.planes.ranges
-        return Relaxed(distances, report.status is Status.OPTIMAL, message, first)
+        inside = self.problem.input_set.polyhedral or not self.planes.touching(report, self.cost)[1].size
+        return Relaxed(distances, report.status is Status.OPTIMAL and inside, message, first)
 
     def _replayed(self, report: SolveReport) -> Point:
         """The minimiser's x̃, projected into the input set, and the objective there; nothing without a minimiser."""

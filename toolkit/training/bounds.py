@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ from toolkit.problems.input_set import box_min_linear, over_box
 from toolkit.problems.phases import is_unstable
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
+from toolkit.training.norm_inputs import ball_range
 
 BoundMethod = Literal["interval", "dual"]
 MATRIX_LIMIT = 1 << 20  # entries up to which a convolution restricted to a patch is applied as a matrix
@@ -34,21 +36,34 @@ MATRIX_LIMIT = 1 << 20  # entries up to which a convolution restricted to a patc
 
 @dataclass(frozen=True)
 class BatchBounds:
-    """The balls around a batch and the bounds l ≤ x̂ ≤ u they imply. Shapes: (B, n) per layer."""
+    """The balls around a batch and the bounds l ≤ x̂ ≤ u they imply. Shapes: (B, n) per layer.
+
+    ball_lower, ball_upper: the hull. ball: centres, radius and norm of what is more than its hull; None: a box.
+    """
 
     ball_lower: Tensor
     ball_upper: Tensor
     lower: tuple[Tensor, ...]
     upper: tuple[Tensor, ...]
+    ball: tuple[Tensor, float, str] | None = None
 
     def with_layer(self, lower: Tensor, upper: Tensor) -> BatchBounds:
         """The same with one more layer."""
-        return BatchBounds(self.ball_lower, self.ball_upper, (*self.lower, lower), (*self.upper, upper))
+        return replace(self, lower=(*self.lower, lower), upper=(*self.upper, upper))
 
     @property
     def input_range(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Middle and half-width of ν·x̃ over every image's ball."""
-        return over_box(self.ball_lower, self.ball_upper)
+        return self.range_on(lambda values: values)
+
+    def range_on(self, cut: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """`input_range` over some coordinates only, which `cut` takes from (B, n), 0 where there is none."""
+        low, high = cut(self.ball_lower), cut(self.ball_upper)
+        if self.ball is None:
+            return over_box(low, high)
+        center, eps, norm = self.ball
+        middle = cut(center)
+        return partial(ball_range, center=middle, widths=(middle - low, high - middle), eps=eps, norm=norm)
 
     @property
     def relu_bounds(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -63,12 +78,12 @@ class BatchBounds:
         return low, high
 
 
-def input_balls(x: Tensor, eps: float, domain: Sequence[float] | None) -> BatchBounds:
-    """The ℓ∞ balls of radius eps around each image, cut by the domain; x (B, n)."""
+def input_balls(x: Tensor, eps: float, domain: Sequence[float] | None, norm: str = "linf") -> BatchBounds:
+    """The balls of radius eps around each image, cut by the domain; x (B, n). norm: linf, l1 or l2."""
     lower, upper = x - eps, x + eps
     if domain is not None:
         lower, upper = lower.clamp_min(domain[0]), upper.clamp_max(domain[1])
-    return BatchBounds(lower, upper, (), ())
+    return BatchBounds(lower, upper, (), (), None if norm == "linf" else (x, eps, norm))
 
 
 def batch_bounds(network: Network, balls: BatchBounds, method: BoundMethod = "dual") -> BatchBounds:
@@ -79,6 +94,8 @@ def batch_bounds(network: Network, balls: BatchBounds, method: BoundMethod = "du
     bounds = balls
     for k, layer in enumerate(network.layers[:-1]):
         low, high = box_image(layer, *bounds.last_box())
+        if k == 0 and bounds.ball is not None:  # the box around the ball is much larger than the ball
+            low, high = _exact_ranges(network.layers, k, bounds, torch.ones_like(low, dtype=torch.bool))
         if k and method == "dual":
             low, high = _tighten(network.layers, k, bounds, low, high)
         bounds = bounds.with_layer(low, high)
@@ -92,7 +109,7 @@ def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method:
         raise ValueError(f"the last layer must be Dense to be trained for margins, got {type(last).__name__}")
     rows = last.weight[labels][:, None, :] - last.weight
     value = last.bias[labels][:, None] - last.bias
-    if method == "interval":
+    if method == "interval" and (bounds.lower or bounds.ball is None):
         low, high = bounds.last_box()
         margins: Tensor = value + box_min_linear(rows, low, high)
     else:
@@ -121,13 +138,18 @@ def _tighten(
     unstable = is_unstable(low, high)
     if not bool(unstable.any()):
         return low, high
-    on_patches = all(isinstance(layer, Conv2d) and _plain(layer) for layer in layers[: k + 1])
-    dual_low, dual_high = (_patch_ranges if on_patches else _row_ranges)(layers, k, bounds, unstable)
+    dual_low, dual_high = _exact_ranges(layers, k, bounds, unstable)
     # rows that only fill up a batch are of neurons the box decides already, which layer_bounds leaves alone too
     return (
         torch.where(unstable, torch.maximum(low, dual_low), low),
         torch.where(unstable, torch.minimum(high, dual_high), high),
     )
+
+
+def _exact_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Dual ranges of each image's wanted neurons of layer k, which are exact at k = 0; ∓∞ elsewhere. (B, n_k) each."""
+    on_patches = all(isinstance(layer, Conv2d) and _plain(layer) for layer in layers[: k + 1])
+    return (_patch_ranges if on_patches else _row_ranges)(layers, k, bounds, wanted)
 
 
 def _unstable_first(unstable: Tensor) -> Tensor:
@@ -189,23 +211,27 @@ def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unst
     groups = torch.nonzero(by_place.any(1))[:, 0]
     patch = _Patch(1, 1, 0)
     patch_layers: list[AffineMap] = []
-    context: list[tuple[Tensor, Tensor]] = []
+    relu: list[tuple[Tensor, Tensor]] = []
     for j in range(k, -1, -1):
         conv, outputs = convs[j], patch.size
         kernel, stride, padding = int(conv.weight.shape[2]), conv.stride[0], conv.padding[0]
         patch = _Patch((outputs - 1) * stride + kernel, patch.step * stride, patch.padding * stride + padding)
         if j < k:
             patch_layers.insert(0, _on_patch(conv, patch.size))
-        ends = (bounds.lower[j - 1], bounds.upper[j - 1]) if j else (bounds.ball_lower, bounds.ball_upper)
-        cut = [patch.cut(end, conv, (places[0], places[1]), -1.0 if j else 0.0).flatten(0, 1) for end in ends]
-        context.insert(0, (cut[0].index_select(0, groups), cut[1].index_select(0, groups)))
+        if j:
+            ends = (bounds.lower[j - 1], bounds.upper[j - 1])
+            cut = [patch.cut(end, conv, (places[0], places[1]), -1.0).flatten(0, 1) for end in ends]
+            relu.insert(0, (cut[0].index_select(0, groups), cut[1].index_select(0, groups)))
     chosen = _unstable_first(by_place[groups])
     kernels = convs[k].weight.flatten(1)
     rows = kernels.index_select(0, chosen.reshape(-1)).reshape(*chosen.shape, -1)
-    (ball, *relu) = context
+
+    def seen(values: Tensor) -> Tensor:
+        return patch.cut(values, convs[0], (places[0], places[1]), 0.0).flatten(0, 1).index_select(0, groups)
+
     relu_bounds = [pair[0] for pair in relu], [pair[1] for pair in relu]
     stages, value = hidden_stages(patch_layers), convs[k].bias[chosen]
-    middle, half_width = dual_ranges(stages, {k: rows}, value, relu_bounds, over_box(*ball))
+    middle, half_width = dual_ranges(stages, {k: rows}, value, relu_bounds, bounds.range_on(seen))
     unknown = torch.full(by_place.shape, math.inf, dtype=middle.dtype, device=middle.device).reshape(-1)
     where = (groups[:, None] * channels + chosen).reshape(-1)
     found = [

@@ -30,12 +30,13 @@ def network_errors(network: Network, test: Dataset, spec: NetworkSpec) -> dict[s
     count = min(spec.evaluate, len(test))
     x, y = test.features[:count], test.labels[:count]
     wrong = network.predict(x) != y
-    region = Perturbation(spec.eps, spec.domain, torch.Generator().manual_seed(spec.seed), RECORD_STEPS)
+    region = Perturbation(spec.eps, spec.domain, torch.Generator().manual_seed(spec.seed), RECORD_STEPS,
+                          norm=spec.norm)  # fmt: skip
     attacked = as_torch(network), torch.tensor(x), torch.tensor(y), region
     for name, attack in (("fgsm", fgsm_points), ("pgd", pgd_points)):
         record[name] = float(np.mean(wrong | (network.predict(attack(*attacked).numpy()) != y)))
     for rung, chain in (("interval", ("interval",)), ("dual", ("interval", "dual"))):
-        plan = BatchPlan(spec.eps, spec.domain, (rung,), chain, tighten=())
+        plan = BatchPlan(spec.eps, spec.domain, (rung,), chain, tighten=(), norm=spec.norm)
         verdicts = certify_samples(network, test, range(count), plan)["verdict"]
         record[rung] = 1.0 - float(np.mean(verdicts == Verdict.YES.value))
     return record | {"samples": count, "eps": spec.eps}

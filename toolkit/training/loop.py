@@ -218,7 +218,7 @@ def _run_epoch(
     total = 0.0
     for step, batch in enumerate(batches):
         eps = radius(spec, number - 1 + step / len(batches))
-        region = Perturbation(eps, spec.domain, generator, spec.attack_steps, spec.projections)
+        region = Perturbation(eps, spec.domain, generator, spec.attack_steps, spec.projections, spec.norm)
         loss = backward(spec, network, optimizer, x[batch], y[batch], region)
         if not math.isfinite(loss):
             raise ValueError(
@@ -265,7 +265,8 @@ def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor)
     if spec.eps == 0:
         return clean, math.nan, math.nan
     region = at_radius(
-        Perturbation(0.0, spec.domain, torch.Generator().manual_seed(spec.seed), spec.attack_steps), spec.eps
+        Perturbation(0.0, spec.domain, torch.Generator().manual_seed(spec.seed), spec.attack_steps, norm=spec.norm),
+        spec.eps,
     )
     few_x, few_y = x[: spec.monitor], y[: spec.monitor]
     attacked = network.forward(pgd_points(network, few_x, few_y, region)).argmax(-1)

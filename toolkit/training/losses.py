@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from toolkit.networks.network import Network
-from toolkit.training.bounds import BoundMethod, batch_bounds, input_balls, margin_bounds
+from toolkit.training.bounds import BatchBounds, BoundMethod, batch_bounds, input_balls, margin_bounds
+from toolkit.training.norm_inputs import best_moves, nearest_moves
 from toolkit.training.projections import estimated_bounds
 
 
@@ -24,7 +25,8 @@ from toolkit.training.projections import estimated_bounds
 class Perturbation:
     """The ball around every image of a batch, and how it is searched or bounded.
 
-    eps: radius in pixel units. domain: the ball's cut, None = none. generator: of every random draw (on the CPU).
+    eps: radius in pixel units, in this norm: linf, l1 or l2. domain: the ball's cut, None = none. generator: of every
+    random draw (on the CPU).
     attack_steps: gradient steps of PGD. projections: number of random projections that estimate l,u, None = exact.
     """
 
@@ -33,6 +35,7 @@ class Perturbation:
     generator: torch.Generator | None = None
     attack_steps: int = 10
     projections: int | None = None
+    norm: str = "linf"
 
 
 Loss = Callable[[Network, Tensor, Tensor, Perturbation], Tensor]
@@ -85,7 +88,7 @@ def robust_margins(
 
     Shapes: x (B, n), y (B,) → (B, classes). What certifies is `margins` in numpy, not this.
     """
-    balls = input_balls(x, region.eps, region.domain)
+    balls = input_balls(x, region.eps, region.domain, region.norm)
     if region.projections is not None and method == "dual":
         bounds = estimated_bounds(network, balls, region.projections, region.generator)
     else:
@@ -94,31 +97,63 @@ def robust_margins(
 
 
 def pgd_points(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
-    """Points of the balls where cross-entropy is large: sign-gradient ascent from a random start, projected.
+    """Points of the balls where cross-entropy is large: steepest ascent from a random start, projected.
 
-    Step size 2.5·eps/steps, as Madry et al. 2018 choose it. Shapes: (B, n) → (B, n), without gradient.
+    Step size 2.5·eps/steps, as Madry et al. 2018 choose it; a step goes along the gradient's sign in ℓ∞, in ℓ1 and ℓ2
+    towards the point of the ball around its centre where the linear part is largest. Shapes: (B, n) → (B, n), without
+    gradient.
     """
-    balls = input_balls(x, region.eps, region.domain)
+    balls = input_balls(x, region.eps, region.domain, region.norm)
     draws = torch.rand(x.shape, generator=region.generator, dtype=x.dtype).to(x.device)
     point = balls.ball_lower + draws * (balls.ball_upper - balls.ball_lower)
     size = 2.5 * region.eps / region.attack_steps
+    if balls.ball is not None:
+        point = _projected(balls, point)
+        for _ in range(region.attack_steps):
+            point = _projected(balls, point + size / region.eps * _best_step(balls, _gradient(network, point, y)))
+        return point
     for _ in range(region.attack_steps):
         point = torch.clamp(point + size * _ascent(network, point, y), balls.ball_lower, balls.ball_upper)
     return point
 
 
 def fgsm_points(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
-    """x + eps·sign ∇ₓ cross-entropy, cut by the domain. Shapes: (B, n) → (B, n), without gradient."""
-    balls = input_balls(x, region.eps, region.domain)
+    """The point of each ball where the linear part of cross-entropy at x is largest: x + eps·sign ∇ₓ cut by the domain
+    in ℓ∞. Shapes: (B, n) → (B, n), without gradient."""
+    balls = input_balls(x, region.eps, region.domain, region.norm)
+    if balls.ball is not None:
+        return x + _best_step(balls, _gradient(network, x, y))
     return torch.clamp(x + region.eps * _ascent(network, x, y), balls.ball_lower, balls.ball_upper)
 
 
 def _ascent(network: Network, point: Tensor, y: Tensor) -> Tensor:
     """sign ∇ of the cross-entropy at each point."""
+    return _gradient(network, point, y).sign()
+
+
+def _best_step(balls: BatchBounds, gradient: Tensor) -> Tensor:
+    """From the centre to the ball's point with the largest gradient·x̃."""
+    assert balls.ball is not None
+    center, eps, norm = balls.ball
+    widths = torch.where(gradient < 0, center - balls.ball_lower, balls.ball_upper - center)
+    return torch.copysign(best_moves(gradient.abs(), widths, eps, norm), gradient)
+
+
+def _projected(balls: BatchBounds, point: Tensor) -> Tensor:
+    """The nearest point of each ball."""
+    assert balls.ball is not None
+    center, eps, norm = balls.ball
+    moves = point - center
+    widths = torch.where(moves < 0, center - balls.ball_lower, balls.ball_upper - center)
+    return center + torch.copysign(nearest_moves(moves.abs(), widths, eps, norm), moves)
+
+
+def _gradient(network: Network, point: Tensor, y: Tensor) -> Tensor:
+    """∇ of the cross-entropy at each point."""
     with torch.enable_grad():
         moved = point.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(network.forward(moved), y, reduction="sum"), moved)
-    return gradient.sign()
+    return gradient.detach()
 
 
 def at_radius(region: Perturbation, eps: float) -> Perturbation:

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from toolkit.data.arguments import one_of
 from toolkit.data.datasets import dataset_names
-from toolkit.data.names import path_name
+from toolkit.data.names import BALL_NORMS, path_name
 from toolkit.data.toml_file import StrictModel, load_toml
 
 # The keys of losses.LOSSES, which needs torch.
@@ -60,7 +60,8 @@ class NetworkSpec(StrictModel):
     """One network to train.
 
     Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
-    eps: radius in units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it.
+    eps: radius in units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it. norm:
+    of the ball, linf, l1 or l2.
     ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps.
     domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss.
     projections: Cauchy projections that estimate l,u in dual losses, absent = exact bounds.
@@ -77,6 +78,7 @@ class NetworkSpec(StrictModel):
     architecture: str | None = None
     loss: str = "standard"
     eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    norm: str = "linf"
     domain: tuple[float, float] | None = None
     ramp: float = Field(default=0.5, ge=0, le=1)
     kappa: float = Field(default=0.0, ge=0, le=1)
@@ -107,6 +109,11 @@ class NetworkSpec(StrictModel):
     def _known_dataset(cls, value: str) -> str:
         return one_of("dataset", value, dataset_names())
 
+    @field_validator("norm")
+    @classmethod
+    def _known_norm(cls, value: str) -> str:
+        return one_of("norm", value, BALL_NORMS)
+
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value: str) -> str:
@@ -118,6 +125,8 @@ class NetworkSpec(StrictModel):
             raise ValueError(f"loss {self.loss!r} needs eps > 0, got {self.eps:g}")
         if self.projections is not None and not self.loss.startswith("dual"):
             raise ValueError(f"projections estimate the bounds of dual losses, got loss {self.loss!r}")
+        if self.projections is not None and self.norm != "linf":
+            raise ValueError(f"projections estimate bounds over ℓ∞ balls, got norm {self.norm!r}")
         return self
 
     @model_validator(mode="after")
@@ -140,13 +149,17 @@ class NetworkSpec(StrictModel):
 
     @property
     def record(self) -> dict[str, Any]:
-        """The spec as JSON can hold it."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """The spec as JSON can hold it; the norm only where it is not ℓ∞, which records from before lack."""
+        return self.model_dump(mode="json", exclude_none=True, exclude=self._unsaid)
+
+    @property
+    def _unsaid(self) -> set[str]:
+        return {"norm"} if self.norm == "linf" else set()
 
     @property
     def digest(self) -> str:
         """Short hash of everything that determines the weights on one machine."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude=self._unsaid).encode()).hexdigest()[:16]
 
 
 class TrainSpec(StrictModel):

@@ -19,13 +19,13 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.certificates.check import no_class_wins
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
-from toolkit.certificates.proof_file import PROOF_FORMAT
+from toolkit.certificates.proof_file import PROOF_FORMAT, set_parts
 from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import class_label, class_targets, file_path, instance
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds, region_digest
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows, selection_rows
@@ -59,15 +59,15 @@ class Proof:
         return no_class_wins(self.label, self.classes, dict(zip(self.targets, self.claims, strict=True)))
 
 
-def ball_digest(ball: LinfBall) -> str:
-    """SHA-256 over centre, ε and domain."""
+def ball_digest(ball: InputSet) -> str:
+    """SHA-256 over all that determines the set."""
     return ball.digest
 
 
 def write_proof(
     path: str | Path,
     network: Network,
-    ball: LinfBall,
+    ball: InputSet,
     label: int,
     targets: Sequence[int] | None = None,
     settings: Settings | None = None,
@@ -81,7 +81,7 @@ def write_proof(
     """
     if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
-    instance("network", network, Network), instance("ball", ball, LinfBall)
+    instance("network", network, Network), set_parts(check_is_input_set("ball", ball))
     label = class_label("label", label, network.output_size)
     targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
     settings = Settings() if settings is None else instance("settings", settings, Settings)
@@ -106,20 +106,19 @@ def write_proof(
 
 
 def _header(
-    network: Network, ball: LinfBall, label: int, targets: Sequence[int], claims: Sequence[float]
+    network: Network, ball: InputSet, label: int, targets: Sequence[int], claims: Sequence[float]
 ) -> dict[str, Any]:
     """What is claimed, and of what."""
+    own, arrays = set_parts(ball)
     header = {
         "format": PROOF_FORMAT,
         "network": network.digest,
-        "ball": ball_digest(ball),
-        "eps": ball.eps,
-        "domain": ball.domain,
+        **own,
         "label": label,
         "targets": targets,
         "claims": claims,
     }
-    return {"header": np.array(json.dumps(header)), "center": ball.center}
+    return {"header": np.array(json.dumps(header)), **arrays}
 
 
 def _packed_cuts(store: CutStore) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def _loosened(value: Any, scale: Any) -> Any:
 
 
 def provable_bounds(
-    network: Network, ball: LinfBall, settings: Settings, tighten: bool
+    network: Network, ball: InputSet, settings: Settings, tighten: bool
 ) -> tuple[ReluBounds, dict[str, Any]]:
     """l,u by the dual rung, and by LPs where neurons stay unstable, with the LPs' multipliers under tight{k}.*"""
     lower: list[FloatArray] = []

@@ -18,7 +18,8 @@ from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.bounds import ReluBounds
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_set import InputSet
+from toolkit.problems.input_sets import make_ball
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows
 from toolkit.rungs import get_rung
@@ -91,7 +92,7 @@ def row_batches(task: Task) -> Iterator[list[Row]]:
     """The rows of every wanted (chain, rung), all targets at once; whatever raises gives failed rows instead."""
     try:
         network = _loaded(task.network)
-        ball = LinfBall(task.center, task.eps, task.work.domain)
+        ball = make_ball(task.work.norm, task.center, task.eps, task.work.domain)
         asked, _ = margin_rows(network.output_size, task.label, task.targets)
         clean = replay_margins(network, asked, ball.center)
     except Exception as error:
@@ -126,7 +127,7 @@ def interrupted_rows(rows: pd.DataFrame) -> pd.Series[bool]:
 class _TaskRun:
     """One task while it is computed. `free` holds the bounds of rungs that ignore l,u: the same for every chain."""
 
-    def __init__(self, task: Task, network: Network, ball: LinfBall, maker: RowMaker, started: float) -> None:
+    def __init__(self, task: Task, network: Network, ball: InputSet, maker: RowMaker, started: float) -> None:
         self.task, self.network, self.ball, self.maker, self.started = task, network, ball, maker, started
         self.free: dict[str, list[Bound]] = {}
 
@@ -219,7 +220,7 @@ class RowMaker:
             sample=task.sample,
             label=task.label,
             target=target,
-            norm="linf",
+            norm=task.work.norm,
             eps=task.eps,
             domain="none" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]",
             layer_bounds="+".join(chain),

@@ -18,7 +18,7 @@ from toolkit.data.arguments import check_outputs
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.input_sets import make_ball
 from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
 
@@ -133,7 +133,7 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
             )
     centers = tuple(np.array(dataset.features[sample], dtype=np.float64) for sample in samples)
     for center in centers:
-        LinfBall(center, 0.0, spec.domain)  # raises for images outside the domain
+        make_ball(spec.norm, center, 0.0, spec.domain)  # raises for images outside the domain
     name = entry.name or network.name or entry.source
     ref = NetworkRef(entry.source, entry.architecture, name, network.digest, network.output_size)
     return PlannedNetwork(ref, entry.dataset, entry.eps or spec.eps, samples, labels, centers)

@@ -98,7 +98,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
     prepare_folder(out)
     done = _done_keys(out, options.rerun)
     spec = plan.spec
-    work = Work(str(out), "", spec.settings(), spec.domain, spec.task_time_limit, spec.cache_bounds)
+    work = Work(str(out), "", spec.settings(), spec.domain, spec.task_time_limit, spec.cache_bounds, spec.norm)
     planned = write_plan(out, plan.keys(work))
     if next(plan.missing(work, done), None) is None:
         return

@@ -3,6 +3,7 @@
     name = "demo"
     samples = 5                                  # drawn with `seed` from the test split, or a list of indices
     eps = [0.01, 0.02]
+    norm = "linf"                                # optional: of the balls; linf, l1 or l2
     domain = [0, 1]                              # optional: cut every ball by this box
     layer_bounds = [["interval", "dual"]]
     rungs = ["dual", "lp", "exact"]
@@ -24,7 +25,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from toolkit.data.names import path_name
+from toolkit.data.arguments import one_of
+from toolkit.data.names import BALL_NORMS, path_name
 from toolkit.data.toml_file import StrictModel, load_toml, validated
 from toolkit.networks.published import PREFIX
 from toolkit.problems.settings import Settings
@@ -74,7 +76,7 @@ class SweepSpec(StrictModel):
 
     name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
-    one's), or their indices. eps: ≥ 0, in input units. domain: (low, high) cuts every ball, None cuts none.
+    one's), or their indices. eps: ≥ 0, in input units. norm: linf, l1 or l2. domain: (low, high) cuts every ball.
     solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
     task_time_limit: seconds for all rungs of one (network, sample, ε); what is not reached is recorded as time_limit.
     cache_bounds: keep l,u on disk, so that a rung added later does not recompute them. Raises
@@ -87,6 +89,7 @@ class SweepSpec(StrictModel):
     eps: tuple[float, ...]
     rungs: Annotated[Names, Field(min_length=1)]
     layer_bounds: Annotated[tuple[Names, ...], Field(min_length=1)] = (("interval", "dual"),)
+    norm: str = "linf"
     domain: Domain | None = None
     seed: Index = 0
     solver: str = "auto"
@@ -104,6 +107,11 @@ class SweepSpec(StrictModel):
     @classmethod
     def _name_fits_a_path(cls, name: str) -> str:
         return path_name(name, "name")
+
+    @field_validator("norm")
+    @classmethod
+    def _norm_known(cls, norm: str) -> str:
+        return one_of("norm", norm, BALL_NORMS)
 
     @field_validator("eps")
     @classmethod

@@ -41,6 +41,7 @@ class Work:
     domain: tuple[float, float] | None
     task_time_limit: float | None = None
     cache_bounds: bool = False
+    norm: str = "linf"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def question(task: Task) -> dict[str, object]:
         "version": KEY_VERSION,
         "network": task.network.digest,
         "center": hashlib.sha256(np.ascontiguousarray(task.center).tobytes()).hexdigest(),
-        "norm": "linf",
+        "norm": task.work.norm,
         "eps": task.eps.hex(),
         "domain": task.work.domain,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def run_errors(
             question = {
                 "network": network.digest,
                 "dataset": row.dataset,
-                "plan": asdict(plan),
+                "plan": plan.record,
                 "rungs": stage.versions,
             }
             answers = Answers(out, run_id, VERDICT_ROWS, question)
