@@ -3,12 +3,20 @@
     python experiments/performance.py margins  --network PATH --architecture wong-kolter-small
     python experiments/performance.py lps      --network PATH --architecture mlp
     python experiments/performance.py template
+    python experiments/performance.py ladder   --network NETWORK --data mnist --repeats 3
+    python experiments/performance.py bounds   --network NETWORK --data mnist --index 8
+    python experiments/performance.py alpha    --network zoo:digits-standard --data digits --eps 0.12
+    python experiments/performance.py bab      --network NETWORK --data mnist --index 8 --target 6
     python experiments/performance.py memory   --network PATH --architecture wong-kolter-small
 
 Each prints medians over repeated runs in one process, with one BLAS thread (OMP_NUM_THREADS=1). `margins`: l,u and nine
 dual margins of one MNIST image. `lps`: nine targets × ten ε through the lp rung, against the same LPs handed to highspy
 without Pyomo, model building included on both sides. `template`: building the Pyomo template of 784-256-256-10.
 `memory`: peak resident memory of a fresh process doing `margins` once.
+
+The others print seconds of processor time, the least of the repeated runs, for a machine that others use too. `ladder`:
+verdicts of the first COUNT images. `bounds`: l,u by the chain --bounds. `alpha`: all targets at once against one after
+another. `bab`: one margin on l,u by the chain --bounds.
 """
 
 from __future__ import annotations
@@ -17,6 +25,8 @@ import resource
 import statistics
 import sys
 import time
+from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -26,9 +36,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
-from toolkit.data.datasets import load_dataset
+from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.region import Region
@@ -36,6 +47,7 @@ from toolkit.problems.settings import Settings
 from toolkit.relaxations.layout import TemplateLayout, template_layout
 from toolkit.relaxations.template import build_template
 from toolkit.rungs import get_rung
+from toolkit.runs.batch import BatchPlan, certify_samples
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
 
@@ -49,6 +61,57 @@ def median_seconds(work: Callable[[], Any], repeats: int) -> float:
         work()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+def least_cpu_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Least processor time of `work` over `repeats` runs after one to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def measure_ladder(network: Network, data: Dataset, count: int, eps: float, repeats: int) -> dict[str, float]:
+    """Verdicts of the first images by the default ladder, in this process."""
+    verdicts: Counter[str] = Counter()
+
+    def work() -> None:
+        verdicts.clear()
+        verdicts.update(certify_samples(network, data, range(count), BatchPlan(eps))["verdict"])
+
+    return {"cpu_seconds": least_cpu_seconds(work, repeats), **{verdict: verdicts[verdict] for verdict in Verdict}}
+
+
+def measure_bounds(network: Network, ball: LinfBall, chain: Sequence[str], repeats: int) -> dict[str, float]:
+    """l,u by the chain."""
+    unstable = sum(count[0] for count in layer_bounds(network, ball, chain).counts())
+    return {"cpu_seconds": least_cpu_seconds(lambda: layer_bounds(network, ball, chain), repeats), "unstable": unstable}
+
+
+def measure_alpha(network: Network, ball: LinfBall, label: int, chain: Sequence[str], repeats: int) -> dict[str, float]:
+    """The alpha rung on all targets at once, and on one target after another."""
+    problem, alpha = margin_problem(network, ball, label, layer_bounds(network, ball, chain)), get_rung("alpha")
+    each = [problem.with_rows(problem.rows[[i]], [target]) for i, target in enumerate(problem.targets)]
+    together = least_cpu_seconds(lambda: alpha(problem), repeats)
+    alone = least_cpu_seconds(lambda: [alpha(one) for one in each], repeats)
+    return {"cpu_seconds": together, "one_by_one": alone, "ratio": together / alone}
+
+
+def measure_bab(
+    network: Network, ball: LinfBall, label: int, target: int | None, chain: Sequence[str], repeats: int
+) -> dict[str, float]:
+    """The exact margins (of one target, None: of all) by branch and bound, a new workspace each time."""
+    targets = None if target is None else [target]
+    bounds = layer_bounds(network, ball, chain)
+    nodes: list[int] = []
+
+    def work() -> None:
+        nodes.append(sum(bound.nodes for bound in margins(network, ball, label, "bab", bounds, targets)))
+
+    return {"cpu_seconds": least_cpu_seconds(work, repeats), "nodes": nodes[-1]}
 
 
 def measure_margins(network: Network, image: Any, label: int, eps: float, repeats: int) -> dict[str, float]:
@@ -145,32 +208,43 @@ def measure_template(repeats: int, sizes: Sequence[int] = (784, 256, 256, 10), e
     return {"seconds": seconds, "unstable": sum(count[0] for count in bounds.counts())}
 
 
+def measure(options: Namespace) -> dict[str, float]:
+    """One measurement on a network and an image by name."""
+    network = Network.load(options.network, options.architecture)
+    data = load_dataset(options.data, "test")
+    image, label = data.images[options.index], int(data.labels[options.index])
+    ball, chain, repeats = LinfBall(image, options.eps, domain=(0, 1)), options.bounds.split(","), options.repeats
+    if options.what == "ladder":
+        return measure_ladder(network, data, options.count, options.eps, repeats)
+    if options.what == "bounds":
+        return measure_bounds(network, ball, chain, repeats)
+    if options.what == "alpha":
+        return measure_alpha(network, ball, label, chain, repeats)
+    if options.what == "bab":
+        return measure_bab(network, ball, label, options.target, chain, repeats)
+    if options.what == "lps":
+        return measure_lps(network, image, label, options.eps, repeats)
+    found = measure_margins(network, image, label, options.eps, 1 if options.what == "memory" else repeats)
+    if options.what == "memory":
+        return {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Run one measurement and write it; returns it."""
     parser = experiment_parser(__doc__, "performance")
-    parser.add_argument("what", choices=["margins", "lps", "template", "memory"])
+    parser.add_argument("what", choices=["margins", "lps", "template", "memory", "ladder", "bounds", "alpha", "bab"])
     parser.add_argument("--network", default="zoo:mnist5k-standard")
     parser.add_argument("--architecture")
     parser.add_argument("--data", default="mnist5k")
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--eps", type=float, default=0.1)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--count", type=int, default=100, help="images of `ladder`")
+    parser.add_argument("--target", type=int, help="of `bab`; all unless given")
+    parser.add_argument("--bounds", default="interval,dual", help="chain for l,u of `bounds`, `alpha` and `bab`")
     options = parser.parse_args(arguments)
-    found: dict[str, float]
-    if options.what == "template":
-        found = measure_template(options.repeats)
-    else:
-        network = Network.load(options.network, options.architecture)
-        data = load_dataset(options.data, "test")
-        image, label = data.images[options.index], int(data.labels[options.index])
-        if options.what == "lps":
-            found = measure_lps(network, image, label, options.eps, options.repeats)
-        else:
-            found = measure_margins(
-                network, image, label, options.eps, 1 if options.what == "memory" else options.repeats
-            )
-        if options.what == "memory":
-            found = {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    found = measure_template(options.repeats) if options.what == "template" else measure(options)
     with experiment_run(parser, options) as run:
         run.write({f"{options.what}.csv": pd.DataFrame([found])})
     return found

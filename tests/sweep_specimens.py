@@ -51,6 +51,20 @@ def make_spec(folder: Path, **changes: Any) -> SweepSpec:
     return parse_spec(content | changes)
 
 
+def zoo_spec(name: str, samples: int | list[int], eps: list[float]) -> str:
+    """A spec of three rungs on a network of the zoo, as the text of its file."""
+    head = f'name = "{name}"\nsamples = {samples}\neps = {eps}\ndomain = [0, 1]\nsolver = "highs"\n'
+    return (
+        head
+        + """rungs = ["dual", "lp", "exact"]
+
+[[networks]]
+source = "zoo:digits-standard"
+dataset = "digits"
+"""
+    )
+
+
 def write_toml(path: Path, folder: Path, rungs: list[str], samples: int) -> Path:
     tables = "".join(f'[[networks]]\nsource = "{folder / name}.npz"\ndataset = "digits"\n' for name in ("deep", "flat"))
     head = f'name = "t"\nsamples = {samples}\neps = [0.01, 0.02, 0.03]\nsolver = "highs"\nrungs = {json.dumps(rungs)}\n'

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from conftest import random_dense_network
 
-from toolkit.certificates.check import RejectedProofError, _covers, check_proof, no_class_wins
+from toolkit.certificates.check import RejectedProofError, _covers, all_shown, check_proof
 from toolkit.cli import main
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.properties import Property, robustness
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.verify.margins import margin_problem
-from toolkit.verify.prove import Proof, ball_digest, write_proof
+from toolkit.verify.prove import Proof, write_proof
 
 Content = dict[str, Any]
 TIGHT = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-7)
@@ -101,7 +102,7 @@ def _narrow_bounds(content: Content, rng: np.random.Generator) -> None:
 def _grow_ball(content: Content, rng: np.random.Generator) -> None:
     """A larger ball, with a digest to match."""
     ball = LinfBall(content["center"], EPS * (1 + 10.0 ** rng.uniform(-6, 0)))
-    _with_header(content, eps=ball.eps, ball=ball_digest(ball))
+    _with_header(content, eps=ball.eps, ball=ball.digest)
 
 
 def _move_ball(content: Content, rng: np.random.Generator) -> None:
@@ -201,10 +202,11 @@ def test_some_of_the_targets_are_not_a_proof_of_robustness(tmp_path: Path, capsy
 
 
 def test_claims_that_are_not_positive_prove_nothing() -> None:
-    assert no_class_wins(0, 3, {1: 1.0, 2: 1e-300})
+    assert all_shown(robustness(3, 0), {1: 1.0, 2: 1e-300})
     for claims in ({}, {1: 1.0}, {1: 1.0, 2: 0.0}, {1: 1.0, 2: np.nan}, {1: -np.inf, 2: 1.0}, {1: 1.0, 3: 1.0}):
-        assert not no_class_wins(0, 3, claims)
-    assert not no_class_wins(0, 1, {})
+        assert not all_shown(robustness(3, 0), claims)
+    assert not all_shown(Property.of(np.eye(2)), {0: 1.0})
+    assert all_shown(Property.of(np.eye(2), groups=[0, 0]), {0: 1.0})
 
 
 def test_a_proof_about_another_class_or_ball_is_not_about_the_image(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sweep_specimens import zoo_spec
 
 from toolkit import Network, load_dataset
 from toolkit.cli import main
@@ -22,18 +23,7 @@ from toolkit.solvers.solve_report import SolveReport
 
 COMMANDS = ("demo", "certify", "sweep", "report", "train", "doctor")
 DIGIT = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "3"]
-SPEC = """
-name = "tiny"
-samples = [3, 5]
-eps = [0.01, 0.05]
-domain = [0, 1]
-rungs = ["dual", "lp", "exact"]
-solver = "highs"
-
-[[networks]]
-source = "zoo:digits-standard"
-dataset = "digits"
-"""
+SPEC = zoo_spec("tiny", samples=[3, 5], eps=[0.01, 0.05])
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:

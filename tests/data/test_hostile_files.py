@@ -28,7 +28,7 @@ from toolkit.report import pipe_table, write_report
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.shards import append_rows, prepare_folder, shard_paths
 from toolkit.runs.store import PLAN, ROWS, DamagedResultsWarning, compact, damage, read_plan, read_rows, write_plan
-from toolkit.runs.sweep.results import list_results, verify
+from toolkit.runs.sweep.results import list_results, verify_folder
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import load_spec, parse_spec
 
@@ -305,7 +305,7 @@ def test_damaged_rows_are_named_and_the_rest_is_shown(
     harm(out / ROWS)
     with pytest.warns(DamagedResultsWarning, match=r"rows\.parquet is damaged and left out"):
         assert read_rows(out)["key"].tolist() == ["k4", "k5"]
-    assert [finding.text[:12] for finding in verify(out) if finding.error] == ["rows.parquet"]
+    assert [finding.text[:12] for finding in verify_folder(out) if finding.error] == ["rows.parquet"]
     for command in ("ls", "show", "verify"):
         code = main(["results", command, str(out)])
         assert code == (1 if command == "verify" else 0)
@@ -319,7 +319,7 @@ def test_damaged_rows_are_named_and_the_rest_is_shown(
     (kept,) = out.glob("rows.parquet.damaged-*")
     assert damage(out) == []
     assert read_rows(out)["key"].tolist() == ["k4", "k5"]
-    assert any(kept.name in finding.text and not finding.error for finding in verify(out))
+    assert any(kept.name in finding.text and not finding.error for finding in verify_folder(out))
 
 
 @pytest.mark.parametrize("harm", [truncate, empty, replace_by_folder, other_columns], ids=lambda harm: harm.__name__)
@@ -329,7 +329,7 @@ def test_a_damaged_plan_is_named(harm: Callable[[Path], None], out: Path) -> Non
         assert read_plan(out) is None
     with pytest.warns(DamagedResultsWarning, match=r"plan\.parquet is damaged"):
         assert len(read_rows(out)) == 6
-    assert any("plan.parquet" in finding.text and finding.error for finding in verify(out))
+    assert any("plan.parquet" in finding.text and finding.error for finding in verify_folder(out))
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_one_mistyped_line_costs_itself_only(column: str, value: object, out: Pa
     shard.write_text(f"{json.dumps(first | {column: value})}\n{json.dumps(second)}\n")
     with pytest.warns(DamagedResultsWarning, match=f"{shard.name}: 1 lines are no rows"):
         assert read_rows(out)["key"].tolist() == ["k0", "k1", "k2", "k3", "k5"]
-    assert any(shard.name in finding.text and finding.error for finding in verify(out))
+    assert any(shard.name in finding.text and finding.error for finding in verify_folder(out))
     with pytest.warns(DamagedResultsWarning):
         assert compact(out) == 5
     assert shard_paths(out) == [shard]  # what could not be read is not thrown away
@@ -366,7 +366,7 @@ def test_a_line_cut_short_is_what_a_killed_writer_leaves(out: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(read_rows(out)) == 5
-    assert not [finding for finding in verify(out) if finding.error]
+    assert not [finding for finding in verify_folder(out) if finding.error]
 
 
 def test_surrogates_come_back_as_question_marks(out: Path) -> None:
@@ -392,7 +392,7 @@ def test_damaged_provenance_is_named_and_rows_are_read(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert list_results(out.parent)["rows"].tolist() == [6]
-    assert any("provenance.json" in finding.text for finding in verify(out) if finding.error)
+    assert any("provenance.json" in finding.text for finding in verify_folder(out) if finding.error)
     assert main(["results", "show", str(out)]) == 0
     assert "provenance.json is damaged" in capsys.readouterr().err
 

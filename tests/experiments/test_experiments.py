@@ -57,6 +57,11 @@ def test_performance_measures_at_smoke_size(tmp_path: Path) -> None:
     arguments = [*given, "--network", "zoo:digits-standard", "--data", "digits", "--repeats", "1"]
     assert performance.main(["margins", *arguments])["seconds"] > 0
     assert performance.main(["memory", *arguments])["peak_megabytes"] > 50
+    ladder = performance.main(["ladder", *arguments, "--count", "3", "--eps", "0.02"])
+    assert sum(ladder[verdict] for verdict in ("YES", "NO", "MAYBE")) == 3
+    assert performance.main(["bounds", *arguments])["unstable"] > 0
+    assert performance.main(["alpha", *arguments, "--eps", "0.12"])["ratio"] > 0
+    assert performance.main(["bab", *arguments, "--eps", "0.08", "--target", "1"])["nodes"] >= 1
 
 
 def test_sweep_speed_measures_at_smoke_size(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_load_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no network file at .*nowhere\.npz"):
         Network.load(tmp_path / "nowhere.npz")
     (tmp_path / "weights.h5").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"end in \.npz, \.onnx, \.pth or \.pt, got 'weights.h5'"):
+    with pytest.raises(ValueError, match=r"end in \.npz, \.onnx, \.onnx\.gz, \.pth or \.pt, got 'weights.h5'"):
         Network.load(tmp_path / "weights.h5")
     with pytest.raises(ValueError, match="no zoo network 'no-such-net'; allowed: "):
         Network.load("zoo:no-such-net")

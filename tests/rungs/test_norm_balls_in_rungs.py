@@ -184,3 +184,14 @@ def test_the_lipschitz_rung_uses_the_dual_norm() -> None:
         ball = kind(np.full(6, 0.5), 0.3)
         (found,), (exact,) = (margins(network, ball, 0, rung) for rung in ("lipschitz", "exact"))
         assert found.lower == pytest.approx(exact.lower, rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_descents_spend_the_radius_where_the_domain_lets_them(norm: str) -> None:
+    """An affine network and a centre in a corner of the domain: fgsm and pgd find the minimum."""
+    network = random_dense_network(np.random.default_rng(1), (8, 2))
+    ball = make_ball(norm, np.array([0.0, 1.0] * 4), 0.3, (0.0, 1.0))
+    (exact,) = margins(network, ball, 0, "exact")
+    for attack in ("fgsm", "pgd"):
+        (found,) = margins(network, ball, 0, attack)
+        assert found.upper == pytest.approx(exact.lower, abs=1e-6)

@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import Begin, ended_sessions
 from sweep_specimens import folder as folder
-from sweep_specimens import make_spec, run
+from sweep_specimens import make_spec, run, zoo_spec
 from test_executors import alive
 
 from toolkit.cli import main
@@ -34,36 +35,15 @@ from toolkit.runs.workers import MissingGuardError, WorkerStartError
 
 RELUGAP = [sys.executable, "-c", "import sys; from toolkit.cli import main; sys.exit(main())"]
 COUNT = ["certify", "zoo:digits-standard", "--data", "digits", "--count", "500", "--eps", "0.1"]
-SPEC = """name = "s"
-samples = 60
-eps = [0.09]
-domain = [0, 1]
-rungs = ["dual", "lp", "exact"]
-solver = "highs"
-[[networks]]
-source = "zoo:digits-standard"
-dataset = "digits"
-"""
-Start = Callable[..., "subprocess.Popen[str]"]
+SPEC = zoo_spec("s", samples=60, eps=[0.09])
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs Linux's /proc")
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start() -> Iterator[Begin]:
     """Starts a program in a session of its own, which does not outlive the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*command: object) -> subprocess.Popen[str]:
-        words = [str(word) for word in command]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(words, start_new_session=True, **pipes))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    with ended_sessions() as begin:
+        yield begin
 
 
 def session(leader: int) -> list[int]:
@@ -101,7 +81,7 @@ with Interrupts(last=True):
 """
 
 
-def test_a_second_signal_ends_a_process_that_is_inside_a_solver(start: Start) -> None:
+def test_a_second_signal_ends_a_process_that_is_inside_a_solver(start: Begin) -> None:
     process = start(sys.executable, "-c", UNINTERRUPTIBLE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -117,7 +97,7 @@ def test_a_second_signal_ends_a_process_that_is_inside_a_solver(start: Start) ->
 
 
 @pytest.mark.slow
-def test_one_signal_inside_a_solver_is_answered_with_what_to_do(start: Start) -> None:
+def test_one_signal_inside_a_solver_is_answered_with_what_to_do(start: Begin) -> None:
     process = start(sys.executable, "-c", UNINTERRUPTIBLE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -135,7 +115,7 @@ def test_one_signal_inside_a_solver_is_answered_with_what_to_do(start: Start) ->
     ("seconds", "workers"),
     [(1.5, 2), *(pytest.param(0.1 * 1.6**k, w, marks=pytest.mark.slow) for k in range(8) for w in (1, 2))],
 )
-def test_ctrl_c_at_any_moment_of_a_batch_is_one_line(start: Start, seconds: float, workers: int) -> None:
+def test_ctrl_c_at_any_moment_of_a_batch_is_one_line(start: Begin, seconds: float, workers: int) -> None:
     """While it loads, while workers start (1.5 s), while they compute."""
     process = start(*RELUGAP, *COUNT, "--workers", workers)
     time.sleep(seconds)
@@ -150,7 +130,7 @@ def test_ctrl_c_at_any_moment_of_a_batch_is_one_line(start: Start, seconds: floa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sweep_says_what_is_kept_and_goes_on(
-    tmp_path: Path, start: Start, number: signal.Signals, workers: int
+    tmp_path: Path, start: Begin, number: signal.Signals, workers: int
 ) -> None:
     (tmp_path / "s.toml").write_text(SPEC)
     out = tmp_path / "out"
@@ -173,7 +153,7 @@ def test_a_sweep_says_what_is_kept_and_goes_on(
 
 
 @needs_proc
-def test_a_closed_pipe_is_no_error(start: Start, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(start: Begin, tmp_path: Path) -> None:
     for arguments in (["reproduce"], ["certify", "--help"]):
         process = start(*RELUGAP, *arguments)
         assert process.stdout is not None

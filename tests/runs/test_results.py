@@ -22,7 +22,15 @@ from toolkit.runs.provenance import read_provenance
 from toolkit.runs.shards import append_rows, prepare_folder, shard_paths
 from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.progress import Snapshot, write_snapshot
-from toolkit.runs.sweep.results import compact_results, export_rows, list_results, mixed, summarize, verify, watch
+from toolkit.runs.sweep.results import (
+    compact_results,
+    export_rows,
+    list_results,
+    mixed,
+    summarize,
+    verify_folder,
+    watch,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,7 @@ def test_unknown_export_is_named(swept: Path, tmp_path: Path) -> None:
 
 
 def test_whole_folder_has_no_findings(swept: Path) -> None:
-    assert verify(swept) == []
+    assert verify_folder(swept) == []
 
 
 @pytest.mark.parametrize(
@@ -88,7 +96,7 @@ def test_whole_folder_has_no_findings(swept: Path) -> None:
 def test_damage_is_found(tmp_path: Path, row: object, text: str) -> None:
     prepare_folder(tmp_path)
     append_rows(tmp_path, "r0001-aaaaaa", [row])  # type: ignore[list-item]
-    assert any(finding.error and finding.text.startswith(text) for finding in verify(tmp_path))
+    assert any(finding.error and finding.text.startswith(text) for finding in verify_folder(tmp_path))
 
 
 def test_torn_lines_and_missing_rows_are_noted(folder: Path, tmp_path: Path) -> None:
@@ -96,7 +104,7 @@ def test_torn_lines_and_missing_rows_are_noted(folder: Path, tmp_path: Path) -> 
     (tmp_path / "rows.parquet").unlink()
     shard = append_rows(tmp_path, "r0001-aaaaaa", numbered(3))
     shard.write_bytes(shard.read_bytes()[:-10])
-    texts = [finding.text for finding in verify(tmp_path) if not finding.error]
+    texts = [finding.text for finding in verify_folder(tmp_path) if not finding.error]
     assert texts == [
         f"{shard.name}: 1 of 3 lines are torn and ignored",
         "81 of 81 planned rows are not there yet",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from programs import ended_sessions
 from sweep_specimens import assert_same_table, make_spec, run, write_toml
 from sweep_specimens import faults as faults
 from sweep_specimens import folder as folder
@@ -43,21 +44,15 @@ Start = Callable[[Path, Path, int], "subprocess.Popen[str]"]
 @pytest.fixture
 def start_sweep() -> Iterator[Start]:
     """Starts a sweep as a program of its own, in its own process group, which does not outlive the test."""
-    started: list[subprocess.Popen[str]] = []
+    with ended_sessions() as begin:
 
-    def start(spec: Path, out: Path, workers: int) -> subprocess.Popen[str]:
-        program = out.with_suffix(".py")
-        tests, marks = str(Path(__file__).parents[1]), str(out.parent)
-        program.write_text(SWEEP.format(tests=tests, marks=marks, spec=str(spec), out=str(out), workers=workers))
-        command = [sys.executable, str(program)]
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True))
-        return started[-1]
+        def start(spec: Path, out: Path, workers: int) -> subprocess.Popen[str]:
+            program = out.with_suffix(".py")
+            tests, marks = str(Path(__file__).parents[1]), str(out.parent)
+            program.write_text(SWEEP.format(tests=tests, marks=marks, spec=str(spec), out=str(out), workers=workers))
+            return begin(sys.executable, program)
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        yield start
 
 
 def wait_for_rows(out: Path, count: int, process: subprocess.Popen[str]) -> None:

@@ -1,10 +1,11 @@
 """Checks a proof file with no solver and no search: each number in it is only a suggestion.
 
-1. Network and ball have the digests in the file. 2. l,u hold, layer by layer: by the certified bound of dual_bound.py
-at the dual rung's multipliers, or at stored ones. 3. Every target's leaves cover all activation patterns: they form a
-binary tree. 4. Every leaf's bound reaches the claim, or proves the leaf empty; cuts are derived again from the
-network, never read. Shares with the search only dual_bound.py, rounding.py and what removes inactive neurons. A key
-that is not used, or an array of another kind, rejects the file (proof_file.py).
+1. Network and ball have the digests in the file; the question is lowered again, to one row per group. 2. l,u hold,
+layer by layer: by the certified bound of dual_bound.py at the dual rung's multipliers, or at stored ones. 3. Every
+target's leaves cover all activation patterns: they form a binary tree. 4. Every leaf's bound reaches the claim, or
+proves the leaf empty; cuts are derived again from the network, never read. Shares with the search only dual_bound.py,
+rounding.py, what lowers questions and what removes inactive neurons. A key that is not used, or an array of another
+kind, rejects the file (proof_file.py).
 
 Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py states it.
 """
@@ -12,7 +13,7 @@ Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,18 @@ from toolkit.certificates.proof_file import (
     PROOF_RATIO,
     read_arrays,
     read_header,
+    read_question,
     read_set,
-    set_arrays,
 )
 from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
+from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
+from toolkit.problems.lowering import lowered
+from toolkit.problems.properties import Property
 from toolkit.problems.reduced import restrict_to_alive
 
 LEAVES_AT_ONCE = 256
@@ -47,18 +51,22 @@ class RejectedProofError(ValueError):
 
 @dataclass(frozen=True)
 class Checked:
-    """What a verified proof states: F_label − F_t ≥ claims[t] on the input set, of a network with this many classes."""
+    """What a verified proof states: F_label − F_t ≥ claims[t] on the input set, of a network with this many classes.
+
+    question: what was asked; where it is no label's (label None), claims are lower bounds of the groups' margins.
+    """
 
     ball: InputSet
-    label: int
+    label: int | None
     claims: dict[int, float]
     leaves: int
     classes: int
+    question: Property = field(repr=False)
 
     @property
     def positive(self) -> bool:
-        """Whether all classes but the label were shown to lose: no adversarial example in the ball."""
-        return no_class_wins(self.label, self.classes, self.claims)
+        """Whether all classes but the label were shown to lose, or all groups to be safe, anywhere in the set."""
+        return all_shown(self.question, self.claims)
 
     def require(self, center: Any = None, eps: float | None = None, label: int | None = None) -> None:
         """Raise RejectedProofError unless the proof is about this centre, ε and class (None: not asked)."""
@@ -71,10 +79,11 @@ class Checked:
             raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
 
 
-def no_class_wins(label: int, classes: int, claims: Mapping[int, float]) -> bool:
-    """Whether there is a claim > 0 for every class but the label, and at least one."""
-    others = set(range(classes)) - {label}
-    return bool(others) and set(claims) == others and all(claim > 0 for claim in claims.values())
+def all_shown(question: Property, claims: Mapping[int, float]) -> bool:
+    """Whether there is a claim > 0 for every class but the label, or for every group, and at least one."""
+    label = question.label
+    needed = set(range(question.count)) if label is None else set(range(question.outputs)) - {label}
+    return bool(needed) and set(claims) == needed and all(claim > 0 for claim in claims.values())
 
 
 def check_proof(path: str | Path, network: Network) -> Checked:
@@ -85,10 +94,10 @@ def check_proof(path: str | Path, network: Network) -> Checked:
             header = read_header(archive)
             _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
-            content = read_arrays(
-                archive, network.input_size, network.relu_sizes, header["targets"], set_arrays(header)
-            )
-        return _Check(network, header, content).run()
+            question = read_question(archive, header, network.output_size)
+            whole, low = lowered(network, question)
+            content = read_arrays(archive, network.input_size, whole.relu_sizes, header)
+        return _Check(whole, question, low, header, content).run()
     except ArchiveError as error:
         raise RejectedProofError(f"malformed: {error}") from None
     except (RejectedProofError, OSError):
@@ -104,17 +113,16 @@ def _require(condition: bool, reason: str) -> None:
 
 
 class _Check:
-    def __init__(self, network: Network, header: dict[str, Any], content: dict[str, Any]) -> None:
-        self.network, self.header, self.content = network, header, content
-        _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
-        _require(header["network"] == network.digest, "the network has another digest than the proof's")
+    """network: what the question was lowered to; asked: one row per target about it."""
+
+    def __init__(
+        self, network: Network, question: Property, asked: Property, header: dict[str, Any], content: dict[str, Any]
+    ) -> None:
+        self.network, self.question, self.header, self.content = network, question, header, content
         self.ball = read_set(header, content)
         _require(header["ball"] == self.ball.digest, "the ball has another digest than the proof's")
-        self.label, self.targets = int(header["label"]), [int(t) for t in header["targets"]]
-        classes = range(network.output_size)
-        _require(self.label in classes and set(self.targets) <= set(classes) - {self.label}, "no such class")
-        _require(bool(self.targets), "it names no target, so it states nothing")
-        _require(len(header["claims"]) == len(self.targets) == len(set(self.targets)), "one claim per target needed")
+        self.rows, self.targets = dense_array(asked.objective.rows), [int(t) for t in header["targets"]]
+        _require(len(header["claims"]) == len(self.targets) == len(self.rows), "one claim per target needed")
 
     def run(self) -> Checked:
         sizes = self.network.relu_sizes
@@ -125,10 +133,10 @@ class _Check:
         model = self._model(len(sizes))
         self.cut_neurons, self.cut_members = self._cuts(model)
         leaves = 0
-        for target, claim in zip(self.targets, self.header["claims"], strict=True):
-            leaves += self._check_target(model, target, float(claim))
         claims = dict(zip(self.targets, map(float, self.header["claims"]), strict=True))
-        return Checked(self.ball, self.label, claims, leaves, self.network.output_size)
+        for row, (target, claim) in zip(self.rows, claims.items(), strict=True):
+            leaves += self._check_target(model, row, target, claim)
+        return Checked(self.ball, self.question.label, claims, leaves, self.question.outputs, self.question)
 
     def _floats(self, name: str, shape: tuple[int, ...], kind: str = "f") -> Any:
         array = self.content.get(name)
@@ -174,7 +182,7 @@ class _Check:
         members = sp.csr_array((np.ones(columns.size, dtype=np.bool_), columns, ends), shape=(count, variables))
         return neurons, members
 
-    def _check_target(self, model: ErrorModel, target: int, claim: float) -> int:
+    def _check_target(self, model: ErrorModel, row: FloatArray, target: int, claim: float) -> int:
         """The leaves of one target cover everything, and each one reaches the claim."""
         name = f"target{target}"
         leaves, count = int(self.content[f"{name}.empty"].size), model.count
@@ -190,8 +198,6 @@ class _Check:
         _require(bool(np.all(np.isin(phases, (-1, 0, 1)))), f"{name}.phases must be −1, 0 or 1")
         _require(not empty.all(), f"every leaf of target {target} is said to be empty, but the ball is not")
         _require(_covers(phases), f"the leaves of target {target} do not cover every case")
-        row = np.zeros((1, self.network.output_size))
-        row[0, self.label], row[0, target] = 1.0, -1.0
         for start in range(0, leaves, LEAVES_AT_ONCE):
             part = slice(start, min(start + LEAVES_AT_ONCE, leaves))
             spread = ends[part.start : part.stop + 1]

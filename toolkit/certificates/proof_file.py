@@ -1,8 +1,9 @@
 """Reading a proof file for `check.py`: every key known and used, every array of the shape and kind it must have.
 
 header: JSON with PROOF_KEYS and the set's norm. The set: center; of a box set.lower and set.upper; of an ℓ∞ ball with
-a radius per coordinate (eps null) also set.eps. Per ReLU layer k lowerK, upperK and tightK.*; cut.*; per target t
-targetT.*.
+a radius per coordinate (eps null) also set.eps. The question: label, and the targets; of another property label null,
+question.* and its groups' numbers as targets. Per ReLU layer k lowerK, upperK and tightK.*, of the network that the
+question is lowered to; cut.*; per target t targetT.*.
 Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
 """
 
@@ -12,6 +13,8 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.data.archives import (
@@ -24,8 +27,10 @@ from toolkit.data.archives import (
     checked_text,
     require_keys,
 )
+from toolkit.networks.weights import dense_array
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.input_sets import BALLS, Box, L1Ball, L2Ball, LinfBall
+from toolkit.problems.properties import Property, robustness
 
 PROOF_FORMAT = 1
 PROOF_LIMIT = 1 << 30  # bytes of all arrays
@@ -33,6 +38,7 @@ PROOF_RATIO = 2000  # leaves without multipliers of their own, NaN throughout, c
 PROOF_KEYS = ("format", "network", "ball", "eps", "domain", "label", "targets", "claims")
 NORM_KEY = "norm"  # of the input set; absent in older files, which are about ℓ∞ balls
 PROVABLE = (*BALLS, Box.norm)
+QUESTION = ("rows", "constants", "groups")
 TIGHT = ("neurons", "signs", "multipliers")
 CUT = ("neurons", "ends", "columns")
 TARGET = ("phases", "multipliers", "empty", "weights", "cuts", "ends")
@@ -58,7 +64,8 @@ def read_header(archive: Archive) -> dict[str, Any]:
         ends = [as_number("domain", end, -LARGEST_FLOAT, LARGEST_FLOAT) for end in checked_list(header, "domain", 2)]
         if len(ends) != 2 or not ends[0] < ends[1]:
             raise ArchiveError(f"domain must be null or [low, high] with low < high, got {header['domain']}")
-    checked_integer(header, "label")
+    if header["label"] is not None:
+        checked_integer(header, "label")
     for target in checked_list(header, "targets", 1 << 20):
         checked_integer({"targets": target}, "targets")
     for claim in checked_list(header, "claims", 1 << 20):
@@ -100,16 +107,45 @@ def read_set(header: Mapping[str, Any], content: Mapping[str, Any]) -> InputSet:
     return BALLS[norm](content["center"], header["eps"], domain)
 
 
-def read_arrays(
-    archive: Archive, inputs: int, relu_sizes: Sequence[int], targets: Sequence[int], own_set: Sequence[str]
-) -> dict[str, Any]:
-    """All arrays by key, for a network with so many inputs and neurons. own_set: as of `set_arrays`. Raises
-    ArchiveError."""
+def question_parts(question: Property) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a proof says of its question: in the header, and as arrays."""
+    if question.label is not None:
+        return {"label": question.label, "targets": list(question.objective.targets)}, {}
+    rows, constants = dense_array(question.objective.rows), question.objective.constants
+    shift = np.zeros(len(rows)) if constants is None else constants
+    arrays = dict(zip(question_arrays({"label": None}), (rows, shift, question.groups), strict=True))
+    return {"label": None, "targets": list(range(question.count))}, arrays
+
+
+def question_arrays(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arrays that hold the question a header speaks of."""
+    return () if header["label"] is not None else tuple(f"question.{part}" for part in QUESTION)
+
+
+def read_question(archive: Archive, header: Mapping[str, Any], outputs: int) -> Property:
+    """The question of a header and its arrays. Raises ValueError for parts that do not make one."""
+    targets = [int(t) for t in header["targets"]]
+    if header["label"] is not None:
+        return robustness(outputs, int(header["label"]), targets)
+    own = question_arrays(header)
+    rows = archive.array(own[0], (None, outputs), finite=True)
+    constants = archive.array(own[1], rows.shape[:1], finite=True)
+    question = Property.of(rows, constants, archive.array(own[2], rows.shape[:1], "i", low=0).tolist())
+    if targets != list(range(question.count)):
+        raise ArchiveError(f"targets must be the groups 0 … {question.count - 1}, got {str(targets)[:80]}")
+    return question
+
+
+def read_arrays(archive: Archive, inputs: int, relu_sizes: Sequence[int], header: Mapping[str, Any]) -> dict[str, Any]:
+    """All arrays by key but the question's, for a network with so many inputs and neurons. Raises ArchiveError."""
+    own_set, targets = set_arrays(header), [int(t) for t in header["targets"]]
     layers = range(len(relu_sizes))
     sides = [f"{side}{k}" for k in layers for side in ("lower", "upper")]
     tight = [f"tight{k}.{part}" for k in layers for part in TIGHT]
     trees = [f"target{t}.{part}" for t in targets for part in TARGET]
-    archive.require(["header", *own_set, *sides, *tight, *(f"cut.{part}" for part in CUT), *trees])
+    archive.require(
+        ["header", *own_set, *question_arrays(header), *sides, *tight, *(f"cut.{part}" for part in CUT), *trees]
+    )
     content = {name: archive.array(name, (inputs,), finite=True) for name in own_set}
     for k, size in enumerate(relu_sizes):
         content |= {f"{side}{k}": archive.array(f"{side}{k}", (size,), low=-math.inf) for side in ("lower", "upper")}

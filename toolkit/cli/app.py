@@ -18,6 +18,9 @@ from toolkit.cli.errors import expected_message, plain_warnings
 from toolkit.cli.question import DEFAULT_LADDER, Question, listed
 from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
+from toolkit.cli.scorecard import scorecard_command
+from toolkit.cli.supports import supports_command
+from toolkit.cli.verify import query_command
 from toolkit.data.names import printable
 from toolkit.runs.interrupts import ENDED
 
@@ -26,13 +29,12 @@ HELP = """How tightly can the robustness of a ReLU network be certified?
 Exact, relaxed (LP) and dual margins of a network over a ball (ℓ∞, ℓ1, ℓ2), on the same bounds l,u, side by side.
 Start with: relugap demo"""
 
-
 PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
-# What an interrupted command leaves, where it does not say so itself, and how to go on.
-LEFT = {
+LEFT = {  # what an interrupted command leaves, and how to go on
     "demo": "finished rows are kept; the same command continues",
     "certify": "nothing is kept",
     "check": "nothing was verified",
+    "scorecard": "answers are kept; the same command continues",
     "sweep": "finished rows are kept; the same command continues",
     "radius": "with --count, finished images are kept; the same command continues",
     "report": "tables and figures may be incomplete; run it again",
@@ -115,6 +117,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 app.add_typer(results_app, name="results")
+app.command("verify")(query_command)
+app.command("supports")(supports_command)
+app.command("scorecard")(scorecard_command)
 app.command("radius")(radius_command)
 
 

@@ -53,9 +53,11 @@ def answer_check(path: Path, source: str, architecture: str | None, data: str | 
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
     image = f"test image {index} of {data} and its label" if data is not None else "the centre in the file"
-    console.print(f"class {checked.label}, {_about(checked.ball, image)}", highlight=False, markup=False)
+    asked = "the property in the file" if checked.label is None else f"class {checked.label}"
+    console.print(f"{asked}, {_about(checked.ball, image)}", highlight=False, markup=False)
+    margin = "margin of group" if checked.label is None else "margin to class"
     for target, claim in checked.claims.items():
-        console.print(f"margin to class {target} ≥ {claim:.6g}", highlight=False)
+        console.print(f"{margin} {target} ≥ {claim:.6g}", highlight=False)
     console.print(_summary(checked), highlight=False, markup=False)
     return True
 
@@ -71,7 +73,11 @@ def _about(ball: InputSet, image: str) -> str:
 
 
 def _summary(checked: Checked) -> str:
-    """What the verified claims say about adversarial examples."""
+    """What the verified claims say about adversarial examples, or about points that break the property."""
+    if checked.label is None:
+        still = sorted(group for group, claim in checked.claims.items() if not claim > 0)
+        where = f"not shown for groups {', '.join(map(str, still))}" if still else "holds everywhere in the set"
+        return f"the property {where}"
     if checked.positive:
         return "no adversarial example in the ball"
     missing = sorted(set(range(checked.classes)) - set(checked.claims) - {checked.label})

@@ -73,9 +73,9 @@ def verify_command(folder: Annotated[Path, typer.Argument(help="A results folder
 
     Example: relugap results verify results/demo
     """
-    from toolkit.runs.sweep.results import findings_text, verify
+    from toolkit.runs.sweep.results import findings_text, verify_folder
 
-    findings = verify(_swept(folder))
+    findings = verify_folder(_swept(folder))
     typer.echo(findings_text(findings) or printable(f"{folder} is whole"))
     if any(finding.error for finding in findings):
         raise typer.Exit(1)

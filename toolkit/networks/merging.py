@@ -45,9 +45,9 @@ def _merged(first: AffineMap, second: AffineMap) -> AffineMap:
         per_group = second.weight.shape[1]
         group = np.arange(second.output_shape[0]) // (second.output_shape[0] // second.groups)
         scale = first.scale[group[:, None] * per_group + np.arange(per_group)]
-        return _conv_like(second, second.weight * scale[:, :, None, None], bias)
+        return conv_like(second, second.weight * scale[:, :, None, None], bias)
     if isinstance(second, ChannelAffine) and isinstance(first, Conv2d) and second.shape == first.output_shape:
-        return _conv_like(first, first.weight * second.scale[:, None, None, None], bias)
+        return conv_like(first, first.weight * second.scale[:, None, None, None], bias)
     if isinstance(first, Dense) and isinstance(second, Dense):
         return Dense(second.weight @ first.weight, bias)
     if isinstance(first, ChannelAffine) and isinstance(second, Dense):
@@ -60,7 +60,7 @@ def _merged(first: AffineMap, second: AffineMap) -> AffineMap:
     return Sparse(product, bias)
 
 
-def _conv_like(conv: Conv2d, weight: Array, bias_vector: Array) -> Conv2d:
+def conv_like(conv: Conv2d, weight: Array, bias_vector: Array) -> Conv2d:
     """`conv` with another weight and bias; a bias constant within each channel is stored per channel."""
     per_place = bias_vector.reshape(conv.output_shape[0], -1)
     constant = bool(np.all(per_place == per_place[:, :1]))

@@ -16,7 +16,7 @@ from array_api_compat import array_namespace, is_torch_array
 from toolkit.arrays import Array, IndexArray
 from toolkit.data.arguments import file_path, instance, mapping, number_array, text, whole_number, whole_numbers
 from toolkit.networks.convolutions import Conv2d
-from toolkit.networks.importers import read_onnx, read_torch
+from toolkit.networks.importers import Layer, read_onnx, read_sklearn, read_torch, read_weight_arrays
 from toolkit.networks.layers import AffineMap, Flatten
 from toolkit.networks.network_file import write_network_file
 from toolkit.networks.parts import NetworkParts
@@ -24,6 +24,7 @@ from toolkit.networks.sources import read_source
 from toolkit.networks.stages import Stage, sequential
 
 if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
     from torch import Tensor
     from torch.nn import Module
 
@@ -120,7 +121,7 @@ class Network(NetworkParts):
 
     @classmethod
     def load(cls, source: str | Path, architecture: str | None = None) -> Network:
-        """Read "zoo:NAME", "published:NAME", a .npz written by `save`, an .onnx model, or a .pth state dict.
+        """Read "zoo:NAME", "published:NAME", a .npz written by `save`, an .onnx(.gz) model, or a .pth state dict.
 
         architecture: needed for a .pth state dict and kept in metadata["assumed"], see state_dicts.py; refused for
         everything else. Raises FileNotFoundError for a missing file, ValueError (naming the file) for one that cannot
@@ -130,13 +131,23 @@ class Network(NetworkParts):
 
     @classmethod
     def from_torch(cls, module: Module, input_shape: Sequence[int] | None = None, name: str = "") -> Network:
-        """A network from a torch.nn.Sequential; see torch_modules.py."""
+        """A network from any piecewise-linear torch module; see torch_modules.py."""
         return cls._made_of(read_torch(module, input_shape, name))
 
     @classmethod
     def from_onnx(cls, path: str | Path, name: str = "") -> Network:
         """A network from an ONNX file; see onnx_graphs.py."""
         return cls._made_of(read_onnx(file_path("path", path), name))
+
+    @classmethod
+    def from_arrays(cls, layers: Sequence[Layer], orientation: str, name: str = "") -> Network:
+        """A network from pairs (W, b) of dense layers, W "out_in" or "in_out"; see arrays.py."""
+        return cls._made_of(read_weight_arrays(layers, orientation, name))
+
+    @classmethod
+    def from_sklearn(cls, model: MLPClassifier | MLPRegressor, name: str = "") -> Network:
+        """A network from a fitted scikit-learn MLPClassifier or MLPRegressor; see sklearn_models.py."""
+        return cls._made_of(read_sklearn(model, name))
 
 
 def _affine_maps(layers: Sequence[AffineMap | Flatten | Stage]) -> list[AffineMap]:

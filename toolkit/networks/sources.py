@@ -33,11 +33,11 @@ def read_source(source: str | Path, architecture: str | None = None) -> NetworkP
         )
     if path.suffix == ".npz":
         return read_network_file(path)
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" or path.suffixes[-2:] == [".onnx", ".gz"]:
         return read_onnx(path)
     if path.suffix in STATE_DICTS:
         return read_state_dict(path, architecture)
-    raise ValueError(f"network files end in .npz, .onnx, .pth or .pt, got {path.name!r}")
+    raise ValueError(f"network files end in .npz, .onnx, .onnx.gz, .pth or .pt, got {path.name!r}")
 
 
 def zoo_names() -> list[str]:

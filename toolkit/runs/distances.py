@@ -17,17 +17,17 @@ from pathlib import Path
 import pandas as pd
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import check_labels, instance, whole_numbers
+from toolkit.data.arguments import instance, whole_numbers
 from toolkit.data.datasets import Dataset
-from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
+from toolkit.runs.batch import check_samples
 from toolkit.runs.executors import check_workers
 from toolkit.runs.rows import DISTANCE_ROWS
 from toolkit.runs.run import gather
-from toolkit.runs.tables.answers import Advance, Answer, Answers
+from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
 from toolkit.verify.radius import CLOSEST, Radius, RungRadius, ball_kind, closest
 
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
@@ -112,15 +112,7 @@ def check_distances(network: Network, data: Dataset, samples: Sequence[int], pla
         if name == "bounds" and any(rung.side is Side.UPPER for rung in chosen):
             raise ValueError("bounds must be rungs with a lower side, got an attack")
     ball_kind(plan.norm)
-    outside = [sample for sample in samples if not 0 <= sample < len(data)]
-    if outside:
-        raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {outside[0]}")
-    if data.features.shape[1] != network.input_size:
-        raise ValueError(
-            f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
-        )
-    check_fits(data.shape, network.input_shape)
-    check_labels(data.labels[list(samples)], network.output_size, data.name)
+    check_samples(network, data, samples)
 
 
 def _ask(
@@ -132,11 +124,7 @@ def _ask(
     settle: Callable[[Answer], None],
 ) -> None:
     tasks = [DistanceTask(network, data.features[i], int(data.labels[i]), i, plan) for i in samples]
-    gather(measure_distance, tasks, workers, settle, _no_distance)
-
-
-def _no_distance(task: DistanceTask, error: Exception) -> Answer:
-    return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
+    gather(measure_distance, tasks, workers, settle, failed_answer)
 
 
 def measure_distance(task: DistanceTask) -> Answer:
@@ -145,7 +133,7 @@ def measure_distance(task: DistanceTask) -> Answer:
     try:
         radius = task.plan.radius(task.network, task.image, task.label)
     except Exception as error:  # one sample's failure must not lose the others
-        return _no_distance(task, error)
+        return failed_answer(task, error)
     return {
         "sample": task.sample,
         "label": task.label,

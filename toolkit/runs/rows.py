@@ -103,6 +103,27 @@ class RadiusRow(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryRow(Stored):
+    """The answer to one VNN-LIB instance of a benchmark.
+
+    onnx, vnnlib: as the benchmark names them. timeout: seconds allowed. verdict: sat, unsat, unknown, timed-out, or
+    error, with the reason as message. certified: 1 where it is proven in real arithmetic. deployed: whether onnxruntime
+    agrees or disagrees that the point is unsafe, "" without one. questions: boxes asked.
+    """
+
+    benchmark: str
+    onnx: str
+    vnnlib: str
+    timeout: float
+    verdict: str
+    seconds: float
+    certified: int
+    deployed: str
+    questions: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistanceRow(Stored):
     """One sample's least distance to an unsafe point, in [certified, refuted] (+inf: none found).
 
@@ -159,5 +180,6 @@ def _finished_first(rows: pd.DataFrame) -> FloatArray:
 BOUND_ROWS = Schema(Row, 2, {"certified_upper": float("inf")}, _finished_first)  # by default nothing is proven
 VERDICT_ROWS = Schema(VerdictRow)
 RADIUS_ROWS = Schema(RadiusRow)
+QUERY_ROWS = Schema(QueryRow)
 DISTANCE_ROWS = Schema(DistanceRow)
 ROW_COLUMNS = BOUND_ROWS.columns

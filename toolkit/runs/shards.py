@@ -21,10 +21,12 @@ import pyarrow.json
 
 from toolkit.data.atomic import sync_folder
 from toolkit.data.names import path_name
-from toolkit.runs.rows import BOUND_ROWS, DISTANCE_ROWS, RADIUS_ROWS, VERDICT_ROWS, Schema, Stored
+from toolkit.runs.rows import BOUND_ROWS, DISTANCE_ROWS, QUERY_ROWS, RADIUS_ROWS, VERDICT_ROWS, Schema, Stored
 
 SHARDS = "shards"
-VERSIONS = {schema.kind: schema.version for schema in (BOUND_ROWS, VERDICT_ROWS, RADIUS_ROWS, DISTANCE_ROWS)}
+VERSIONS = {
+    schema.kind: schema.version for schema in (BOUND_ROWS, VERDICT_ROWS, RADIUS_ROWS, DISTANCE_ROWS, QUERY_ROWS)
+}
 Table = Any  # pyarrow has no types
 
 

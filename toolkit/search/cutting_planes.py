@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import FloatArray, IndexArray
+from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import CutStore, Evidence
 from toolkit.problems.answers import Status
 from toolkit.problems.problem import Problem
@@ -146,15 +146,19 @@ class CuttingPlanes:
         hopeless = stop_at is not None and now + gained * (rounds - len(history)) / patience < stop_at
         return hopeless or gained < PROGRESS * max(1e-3 * self.scale, abs(now))
 
-    def _shed(self, report: SolveReport) -> None:
-        """Drop cuts that had no multiplier for IDLE_ROUNDS rounds."""
-        if report.duals is None or not self.idle.size:
-            return
+    def shed_tangents(self, report: SolveReport) -> None:
+        """Drop tangents that had no multiplier when this was last asked TANGENT_IDLE_ROUNDS times."""
+        self._shed(report, self.ids == TANGENT)
+
+    def _shed(self, report: SolveReport, which: BoolArray | bool = True) -> None:
+        """Drop cuts, or which of them, that had no multiplier for IDLE_ROUNDS rounds."""
+        if report.duals is None or not self.idle.size or report.duals.size != self.own_rows + self.ids.size:
+            return  # none, or of a round before the last
         reach = float(np.max(self.input_set.reach))
         ranges = [reach if i == TANGENT else self.ranges[self.store.neurons[i]] for i in self.ids.tolist()]
         with np.errstate(over="ignore", invalid="ignore"):
             busy = np.abs(report.duals[self.own_rows :]) * np.array(ranges) > IDLE * self.scale
-        self.idle = np.where(busy, 0, self.idle + 1)
+        self.idle = np.where(busy, 0, self.idle + which)
         keep = self.idle < np.where(self.ids == TANGENT, TANGENT_IDLE_ROUNDS, IDLE_ROUNDS)
         if not keep.all():
             mask = np.concatenate([np.ones(self.own_rows, dtype=bool), keep])

@@ -1,8 +1,9 @@
 """Projected gradient descent on margins, many points at once.
 
-    x̃ ← P(x̃ − η_t·sign v_t),  v_t = MOMENTUM·v_{t−1} + g_t/‖g_t‖₁,  g_t ≈ ∇ c·F(x̃),
+    x̃ ← P(x̃ + η_t·d(−v_t)),  v_t = MOMENTUM·v_{t−1} + g_t/‖g_t‖₁,  g_t ≈ ∇ c·F(x̃),
 
-settings.attack_steps steps from each start; η_t falls geometrically from `first_step`·ε to 0.01ε. The best point of all
+with d(v) the set's steepest direction (in ℓ∞ the sign of v), settings.attack_steps steps from each start; η_t falls
+geometrically from `first_step`·ε to 0.01ε. The best point of all
 steps and starts counts. The objective is each row's own margin, and a row's result does not depend on the other rows.
 
 During the first half a switched-off ReLU passes back a share of the gradient (LEAKS, fading to 0), or points where a
@@ -116,7 +117,7 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
         velocity *= MOMENTUM
         velocity += gradient / size
         with np.errstate(over="ignore"):  # a step past the largest float is one to the end of the set
-            moved = points - lengths[done] * input_set.steepest(velocity)
+            moved = points + lengths[done] * input_set.steepest(-velocity)
         points = input_set.project(moved.T).T
         done += 1
         value, gradient = value_and_gradient(points, row, leaks[done])

@@ -135,6 +135,7 @@ class LpNodes:
     def _touch(self, node: Node, report: SolveReport) -> SolveReport:
         """Tangents of the input set: while they close the gap, and to the end where no ReLU is left to split."""
         cutoff = self.incumbent.cutoff
+        self.planes.shed_tangents(report)
         for _ in range(TANGENT_ROUNDS):
             if report.x is None or report.status is not Status.OPTIMAL or report.bound >= cutoff:
                 break

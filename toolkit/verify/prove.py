@@ -1,7 +1,8 @@
 """A proof that a ball is free of adversarial examples, as a file that `check.py` verifies without any solver.
 
 Claim of the file: for every target t listed, F_{c*}(x) − F_t(x) ≥ claim_t for all x in the ball, F being the network
-with that digest in real arithmetic. It holds the ball, l,u of every ReLU layer with the multipliers of those that an LP
+with that digest in real arithmetic; of another property, max_j c_j·F(x) + d_j ≥ claim_g for every group g. It holds the
+question and the ball, l,u of every ReLU layer with the multipliers of those that an LP
 tightened (all others follow from the dual rung's own multipliers), the cuts as (neuron, subset), and per target the
 leaves of a search tree: splits, multipliers, and weights of cuts. Nothing in it needs to be believed.
 """
@@ -10,25 +11,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.certificates.check import no_class_wins
+from toolkit.certificates.check import all_shown
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves
-from toolkit.certificates.proof_file import PROOF_FORMAT, set_parts
+from toolkit.certificates.proof_file import PROOF_FORMAT, question_parts, set_parts
 from toolkit.certificates.rounding import error_model_of
-from toolkit.data.arguments import class_label, class_targets, file_path, instance
+from toolkit.data.arguments import file_path, instance
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
+from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_set import InputSet, check_is_input_set
+from toolkit.problems.lowering import lowered
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import margin_rows, selection_rows
+from toolkit.problems.properties import Property, as_property, selection_rows
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs.bab import search_row
 from toolkit.rungs.dual import RUNG as DUAL
@@ -42,82 +46,75 @@ LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another m
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven: claims per target, certified lower bounds of the margins of class `label` against them.
+    """What was proven: claims per target (of a property per group), certified lower bounds of the margins.
 
-    leaves: size of the trees. classes: number of the network's outputs.
+    leaves: size of the trees.
     """
 
+    question: Property = field(repr=False)
     targets: tuple[int, ...]
     claims: tuple[float, ...]
     leaves: int
-    label: int
-    classes: int
+
+    @property
+    def label(self) -> int | None:
+        """The class the question is about, None for another property."""
+        return self.question.label
+
+    @property
+    def classes(self) -> int:
+        """Number of the network's outputs."""
+        return self.question.outputs
 
     @property
     def positive(self) -> bool:
-        """Whether the ball is free of adversarial examples: every class but the label was shown to lose."""
-        return no_class_wins(self.label, self.classes, dict(zip(self.targets, self.claims, strict=True)))
-
-
-def ball_digest(ball: InputSet) -> str:
-    """SHA-256 over all that determines the set."""
-    return ball.digest
+        """Whether every class but the label was shown to lose, or every group to be safe, anywhere in the set."""
+        return all_shown(self.question, dict(zip(self.targets, self.claims, strict=True)))
 
 
 def write_proof(
     path: str | Path,
     network: Network,
     ball: InputSet,
-    label: int,
+    label: int | Property,
     targets: Sequence[int] | None = None,
     settings: Settings | None = None,
     tighten: bool = True,
 ) -> Proof:
     """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
 
-    tighten: also bound unstable neurons by LPs. settings.time_limit: seconds per target; settings.stop_at: what to
-    prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target out of range or twice, or
-    no target at all.
+    label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by LPs.
+    settings.time_limit: seconds per target; settings.stop_at: what to prove of every margin (None: > 0). Raises
+    ValueError for another suffix, a label or target out of range or twice, or no target at all.
     """
     if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
     instance("network", network, Network), set_parts(check_is_input_set("ball", ball))
-    label = class_label("label", label, network.output_size)
-    targets = class_targets(targets, label, network.output_size)  # here: the search for bounds takes long
+    question = as_property(label, network.output_size, targets)
+    whole, asked = lowered(network, question)
     settings = Settings() if settings is None else instance("settings", settings, Settings)
     given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
-    rows, chosen = margin_rows(network.output_size, label, targets)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"targets must name at least one class other than {label}, each once, got {list(chosen)}")
-    bounds, content = provable_bounds(network, ball, settings, tighten)
-    problem = Problem.of(network, ball, rows, bounds, settings, chosen)
+    bounds, content = provable_bounds(whole, ball, settings, tighten)
+    problem = Problem(Region(whole, ball, bounds), asked.objective, settings)
     for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
         content |= {f"lower{k}": low, f"upper{k}": high}
     store, trees = _search(problem)
-    sizes = (np.abs(rows) @ output_scales(problem)).tolist()
+    sizes = (np.abs(dense_array(problem.rows)) @ output_scales(problem)).tolist()
     claims = [tree.certified - float(_loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
-    for t, tree in zip(chosen, trees, strict=True):
+    head, arrays = question_parts(question)
+    for t, tree in zip(head["targets"], trees, strict=True):
         content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
-    content |= _header(network, ball, label, chosen, claims) | _packed_cuts(store)
+    content |= _header(network, ball, {**head, "claims": claims}) | arrays | _packed_cuts(store)
     with write_atomically(path) as file:
         np.savez_compressed(file, **content)
-    return Proof(chosen, tuple(claims), sum(len(tree.kept) for tree in trees), label, network.output_size)
+    return Proof(question, tuple(head["targets"]), tuple(claims), sum(len(tree.kept) for tree in trees))
 
 
-def _header(
-    network: Network, ball: InputSet, label: int, targets: Sequence[int], claims: Sequence[float]
-) -> dict[str, Any]:
+def _header(network: Network, ball: InputSet, claimed: dict[str, Any]) -> dict[str, Any]:
     """What is claimed, and of what."""
     own, arrays = set_parts(ball)
-    header = {
-        "format": PROOF_FORMAT,
-        "network": network.digest,
-        **own,
-        "label": label,
-        "targets": targets,
-        "claims": claims,
-    }
+    header = {"format": PROOF_FORMAT, "network": network.digest, **own, **claimed}
     return {"header": np.array(json.dumps(header)), **arrays}
 
 

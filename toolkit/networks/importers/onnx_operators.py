@@ -1,221 +1,177 @@
-"""What each ONNX operator appends to a chain of affine maps and ReLUs.
-
-Every operator says in OPERATORS which of its inputs may be the features; the others must be constants of a
-floating-point type, or left out. A node that reads the features anywhere else is refused by name, so no handler can
-compute with an input it does not look at. Attributes that the file leaves out have the operator's own defaults, in
-float32 where ONNX stores them so.
-"""
+"""The ONNX operators that an import knows, each with what it does to the features."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import AnyArray, FloatArray
-from toolkit.networks.importers.chain import OperationChain
+from toolkit.arrays import IndexArray
+from toolkit.networks.importers import onnx_arithmetic as arithmetic
+from toolkit.networks.importers import onnx_windows as windows
+from toolkit.networks.importers.compiler import negative
+from toolkit.networks.importers.onnx_calls import Call, Handler
+from toolkit.networks.importers.onnx_evaluation import import_onnx
+from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_entries, rearrange
+from toolkit.networks.importers.values import Value, padded
 
-Arrays = list[AnyArray | None]  # a node's inputs: None for the features and for inputs left out
-Attributes = dict[str, Any]
-Handler = Callable[[OperationChain, Arrays, Attributes], None]
-EPSILON = float(np.float32(1e-5))  # BatchNormalization's default
-
-
-@dataclass(frozen=True)
-class Operator:
-    """What appends a node to a chain. features: the inputs that may be the features, by position and by ONNX's name."""
-
-    handler: Handler
-    features: dict[int, str]
+FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")  # types whose arithmetic is real up to rounding
+_PAD_MODES = ("constant", "reflect", "edge", "wrap")  # numpy's names too
 
 
-def _parameter(arrays: Arrays, index: int, what: str) -> FloatArray:
-    """Input `index` of a node as float64; it must be a constant of a floating-point type."""
-    values = _optional(arrays, index, what)
-    if values is None:
-        raise ValueError(f"{what} must be a constant")
-    return values
+def _moving(*data: int) -> Handler:
+    """A node that moves entries of its inputs `data` about (none named: of all inputs)."""
 
-
-def _optional(arrays: Arrays, index: int, what: str) -> FloatArray | None:
-    values = arrays[index] if index < len(arrays) else None
-    if values is None:
-        return None
-    if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
-        raise ValueError(f"{what} must be of a floating-point type, got {values.dtype}")
-    return values.astype(np.float64)
-
-
-def _gemm(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    """alpha·x·B + beta·C, B transposed with transB."""
-    weight = _parameter(arrays, 1, "B")
-    if attributes.get("transA", 0):
-        raise ValueError("transA must be 0: it would mix the batch axis into the features, got 1")
-    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
-    bias = _optional(arrays, 2, "C")
-    chain.dense(weight if attributes.get("transB", 0) else weight.T, None)
-    if alpha != 1:
-        chain.elementwise(alpha, 0.0)
-    if bias is not None:
-        chain.elementwise(1.0, _without_batch(chain, _exact_product(beta, bias)))
-
-
-def _exact_product(beta: float, bias: FloatArray) -> FloatArray:
-    """beta·C, which float64 holds exactly for float32 numbers; nothing would account for its rounding otherwise."""
-    product = beta * bias
-    pairs = zip(bias.ravel().tolist(), product.ravel().tolist(), strict=True)
-    if (
-        beta != 1
-        and np.all(np.isfinite(product))
-        and any(Fraction(b) * Fraction(beta) != Fraction(p) for b, p in pairs)
-    ):
-        raise ValueError(f"beta·C must be exact in double precision; fold beta = {beta:g} into C")
-    return product
-
-
-def _matmul(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    weight = _parameter(arrays, 1, "the right factor")
-    if weight.ndim != 2:
-        raise ValueError(f"the right factor must be a matrix, got shape {weight.shape}")
-    chain.dense(weight.T, None)
-
-
-def _arithmetic(operator: str) -> Handler:
-    """Add, Sub, Mul or Div of the features and a constant."""
-
-    def handler(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-        left = arrays[0] is not None  # the constant is the left operand
-        constant = _without_batch(chain, _parameter(arrays, 0 if left else 1, "one operand"))
-        if operator == "Add":
-            chain.elementwise(1.0, constant)
-        elif operator == "Sub":
-            chain.elementwise(-1.0 if left else 1.0, constant if left else -constant)
-        elif operator == "Mul":
-            chain.elementwise(constant, 0.0)
-        elif np.any(constant == 0):
-            raise ValueError("the divisor must not be 0")
-        else:
-            chain.normalize(0.0, constant)
+    def handler(call: Call) -> Value | list[Value]:
+        return call.moved(*data)
 
     return handler
 
 
-def _without_batch(chain: OperationChain, constant: FloatArray) -> FloatArray:
-    """The constant without a leading axis of length 1 that stands for the batch."""
-    if constant.ndim > len(chain.shape) and constant.shape[0] == 1:
-        return np.asarray(constant[0])
-    return constant
-
-
-def _windows(chain: OperationChain, attributes: Attributes, kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """stride, dilation, zeros before and after the image, of a Conv or AveragePool node."""
-    axes = len(kernel)
-    stride = tuple(attributes.get("strides", (1,) * axes))
-    dilation = tuple(attributes.get("dilations", (1,) * axes))
-    pads = tuple(attributes.get("pads", (0,) * 2 * axes))
-    before, after = pads[:axes], pads[axes:]
-    auto = attributes.get("auto_pad", b"NOTSET").decode()
-    if auto == "VALID":
-        before = after = (0,) * axes
-    elif auto.startswith("SAME"):
-        spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-        sizes = zip(chain.shape[1:], stride, spans, strict=True)
-        total = [max((math.ceil(n / s) - 1) * s + span - n, 0) for n, s, span in sizes]
-        less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-        before, after = (less, more) if auto == "SAME_UPPER" else (more, less)
-    return {"stride": stride, "dilation": dilation, "before": before, "after": after}
-
-
-def _conv(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    weight = _parameter(arrays, 1, "W")
-    if weight.ndim != 4 or len(chain.shape) != 3:
-        raise ValueError(f"only 2-D convolutions are supported, got W {weight.shape} and features {chain.shape}")
-    kernel = tuple(int(n) for n in attributes.get("kernel_shape", weight.shape[2:]))
-    if kernel != weight.shape[2:]:
-        raise ValueError(f"kernel_shape must be that of W, {weight.shape[2:]}, got {kernel}")
-    bias = _optional(arrays, 2, "B")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"B must have shape ({weight.shape[0]},), one number per channel, got {bias.shape}")
-    chain.conv(weight, bias, groups=attributes.get("group", 1), **_windows(chain, attributes, kernel))
-
-
-def _average_pool(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    kernel = tuple(attributes["kernel_shape"])
-    if len(kernel) != 2 or len(chain.shape) != 3:
-        raise ValueError(f"only 2-D pooling is supported, got kernel {kernel} and features {chain.shape}")
-    windows = _windows(chain, attributes, kernel)
-    padded = any(windows["before"]) or any(windows["after"])
-    if attributes.get("ceil_mode", 0) or (padded and not attributes.get("count_include_pad", 0)):
-        raise ValueError("ceil_mode must be 0, and count_include_pad 1 where there is padding")
-    if windows["before"] != windows["after"] or windows["dilation"] != (1, 1):
-        raise ValueError("padding must be the same on both sides and dilation 1")
-    chain.average_pool(kernel, windows["stride"], windows["before"], None)
-
-
-def _batch_norm(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    if attributes.get("training_mode", 0):
-        raise ValueError("training_mode must be 0, got 1")
-    if not attributes.get("spatial", 1):
-        raise ValueError("spatial must be 1, got 0")
-    gamma, beta, mean, variance = (
-        _parameter(arrays, k, what) for k, what in enumerate(("scale", "B", "mean", "var"), start=1)
-    )
-    shapes = {values.shape for values in (gamma, beta, mean, variance)}
-    if shapes != {chain.shape[:1]}:
-        raise ValueError(f"scale, B, mean and var must have shape {chain.shape[:1]}, got {sorted(shapes)}")
-    chain.batch_norm(gamma, beta, mean, variance, attributes.get("epsilon", EPSILON))
-
-
-def _flatten(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    axis = attributes.get("axis", 1)
-    if axis not in (1, -len(chain.shape)):
-        raise ValueError(f"axis must be 1, which keeps the batch axis, got {axis}")
-    chain.reshape((chain.size,))
-
-
-def _reshape(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    given = arrays[1] if len(arrays) > 1 else None
-    if given is None or given.dtype != np.int64 or given.ndim != 1:
-        raise ValueError("the shape must be a constant list of int64 numbers")
-    target = [int(n) for n in given]
-    old = (1, *chain.shape)
-    copied = [
-        old[k] if n == 0 and k < len(old) and not attributes.get("allowzero", 0) else n for k, n in enumerate(target)
-    ]
-    batch, *sizes = copied or [0]
-    known = math.prod(n for n in sizes if n != -1)
-    if batch == 1 and sizes.count(-1) == 1 and known > 0:
-        sizes = [chain.size // known if n == -1 else n for n in sizes]
-    if batch not in (1, -1) or not sizes or any(n < 1 for n in sizes) or math.prod(sizes) != chain.size:
+def _pad(call: Call) -> Value:
+    """Pad, with negative numbers cutting off; the value is an input from operator set 11 on."""
+    x = call.tensor(0, "data")
+    pads = call.integers(1, "pads")
+    axes = call.integers(3, "axes") or list(range(len(x.shape)))
+    mode = call.attributes.get("mode", b"constant").decode()
+    if pads is None or len(pads) != 2 * len(axes) or mode not in _PAD_MODES:
         raise ValueError(
-            f"the shape must keep the batch axis and the {chain.size} features of {chain.shape}, got {target}"
+            f"pads must be two numbers per axis and mode one of {', '.join(_PAD_MODES)}, got {pads}, {mode}"
         )
-    chain.reshape(sizes)
+    before, after = [0] * len(x.shape), [0] * len(x.shape)
+    for k, axis in enumerate(axes):
+        before[axis], after[axis] = pads[k], pads[len(axes) + k]
+    value = call.optional(2, "constant_value")
+    fill = float(call.attributes.get("value", 0.0)) if value is None else float(value.ravel()[0])
+    return padded(x, before, after, mode, fill)
 
 
-def _dropout(chain: OperationChain, arrays: Arrays, attributes: Attributes) -> None:
-    if len(arrays) > 2 and arrays[2] is not None and bool(arrays[2]):
+def _cast(call: Call) -> Value:
+    """Cast between floating-point types, which is nothing in real arithmetic."""
+    kind = import_onnx().TensorProto.DataType.Name(call.attributes["to"])
+    if kind not in FLOATS:
+        raise ValueError(f"casting a value that depends on the input to {kind} is not continuous; allowed: {FLOATS}")
+    return call.tensor(0, "input")
+
+
+def _dropout(call: Call) -> Value:
+    training = call.at(2)
+    if training is not None and (isinstance(training, AffineTensor) or np.any(training)):
         raise ValueError("training_mode must be false, got true")
+    return call.tensor(0, "data")
 
 
-FIRST, EITHER = {0: "0"}, {0: "0", 1: "1"}
-OPERATORS: dict[str, Operator] = {
-    "Gemm": Operator(_gemm, {0: "A"}),
-    "MatMul": Operator(_matmul, {0: "A"}),
-    "Add": Operator(_arithmetic("Add"), EITHER),
-    "Sub": Operator(_arithmetic("Sub"), EITHER),
-    "Mul": Operator(_arithmetic("Mul"), EITHER),
-    "Div": Operator(_arithmetic("Div"), FIRST),
-    "Conv": Operator(_conv, {0: "X"}),
-    "AveragePool": Operator(_average_pool, FIRST),
-    "BatchNormalization": Operator(_batch_norm, {0: "X"}),
-    "Relu": Operator(lambda chain, arrays, attributes: chain.relu(), FIRST),
-    "Flatten": Operator(_flatten, FIRST),
-    "Reshape": Operator(_reshape, FIRST),
-    "Identity": Operator(lambda chain, arrays, attributes: None, FIRST),
-    "Dropout": Operator(_dropout, FIRST),
+def _scatter(call: Call) -> Value | list[Value]:
+    if call.attributes.get("reduction", b"none") != b"none":
+        raise ValueError("reduction must be none")
+    return call.moved(0, 2)
+
+
+def _shape(call: Call) -> Value:
+    shape = np.array(call.tensor(0, "data").shape, dtype=np.int64)
+    return shape[slice(call.attributes.get("start", 0), call.attributes.get("end"))]
+
+
+def _resize(call: Call) -> Value:
+    """Resize and Upsample to the nearest neighbour, whole numbers of copies or not."""
+    x = call.tensor(0, "X")
+    if call.attributes.get("mode", b"nearest") != b"nearest" or (call.node.op_type == "Resize" and call.opset < 11):
+        raise ValueError("only mode nearest is supported, from operator set 11 on; other modes are affine as well")
+    scales = call.optional(1 if call.node.op_type == "Upsample" else 2, "scales")
+    sizes = call.integers(3, "sizes")
+    if (
+        call.attributes.get("axes") is not None
+        or call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    ):
+        raise ValueError("axes and keep_aspect_ratio_policy are not supported")
+    if scales is None or not scales.size:
+        if sizes is None or len(sizes) != len(x.shape):
+            raise ValueError("needs as many scales or sizes as there are axes")
+        factors = [size / n for size, n in zip(sizes, x.shape, strict=True)]
+    else:
+        factors = [float(v) for v in scales.ravel()]
+        if len(factors) != len(x.shape) or not all(0 < v < LARGEST for v in factors):
+            raise ValueError(f"needs one scale > 0 per axis, got {factors}")
+        sizes = [math.floor(n * v) for n, v in zip(x.shape, factors, strict=True)]
+    check_entries(math.prod(sizes), "resizing")
+    rows = np.arange(x.size).reshape(x.shape)
+    for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
+        rows = np.take(rows, _nearest(call, x.shape[axis], size, factor), axis=axis)
+    return rearrange([x], rows.ravel(), rows.shape)
+
+
+def _nearest(call: Call, old: int, new: int, factor: float) -> IndexArray:
+    """The place of an axis of `old` entries that each of `new` ones copies."""
+    upsample = call.node.op_type == "Upsample"
+    transform = b"asymmetric" if upsample else call.attributes.get("coordinate_transformation_mode", b"half_pixel")
+    rounding = b"floor" if upsample else call.attributes.get("nearest_mode", b"round_prefer_floor")
+    places = np.arange(new, dtype=np.float64)
+    if transform == b"half_pixel" or (transform == b"pytorch_half_pixel" and new > 1):
+        places = (places + 0.5) / factor - 0.5
+    elif transform == b"align_corners":
+        places = places * (old - 1) / (new - 1) if new > 1 else places * 0
+    elif transform == b"asymmetric":
+        places = places / factor
+    else:
+        raise ValueError(f"coordinate_transformation_mode {transform.decode()} is not supported")
+    rounded = {
+        b"floor": np.floor(places),
+        b"ceil": np.ceil(places),
+        b"round_prefer_floor": np.ceil(places - 0.5),
+        b"round_prefer_ceil": np.floor(places + 0.5),
+    }
+    if rounding not in rounded:
+        raise ValueError(f"nearest_mode must be one of {[key.decode() for key in rounded]}, got {rounding.decode()}")
+    return np.clip(rounded[rounding], 0, old - 1).astype(np.int64)
+
+
+def _same(call: Call) -> Value:
+    return call.tensor(0, "input")
+
+
+ONNX_HANDLERS: dict[str, Handler] = {
+    "Gemm": arithmetic.gemm,
+    "MatMul": arithmetic.matmul,
+    "Add": arithmetic.onnx_add,
+    "Sum": arithmetic.onnx_add,
+    "Sub": arithmetic.onnx_subtract,
+    "Mul": arithmetic.onnx_multiply,
+    "Div": arithmetic.onnx_divide,
+    "Mean": arithmetic.mean,
+    "Neg": lambda call: negative(call.tensor(0, "X")),
+    "Relu": arithmetic.relu,
+    "LeakyRelu": arithmetic.leaky_relu,
+    "PRelu": arithmetic.prelu,
+    "Clip": arithmetic.clip,
+    "Abs": arithmetic.absolute,
+    "HardSigmoid": arithmetic.onnx_hard_sigmoid,
+    "Max": arithmetic.extreme(True),
+    "Min": arithmetic.extreme(False),
+    "ReduceSum": arithmetic.reduce_sum(False),
+    "ReduceMean": arithmetic.reduce_sum(True),
+    "ReduceMax": arithmetic.reduce_extreme(True),
+    "ReduceMin": arithmetic.reduce_extreme(False),
+    "BatchNormalization": arithmetic.onnx_batch_norm,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
+    "AveragePool": windows.average,
+    "MaxPool": windows.largest,
+    "GlobalAveragePool": windows.over_the_image(arithmetic.reduce_sum(True)),
+    "GlobalMaxPool": windows.over_the_image(arithmetic.reduce_extreme(True)),
+    "Pad": _pad,
+    "Cast": _cast,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "CastLike": _same,
+    "Dropout": _dropout,
+    "Identity": _same,
+    "Shape": _shape,
+    "Size": lambda call: np.array(call.tensor(0, "data").size, dtype=np.int64),
+    "Concat": _moving(),
+    "Where": _moving(1, 2),
+    "ScatterND": _scatter,
+    "ScatterElements": _scatter,
+    **dict.fromkeys(("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"), _moving(0)),
+    **dict.fromkeys(("Slice", "Split", "Gather", "GatherElements", "GatherND"), _moving(0)),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _moving(0)),
 }

@@ -19,7 +19,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers.chain import OperationChain, as_array
-from toolkit.networks.importers.torch_modules import import_torch
+from toolkit.networks.importers.torch_calls import import_torch
 from toolkit.networks.parts import NetworkParts
 
 if TYPE_CHECKING:

@@ -164,7 +164,7 @@ def export_rows(out: str | Path, target: str | Path, everything: bool = False) -
     return path
 
 
-def verify(out: str | Path) -> list[Finding]:
+def verify_folder(out: str | Path) -> list[Finding]:
     """Whether a results folder is whole: lines, keys, runs, and rows that contradict themselves.
 
     Checked: every file can be read, every line is a row; every planned row is there; every row's run is recorded;

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -28,6 +28,19 @@ Advance = Callable[[str, int, int], None]  # title, done, total
 
 class UnansweredError(ValueError):
     """Some samples of a cell failed; the others are stored."""
+
+
+class Sampled(Protocol):
+    """A task about one sample."""
+
+    @property
+    def sample(self) -> int:
+        """Its place in the data set."""
+
+
+def failed_answer(task: Sampled, error: Exception) -> Answer:
+    """The answer to a task that raised: `Answers.complete` names it and keeps the others."""
+    return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
 
 
 class Answers:

@@ -22,7 +22,7 @@ from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.rows import RADIUS_ROWS
 from toolkit.runs.run import gather
-from toolkit.runs.tables.answers import Advance, Answer, Answers
+from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
 from toolkit.runs.tables.entries import RadiiEntry, RadiiRow, RadiusMethod
 from toolkit.verify.radius import certified_radius
 
@@ -91,10 +91,6 @@ class RadiusTask:
     known: tuple[float, float]
 
 
-def _no_radius(task: RadiusTask, error: Exception) -> Answer:
-    return {"sample": task.sample, "message": f"{type(error).__name__}: {error}"}
-
-
 def _ask(
     row: RadiiRow,
     method: RadiusMethod,
@@ -112,7 +108,7 @@ def _ask(
     labels = network.predict(features) if row.predicted else data.labels[list(samples)]
     each = zip(features, labels.tolist(), samples, strict=True)
     tasks = [RadiusTask(network, image, int(label), i, row, method, known[i]) for image, label, i in each]
-    gather(measure_radius, tasks, workers, settle, _no_radius)
+    gather(measure_radius, tasks, workers, settle, failed_answer)
 
 
 def measure_radius(task: RadiusTask) -> Answer:
@@ -126,7 +122,7 @@ def measure_radius(task: RadiusTask) -> Answer:
             plan.tighten, plan.settings, plan.time_limit, task.known,
         )  # fmt: skip
     except Exception as error:  # one sample's failure must not lose the others
-        return _no_radius(task, error)
+        return failed_answer(task, error)
     return {
         "sample": task.sample,
         "certified": radius.certified,

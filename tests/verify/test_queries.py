@@ -1,0 +1,120 @@
+"""verify: sat and unsat on networks whose values are known, in real arithmetic and by onnxruntime."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_models import write_onnx
+
+from toolkit import Dense, Network
+from toolkit.networks.replay import exact_margins
+from toolkit.problems.vnnlib_reader import parse_vnnlib
+from toolkit.verify import queries as module
+from toolkit.verify.queries import QueryStatus, verify
+
+ABSOLUTE = Network([Dense([[1.0], [-1.0]], [0.0, 0.0]), Dense([[1.0, 1.0]], [0.0])])  # |x|
+DECLARED = "(declare-const X_0 Real)(declare-const Y_0 Real)"
+
+
+def query(text: str, inputs: int = 1, outputs: int = 1) -> object:
+    names = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
+    return parse_vnnlib("".join(f"(declare-const {name} Real)" for name in names) + text)
+
+
+def box(low: str, high: str) -> str:
+    return f"(assert (>= X_0 {low}))(assert (<= X_0 {high}))"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (box("-1", "1") + "(assert (>= Y_0 0.9))", "sat"),
+        (box("-1", "1") + "(assert (>= Y_0 1))", "sat"),
+        (box("-1", "1") + "(assert (>= Y_0 1.0000001))", "unsat"),
+        (box("-1", "1") + "(assert (<= Y_0 -1e-9))", "unsat"),
+        (box("-1", "1") + "(assert (> Y_0 1))", "sat"),  # a tie counts
+        (box("-1", "1") + "(assert (>= Y_0 0.4))(assert (<= Y_0 0.5))", "sat"),
+        (box("0.1", "0.1") + "(assert (>= Y_0 0.099))", "sat"),  # no float lies in the box
+        (box("0.1", "0.1") + "(assert (>= Y_0 0.101))", "unsat"),
+        (box("1", "-1") + "(assert (>= Y_0 0))", "unsat"),
+        (box("-1", "1") + "(assert (or (and (>= X_0 0.5) (<= Y_0 0.4)) (and (<= X_0 -0.5) (<= Y_0 0.4))))", "unsat"),
+        (box("-1", "1") + "(assert (or (and (>= X_0 0.5) (<= Y_0 0.4)) (and (<= X_0 -0.5) (<= Y_0 0.6))))", "sat"),
+        (box("-1", "1") + "(assert (<= (+ Y_0 X_0) -0.5))", "unsat"),  # |x| + x ≥ 0
+        (box("-1", "1") + "(assert (>= (+ Y_0 X_0) 1.5))", "sat"),
+    ],
+)
+def test_the_absolute_value(text: str, status: str) -> None:
+    found = verify(ABSOLUTE, query(text), timeout=30)
+    assert found.status == status
+    assert found.certified
+    if found.witness is not None and not text.startswith(box("0.1", "0.1")):
+        x = [Fraction(float(value)) for value in found.witness]
+        assert found.query.holds(x, exact_margins(ABSOLUTE, np.eye(1), found.witness))
+
+
+def test_a_tie_that_no_float_reaches_is_not_said_to_be_sat() -> None:
+    """|x| ≥ 0.1 on [−0.1, 0.1] is true at 0.1 alone, which is no float."""
+    found = verify(ABSOLUTE, query(box("-0.1", "0.1") + "(assert (>= Y_0 0.1))"), timeout=5)
+    assert found.status == QueryStatus.UNKNOWN
+
+
+def test_verdicts_against_a_grid_of_points() -> None:
+    rng = np.random.default_rng(3)
+    seen = set()
+    for _ in range(8):
+        net = Network(
+            [Dense(rng.normal(size=(5, 2)), rng.normal(size=5)), Dense(rng.normal(size=(2, 5)), rng.normal(size=2))]
+        )
+        level = float(rng.normal())
+        text = "".join(f"(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in range(2))
+        text += f"(assert (or (<= Y_0 {level!r}) (and (<= Y_1 0) (<= Y_0 Y_1))))"
+        found = verify(net, query(text, 2, 2), timeout=30)
+        grid = np.array(list(product(np.linspace(-1, 1, 41), repeat=2)))
+        y = np.asarray(net.forward(grid))
+        some = bool(((y[:, 0] <= level) | ((y[:, 1] <= 0) & (y[:, 0] <= y[:, 1]))).any())
+        assert found.status in ("sat", "unsat")
+        assert found.status == "sat" or not some
+        seen.add(found.status)
+    assert seen == {"sat", "unsat"}
+
+
+def test_onnx_files_and_what_onnxruntime_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra: onnx)")
+    net = write_onnx(tmp_path / "net.onnx", [([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])])
+    asked = tmp_path / "query.vnnlib.gz"
+    asked.write_bytes(gzip.compress(f"{DECLARED}{box('-1', '1')}(assert (>= Y_0 0.75))".encode()))
+    packed = tmp_path / "net.onnx.gz"
+    packed.write_bytes(gzip.compress(net.read_bytes()))
+    for file in (net, packed):
+        found = verify(file, asked, timeout=30)
+        assert (found.status, found.deployed) == ("sat", True)
+        assert found.witness is not None
+        assert found.outputs is not None
+        assert found.witness.astype(np.float32) == found.witness
+        assert found.outputs == abs(found.witness)
+    monkeypatch.setattr(module, "deployed_outputs", lambda *_: np.array([0.0]))
+    found = verify(net, asked, timeout=30)
+    assert (found.status, found.deployed) == ("sat", False)
+    assert "onnxruntime" in found.message
+
+
+def test_sizes_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match="2 inputs and 1 outputs, the network has 1 and 1"):
+        verify(ABSOLUTE, query("(assert (<= Y_0 0))", 2, 1))
+    with pytest.raises(ValueError, match="timeout must be > 0"):
+        verify(ABSOLUTE, query(box("0", "1")), timeout=0)
+
+
+def test_the_clock_is_kept_over_many_boxes() -> None:
+    parts = "".join(f"(and (>= X_0 {k / 1000}) (<= X_0 {(k + 1) / 1000}) (<= Y_0 -1))" for k in range(900))
+    started = time.perf_counter()
+    found = verify(ABSOLUTE, query(box("0", "1") + f"(assert (or {parts}))"), timeout=0.5)
+    assert time.perf_counter() - started < 3
+    assert found.questions == 900
+    assert found.status in ("timed-out", "unsat")

@@ -1,0 +1,108 @@
+"""An imported network against onnxruntime: outputs at random points of several scales, each relative to its own size.
+
+|found − expected| ≤ (10⁻⁵ + float32's own rounding) · max over the points of |expected|, output by output's scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.arrays import FloatArray
+from toolkit.networks.float_error import UNIT32
+from toolkit.networks.importers.evaluation import stage_magnitude, stage_outputs
+from toolkit.networks.importers.tensors import LARGEST, entries
+from toolkit.networks.stages import Stage
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_SCALES = (0.1, 1.0, 10.0)  # of the points
+_POINTS = 4  # per scale, half of them in the positive orthant
+_AGREEMENT = 1e-5  # relative to the largest output at points of that scale
+_ULPS = 16  # of float32, of an output's sum of absolute terms
+_LOOSEST = 1e-2  # what rounding is believed to explain, relative to the largest output
+
+
+def import_runtime() -> ModuleType | None:
+    """The onnxruntime package, None where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    package: ModuleType = onnxruntime
+    return package
+
+
+def runtime_session(model: ModelProto, output: str) -> Any:
+    """An onnxruntime session of the model up to the value `output`; None where there is no onnxruntime."""
+    runtime = import_runtime()
+    if runtime is None:
+        return None
+    own = type(model)()
+    own.CopyFrom(model)
+    if own.graph.output[0].name != output:
+        del own.graph.output[:]
+        own.graph.output.add().name = output
+    del own.graph.value_info[:]  # what the file says of shapes is not needed
+    options = runtime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    try:
+        return runtime.InferenceSession(own.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises its own types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"onnxruntime does not take it: {reason}") from None
+
+
+def random_points(size: int) -> list[FloatArray]:
+    """Points of each scale, shape (_POINTS, size): half of both signs, so that neurons switch, half positive."""
+    rng = np.random.default_rng(0)
+    signs = np.array([-1.0] * (_POINTS // 2) + [0.0] * (_POINTS - _POINTS // 2))[:, None]
+    return [scale * rng.uniform(np.broadcast_to(signs, (_POINTS, size)), 1.0) for scale in _SCALES]
+
+
+def runtime_outputs(session: Any, fed: Sequence[int], points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The points as the runtime takes them, in its own type, and its outputs there, as (k, outputs)."""
+    given = session.get_inputs()[0]
+    dtype = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(given.type, np.float32)
+    rounded = points.astype(dtype)
+    try:
+        found = [session.run(None, {given.name: point.reshape(fed)})[0] for point in rounded]
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"onnxruntime fails on inputs of shape {tuple(fed)}: {reason}") from None
+    return rounded.astype(np.float64), np.asarray([np.ravel(v) for v in found], dtype=np.float64)
+
+
+def check_onnx_replay(model: ModelProto, output: str, fed: Sequence[int], stages: Sequence[Stage]) -> None:
+    """Raise ValueError where network and onnxruntime differ by more than rounding explains.
+
+    Not done where onnxruntime is not installed, for types it does not take, and for maps too large to be stored.
+    """
+    if sum(entries(layer) for stage in stages for _, layer in stage.sources) > LARGEST:
+        return
+    if import_runtime() is None:
+        return
+    session = runtime_session(model, output)
+    kind = session.get_inputs()[0].type
+    unit = {"tensor(float)": UNIT32, "tensor(double)": 2.0**-53}.get(kind, 2.0**-10)
+    for points in random_points(int(np.prod(fed))):
+        given, expected = runtime_outputs(session, fed, points)
+        found = stage_outputs(stages, given)
+        if expected.shape != found.shape:
+            raise ValueError(f"onnxruntime gives {expected.shape[1]} outputs, the imported network {found.shape[1]}")
+        if not np.all(np.isfinite(expected)):
+            continue  # the file's own type overflows there
+        size = float(np.max(np.abs(expected)))
+        rounding = _ULPS * unit * stage_magnitude(stages, given)
+        allowed = max(_AGREEMENT, 16 * unit) * size + np.minimum(rounding, _LOOSEST * size)
+        off = np.max(np.abs(found - expected), axis=0)
+        if not np.all(off <= allowed):
+            where = int(np.argmax(off - allowed))
+            raise ValueError(
+                f"the imported network and onnxruntime differ by {off[where]:.3g} in output {where}, whose size is "
+                f"{size:.3g}, at an input of size {np.max(np.abs(given)):.3g}"
+            )

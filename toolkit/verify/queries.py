@@ -1,0 +1,232 @@
+"""One VNN-LIB query about one network: sat, unsat, unknown or timed-out.
+
+`sat` is said of a point of the query's box that is unsafe in real arithmetic, rounding against it; `unsat` where every
+question of the query has certified margins > 0. What onnxruntime makes of the point in the file's own arithmetic is
+said beside it, and whether the two agree.
+
+Checked: the point against the rational assertions; bounds, by `certify`. Trusted: that the imported network is the file
+(the importer compares it with onnxruntime).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.arrays import FloatArray
+from toolkit.data.arguments import instance, optional_number
+from toolkit.networks.network import Network
+from toolkit.networks.onnx_runtime import deployed_outputs
+from toolkit.networks.replay import replay_margins
+from toolkit.problems.answers import Verdict
+from toolkit.problems.input_sets import Box
+from toolkit.problems.lowering import with_input_outputs, without_constants
+from toolkit.problems.properties import Property
+from toolkit.problems.settings import Settings
+from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
+from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
+from toolkit.rungs.rung import Rung
+from toolkit.verify.ladder import LADDER, certify
+
+CHEAP = ("dual", "pgd")  # asked of all questions before the whole ladder is of any
+RESERVE = 0.5  # seconds of the timeout that are kept for the answer, at most a tenth of it
+SHORTEST = 0.05  # seconds that a question gets at least, while any are left
+
+
+class QueryStatus(StrEnum):
+    """The answer to a query, by the VNN-LIB standard's words."""
+
+    SAT = "sat"
+    UNSAT = "unsat"
+    UNKNOWN = "unknown"
+    TIMED_OUT = "timed-out"
+
+
+@dataclass(frozen=True, eq=False)
+class QueryResult:
+    """The answer to a query.
+
+    witness: the point that proves sat, flat; outputs: the network's there, of onnxruntime where it ran, else in
+    float64. certified: whether an unsat or sat is proven in real arithmetic. deployed: whether the point makes the
+    query true with onnxruntime's outputs too, None where that was not asked. message: what else there is to say.
+    seconds: all of it, files included. questions: how many boxes; decided: how many of them were settled.
+    """
+
+    status: QueryStatus
+    seconds: float
+    query: VnnlibQuery = field(repr=False)
+    questions: int
+    decided: int
+    certified: bool
+    witness: FloatArray | None = field(default=None, repr=False)
+    outputs: FloatArray | None = field(default=None, repr=False)
+    deployed: bool | None = None
+    message: str = ""
+
+
+def verify(
+    network: str | Path | Network,
+    query: str | Path | VnnlibQuery,
+    timeout: float | None = 60.0,
+    ladder: Sequence[Rung | str] = LADDER,
+    settings: Settings | None = None,
+) -> QueryResult:
+    """Whether a point makes the query true with the network's outputs.
+
+    network: what Network.load takes, or a Network; onnxruntime is asked where it is an ONNX file. query: a
+    .vnnlib or .vnnlib.gz file, or one that was read. timeout: seconds for everything, None: no limit. ladder: rungs, as
+    for `certify`. Raises ValueError for files that cannot be read, and where network and query do not fit.
+    """
+    started = time.perf_counter()
+    limit = optional_number("timeout", timeout, above=0)
+    file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
+    found = network if isinstance(network, Network) else Network.load(network)
+    asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
+    sizes = (asked.input.size, asked.output.size)
+    if sizes != (found.input_size, found.output_size):
+        raise ValueError(
+            f"the query is about {sizes[0]} inputs and {sizes[1]} outputs, the network has {found.input_size} and "
+            f"{found.output_size}"
+        )
+    deadline = None if limit is None else started + limit - min(RESERVE, 0.1 * limit)
+    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    search = _Search(found, file, asked, tuple(ladder), settings, started, deadline)
+    return search.run()
+
+
+class _Search:
+    """One query: its questions, and the clock."""
+
+    def __init__(
+        self,
+        network: Network,
+        file: str | None,
+        query: VnnlibQuery,
+        ladder: tuple[Rung | str, ...],
+        settings: Settings,
+        started: float,
+        deadline: float | None,
+    ) -> None:
+        self.network, self.file, self.query = network, file, query
+        self.ladder, self.settings = ladder, settings
+        self.started, self.deadline = started, deadline
+        self.notes: list[str] = []
+        self.questions = vnnlib_questions(query)
+        self.open = list(range(len(self.questions)))
+
+    def run(self) -> QueryResult:
+        """All questions by cheap rungs, where there are several; then what is open by the ladder."""
+        passes = [CHEAP, self.ladder] if len(self.questions) > 1 else [self.ladder]
+        for ladder in passes:
+            waiting, self.open = self.open, []
+            for place, k in enumerate(waiting):
+                left = self._left()
+                if left == 0.0:
+                    self.open += waiting[place:]
+                    break
+                share = None if left is None else max(SHORTEST, left / (len(waiting) - place))
+                result = self._ask(k, ladder, share)
+                if result is not None:
+                    return result
+        if not self.open:
+            return self._result(QueryStatus.UNSAT, certified=True)
+        return self._result(QueryStatus.TIMED_OUT if self._left() == 0.0 else QueryStatus.UNKNOWN)
+
+    def _left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
+
+    def _ask(self, k: int, ladder: Sequence[Rung | str], seconds: float | None) -> QueryResult | None:
+        question = self.questions[k]
+        network = self.network if question.input_rows is None else with_input_outputs(self.network)
+        answer = certify(network, question.box, question.asked, ladder, settings=self.settings, time_limit=seconds)
+        if answer.verdict is Verdict.NO and answer.witness is not None:
+            point = confirmed_point(network, question, answer.witness)
+            if point is not None:
+                return self._sat(point)
+            self.notes.append("a point was found that is unsafe only up to rounding of the file's numbers")
+        if answer.verdict is not Verdict.YES:
+            self.open.append(k)
+        return None
+
+    def _sat(self, point: FloatArray) -> QueryResult:
+        outputs = np.asarray(self.network.forward(point), dtype=np.float64)
+        deployed = None
+        if self.file is not None:
+            try:
+                outputs = deployed_outputs(self.file, point)
+                deployed = bool(np.all(np.isfinite(outputs))) and self._holds(point, outputs)
+            except (ValueError, ImportError, OSError) as error:
+                self.notes.append(f"not checked with onnxruntime: {error}")
+        if deployed is False:
+            self.notes.append("onnxruntime, in the file's arithmetic, does not find the point unsafe; exactly, it is")
+        return self._result(QueryStatus.SAT, True, point, outputs, deployed)
+
+    def _holds(self, point: FloatArray, outputs: FloatArray) -> bool:
+        exact = [Fraction(value) for value in outputs.tolist()]
+        inputs = [Fraction(value) for value in point.tolist()]
+        return all(formula.holds(inputs, exact) for formula in self.query.formulas)
+
+    def _result(
+        self,
+        status: QueryStatus,
+        certified: bool = False,
+        witness: FloatArray | None = None,
+        outputs: FloatArray | None = None,
+        deployed: bool | None = None,
+    ) -> QueryResult:
+        notes = [*self.notes, *(["strict inequalities are read as closed"] if self.query.strict else [])]
+        seconds, decided = time.perf_counter() - self.started, len(self.questions) - len(self.open)
+        count = len(self.questions)
+        message = "; ".join(dict.fromkeys(notes))
+        return QueryResult(status, seconds, self.query, count, decided, certified, witness, outputs, deployed, message)
+
+
+def confirmed_point(network: Network, question: VnnlibQuestion, witness: FloatArray) -> FloatArray | None:
+    """The witness, or the float32 point next to it, if it is shown to be unsafe in real arithmetic; else None.
+
+    Float32 first: there onnxruntime computes at the very same point. Rows with d rounded up must be ≤ 0 by replay with
+    rounding against them; where the box has slivers, on all of their width.
+    """
+    for point in (_in_float32(question, witness), witness):
+        if question.box.contains(point) and is_unsafe_point(network, question, point):
+            return point
+    return None
+
+
+def is_unsafe_point(network: Network, question: VnnlibQuestion, point: FloatArray) -> bool:
+    """Whether some group's rows are all shown to be ≤ 0 at the point, or on the slivers around it."""
+    box, sought = question.box, question.confirmed
+    whole, objective = without_constants(network, sought.objective)
+    _, proven = replay_margins(whole, objective.rows, point)
+    starts = np.flatnonzero(np.diff(sought.groups, prepend=-1))
+    groups = np.flatnonzero(np.maximum.reduceat(proven[0], starts) <= 0)
+    if not box.slivers.any():
+        return bool(groups.size)
+    around = Box(np.where(box.slivers, box.lower, point), np.where(box.slivers, box.upper, point))
+    for group in groups.tolist():
+        rows = np.flatnonzero(sought.groups == group)
+        constants = sought.objective.constants
+        negated = Property.of(-sought.objective.rows[rows], None if constants is None else -constants[rows])
+        if certify(network, around, negated, ("interval", "dual")).verdict is Verdict.YES:
+            return True
+    return False
+
+
+def _in_float32(question: VnnlibQuestion, point: FloatArray) -> FloatArray:
+    """The point with every coordinate rounded to float32, inwards where that leaves the box; as it was where no float32
+    lies in it."""
+    low, high = question.box.inner_lower, question.box.inner_upper
+    with np.errstate(over="ignore"):
+        near = point.astype(np.float32)
+        up, down = np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))
+    for candidate in (up, down):
+        wide = near.astype(np.float64)
+        near = np.where((wide < low) | (wide > high), candidate, near)
+    wide = near.astype(np.float64)
+    return np.where((wide >= low) & (wide <= high), wide, point)
