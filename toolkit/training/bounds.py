@@ -87,7 +87,8 @@ class BatchBounds:
             unit = torch.eye(layer.output_size, dtype=self.ball_lower.dtype, device=self.ball_lower.device)
             return self.input_range(layer.adjoint(unit).expand(len(self.ball_lower), -1, -1))
         low, high = self.box(place)
-        return layer.linear(0.5 * (low + high)), magnitude(layer).linear(0.5 * (high - low))
+        absolute = magnitude(layer)  # first: gradients are summed in the reverse order, which decides how they round
+        return layer.linear(0.5 * (low + high)), absolute.linear(0.5 * (high - low))
 
 
 def input_balls(x: Tensor, eps: float, domain: Sequence[float] | None, norm: str = "linf") -> BatchBounds:
