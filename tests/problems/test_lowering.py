@@ -124,3 +124,14 @@ def test_exact_margins_of_groups_are_those_of_the_real_ball(seed: int) -> None:
     assert answer.verdict is (Verdict.NO if min(right) <= 0 else Verdict.YES)
     if answer.witness is not None:
         assert min(worst_rows(network, asked, answer.witness)) <= 0
+
+
+def test_a_network_without_its_last_operator_answers_about_the_order_alone() -> None:
+    network = random_dense_network(np.random.default_rng(0), (2, 3, 3))
+    cut = Network(network.layers, metadata={"dropped": "the final Softmax"})
+    ball = LinfBall([0.2, 0.4], 0.01)
+    assert margins(cut, ball, 1, "dual")[0].lower == margins(network, ball, 1, "dual")[0].lower
+    assert len(margins(cut, ball, Property.of([[2.0, -2.0, 0.0]], groups=[0]), "dual")) == 1
+    for rows, constants in (([[1.0, 0.0, 0.0]], [0.0]), ([[1.0, -1.0, 0.0]], [-0.5]), ([[1.0, -2.0, 1.0]], [0.0])):
+        with pytest.raises(ValueError, match="was read without the final Softmax"):
+            certify(cut, ball, Property.of(rows, constants))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
+from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
@@ -54,8 +55,7 @@ def answer(question: Question) -> None:
         f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(title)}, class {label}",
         highlight=False,
     )
-    if assumed := network.metadata.get("assumed"):
-        console.print(f"assumed architecture: {printable(assumed)}", highlight=False, markup=False)
+    show_notes(console, network)
     console.print(
         f"ε = {question.eps:g} in {NORM_TITLES[question.norm]}, {where}, l,u by {' + '.join(question.chain)}",
         highlight=False,

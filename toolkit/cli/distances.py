@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.cli.certify import centre
+from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import markup_text, printable
@@ -108,6 +109,7 @@ def _print_head(console: Console, network: Network, question: Question, about: s
         f"{NORMS.get(plan.norm, plan.norm)}, {where}, rungs {' → '.join(plan.rungs)}",
         highlight=False,
     )
+    show_notes(console, network)
 
 
 def _sentence(radius: Radius, network: Network, norm: str) -> str:

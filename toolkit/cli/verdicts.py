@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.cli.certify import STYLES
+from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.data.arguments import check_writable
 from toolkit.data.atomic import write_csv
@@ -44,8 +45,7 @@ def answer_batch(question: Question) -> None:
         f"ε = {plan.eps:g} in {NORM_TITLES[plan.norm]}, {where}, ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
-    if assumed := network.metadata.get("assumed"):
-        console.print(f"assumed architecture: {assumed}", highlight=False, markup=False)
+    show_notes(console, network)
     started = time.perf_counter()
     rows = _with_progress(network, data, plan, count, question.workers)
     if question.out is not None:

@@ -33,13 +33,31 @@ Source = tuple[int, AffineMap]
 
 
 def lowered(network: Network, question: Property) -> tuple[Network, Property]:
-    """A network and the same question about it with one row per group and no constants; as given, if they are so."""
+    """A network and the same question about it with one row per group and no constants; as given, if they are so.
+
+    Raises ValueError for a network that was read without its last operator, which keeps no more than the order of the
+    outputs, and a row that asks for more than that.
+    """
+    check_ranking(network, question)
     network, objective = without_constants(network, question.objective)
     if question.count < len(objective):
         network, objective = _without_groups(network, objective, question)
     if objective is question.objective:
         return network, question
     return network, Property(objective, np.arange(question.count), question.label)
+
+
+def check_ranking(network: Network, question: Property) -> None:
+    """Raise ValueError unless every row is c·(F_i − F_j), if all that the network says right is its outputs' order."""
+    if not (dropped := network.metadata.get("dropped")):
+        return
+    rows, constants = dense_array(question.objective.rows), question.objective.constants
+    pairs = ((rows != 0).sum(axis=1) == 2) & (rows.min(axis=1) == -rows.max(axis=1))
+    wrong = np.flatnonzero(~pairs if constants is None else ~pairs | (constants != 0))
+    if wrong.size:
+        raise ValueError(
+            f"the network was read without {dropped}: it answers rows c·(F_i − F_j), which row {wrong[0]} is not"
+        )
 
 
 def without_constants(network: Network, objective: Objective) -> tuple[Network, Objective]:

@@ -11,7 +11,7 @@ from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.weights import checked_matrix
 
-Trained = Dense | Conv2d
+TrainedMap = Dense | Conv2d
 
 
 class FixedMap(AffineMap):
@@ -50,7 +50,7 @@ class Composed(AffineMap):
     that |WS| = |W|S.
     """
 
-    def __init__(self, selection: FixedMap, trained: Trained) -> None:
+    def __init__(self, selection: FixedMap, trained: TrainedMap) -> None:
         if selection.output_size != trained.input_size:
             raise ValueError(f"the selection gives {selection.output_size} features, the layer takes "
                              f"{trained.input_size}")  # fmt: skip
@@ -77,7 +77,7 @@ def _product(weight: Tensor, x: Tensor) -> Tensor:
     return torch.sparse.mm(weight, columns).mT.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def unbiased(layer: Trained) -> Trained:
+def unbiased(layer: TrainedMap) -> TrainedMap:
     """The map without its bias, on the same weight."""
     if isinstance(layer, Dense):
         return Dense(layer.weight)

@@ -22,7 +22,7 @@ from toolkit.arrays import IndexArray, SparseMatrix
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.stages import Stage
-from toolkit.training.fixed_maps import Composed, FixedMap, Trained, unbiased
+from toolkit.training.fixed_maps import Composed, FixedMap, TrainedMap, unbiased
 from toolkit.training.spec import LayerSpec
 
 Sources = tuple[tuple[int, AffineMap], ...]
@@ -90,7 +90,7 @@ class StageBuilder:
         outputs = int(entry.dense or 0)
         return self._read(value, Dense(*self._fresh((outputs, value.size)))), (outputs,)
 
-    def _read(self, value: Signal, layer: Trained) -> Sources:
+    def _read(self, value: Signal, layer: TrainedMap) -> Sources:
         """The layer on every term of what it reads; its bias counts once."""
         maps = [layer, *[unbiased(layer)] * (len(value.terms) - 1)]
         return tuple(
@@ -155,14 +155,9 @@ class StageBuilder:
         """max(a, b) of the first and second value, of the third and fourth …, by one stage; an odd last one stays."""
         pairs = list(zip(values[::2], values[1::2], strict=False))
         places = sorted({place for pair in pairs for one in pair for place in one})
-        excess = {
-            place: sp.vstack([self._part(b, place, count) - self._part(a, place, count) for a, b in pairs])
-            for place in places
-        }
+        nothing = {place: sp.csr_array((count, self._sizes[place])) for place in places}
+        excess = {j: sp.vstack([b.get(j, nothing[j]) - a.get(j, nothing[j]) for a, b in pairs]) for j in places}
         self._relu(tuple((place, self._fixed(part)) for place, part in excess.items()), (len(pairs) * count,))
         every: SparseMatrix = sp.eye_array(len(pairs) * count, format="csr")
         larger = [{**first, len(self.stages): every[i * count : (i + 1) * count]} for i, (first, _) in enumerate(pairs)]
         return [*larger, *values[2 * len(pairs) :]]
-
-    def _part(self, value: Selections, place: int, count: int) -> SparseMatrix:
-        return value[place] if place in value else sp.csr_array((count, self._sizes[place]))

@@ -1,0 +1,17 @@
+"""What a person should know of how a network was read, before believing what is said of it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from toolkit.data.names import printable
+from toolkit.networks.network import Network
+
+NOTES = {"assumed": "assumed architecture", "dropped": "left out"}
+
+
+def show_notes(console: Console, network: Network) -> None:
+    """What a reader assumed and what it left out, as kept in the network's metadata."""
+    for key, word in NOTES.items():
+        if found := network.metadata.get(key):
+            console.print(f"{word}: {printable(str(found))}", highlight=False, markup=False)
