@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -62,6 +63,8 @@ def test_performance_measures_at_smoke_size(tmp_path: Path) -> None:
     assert performance.main(["bounds", *arguments])["unstable"] > 0
     assert performance.main(["alpha", *arguments, "--eps", "0.12"])["ratio"] > 0
     assert performance.main(["bab", *arguments, "--eps", "0.08", "--target", "1"])["nodes"] >= 1
+    performance.large_conv_network(24, 4).save(tmp_path / "large.npz")
+    assert performance.measure_large_conv(tmp_path / "large.npz")["certified"] > -np.inf
 
 
 def test_sweep_speed_measures_at_smoke_size(tmp_path: Path) -> None:
