@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toolkit.problems.input_sets import Box, L1Ball, L2Ball, LinfBall, make_ball
     from toolkit.problems.properties import Property, robustness
     from toolkit.problems.settings import Settings
+    from toolkit.problems.vnnlib_reader import read_vnnlib
     from toolkit.report import check_order, gap_table, margin_table, write_report
     from toolkit.rungs.rung import Rung
     from toolkit.runs.store import read_rows
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from toolkit.verify.layer_bounds import layer_bounds
     from toolkit.verify.margins import margins
     from toolkit.verify.prove import write_proof
+    from toolkit.verify.queries import QueryResult, QueryStatus, verify_query
     from toolkit.verify.radius import certified_radius, closest
 
 PUBLIC = {
@@ -60,6 +62,10 @@ PUBLIC = {
     "Rung": "toolkit.rungs.rung",
     "Bound": "toolkit.problems.answers",
     "ReluBounds": "toolkit.problems.bounds",
+    "QueryResult": "toolkit.verify.queries",
+    "QueryStatus": "toolkit.verify.queries",
+    "read_vnnlib": "toolkit.problems.vnnlib_reader",
+    "verify_query": "toolkit.verify.queries",
     "Settings": "toolkit.problems.settings",
     "Status": "toolkit.problems.answers",
     "Verdict": "toolkit.problems.answers",
@@ -89,6 +95,8 @@ __all__ = [
     "LinfBall",
     "Network",
     "Property",
+    "QueryResult",
+    "QueryStatus",
     "ReluBounds",
     "Rung",
     "Settings",
@@ -111,8 +119,10 @@ __all__ = [
     "margin_table",
     "margins",
     "read_rows",
+    "read_vnnlib",
     "robustness",
     "run_sweep",
+    "verify_query",
     "write_proof",
     "write_report",
 ]

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from onnx_models import write_onnx
 
+import toolkit
 from toolkit import Dense, Network
 from toolkit.networks.replay import exact_margins
 from toolkit.problems.vnnlib_reader import parse_vnnlib
 from toolkit.verify import queries as module
-from toolkit.verify.queries import QueryStatus, verify
+from toolkit.verify.queries import QueryStatus, verify_query
 
 ABSOLUTE = Network([Dense([[1.0], [-1.0]], [0.0, 0.0]), Dense([[1.0, 1.0]], [0.0])])  # |x|
 DECLARED = "(declare-const X_0 Real)(declare-const Y_0 Real)"
@@ -50,7 +51,7 @@ def box(low: str, high: str) -> str:
     ],
 )
 def test_the_absolute_value(text: str, status: str) -> None:
-    found = verify(ABSOLUTE, query(text), timeout=30)
+    found = verify_query(ABSOLUTE, query(text), timeout=30)
     assert found.status == status
     assert found.certified
     if found.witness is not None and not text.startswith(box("0.1", "0.1")):
@@ -60,7 +61,7 @@ def test_the_absolute_value(text: str, status: str) -> None:
 
 def test_a_tie_that_no_float_reaches_is_not_said_to_be_sat() -> None:
     """|x| ≥ 0.1 on [−0.1, 0.1] is true at 0.1 alone, which is no float."""
-    found = verify(ABSOLUTE, query(box("-0.1", "0.1") + "(assert (>= Y_0 0.1))"), timeout=5)
+    found = verify_query(ABSOLUTE, query(box("-0.1", "0.1") + "(assert (>= Y_0 0.1))"), timeout=5)
     assert found.status == QueryStatus.UNKNOWN
 
 
@@ -74,7 +75,7 @@ def test_verdicts_against_a_grid_of_points() -> None:
         level = float(rng.normal())
         text = "".join(f"(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in range(2))
         text += f"(assert (or (<= Y_0 {level!r}) (and (<= Y_1 0) (<= Y_0 Y_1))))"
-        found = verify(net, query(text, 2, 2), timeout=30)
+        found = verify_query(net, query(text, 2, 2), timeout=30)
         grid = np.array(list(product(np.linspace(-1, 1, 41), repeat=2)))
         y = np.asarray(net.forward(grid))
         some = bool(((y[:, 0] <= level) | ((y[:, 1] <= 0) & (y[:, 0] <= y[:, 1]))).any())
@@ -92,29 +93,44 @@ def test_onnx_files_and_what_onnxruntime_says(tmp_path: Path, monkeypatch: pytes
     packed = tmp_path / "net.onnx.gz"
     packed.write_bytes(gzip.compress(net.read_bytes()))
     for file in (net, packed):
-        found = verify(file, asked, timeout=30)
+        found = verify_query(file, asked, timeout=30)
         assert (found.status, found.deployed) == ("sat", True)
         assert found.witness is not None
         assert found.outputs is not None
         assert found.witness.astype(np.float32) == found.witness
         assert found.outputs == abs(found.witness)
     monkeypatch.setattr(module, "deployed_outputs", lambda *_: np.array([0.0]))
-    found = verify(net, asked, timeout=30)
+    found = verify_query(net, asked, timeout=30)
     assert (found.status, found.deployed) == ("sat", False)
     assert "onnxruntime" in found.message
 
 
 def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="2 inputs and 1 outputs, the network has 1 and 1"):
-        verify(ABSOLUTE, query("(assert (<= Y_0 0))", 2, 1))
+        verify_query(ABSOLUTE, query("(assert (<= Y_0 0))", 2, 1))
     with pytest.raises(ValueError, match="timeout must be > 0"):
-        verify(ABSOLUTE, query(box("0", "1")), timeout=0)
+        verify_query(ABSOLUTE, query(box("0", "1")), timeout=0)
 
 
 def test_the_clock_is_kept_over_many_boxes() -> None:
     parts = "".join(f"(and (>= X_0 {k / 1000}) (<= X_0 {(k + 1) / 1000}) (<= Y_0 -1))" for k in range(900))
-    started = time.perf_counter()
-    found = verify(ABSOLUTE, query(box("0", "1") + f"(assert (or {parts}))"), timeout=0.5)
-    assert time.perf_counter() - started < 3
+    asked = query(box("0", "1") + f"(assert (or {parts}))")
+    started = time.process_time()  # of this process: what other work on the machine takes does not count
+    found = verify_query(ABSOLUTE, asked, timeout=0.5)
+    assert time.process_time() - started < 2
     assert found.questions == 900
     assert found.status in ("timed-out", "unsat")
+
+
+def test_the_public_name_takes_files_and_objects_alike(tmp_path: Path) -> None:
+    text = DECLARED + box("-1", "1") + "(assert (>= Y_0 0.75))"
+    net, asked = tmp_path / "net.npz", tmp_path / "query.vnnlib"
+    ABSOLUTE.save(net)
+    asked.write_text(text)
+    for network in (ABSOLUTE, net, str(net)):
+        for one in (toolkit.read_vnnlib(asked), asked, str(asked)):
+            found = toolkit.verify_query(network, one, timeout=30)
+            assert isinstance(found, toolkit.QueryResult)
+            assert found.status == toolkit.QueryStatus.SAT
+            assert found.witness is not None
+            assert abs(float(found.witness[0])) >= 0.75

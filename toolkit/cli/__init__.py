@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -14,13 +15,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: None = those of the process, which ends with this call. With --debug anywhere, errors are raised with
     their traceback. What takes time is imported in here, so that a Ctrl-C while it loads is answered like any other.
     """
+    began = time.perf_counter()
     try:
         from toolkit.runs.interrupts import Interrupts
 
         with Interrupts(last=arguments is None):
             from toolkit.cli import app
 
-            return app.main(arguments)
+            return app.main(arguments, began)
     except KeyboardInterrupt:
         import sys
 

@@ -66,16 +66,16 @@ app = typer.Typer(
 
 
 @plain_warnings()
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
     reader of the output went away.
 
-    arguments: None = those of the process. With --debug anywhere, errors are raised with their traceback.
+    arguments: None = those of the process; with --debug errors are raised. began: when the command's clock started.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        code = app(args=given, standalone_mode=False, prog_name="relugap")
+        code = app(args=given, standalone_mode=False, prog_name="relugap", obj=began)
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except InterruptedCommandError as stop:
         return _complain(str(stop), ENDED)

@@ -26,6 +26,7 @@ LEAST_TIMEOUT = 0.01  # seconds, where reading took all of them
 
 
 def query_command(
+    context: typer.Context,
     query: Annotated[Path, typer.Argument(help="A .vnnlib or .vnnlib.gz file, version 1.0 or 2.0.")],
     network: Annotated[str, typer.Option(help="FILE, or NAME=FILE with NAME as the query declares it.")],
     timeout: Annotated[float, typer.Option(help="Seconds for everything.")] = 60.0,
@@ -49,19 +50,19 @@ def query_command(
     """
     from toolkit.data.arguments import check_writable, real_number
 
-    began = time.perf_counter()
+    began = context.obj if isinstance(context.obj, float) else time.perf_counter()
     real_number("--timeout", timeout, above=0)
     if results is not None:
         check_writable(results)
-    answer = TimedAnswer(results, timeout, as_json, EXIT_CODES["timed-out"] if exit_code else 0)
+    answer = TimedAnswer(results, timeout, began, as_json, EXIT_CODES["timed-out"] if exit_code else 0)
     with answer.within_timeout():
         from toolkit.problems.vnnlib_reader import read_vnnlib
-        from toolkit.verify.queries import verify
+        from toolkit.verify.queries import verify_query
 
         asked = read_vnnlib(query)
         check_types(asked, as_real)
         file = network_file(network, asked)
-        found = verify(file, asked, max(LEAST_TIMEOUT, timeout - (time.perf_counter() - began)))
+        found = verify_query(file, asked, max(LEAST_TIMEOUT, timeout - (time.perf_counter() - began)))
     answer.give(json_text(found) if as_json else answer_text(found))
     sides = {None: "", True: "; onnxruntime agrees", False: "; onnxruntime DISAGREES"}[found.deployed]
     notes = f"; {found.message}" if found.message else ""
@@ -78,15 +79,15 @@ class TimedAnswer:
     time. Once the word is said the process ends, since nothing that still runs is of use.
     """
 
-    def __init__(self, results: Path | None, timeout: float, as_json: bool, code: int) -> None:
-        self._results, self._timeout, self._code = results, timeout, code
+    def __init__(self, results: Path | None, timeout: float, began: float, as_json: bool, code: int) -> None:
+        self._results, self._end_at, self._code = results, began + timeout, code
         self._late = json.dumps({"status": "timed-out", "seconds": timeout}) if as_json else "timed-out"
         self._given = threading.Lock()
 
     @contextlib.contextmanager
     def within_timeout(self) -> Iterator[None]:
         """Say timed-out, and end the process, where the block takes longer than the timeout."""
-        timer = threading.Timer(self._timeout, self._end)
+        timer = threading.Timer(max(0.0, self._end_at - time.perf_counter()), self._end)
         timer.daemon = True
         timer.start()
         try:

@@ -24,7 +24,7 @@ from toolkit.runs.shards import append_rows, prepare_folder
 from toolkit.runs.store import read_rows
 from toolkit.runs.tables.answers import Advance
 from toolkit.verify.ladder import LADDER
-from toolkit.verify.queries import verify
+from toolkit.verify.queries import verify_query
 
 FAILED_ANSWER = "error"
 LARGEST_TABLE = 64 * 2**20  # bytes of a CSV
@@ -152,7 +152,7 @@ def answer_instance(task: tuple[str, QueryInstance]) -> dict[str, object]:
     network, query = instance.files
     row: dict[str, object] = {"deployed": "", "certified": 0, "questions": 0, "message": ""}
     try:
-        found = verify(network, query, instance.timeout)
+        found = verify_query(network, query, instance.timeout)
     except Exception as error:  # one instance's failure must not lose the others
         row |= {"verdict": FAILED_ANSWER, "message": f"{type(error).__name__}: {error}"}
     else:

@@ -70,7 +70,7 @@ class QueryResult:
     message: str = ""
 
 
-def verify(
+def verify_query(
     network: str | Path | Network,
     query: str | Path | VnnlibQuery,
     timeout: float | None = 60.0,
@@ -88,16 +88,22 @@ def verify(
     file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
     found = network if isinstance(network, Network) else Network.load(network)
     asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
-    sizes = (asked.input.size, asked.output.size)
-    if sizes != (found.input_size, found.output_size):
-        raise ValueError(
-            f"the query is about {sizes[0]} inputs and {sizes[1]} outputs, the network has {found.input_size} and "
-            f"{found.output_size}"
-        )
+    questions = fitting_questions(found, asked)
     deadline = None if limit is None else started + limit - min(RESERVE, 0.1 * limit)
     settings = Settings() if settings is None else instance("settings", settings, Settings)
-    search = _Search(found, file, asked, tuple(ladder), settings, started, deadline)
+    search = _Search(found, file, asked, questions, tuple(ladder), settings, started, deadline)
     return search.run()
+
+
+def fitting_questions(network: Network, query: VnnlibQuery) -> list[VnnlibQuestion]:
+    """The questions of a query. Raises ValueError where the network has other inputs or outputs, and as they do."""
+    sizes = (query.input.size, query.output.size)
+    if sizes != (network.input_size, network.output_size):
+        raise ValueError(
+            f"the query is about {sizes[0]} inputs and {sizes[1]} outputs, the network has {network.input_size} and "
+            f"{network.output_size}"
+        )
+    return vnnlib_questions(query)
 
 
 class _Search:
@@ -108,6 +114,7 @@ class _Search:
         network: Network,
         file: str | None,
         query: VnnlibQuery,
+        questions: list[VnnlibQuestion],
         ladder: tuple[Rung | str, ...],
         settings: Settings,
         started: float,
@@ -117,7 +124,7 @@ class _Search:
         self.ladder, self.settings = ladder, settings
         self.started, self.deadline = started, deadline
         self.notes: list[str] = []
-        self.questions = vnnlib_questions(query)
+        self.questions = questions
         self.open = list(range(len(self.questions)))
 
     def run(self) -> QueryResult:
