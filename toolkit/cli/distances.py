@@ -155,13 +155,13 @@ def _cell(name: object, value: object) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.5g}" if math.isfinite(value) else "–"
+    return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def _grid(names: Iterable[str], rows: Iterable[Sequence[object]]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in names:
-        grid.add_column(str(name), justify="left" if name in ("rung", "end") else "right")
+        grid.add_column(str(name), justify="left" if name in ("rung", "end") else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*map(str, row))
     return grid
