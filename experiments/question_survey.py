@@ -9,7 +9,8 @@ Every row (network, property, timeout) of every *instances.csv below the folders
 - `refused`: the network does not import (reasons: results/import-survey);
 - `asked`: network and property fit, and the property's largest question was asked of the network: lowered to one row
   per group, and answered by the interval rung;
-- `not_asked`: all else; why stands in not_asked.csv.
+- `not_asked`: all else; why stands in not_asked.csv;
+- `untried`: what was still to do when the run's --budget of seconds was over. The same command goes on with it.
 
 `distinct` counts pairs of contents, unpacked, among asked and not_asked, since benchmarks are repeated over the years.
 A pair takes at most --seconds, else it is not asked. pairs.csv has what was found for every pair of contents; a
@@ -22,6 +23,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +46,7 @@ from toolkit.verify.queries import fitting_questions
 
 PAIRS = "pairs.csv"
 COLUMNS = ("pair", "outcome", "boxes", "groups", "rows", "seconds", "reason")
-OUTCOMES = ("asked", "not_asked", "refused", "large", "missing")
+OUTCOMES = ("asked", "not_asked", "untried", "refused", "large", "missing")
 EVERY = 100  # pairs between two writings
 
 read_network = lru_cache(16)(Network.load)  # the last ones: a benchmark asks the same networks again
@@ -114,8 +116,9 @@ def survey_pair(files: tuple[Path, Path], seconds: float) -> dict[str, object]:
 class Survey:
     """What is known of every pair, kept in pairs.csv, and of networks that do not import."""
 
-    def __init__(self, run: ExperimentRun, largest: int, seconds: float, imports: Path | None) -> None:
-        self.run, self.largest, self.seconds = run, largest, seconds
+    def __init__(self, run: ExperimentRun, options: Namespace) -> None:
+        self.run, self.largest, self.seconds = run, options.largest, options.seconds
+        self.end = float("inf") if options.budget is None else time.perf_counter() + options.budget
         self.keys: dict[Path, str] = {}
         self.pairs: dict[str, dict[str, object]] = {}
         self.seen: set[str] = set()
@@ -123,8 +126,8 @@ class Survey:
         if (run.out / PAIRS).is_file():
             rows = pd.read_csv(run.out / PAIRS, dtype={"pair": str}).to_dict("records")
             self.pairs = {str(row["pair"]): {str(name): value for name, value in row.items()} for row in rows}
-        if imports is not None:
-            files = pd.read_csv(imports)
+        if options.imports is not None:
+            files = pd.read_csv(options.imports)
             without = files[~files["imports"].astype(bool)]
             self.refused = dict(zip(without["sha256"].tolist(), without["reason"].astype(str), strict=True))
 
@@ -140,6 +143,8 @@ class Survey:
             return "", {"outcome": "refused", "reason": self.refused[first]}
         pair = sha256(f"{first} {self.key(query)}".encode()).hexdigest()[:16]
         if pair not in self.pairs:
+            if time.perf_counter() > self.end:
+                return "", {"outcome": "untried"}
             found = survey_pair((network, query), self.seconds)
             if found["outcome"] == "refused":
                 self.refused[first] = str(found["reason"])
@@ -201,11 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("folders", nargs="+", type=Path, help="folders with *instances.csv below them")
     parser.add_argument("--largest", type=int, default=4 * 2**20, help="bytes of the largest network to read")
     parser.add_argument("--seconds", type=float, default=300.0, help="the most that one pair may take")
+    parser.add_argument("--budget", type=float, default=None, help="seconds after which no new pair is begun")
     parser.add_argument("--imports", type=Path, default=None, help="files.csv of results/import-survey")
     options = parser.parse_args(arguments)
     lines, others = [], []
     with experiment_run(parser, options) as run:
-        survey = Survey(run, options.largest, options.seconds, options.imports)
+        survey = Survey(run, options)
         for name, path in instance_tables(options.folders):
             line, more = survey_table(name, path, survey)
             survey.write()

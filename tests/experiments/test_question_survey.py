@@ -72,6 +72,16 @@ def test_a_survey_of_nine_instances(folder: Path) -> None:
     assert again[[*names, "distinct", "distinct_asked"]].equals(table[[*names, "distinct", "distinct_asked"]])
 
 
+def test_a_run_whose_budget_is_spent_says_what_is_untried(folder: Path) -> None:
+    import question_survey
+
+    given = [str(folder), "--out", str(folder.parent / "out"), "--largest", "9999"]
+    table = question_survey.main([*given, "--budget", "-1"])
+    assert table[["asked", "not_asked", "untried", "refused"]].to_numpy().tolist() == [[0, 0, 7, 0]] * 2
+    table = question_survey.main(given)
+    assert table[["asked", "not_asked", "untried", "refused"]].to_numpy().tolist() == [[3, 3, 0, 1]] * 2
+
+
 def test_networks_that_the_import_survey_refused_are_not_tried(folder: Path) -> None:
     import question_survey
     from import_survey import content_key
