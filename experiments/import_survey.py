@@ -131,11 +131,11 @@ def _kind(reason: str) -> str:
 
 
 def benchmark_folders(given: Sequence[Path]) -> Sequence[Path]:
-    """The folders named, else the benchmarks in the data folder. Raises FileNotFoundError where neither is there."""
+    """The folders named, else the benchmarks in the data folder. Raises ValueError where neither is there."""
     folders = given or (data_folder() / "vnncomp",)
     for folder in folders:
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}: name folders of benchmarks, or set RELUGAP_DATA")
+            raise ValueError(f"no folder {folder}: name folders of benchmarks, or set RELUGAP_DATA")
     return folders
 
 
