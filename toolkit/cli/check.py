@@ -52,7 +52,7 @@ def answer_check(
         checked = check_proof(path, network)
         seconds = time.perf_counter() - started
         if data is not None and index is not None:
-            _compare(checked, data, index)
+            _compare(checked, data, index, wanted is not None)
         if wanted is not None and property_digest(checked.question) != property_digest(wanted):
             raise RejectedProofError(f"the proof is about another question than the property in {property_file}")
     except RejectedProofError as error:
@@ -96,7 +96,8 @@ def _summary(checked: Checked) -> str:
     return f"the ball is not shown free of adversarial examples; margins to classes {'; '.join(parts)}"
 
 
-def _compare(checked: Checked, data: str, index: int) -> None:
+def _compare(checked: Checked, data: str, index: int, named: bool) -> None:
+    """Raise RejectedProofError unless the proof is about this image, and its label or a property that is named."""
     images = load_dataset(data)
     if not 0 <= index < len(images):
         raise ValueError(f"--index must be in 0 … {len(images) - 1} for {images.name}, got {index}")
@@ -104,6 +105,8 @@ def _compare(checked: Checked, data: str, index: int) -> None:
     if features.shape != checked.ball.center.shape or not (features == checked.ball.center).all():
         raise RejectedProofError(f"the ball's centre is not test image {index} of {images.name}")
     label = int(images.labels[index])
+    if checked.label is None and not named:
+        raise RejectedProofError("the proof is about a property, not about the image's label; name it by --property")
     if checked.label is not None and checked.label != label:
         raise RejectedProofError(
             f"the proof is about class {checked.label}, but test image {index} of {images.name} has label {label}"

@@ -46,7 +46,7 @@ class Flatten:
 
 
 class ReLU:
-    """Marks y = max(x, 0) between affine maps, in `Network.from_operations` and importers."""
+    """Marks y = max(x, 0) between affine maps, in importers."""
 
 
 class AffineMap(ABC):
