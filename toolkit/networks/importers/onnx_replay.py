@@ -81,7 +81,7 @@ def runtime_outputs(session: Any, fed: Sequence[int], points: FloatArray) -> tup
 def check_onnx_replay(model: ModelProto, output: str, fed: Sequence[int], stages: Sequence[Stage]) -> None:
     """Raise ValueError where network and onnxruntime differ by more than rounding explains.
 
-    Not done where onnxruntime is not installed, and for networks of more than _COMPARED; types that it does not take are
+    Not done where onnxruntime is not installed, and for networks of more than _COMPARED; types it does not take are
     refused.
     """
     if sum(entries(layer) for stage in stages for _, layer in stage.sources) > _COMPARED:

@@ -48,7 +48,7 @@ def _addmm(call: AtenCall) -> Value:
 
 def _exactly(constant: FloatArray, factor: float) -> FloatArray:
     """constant·factor; ValueError where that rounds, which nothing would charge."""
-    if np.any(product_error(constant, np.float64(factor))):
+    if np.any(product_error(constant, np.array(factor))):
         raise ValueError(f"alpha = {factor} times a constant rounds; multiply the constant itself")
     return constant * factor
 
@@ -59,8 +59,10 @@ def _sum(sign: float, swap: bool = False) -> Callable[[AtenCall], Value]:
     def handler(call: AtenCall) -> Value:
         left, right, alpha = call.value("self"), call.value("other"), call["alpha"]
         if alpha not in (None, 1):
-            moving = isinstance(right, AffineTensor)
-            right = values.multiply(right, np.array(float(alpha))) if moving else _exactly(right, alpha)
+            if isinstance(right, AffineTensor):
+                right = values.multiply(right, np.array(float(alpha)))
+            else:
+                right = _exactly(right, float(alpha))
         if swap:
             left, right = right, left
         return values.add(left, right) if sign > 0 else values.subtract(left, right)
