@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
+from toolkit.data.registry import data_folder
 from toolkit.networks.importers.evaluation import stage_outputs
 from toolkit.networks.importers.onnx_graphs import read_model_output
 from toolkit.networks.importers.onnx_replay import random_points, runtime_outputs, runtime_session
@@ -129,17 +130,26 @@ def _kind(reason: str) -> str:
     return first.split("): ", 1)[1] if first.startswith("node ") and "): " in first else first
 
 
+def benchmark_folders(given: Sequence[Path]) -> Sequence[Path]:
+    """The folders named, else the benchmarks in the data folder. Raises ValueError where neither is there."""
+    folders = given or (data_folder() / "vnncomp",)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"no folder {folder}: name folders of benchmarks, or set RELUGAP_DATA")
+    return folders
+
+
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run, and write files.csv, table.csv, table.md and provenance.json."""
     parser = experiment_parser(__doc__, "import-survey")
-    parser.add_argument("folders", nargs="+", type=Path, help="folders with ONNX files below them")
+    parser.add_argument("folders", nargs="*", type=Path, help="with ONNX files below them; else $RELUGAP_DATA/vnncomp")
     parser.add_argument("--largest", type=int, default=4 * 2**20, help="bytes of the largest file to read")
     options = parser.parse_args(arguments)
     rows: list[dict[str, object]] = []
     with experiment_run(parser, options) as run:
         known = earlier_rows(options.out / FILES)
         first: dict[str, str] = {}
-        for name, path in model_files(options.folders, options.largest):
+        for name, path in model_files(benchmark_folders(options.folders), options.largest):
             key = content_key(path)
             if key not in known:
                 known[key] = survey(path)

@@ -8,11 +8,14 @@
     python experiments/performance.py alpha    --network zoo:digits-standard --data digits --eps 0.12
     python experiments/performance.py bab      --network NETWORK --data mnist --index 8 --target 6
     python experiments/performance.py memory   --network PATH --architecture wong-kolter-small
+    python experiments/performance.py large-conv
 
 Each prints medians over repeated runs in one process, with one BLAS thread (OMP_NUM_THREADS=1). `margins`: l,u and nine
 dual margins of one MNIST image. `lps`: nine targets × ten ε through the lp rung, against the same LPs handed to highspy
 without Pyomo, model building included on both sides. `template`: building the Pyomo template of 784-256-256-10.
-`memory`: peak resident memory of a fresh process doing `margins` once.
+`memory`: peak resident memory of a fresh process doing `margins` once. `large-conv`: seconds and peak memory of a fresh
+process that loads a network for 3×224×224 images (Conv 64×3×7×7 stride 2, Conv 16×64×4×4 stride 4, Dense 10; weights
+random) from a file, bounds its layers by interval arithmetic at ε 1/255, and its nine margins by the dual.
 
 The others print seconds of processor time, the least of the repeated runs, for a machine that others use too. `ladder`:
 verdicts of the first COUNT images. `bounds`: l,u by the chain --bounds. `alpha`: all targets at once against one after
@@ -29,6 +32,8 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,6 +42,7 @@ import scipy.sparse as sp
 
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
@@ -230,10 +236,47 @@ def measure(options: Namespace) -> dict[str, float]:
     return found
 
 
+def large_conv_network(size: int = 224, channels: int = 64) -> Network:
+    """An ImageNet-like network with He weights that float32 holds (seed 0)."""
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> Any:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32).astype(np.float64)
+
+    first = Conv2d(drawn(channels, 3, 7, 7), None, (3, size, size), stride=2, padding=3)
+    second = Conv2d(drawn(16, channels, 4, 4), None, first.output_shape, stride=4)
+    return Network([first, second, Dense(drawn(10, second.output_size))], "large-conv")
+
+
+def measure_large_conv(path: Path) -> dict[str, float]:
+    """The network of a file: its loading, l,u of both ReLU layers, nine dual margins, and what they took in all."""
+    spent = [time.process_time()]
+    network = Network.load(path)
+    spent.append(time.process_time())
+    image = np.random.default_rng(1).uniform(0, 1, network.input_shape)
+    ball = LinfBall(image, 1 / 255, domain=(0, 1))
+    bounds = layer_bounds(network, ball, ("interval",))
+    spent.append(time.process_time())
+    found = margins(network, ball, int(network.predict(ball.center)), "dual", bounds)
+    spent.append(time.process_time())
+    load, layers, dual = np.diff(spent).tolist()
+    return {
+        "load_seconds": load,
+        "bounds_seconds": layers,
+        "margins_seconds": dual,
+        "process_seconds": spent[-1],
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "unstable": sum(count[0] for count in bounds.counts()),
+        "certified": min(bound.certified_lower for bound in found),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Run one measurement and write it; returns it."""
     parser = experiment_parser(__doc__, "performance")
-    parser.add_argument("what", choices=["margins", "lps", "template", "memory", "ladder", "bounds", "alpha", "bab"])
+    parser.add_argument(
+        "what", choices=["margins", "lps", "template", "memory", "ladder", "bounds", "alpha", "bab", "large-conv"]
+    )
     parser.add_argument("--network", default="zoo:mnist5k-standard")
     parser.add_argument("--architecture")
     parser.add_argument("--data", default="mnist5k")
@@ -244,7 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--target", type=int, help="of `bab`; all unless given")
     parser.add_argument("--bounds", default="interval,dual", help="chain for l,u of `bounds`, `alpha` and `bab`")
     options = parser.parse_args(arguments)
-    found = measure_template(options.repeats) if options.what == "template" else measure(options)
+    if options.what == "large-conv":
+        with TemporaryDirectory() as folder:
+            large_conv_network().save(Path(folder) / "network.npz")
+            found = measure_large_conv(Path(folder) / "network.npz")
+    else:
+        found = measure_template(options.repeats) if options.what == "template" else measure(options)
     with experiment_run(parser, options) as run:
         run.write({f"{options.what}.csv": pd.DataFrame([found])})
     return found

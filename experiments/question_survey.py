@@ -2,7 +2,7 @@
 
     python experiments/question_survey.py vnncomp2021 vnncomp2022 --out results/question-survey
 
-Every row (network, property, timeout) of every *instances.csv below the folders is one of these:
+Every row (network, property, timeout) of every *instances.csv or expected.csv below the folders is one of these:
 
 - `missing`: a file is not there (repositories fetched by others may lack their largest files);
 - `large`: the network, as stored, has more than --largest bytes;
@@ -33,7 +33,7 @@ from pathlib import Path
 from types import FrameType
 
 import pandas as pd
-from import_survey import LONGEST, content_key
+from import_survey import LONGEST, benchmark_folders, content_key
 
 from toolkit.cli.experiment import ExperimentRun, end_experiment, experiment_parser, experiment_run
 from toolkit.networks.network import Network
@@ -44,6 +44,7 @@ from toolkit.runs.scorecard import QueryInstance, read_instances
 from toolkit.verify.ladder import certify
 from toolkit.verify.queries import fitting_questions
 
+TABLES = ("*instances.csv", "expected.csv")  # of instances: the competitions' own, and those beside official results
 PAIRS = "pairs.csv"
 COLUMNS = ("pair", "outcome", "boxes", "groups", "rows", "seconds", "reason")
 OUTCOMES = ("asked", "not_asked", "untried", "refused", "large", "missing")
@@ -81,7 +82,7 @@ def instance_tables(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"no folder {folder}")
-        for path in sorted(folder.rglob("*instances.csv")):
+        for path in sorted(path for pattern in TABLES for path in folder.rglob(pattern)):
             yield path.parent.relative_to(folder.parent).as_posix(), path
 
 
@@ -203,7 +204,7 @@ def kind_of_reason(reason: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run, and write pairs.csv, not_asked.csv, table.csv, table.md and provenance.json."""
     parser = experiment_parser(__doc__, "question-survey")
-    parser.add_argument("folders", nargs="+", type=Path, help="folders with *instances.csv below them")
+    parser.add_argument("folders", nargs="*", type=Path, help="tables of instances below; else $RELUGAP_DATA/vnncomp")
     parser.add_argument("--largest", type=int, default=4 * 2**20, help="bytes of the largest network to read")
     parser.add_argument("--seconds", type=float, default=300.0, help="the most that one pair may take")
     parser.add_argument("--budget", type=float, default=None, help="seconds after which no new pair is begun")
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     lines, others = [], []
     with experiment_run(parser, options) as run:
         survey = Survey(run, options)
-        for name, path in instance_tables(options.folders):
+        for name, path in instance_tables(benchmark_folders(options.folders)):
             line, more = survey_table(name, path, survey)
             survey.write()
             lines.append(line)

@@ -13,6 +13,7 @@ from oracle import least
 
 from toolkit.certificates.check import RejectedProofError, check_proof
 from toolkit.cli import main
+from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.lowering import lowered
@@ -87,3 +88,13 @@ def test_a_changed_question_is_rejected(name: str, change: Any, tmp_path: Path) 
     write_proof(tmp_path / "proof.npz", network, ball, asked)
     with pytest.raises(RejectedProofError):
         check_proof(changed(tmp_path / "proof.npz", name, change), network)
+
+
+def test_a_proof_of_another_property_is_none_of_the_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
+    trivial = Property.of([[0.0] * 10], [1.0])
+    write_proof(tmp_path / "proof.npz", network, LinfBall(data.features[0], 0.01, (0, 1)), trivial)
+    command = ["check", str(tmp_path / "proof.npz"), "--network", "zoo:digits-standard"]
+    assert main(command) == 0
+    assert main([*command, "--data", "digits", "--index", "0"]) == 1
+    assert "about a property" in " ".join(capsys.readouterr().out.split())

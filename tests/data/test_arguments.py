@@ -110,7 +110,9 @@ def test_labels_beyond_the_outputs_are_refused_before_the_batch() -> None:
     assert asked == []
 
 
-@pytest.mark.parametrize("eps", ["0.1", None, X, [0.1, 0.2], True, 1j, [], {}, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "eps", ["0.1", None, [0.1, -0.2, 0.3], [0.1, 0.2], True, 1j, [], {}, -0.1, float("nan"), float("inf")]
+)
 def test_radii_that_are_no_number_are_refused(eps: object) -> None:
     with pytest.raises(ValueError, match="eps must be"):
         LinfBall(X, eps)  # type: ignore[arg-type]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -62,6 +64,15 @@ def test_performance_measures_at_smoke_size(tmp_path: Path) -> None:
     assert performance.main(["bounds", *arguments])["unstable"] > 0
     assert performance.main(["alpha", *arguments, "--eps", "0.12"])["ratio"] > 0
     assert performance.main(["bab", *arguments, "--eps", "0.08", "--target", "1"])["nodes"] >= 1
+    performance.large_conv_network(24, 4).save(tmp_path / "large.npz")
+    assert performance.measure_large_conv(tmp_path / "large.npz")["certified"] > -np.inf
+
+
+@pytest.mark.slow
+def test_a_large_convolution_fits_into_a_gigabyte(tmp_path: Path) -> None:
+    command = [sys.executable, "experiments/performance.py", "large-conv", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=EXPERIMENTS.parent, check=True, capture_output=True)
+    assert pd.read_csv(tmp_path / "large-conv.csv")["peak_megabytes"][0] < 1000
 
 
 def test_sweep_speed_measures_at_smoke_size(tmp_path: Path) -> None:

@@ -298,6 +298,9 @@ def test_a_final_operator_that_keeps_the_order_is_left_out_and_that_is_said(oper
         np.argsort(net.forward(points), axis=1), np.argsort(runtime_output(model, points), axis=1)
     )
     assert "dropped" not in load(build(steps, (6,)), tmp_path).metadata
+    whole = build([*steps, Step(operator), Step("Cast", ("x",), {"to": 7})], (6,))  # to integers: ties that were none
+    with pytest.raises(ValueError, match=operator):
+        load(whole, tmp_path)
 
 
 def test_all_obstacles_are_named_at_once_with_their_kind(tmp_path: Path) -> None:

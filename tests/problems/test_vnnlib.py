@@ -23,7 +23,7 @@ Tree = Any  # (operator, tree, …), a variable's name, or a number's text
 DECLARED = "".join(f"(declare-const {name} Real)\n" for name in ("X_0", "X_1", "Y_0", "Y_1", "Y_2"))
 BOX = "(assert (and (>= X_0 -2) (<= X_0 2) (>= X_1 -2.0) (<= X_1 2e0)))\n"
 NAMES = ("X_0", "X_1", "Y_0", "Y_1", "Y_2")
-COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.le, ">": operator.ge, "=": operator.eq}
+COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq}
 
 number = st.sampled_from(("0", "1", "-1", "0.1", "-.5", "2.", "1e-2", "+3E0", "0.7", "-2"))
 variable = st.sampled_from(NAMES)
@@ -103,7 +103,8 @@ def test_questions_say_what_the_assertions_say(trees: list[Tree], points: list[t
         assert query.holds(x, y) == truth
         found = any(unsafe(question, x, y) for question in questions)
         assert found or not truth  # rounding never loses an unsafe point …
-        if all(np.array_equal(question.below, question.above) for question in questions):
+        rounded = any(not np.array_equal(question.below, question.above) for question in questions)
+        if not rounded and not query.strict:
             assert found == truth  # … and where nothing was rounded, adds none
 
 
@@ -116,7 +117,7 @@ def test_confirmed_points_make_the_query_true(trees: list[Tree], coordinates: tu
         above = VnnlibQuestion(
             question.box, question.output_rows, question.input_rows, question.above, question.above, question.groups
         )
-        assert query.holds(x, y) or not unsafe(above, x, y)
+        assert query.strict or query.holds(x, y) or not unsafe(above, x, y)
 
 
 @pytest.mark.parametrize("written", ["0.1", ".1", "1e-1", "10E-2", "0.1000", "+0.1", "0.01e+1"])
@@ -176,10 +177,24 @@ def test_rows_are_scaled_rather_than_rounded() -> None:
         vnnlib_questions(refused)
 
 
-def test_strict_comparisons_are_closed_and_said() -> None:
+def test_strict_comparisons_are_met_strictly_and_said() -> None:
     assert parse_vnnlib(DECLARED + BOX + "(assert (< Y_0 0))").strict
     assert parse_vnnlib(DECLARED + BOX + "(assert (or (> Y_0 0) (<= Y_1 0)))").strict
     assert not parse_vnnlib(DECLARED + BOX + "(assert (<= Y_0 0))").strict
+    edge = parse_vnnlib(DECLARED + BOX + "(assert (< X_0 1))(assert (or (> Y_0 0) (< Y_1 0)))")
+    assert not edge.holds([Fraction(1), Fraction(0)], [Fraction(1)] * 3)
+    assert not edge.holds([Fraction(0), Fraction(0)], [Fraction(0)] * 3)
+    assert edge.holds([Fraction(0), Fraction(0)], [Fraction(1), Fraction(0), Fraction(0)])
+
+
+def test_numbers_past_the_largest_float_are_scaled_or_named() -> None:
+    (question,) = vnnlib_questions(parse_vnnlib(DECLARED + BOX + "(assert (>= (* 1e400 Y_0) 1e400))"))
+    assert question.output_rows.tolist() == [[-1.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match="outside the range of double precision"):
+        vnnlib_questions(parse_vnnlib(DECLARED + BOX + "(assert (>= Y_0 1e400))"))
+    huge = DECLARED + "(assert (>= X_0 -1e400))(assert (<= X_0 1))(assert (>= X_1 0))(assert (<= X_1 1))"
+    with pytest.raises(ValueError, match="a bound of an input lies outside the range of double precision"):
+        vnnlib_questions(parse_vnnlib(huge + "(assert (<= Y_0 0))"))
 
 
 def test_an_input_without_bound_is_named() -> None:

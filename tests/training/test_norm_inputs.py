@@ -25,7 +25,12 @@ from toolkit.verify.layer_bounds import layer_bounds  # noqa: E402
 from toolkit.verify.margins import margins  # noqa: E402
 
 CONV = (LayerSpec(conv=3, kernel=4, stride=2, padding=1), LayerSpec(conv=3, kernel=2), LayerSpec(dense=6))
-SHAPES = {"dense": ((LayerSpec(dense=9), LayerSpec(dense=7)), (1, 4, 4)), "conv": (CONV, (2, 7, 6))}
+BLOCK = LayerSpec(residual=(LayerSpec(conv=2, padding=1), LayerSpec(conv=1, padding=1)))  # its skip reads the input
+SHAPES = {
+    "dense": ((LayerSpec(dense=9), LayerSpec(dense=7)), (1, 4, 4)),
+    "conv": (CONV, (2, 7, 6)),
+    "residual": ((BLOCK, LayerSpec(dense=6)), (1, 4, 4)),
+}
 NORMS = [("l1", 0.5), ("l2", 0.25), ("l2", 3.0)]
 
 

@@ -211,6 +211,25 @@ def test_a_convolutional_network_trains_and_loads(tmp_path):
     assert saved.relu_sizes == (48, 16, 8)
 
 
+STAGES = {
+    "residual": [{"dense": 12}, {"residual": [{"dense": 8}, {"dense": 12}]}],
+    "pooled": [{"conv": 2, "kernel": 3}, {"max_pool": 2}, {"dense": 8}],
+}
+
+
+@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.parametrize("loss", ["standard", "adversarial", "dual", "interval"])
+def test_residual_and_max_pool_networks_train(tmp_path, kind, loss):
+    keys = {key: value for key, value in ROBUST.items() if key != "hidden"}
+    trained = _train(**{**keys, "epochs": 2}, layers=STAGES[kind], loss=loss)
+    assert trained.history[-1].loss < trained.history[0].loss or loss != "standard"
+    assert trained.history[-1].attacked_error <= trained.history[-1].certified_error
+    certifying = frozen(trained.network, "net")
+    saved = Network.load(certifying.save(tmp_path / "net.npz"))
+    assert saved.digest == certifying.digest
+    assert not saved.sequential
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("loss", ["standard", "adversarial", "dual", "interval"])
 def test_training_runs_on_cuda(loss):
@@ -239,6 +258,32 @@ GOOD = '[[networks]]\nname = "a"\ndataset = "digits"\nhidden = [4]\n'
             r"unknown key 'networks\[0\]\.layers\[0\]\.width'; allowed: dense, conv",
         ),
         (GOOD.replace("hidden = [4]", "layers = [{ kernel = 3 }]"), r"either dense = WIDTH or conv = CHANNELS"),
+        (
+            GOOD.replace("hidden = [4]", "layers = [{ dense = 3, max_pool = 2 }]"),
+            r"either dense = WIDTH or conv = CHANNELS or max_pool = WINDOW or residual = \[LAYERS\]",
+        ),
+        (GOOD.replace("hidden = [4]", "layers = [{ max_pool = 1 }]"), r"max_pool: .*greater than or equal to 2, got 1"),
+        (GOOD.replace("hidden = [4]", "layers = [{ max_pool = 2, stride = 2 }]"), r"kernel, stride and padding are of"),
+        (
+            GOOD.replace("hidden = [4]", "layers = [{ residual = [{ dense = 4 }] }]"),
+            r"a residual block holds at least two layers and no block, got 1 layers",
+        ),
+        (
+            GOOD.replace("hidden = [4]", "layers = [{ residual = [{ dense = 4 }, { max_pool = 2 }] }]"),
+            r"a residual block's last layer is dense or conv",
+        ),
+        (
+            GOOD.replace("hidden = [4]", "layers = [{ residual = [{ dense = 4 }, { dens = 4 }] }]"),
+            r"unknown key 'networks\[0\]\.layers\[0\]\.residual\[1\]\.dens'; allowed: .* did you mean 'dense'",
+        ),
+        (
+            GOOD.replace("hidden = [4]", 'layers = [{ dense = 4, skip = "identity" }]'),
+            r"skip is a key of residual blocks, got skip = 'identity' elsewhere",
+        ),
+        (
+            GOOD.replace("hidden = [4]", 'layers = [{ residual = [{ dense = 4 }, { dense = 4 }], skip = "none" }]'),
+            r"skip: .*'identity' or 'projection', got 'none'",
+        ),
         (GOOD.replace("hidden = [4]", "hidden = [0]"), r"hidden must be widths ≥ 1, got \[0\]"),
         (GOOD + GOOD, "two networks are named 'a'"),
         ("networks = []", "networks"),

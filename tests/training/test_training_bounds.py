@@ -35,7 +35,25 @@ CONV = (  # two convolutions whose patches overlap the padding, one that reads a
     LayerSpec(dense=10),
     LayerSpec(dense=5),
 )
-SHAPES = {"dense": (DENSE, (1, 5, 5)), "conv": (CONV, (2, 10, 9))}
+BLOCK = (LayerSpec(conv=2, padding=1), LayerSpec(conv=2, padding=1))
+RESIDUAL = (  # a skip of the input, a projected one that halves the image, one past dense layers
+    LayerSpec(residual=BLOCK),
+    LayerSpec(residual=(LayerSpec(conv=3, stride=2, padding=1), LayerSpec(conv=3, padding=1)), skip="projection"),
+    LayerSpec(dense=7),
+    LayerSpec(residual=(LayerSpec(dense=5), LayerSpec(dense=7))),
+)
+POOLED = (  # nine values to a maximum, a convolution and a skip that read it, maxima that the logits read
+    LayerSpec(conv=2, kernel=3, padding=1),
+    LayerSpec(max_pool=3),
+    LayerSpec(residual=BLOCK),
+    LayerSpec(max_pool=2),
+)
+SHAPES = {
+    "dense": (DENSE, (1, 5, 5)),
+    "conv": (CONV, (2, 10, 9)),
+    "residual": (RESIDUAL, (2, 5, 4)),
+    "pooled": (POOLED, (1, 6, 6)),
+}
 
 
 def _network(kind, seed=0, dtype=torch.float64):
@@ -74,11 +92,17 @@ def test_torch_bounds_and_margins_equal_numpy(kind, domain, method, eps):
         assert found[i, label] == 0.0
 
 
+def _move(weights, direction, step):
+    with torch.no_grad():
+        for tensor, change in zip(weights, direction, strict=True):
+            tensor += step * change
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("loss", [dual, dual_margin, interval])
 def test_gradients_agree_with_finite_differences(kind, loss):
     """Bounds l,u carry gradients too: a loss that detached them would fail here."""
-    network = _network(kind, seed=1)
+    network = _network(kind, seed=7)  # no bound crosses a kink on the way
     x, y = _batch(network, 2, seed=3)
     weights = parameters(network)
     region = Perturbation(0.1, (0.0, 1.0))
@@ -89,11 +113,9 @@ def test_gradients_agree_with_finite_differences(kind, loss):
         slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
         ends = []
         for step in (1e-6, -1e-6):
-            moved = as_torch(frozen(network))
-            with torch.no_grad():
-                for tensor, change in zip(parameters(moved), direction, strict=True):
-                    tensor += step * change
-            ends.append(loss(moved, x, y, region).sum())
+            _move(weights, direction, step)
+            ends.append(loss(network, x, y, region).sum())
+            _move(weights, direction, -step)
         assert float((ends[0] - ends[1]).detach() / 2e-6) == pytest.approx(float(slope), rel=2e-4, abs=1e-6)
 
 

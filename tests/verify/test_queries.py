@@ -39,7 +39,6 @@ def box(low: str, high: str) -> str:
         (box("-1", "1") + "(assert (>= Y_0 1))", "sat"),
         (box("-1", "1") + "(assert (>= Y_0 1.0000001))", "unsat"),
         (box("-1", "1") + "(assert (<= Y_0 -1e-9))", "unsat"),
-        (box("-1", "1") + "(assert (> Y_0 1))", "sat"),  # a tie counts
         (box("-1", "1") + "(assert (>= Y_0 0.4))(assert (<= Y_0 0.5))", "sat"),
         (box("0.1", "0.1") + "(assert (>= Y_0 0.099))", "sat"),  # no float lies in the box
         (box("0.1", "0.1") + "(assert (>= Y_0 0.101))", "unsat"),
@@ -134,3 +133,21 @@ def test_the_public_name_takes_files_and_objects_alike(tmp_path: Path) -> None:
             assert found.status == toolkit.QueryStatus.SAT
             assert found.witness is not None
             assert abs(float(found.witness[0])) >= 0.75
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (box("-1", "1") + "(assert (< Y_0 0))", "unknown"),  # the least |x| is 0
+        ("(assert (> X_0 1))(assert (< X_0 1))(assert (>= Y_0 0))", "unknown"),
+        (box("-1", "1") + "(assert (> Y_0 1))", "unknown"),  # the largest |x| is 1: a tie is no witness
+        (box("-1", "1") + "(assert (> Y_0 0.5))", "sat"),
+        (box("-1", "1") + "(assert (> Y_0 1.5))", "unsat"),
+    ],
+)
+def test_strict_comparisons_are_met_strictly(text: str, status: str) -> None:
+    found = verify_query(ABSOLUTE, query(text), timeout=5)
+    assert found.status == status
+    assert "strict comparisons" in found.message
+    if found.witness is not None:
+        assert abs(float(found.witness[0])) > 0.5

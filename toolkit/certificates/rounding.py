@@ -30,12 +30,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
+from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
 from toolkit.networks.stages import Stage, plain_weight, sequential
@@ -91,6 +93,8 @@ class ErrorModel:
     def before(self, place: int, rows: Array, chosen: IndexArray | None = None) -> FloatArray:
         """‖ν∘d‖₂ of every row, ν over the values of a place, or over the chosen part of them."""
         unit = self.units[place]
+        if isinstance(rows, KernelOperator):
+            return rows.norms(1, unit)
         if unit is None:
             return row_norms(rows)
         unit = unit if chosen is None else unit[chosen]
@@ -166,7 +170,27 @@ def _output_sizes(whole: Stage, last: Stage, sizes: Sequence[FloatArray]) -> Flo
     """How large each output may be, all 1 where the last stage's rows and biases show that none is much larger."""
     if whole.stacked.row_spread <= SPREAD:
         return np.ones(1)
-    return np.asarray(abs(last.stacked.to_sparse()) @ last.gathered(sizes) + np.abs(last.bias))
+    return np.asarray(_sums(_magnitudes(last), sizes) + np.abs(last.bias))
+
+
+def _magnitudes(stage: Stage) -> list[tuple[int, Any]]:
+    """(j, |W_j|) of every place j that the stage reads."""
+    return [(place, abs(layer.operand())) for place, layer in stage.sources]
+
+
+def _sums(weights: Sequence[tuple[int, Any]], sizes: Sequence[FloatArray]) -> FloatArray:
+    """Σ_j W_j·r_j."""
+    return np.asarray(sum(weight @ sizes[place] for place, weight in weights))
+
+
+def _scaled_column_norms(layer: AffineMap, outer: FloatArray) -> FloatArray:
+    """‖W_:j/outer‖₂ of every column, rounded up."""
+    matrix = plain_weight(layer)
+    if isinstance(matrix, KernelOperator):
+        return matrix.norms(0, 1.0 / outer)
+    return column_norms(
+        matrix.multiply(1.0 / outer[:, None]).tocsr() if sp.issparse(matrix) else matrix / outer[:, None]
+    )
 
 
 def _unit(reach: FloatArray, apart: bool) -> FloatArray | None:
@@ -197,9 +221,8 @@ def _product_error(
         own = float(columns[chosen] @ size) + FLOOR * float(columns.max(initial=0.0)) * float(size.sum())
         found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(layer.bias_vector)
         return found + SAFETY * (made + layer.bias_error)
-    matrix = plain_weight(part.stacked)
-    shrunk = matrix.multiply(1.0 / outer[:, None]).tocsr() if sp.issparse(matrix) else matrix / outer[:, None]
-    own = SAFETY * float(column_norms(shrunk) @ size)
+    norms = np.concatenate([_scaled_column_norms(one, outer) for _, one in part.sources])
+    own = SAFETY * float(norms @ size)
     found = gamma(terms + extra) * SAFETY * own + gamma(layer.output_size + extra) * norm(part.bias / outer)
     return found + SAFETY * (made + layer.bias_error) / float(outer.min())
 
@@ -264,14 +287,15 @@ def float32_error(
         for k, stage in enumerate(stages):
             layer = stage.stacked
             size, error = stage.gathered(sizes), stage.gathered(errors)
-            weight, bias = abs(layer.to_sparse()), np.abs(layer.bias_vector)
-            count = int(np.diff(weight.indptr).max(initial=0)) + 2 + len(stage.sources)
-            total = weight @ (size + error) + bias
+            weights, bias = _magnitudes(stage), np.abs(layer.bias_vector)
+            count = layer.row_entries + 2 + len(stage.sources)
+            total = _sums(weights, [one + other for one, other in zip(sizes, errors, strict=True)]) + bias
             overflows |= bool(np.any(~(total <= LARGEST_32)))
             made = layer.bias_error + (0.0 if layer.column_error is None else float(layer.column_error @ size))
             lost = count * LEAST_32 * (1.0 + float((size + error).sum()))
-            errors.append(SAFETY * (weight @ error + gamma(count, UNIT32) * total + made + lost))
-            size = SAFETY * (weight @ size + bias + made)
+            wrong = SAFETY * (_sums(weights, errors) + gamma(count, UNIT32) * total + made + lost)
+            size = SAFETY * (_sums(weights, sizes) + bias + made)
+            errors.append(wrong)
             known = relu_bounds is not None and k < len(relu_bounds)
             sizes.append(np.minimum(size, np.maximum(relu_bounds.upper[k], 0.0)) if known and relu_bounds else size)
     return np.full(errors[-1].shape, np.inf) if overflows else np.asarray(errors[-1], dtype=np.float64)

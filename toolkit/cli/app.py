@@ -165,6 +165,7 @@ def certify_command(
     rung: Annotated[list[str] | None, typer.Option(help="A bound to compute; may be repeated.")] = None,
     rungs: Annotated[str | None, typer.Option(help="The same as a list.", show_default="dual,lp,exact")] = None,
     bounds: Annotated[str, typer.Option(help="Rungs that bound every ReLU's input, in order.")] = "interval,dual",
+    property_file: Annotated[Path | None, typer.Option("--property", help="What must hold instead: a .toml.")] = None,
     target: Annotated[list[int] | None, typer.Option(help="A class t ≠ c*; may be repeated. Default: all.")] = None,
     domain: Annotated[str, typer.Option(help="LOW,HIGH: the ball is cut by this box.")] = "0,1",
     no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
@@ -177,9 +178,7 @@ def certify_command(
     ladder: Annotated[
         str | None, typer.Option(help="Rungs to climb for the verdict; else --rungs.", show_default=DEFAULT_LADDER)
     ] = None,
-    trust_solver: Annotated[
-        bool, typer.Option("--trust-solver", help="Count a MILP solver's own bound; the answer says so.")
-    ] = False,
+    trust_solver: Annotated[bool, typer.Option("--trust-solver", help="Trust a MILP solver, and say so.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="With --count: processes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="With --count: a CSV file with one row per image.")] = None,
     proof: Annotated[Path | None, typer.Option(help="Write a proof to this .npz, for `relugap check`.")] = None,
@@ -199,7 +198,7 @@ def certify_command(
             network=network, architecture=architecture, eps=eps, norm=norm, box=None if no_domain else domain,
             data=data, index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds,
             targets=target, climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit,
-            count=count, workers=workers, out=out, proof=proof,
+            count=count, workers=workers, out=out, proof=proof, property_file=property_file,
         )
     )  # fmt: skip
 
@@ -230,6 +229,7 @@ def check_command(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
+    property_file: Annotated[Path | None, typer.Option("--property", help="What it must be about: a .toml.")] = None,
     debug: Debug = False,
 ) -> None:
     """Verify a proof without any solver. Exit code 1 if it is rejected.
@@ -238,7 +238,7 @@ def check_command(
     """
     from toolkit.cli.check import answer_check
 
-    if not answer_check(proof, network, architecture, data, index):
+    if not answer_check(proof, network, architecture, data, index, property_file):
         raise typer.Exit(1)
 
 

@@ -20,7 +20,11 @@ from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import make_ball
+from toolkit.problems.lowering import lowered
 from toolkit.problems.problem import Problem
+from toolkit.problems.properties import Property, as_property, robustness
+from toolkit.problems.property_table import load_property
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS, get_rung
 from toolkit.rungs.rung import Rung, Side
@@ -29,7 +33,6 @@ from toolkit.verify.certification import Certification
 from toolkit.verify.explain import explain_equality
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margin_problem
 
 CLOSED = 1e-3  # an interval narrower than this share of the margin or of the clean margin is shown as one number
 Found = Mapping[str, Sequence[Bound]]
@@ -43,18 +46,18 @@ def answer(question: Question) -> None:
     chosen = sorted({get_rung(name).name: get_rung(name) for name in question.shown}.values(), key=_place)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
+    asked = asked_property(question, network, label)
     ball = make_ball(question.norm, center, question.eps, question.domain)
+    whole, rows = lowered(network, asked)
     started = time.perf_counter()
-    relu_bounds = layer_bounds(network, ball, question.chain, settings)
+    relu_bounds = layer_bounds(whole, ball, question.chain, settings)
     seconds = time.perf_counter() - started
-    problem = margin_problem(network, ball, label, relu_bounds, question.targets, settings)
+    problem = Problem(Region(whole, ball, relu_bounds), rows.objective, settings)
     found = {rung.name: rung(problem) for rung in chosen}
     console = Console()
     where = f"domain [{ball.domain[0]:g}, {ball.domain[1]:g}]" if ball.domain else "no domain"
-    console.print(
-        f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(title)}, class {label}",
-        highlight=False,
-    )
+    title = f"{title}, {about(question, label)}"
+    console.print(f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(title)}", highlight=False)
     show_notes(console, network)
     console.print(
         f"ε = {question.eps:g} in {NORM_TITLES[question.norm]}, {where}, l,u by {' + '.join(question.chain)}",
@@ -65,8 +68,7 @@ def answer(question: Question) -> None:
     if note := equality_note(found):
         console.print(note, highlight=False, markup=False)
     answer = certify(
-        network, ball, label, question.ladder, question.chain, settings=settings, time_limit=limit,
-        targets=question.targets, known=found,
+        network, ball, asked, question.ladder, question.chain, settings=settings, time_limit=limit, known=found,
     )  # fmt: skip
     _print_verdict(console, answer)
     for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
@@ -78,12 +80,26 @@ def _place(rung: Rung) -> tuple[int, int]:
     return [Side.LOWER, Side.EXACT, Side.UPPER].index(rung.side), list(RUNGS).index(rung.name)
 
 
-def centre(question: Question, network: Network) -> tuple[str, FloatArray, int]:
-    """What the centre is called, its features, and its class c*."""
+def asked_property(question: Question, network: Network, label: int | None) -> Property:
+    """The property of --property, else that the class c* = label holds. Raises ValueError if it is not about the
+    network's outputs."""
+    if question.property_file is not None:
+        return as_property(load_property(question.property_file), network.output_size)
+    assert label is not None
+    return robustness(network.output_size, label, question.targets)
+
+
+def about(question: Question, label: int | None) -> str:
+    """What is asked, in words: the class, or the file of the property."""
+    return f"class {label}" if question.property_file is None else f"property {question.property_file.name}"
+
+
+def centre(question: Question, network: Network) -> tuple[str, FloatArray, int | None]:
+    """What the centre is called, its features, and its class c*; None where a property is asked of an --image."""
     if (question.data is None) == (question.image is None):
         raise ValueError("give either --data NAME --index N or --image FILE --label C")
     if question.image is not None:
-        if question.label is None:
+        if question.label is None and question.property_file is None:
             raise ValueError("--image needs --label, the class the image shows")
         image = read_image(question.image, network.input_shape, question.domain)
         return f"{question.image.name} ({image.reading})", image.pixels.ravel(), question.label
@@ -123,7 +139,7 @@ def neuron_table(relu_bounds: ReluBounds, seconds: float) -> Table:
 
 
 def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Table:
-    """One row per target: clean margin, every rung, and m* − bound where an exact rung ran."""
+    """One row per target or group: clean margin, every rung, and m* − bound where an exact rung ran."""
     clean = problem.replay(problem.input_set.center)[0]
     exact = next((rung.name for rung in rungs if rung.side is Side.EXACT), None)
     lower = [rung.name for rung in rungs if rung.side is Side.LOWER]
@@ -145,7 +161,7 @@ def margin_columns(problem: Problem, rungs: Sequence[Rung], found: Found) -> Tab
         if exact:
             cells += [_gap(found[exact][k], found[name][k], size) for name in lower]
         cells += [_relaxed(found[name][k]) for name in relaxed]
-        grid.add_row(str(target), _number(float(clean[k])), *cells)
+        grid.add_row(f"group {k}" if target is None else str(target), _number(float(clean[k])), *cells)
     return grid
 
 
@@ -167,11 +183,13 @@ def equality_note(found: Found) -> str:
         reasons = [explain_equality(bound) for bound in bounds]
         equal = [why for why in reasons if why.equal]
         if equal:
-            head = f"m* = {name} for {len(equal)} of {len(bounds)} targets"
+            kind = "groups" if bounds[0].target is None else "targets"
+            head = f"m* = {name} for {len(equal)} of {len(bounds)} {kind}"
             notes.append(f"{head}, because {equal[0].reason.partition('because ')[2]}")
         else:
             largest = max(why.largest_slack for why in reasons)
-            notes.append(f"{name} may be below m* for every target: y exceeds max(x̂, 0) by up to {largest:.2g}")
+            kind = "group" if bounds[0].target is None else "target"
+            notes.append(f"{name} may be below m* for every {kind}: y exceeds max(x̂, 0) by up to {largest:.2g}")
     return "\n".join(notes)
 
 

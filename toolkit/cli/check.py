@@ -8,13 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.certificates.check import Checked, RejectedProofError, check_proof
-from toolkit.cli.certify import centre
+from toolkit.cli.certify import asked_property, centre
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.input_sets import Box, make_ball
+from toolkit.problems.properties import as_property
+from toolkit.problems.property_table import load_property, property_digest
 from toolkit.problems.settings import Settings
 
 
@@ -26,35 +28,42 @@ def prove(question: Question, path: Path) -> None:
     _, center, label = centre(question, network)
     ball = make_ball(question.norm, center, question.eps, question.domain)
     started = time.perf_counter()
-    proof = write_proof(path, network, ball, label, question.targets, Settings(time_limit=question.time_limit))
+    asked = asked_property(question, network, label)
+    proof = write_proof(path, network, ball, asked, settings=Settings(time_limit=question.time_limit))
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
     Console().print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
 
 
-def answer_check(path: Path, source: str, architecture: str | None, data: str | None, index: int | None) -> bool:
-    """Verify a proof and print what it states; False if it is rejected."""
+def answer_check(
+    path: Path, source: str, architecture: str | None, data: str | None, index: int | None, property_file: Path | None
+) -> bool:
+    """Verify a proof and print what it states; False if it is rejected, or is about another image or property."""
     if (data is None) != (index is None):
         raise ValueError("--data and --index go together: the image that the ball's centre must be")
     if not path.is_file():
         raise FileNotFoundError(f"no proof at {path}")
     network = Network.load(source, architecture)
+    wanted = None if property_file is None else as_property(load_property(property_file), network.output_size)
     started = time.perf_counter()
     console = Console(soft_wrap=True)
     try:
         checked = check_proof(path, network)
         seconds = time.perf_counter() - started
         if data is not None and index is not None:
-            _compare(checked, data, index)
+            _compare(checked, data, index, wanted is not None)
+        if wanted is not None and property_digest(checked.question) != property_digest(wanted):
+            raise RejectedProofError(f"the proof is about another question than the property in {property_file}")
     except RejectedProofError as error:
         console.print(f"[bold red]REJECTED[/]: {markup_text(error)}", highlight=False)
         return False
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
-    image = f"test image {index} of {data} and its label" if data is not None else "the centre in the file"
-    asked = "the property in the file" if checked.label is None else f"class {checked.label}"
-    console.print(f"{asked}, {_about(checked.ball, image)}", highlight=False, markup=False)
+    own = "" if checked.label is None else " and its label"
+    image = f"test image {index} of {data}{own}" if data is not None else "the centre in the file"
+    asked = f"the property in {property_file or 'the file'}" if checked.label is None else f"class {checked.label}"
+    console.print(f"{printable(asked)}, {_about(checked.ball, image)}", highlight=False, markup=False)
     margin = "margin of group" if checked.label is None else "margin to class"
     for target, claim in checked.claims.items():
         console.print(f"{margin} {target} ≥ {claim:.6g}", highlight=False)
@@ -87,7 +96,8 @@ def _summary(checked: Checked) -> str:
     return f"the ball is not shown free of adversarial examples; margins to classes {'; '.join(parts)}"
 
 
-def _compare(checked: Checked, data: str, index: int) -> None:
+def _compare(checked: Checked, data: str, index: int, named: bool) -> None:
+    """Raise RejectedProofError unless the proof is about this image, and its label or a property that is named."""
     images = load_dataset(data)
     if not 0 <= index < len(images):
         raise ValueError(f"--index must be in 0 … {len(images) - 1} for {images.name}, got {index}")
@@ -95,7 +105,9 @@ def _compare(checked: Checked, data: str, index: int) -> None:
     if features.shape != checked.ball.center.shape or not (features == checked.ball.center).all():
         raise RejectedProofError(f"the ball's centre is not test image {index} of {images.name}")
     label = int(images.labels[index])
-    if checked.label != label:
+    if checked.label is None and not named:
+        raise RejectedProofError("the proof is about a property, not about the image's label; name it by --property")
+    if checked.label is not None and checked.label != label:
         raise RejectedProofError(
             f"the proof is about class {checked.label}, but test image {index} of {images.name} has label {label}"
         )

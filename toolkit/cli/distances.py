@@ -11,12 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.cli.certify import centre
+from toolkit.arrays import FloatArray
+from toolkit.cli.certify import about, asked_property, centre
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
+from toolkit.networks.replay import replay_margins
+from toolkit.problems.lowering import lowered
+from toolkit.problems.properties import Property
 from toolkit.problems.settings import Settings
 from toolkit.report.formats import pipe_table
 from toolkit.report.radii import NORMS, radius_boxes, radius_distribution
@@ -56,8 +60,9 @@ def answer_radius(
     plan = _plan(question, rungs, norm, tolerance, largest)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
+    asked = asked_property(question, network, label)
     console = Console()
-    _print_head(console, network, question, f"{title}, class {label}", plan)
+    _print_head(console, network, question, f"{title}, {about(question, label)}", plan)
     with RunProgress() as progress:
         steps = iter(range(1, len(plan.rungs) + 1))
 
@@ -66,13 +71,13 @@ def answer_radius(
                 "rungs", next(steps), len(plan.rungs), f"{name}: [{_number(certified)}, {_number(refuted)}]"
             )
 
-        radius = plan.radius(network, center, label, step)
+        radius = plan.radius(network, center, asked, step)
     rows = [
         (one.rung, _number(one.certified), _number(one.refuted), one.verdicts, f"{one.seconds:.2f}")
         for one in radius.by_rung
     ]
     console.print(_grid(("rung", "certified", "nearest found", "verdicts", "seconds"), rows))
-    console.print(_sentence(radius, network, norm), highlight=False, markup=False)
+    console.print(_sentence(radius, network, norm, asked), highlight=False, markup=False)
 
 
 def answer_radii(
@@ -112,19 +117,29 @@ def _print_head(console: Console, network: Network, question: Question, about: s
     show_notes(console, network)
 
 
-def _sentence(radius: Radius, network: Network, norm: str) -> str:
+def _sentence(radius: Radius, network: Network, norm: str, asked: Property) -> str:
     """The interval in words, how much of it is open, and what is seen at its upper end."""
     name = NORMS.get(norm, norm)
+    unsafe = "unsafe" if asked.label is None else "misclassified"
     if radius.witness is None:
-        return f"no misclassified point found; none within {_number(radius.certified)} in {name}"
+        return f"no {unsafe} point found; none within {_number(radius.certified)} in {name}"
     if radius.refuted == 0.0:
-        return "radius 0: the image itself is misclassified"
-    said = int(network.predict(radius.witness))
+        return f"radius 0: the image itself is {unsafe}"
+    if asked.label is None:
+        seen = f"breaks group {_broken(network, asked, radius.witness)}"
+    else:
+        seen = f"is of class {int(network.predict(radius.witness))}"
     share = 100.0 * radius.gap / radius.refuted
     return (
         f"least distance in [{_number(radius.certified)}, {_number(radius.refuted)}] in {name}, "
-        f"{share:.2g} % of it open; the nearest point found is of class {said}"
+        f"{share:.2g} % of it open; the nearest point found {seen}"
     )
+
+
+def _broken(network: Network, asked: Property, point: FloatArray) -> int:
+    """The group whose margin is least at a point."""
+    whole, rows = lowered(network, asked)
+    return int(replay_margins(whole, rows.objective.rows, point)[1][0].argmin())
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,13 +155,13 @@ def _cell(name: object, value: object) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.5g}" if math.isfinite(value) else "–"
+    return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def _grid(names: Iterable[str], rows: Iterable[Sequence[object]]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in names:
-        grid.add_column(str(name), justify="left" if name in ("rung", "end") else "right")
+        grid.add_column(str(name), justify="left" if name in ("rung", "end") else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*map(str, row))
     return grid

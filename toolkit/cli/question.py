@@ -17,7 +17,7 @@ class Question:
     """The options as they were given; see `relugap certify --help`.
 
     norm: of the ball. box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for
-    l,u. climbed: --ladder.
+    l,u. climbed: --ladder. property_file: --property.
     """
 
     network: str
@@ -41,6 +41,7 @@ class Question:
     workers: int = 1
     out: Path | None = None
     proof: Path | None = None
+    property_file: Path | None = None
 
     @property
     def asked(self) -> list[str]:
@@ -81,10 +82,14 @@ class Question:
         if self.count is not None:
             if self.data is None or self.index is not None or self.image is not None:
                 raise ValueError("--count needs --data and neither --index nor --image")
-            for name, value in {"--proof": self.proof, "--label": self.label, "--target": self.targets}.items():
+            single = {"--proof": self.proof, "--label": self.label, "--target": self.targets}
+            for name, value in {**single, "--property": self.property_file}.items():
                 if value is not None:
                     raise ValueError(f"{name} is for one image, not for --count")
             return
+        for name, value in {"--label": self.label, "--target": self.targets}.items():
+            if self.property_file is not None and value is not None:
+                raise ValueError(f"{name} asks about classes, --property about rows of its own; give one of them")
         if self.out is not None or self.workers != 1:
             raise ValueError(f"{'--workers' if self.out is None else '--out'} is for --count, not for one image")
         if self.image is not None and self.index is not None and self.data is None:

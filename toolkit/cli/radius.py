@@ -20,6 +20,9 @@ def radius_command(
     index: Annotated[int | None, typer.Option(help="Index of that image, from 0.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image of your own instead: .npy or .png.")] = None,
     label: Annotated[int | None, typer.Option(help="Class c* of --image; replaces the data set's with --data.")] = None,
+    property_file: Annotated[
+        Path | None, typer.Option("--property", help="A .toml file (rows, constants, groups): what must hold instead.")
+    ] = None,
     norm: Annotated[str, typer.Option(help="In which distances are measured: linf, l2 or l1.")] = "linf",
     rungs: Annotated[
         str, typer.Option(help="Attacks first, then bounds from weak to exact; each has a radius of its own.")
@@ -62,7 +65,7 @@ def radius_command(
     question = Question(
         network=network, architecture=architecture, eps=0.0, box=None if no_domain else domain, data=data, index=index,
         image=image, label=label, bounds=bounds, solver=solver, time_limit=time_limit, count=count, workers=workers,
-        out=out,
+        out=out, property_file=property_file,
     )  # fmt: skip
     question.check()
     asked = listed("--rungs", rungs), norm, tolerance, largest

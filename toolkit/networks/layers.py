@@ -15,6 +15,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -45,7 +46,7 @@ class Flatten:
 
 
 class ReLU:
-    """Marks y = max(x, 0) between affine maps, in `Network.from_operations` and importers."""
+    """Marks y = max(x, 0) between affine maps, in importers."""
 
 
 class AffineMap(ABC):
@@ -126,14 +127,28 @@ class AffineMap(ABC):
         entries = np.bincount(matrix.coords[1], minlength=1)
         return peak * np.sqrt(squares), int(entries.max(initial=0))
 
+    def operand(self) -> Any:
+        """W as what `@` takes: CSR, or an KernelOperator, which a convolution too large for a matrix is."""
+        return self.to_sparse()
+
+    @property
+    def row_entries(self) -> int:
+        """The largest number of entries in a row."""
+        return int(np.diff(self.to_sparse().indptr).max(initial=0))
+
+    def row_peaks(self) -> FloatArray:
+        """The largest |entry| of every row, 0 for one without, shape (output_size,)."""
+        matrix = abs(self.to_sparse()).tocsr()
+        filled = np.flatnonzero(np.diff(matrix.indptr))
+        largest = np.zeros(self.output_size)
+        if filled.size:
+            largest[filled] = np.maximum.reduceat(matrix.data, matrix.indptr[filled])
+        return largest
+
     @cached_property
     def row_spread(self) -> float:
         """The largest over the least of all rows' largest entries, biases among them, zero rows left out."""
-        matrix = abs(self.to_sparse()).tocsr()
-        filled = np.flatnonzero(np.diff(matrix.indptr))
-        largest = np.abs(np.asarray(self.bias_vector, dtype=np.float64))
-        if filled.size:
-            largest[filled] = np.maximum(largest[filled], np.maximum.reduceat(matrix.data, matrix.indptr[filled]))
+        largest = np.maximum(np.abs(np.asarray(self.bias_vector, dtype=np.float64)), self.row_peaks())
         with np.errstate(over="ignore"):
             return float(largest.max() / (largest[largest > 0].min(initial=np.inf) or 1.0))
 
@@ -148,10 +163,10 @@ class AffineMap(ABC):
             matrix.sort_indices()
         bias = self.bias_vector
         part = Sparse.of_parts(matrix, bias if outputs is None else bias[outputs])
-        return _with_errors_of(self, part, inputs)
+        return with_errors_of(self, part, inputs)
 
 
-def _with_errors_of(whole: AffineMap, part: AffineMap, inputs: IndexArray | None) -> AffineMap:
+def with_errors_of(whole: AffineMap, part: AffineMap, inputs: IndexArray | None) -> AffineMap:
     """A part of a map with the whole map's errors, which are no less than its own."""
     if whole.column_error is None and not whole.bias_error:
         return part
@@ -203,7 +218,7 @@ class Dense(AffineMap):
         weight = weight if inputs is None else weight[:, inputs]
         bias = self.bias if outputs is None else self.bias[outputs]
         part = Dense(weight, bias) if is_torch_array(weight) else Dense.of_parts(weight, bias)
-        return _with_errors_of(self, part, inputs)
+        return with_errors_of(self, part, inputs)
 
 
 class Sparse(AffineMap):

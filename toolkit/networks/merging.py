@@ -29,11 +29,13 @@ def merge(first: AffineMap, second: AffineMap) -> AffineMap:
     merged = _merged(first, second)
     if any(is_torch_array(layer.bias_vector) for layer in (first, second)):
         return merged
-    return merged.with_error(*merged_error(_with_errors(first), _with_errors(second)))
+    return merged.with_error(*merged_error(_with_errors(first, second), _with_errors(second, first)))
 
 
-def _with_errors(layer: AffineMap) -> FloatMap:
-    weight = layer.weight if isinstance(layer, Dense) else layer.to_sparse()
+def _with_errors(layer: AffineMap, other: AffineMap) -> FloatMap:
+    """The map's numbers; a large convolution needs a matrix only where it is multiplied by another."""
+    scaled = isinstance(other, ChannelAffine)
+    weight = layer.weight if isinstance(layer, Dense) else layer.operand() if scaled else layer.to_sparse()
     return FloatMap(weight, layer.bias_vector, layer.column_error, layer.bias_error)
 
 

@@ -36,6 +36,7 @@ from toolkit.data.archives import (
 )
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.correlation import LARGEST_MATRIX
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
 from toolkit.networks.parts import NetworkParts, layer_arrays
 from toolkit.networks.stages import Stage, sequential
@@ -43,7 +44,7 @@ from toolkit.networks.stages import Stage, sequential
 NETWORK_FORMAT = 1
 LAYERS = 10_000
 FEATURES = 1 << 24  # numbers a layer takes or gives
-TAPS = 1 << 28  # entries a convolution's matrix is made from
+TAPS = 1 << 33  # multiplications of a pass of a convolution that needs no matrix: seconds
 NETWORK_HEADER = ("format", "name", "layers", "input_shape", "metadata")
 PLACES = "places"
 PARTS = {
@@ -143,9 +144,9 @@ def _conv2d(archive: Archive, at: str) -> AffineMap:
     layer = Conv2d(weight, archive.array(f"{at}bias", (None,), finite=True), (channels, height, width), stride, padding,
                    dilation, groups)  # fmt: skip
     _features(at, layer.output_size)
-    taps = math.prod(weight.shape) * layer.output_shape[1] * layer.output_shape[2]
-    if taps > TAPS:
-        raise ArchiveError(f"{at}geometry asks for a matrix of {taps} entries, more than {TAPS}")
+    taps, most = layer.correlation.taps, TAPS if layer.operator is not None else LARGEST_MATRIX
+    if taps > most:
+        raise ArchiveError(f"{at}geometry asks for {taps} multiplications, more than {most}")
     return layer
 
 

@@ -119,10 +119,9 @@ class NetworkParts:
 
 def operator_norm(layer: AffineMap) -> OperatorNorm:
     """‖W‖_{∞→∞} (the largest ℓ1 norm of a row), ‖b‖_∞, as floats, and the most entries in a row."""
-    weight = layer.to_sparse()
+    weight = layer.operand()
     norm = float(abs(weight).sum(axis=1).max(initial=0.0)) if weight.shape[0] else 0.0
-    terms = int(np.diff(weight.indptr).max(initial=0))
-    return norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), terms
+    return norm, float(np.abs(np.asarray(layer.bias_vector)).max(initial=0.0)), layer.row_entries
 
 
 def layer_arrays(layer: AffineMap, k: int) -> dict[str, AnyArray]:

@@ -120,11 +120,11 @@ def _errors(network: Network, rows: FloatArray, points: FloatArray) -> tuple[Flo
         error = own = np.zeros((len(bias), len(points)))
         for place, layer in stage.sources:
             y, before, own_before = places[place]
-            weight, reach = layer.to_sparse(), np.abs(y) + before
+            weight, reach = layer.operand(), np.abs(y) + before
             size, merged = abs(weight), _merge_error(layer, reach)
             x_hat, sums = weight @ y + x_hat, size @ reach + sums
             error, own = error + size @ before + merged, own + size @ own_before + merged
-            count += int(np.diff(weight.indptr).max(initial=0)) + 1
+            count += layer.row_entries + 1
         error = SAFETY * (error + gamma(count) * sums + TINY)
         places.append((np.maximum(x_hat, 0.0) if stage.relu else x_hat, error, SAFETY * own))
     y, error, own = places[-1]

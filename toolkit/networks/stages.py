@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import Array, FloatArray, IndexArray, Matrix
+from toolkit.arrays import Array, FloatArray, IndexArray, Matrix, SparseMatrix
+from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.layers import AffineMap, Dense, Sparse
 
 
@@ -83,7 +84,10 @@ class Stage:
     @cached_property
     def _joined(self) -> AffineMap:
         maps = [layer for _, layer in self.sources]
-        whole = Sparse(sp.hstack([layer.to_sparse() for layer in maps], format="csr"), self.bias)
+        if any(isinstance(layer.operand(), KernelOperator) for layer in maps):
+            whole: AffineMap = _SideBySide(maps)
+        else:
+            whole = Sparse(sp.hstack([layer.to_sparse() for layer in maps], format="csr"), self.bias)
         errors = ((layer.input_size, layer.column_error) for layer in maps)
         columns = [np.zeros(size) if error is None else error for size, error in errors]
         return whole.with_error(np.concatenate(columns), sum(layer.bias_error for layer in maps))
@@ -105,6 +109,41 @@ class Stage:
     def restrict(self, outputs: IndexArray | None, places: Sequence[IndexArray | None]) -> Stage:
         """The stage between the named outputs and the named neurons of every place it reads (None = all)."""
         return Stage(tuple((j, layer.restrict(outputs, places[j])) for j, layer in self.sources), self.relu)
+
+
+class _SideBySide(AffineMap):
+    """[W_1 … W_k] and the first map's bias, for maps of which some have no matrix."""
+
+    def __init__(self, maps: Sequence[AffineMap]) -> None:
+        self.maps = tuple(maps)
+        self.input_size, self.output_size = sum(layer.input_size for layer in maps), maps[0].output_size
+
+    @property
+    def bias_vector(self) -> Array:
+        return self.maps[0].bias_vector
+
+    def linear(self, x: Array) -> Array:
+        starts = np.cumsum([layer.input_size for layer in self.maps])
+        parts = zip(self.maps, np.split(x, starts[:-1], axis=-1), strict=True)
+        return sum(layer.linear(part) for layer, part in parts)
+
+    def adjoint(self, nu: Array) -> Array:
+        return np.concatenate([layer.adjoint(nu) for layer in self.maps], axis=-1)
+
+    def to_sparse(self) -> SparseMatrix:
+        return sp.hstack([layer.to_sparse() for layer in self.maps], format="csr")
+
+    @cached_property
+    def column_norms(self) -> tuple[FloatArray, int]:
+        norms, most = zip(*(layer.column_norms for layer in self.maps), strict=True)
+        return np.concatenate(norms), max(most)
+
+    @property
+    def row_entries(self) -> int:
+        return sum(layer.row_entries for layer in self.maps)
+
+    def row_peaks(self) -> FloatArray:
+        return np.asarray(np.max([layer.row_peaks() for layer in self.maps], axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +188,8 @@ class ColumnStage:
 
 
 def plain_weight(layer: AffineMap) -> Any:
-    """W as a numpy array for a Dense map, as scipy.sparse for any other."""
-    return layer.weight if isinstance(layer, Dense) else layer.to_sparse()
+    """W as a numpy array for a Dense map, as scipy.sparse for any other, or an KernelOperator without a matrix."""
+    return layer.weight if isinstance(layer, Dense) else layer.operand()
 
 
 def hidden_stages(layers: Iterable[AffineMap]) -> tuple[Stage, ...]:

@@ -15,13 +15,14 @@ every term against rational arithmetic.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import BoolArray, FloatArray, Matrix
+from toolkit.arrays import BoolArray, FloatArray, Matrix, SparseMatrix
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, gamma, norm
+from toolkit.networks.kernel_operators import KernelOperator
 
 SMALLEST = 2.0**-960  # products above it have not lost digits to underflow
 LARGEST_INTEGER = 2.0**53
@@ -48,8 +49,10 @@ def sum_error(left: FloatArray, right: FloatArray | np.float64) -> FloatArray:
     return np.asarray(np.abs((left - (total - virtual)) + (right - virtual)), dtype=np.float64)
 
 
-def _entries(matrix: Matrix) -> FloatArray:
-    """The numbers of a matrix, without the zeros that a sparse one leaves out."""
+def _entries(matrix: Matrix | KernelOperator) -> FloatArray:
+    """The numbers of a matrix, without the zeros that a sparse one leaves out; of an operator, those of its kernel."""
+    if isinstance(matrix, KernelOperator):
+        return matrix.correlation.weight
     return np.asarray(matrix.data) if sp.issparse(matrix) else matrix
 
 
@@ -61,33 +64,39 @@ def column_norms(matrix: Matrix) -> FloatArray:
     return SAFETY * peak * (np.sqrt(np.asarray(squares, dtype=np.float64).ravel()) + FLOOR)
 
 
-def spectral_bound(weight: Matrix) -> float:
+def spectral_bound(weight: Matrix | KernelOperator) -> float:
     """σ ≥ ‖W‖₂: the smaller of the Frobenius norm and √(‖W‖₁‖W‖_∞)."""
-    magnitude = abs(weight)
+    magnitude: Any = abs(weight)
     if 0 in magnitude.shape:
         return 0.0
     sums = (float(np.sqrt(magnitude.sum(axis=axis).max())) for axis in (0, 1))
-    return min(norm(_entries(weight)), SAFETY * float(np.prod(list(sums))))
+    frobenius = norm(weight.norms(0) if isinstance(weight, KernelOperator) else _entries(weight))
+    return min(frobenius, SAFETY * float(np.prod(list(sums))))
 
 
-def _longest(weight: Matrix, axis: int) -> int:
-    """The largest number of non-zeros in a column (axis 0) or row (axis 1)."""
+def _longest(weight: Matrix | KernelOperator, axis: int) -> int:
+    """The largest number of non-zeros in a column (axis 0) or row (axis 1); of an operator, of entries."""
+    if isinstance(weight, KernelOperator):
+        return weight.most_entries[axis]
     present = weight != 0
     return int(np.asarray(present.sum(axis=axis)).max(initial=0))
 
 
-def _integers(*parts: Matrix) -> bool:
+def _integers(*parts: Matrix | KernelOperator) -> bool:
     return all(bool(np.all(v == np.rint(v))) for v in map(_entries, parts))
 
 
-def _exact_factor(weight: Matrix) -> bool:
+def _exact_factor(weight: Matrix | KernelOperator) -> bool:
     return bool(np.all(power_of_two(_entries(weight))))
 
 
 class FloatMap(NamedTuple):
-    """A map's float weights W and bias b, and how far the real map it stands for may lie from them."""
+    """A map's float weights W and bias b, and how far the real map it stands for may lie from them.
 
-    weight: Matrix
+    An operator goes with a diagonal matrix only.
+    """
+
+    weight: Matrix | KernelOperator
     bias: FloatArray
     column_error: FloatArray | None
     bias_error: float
@@ -107,8 +116,12 @@ def merged_error(first: FloatMap, second: FloatMap) -> tuple[FloatArray, float]:
     return np.where(np.isnan(raised[0]), np.inf, raised[0]), np.inf if np.isnan(raised[1]) else float(raised[1])
 
 
-def _product_columns(weight1: Matrix, weight2: Matrix) -> FloatArray:
+def _product_columns(weight1: Matrix | KernelOperator, weight2: Matrix | KernelOperator) -> FloatArray:
     """γ_n ‖(|W₂||W₁|)_:j‖₂ for every column, or 0 where all products and sums are exact."""
+    if isinstance(weight1, KernelOperator):
+        return _scaled_columns(weight1, weight2, weight1.norms(0, np.abs(_diagonal(weight2))))
+    if isinstance(weight2, KernelOperator):
+        return _scaled_columns(weight2, weight1, weight2.norms(0) * np.abs(_diagonal(weight1)))
     terms = min(_longest(weight2, 1), _longest(weight1, 0))
     if not terms:
         return np.zeros(weight1.shape[1])
@@ -120,14 +133,27 @@ def _product_columns(weight1: Matrix, weight2: Matrix) -> FloatArray:
     return gamma(terms) * column_norms(magnitude) + TINY
 
 
-def _no_underflow(weight1: Matrix, weight2: Matrix) -> bool:
+def _diagonal(matrix: Matrix | KernelOperator) -> FloatArray:
+    diagonal: SparseMatrix = matrix
+    return np.asarray(diagonal.diagonal(), dtype=np.float64)
+
+
+def _scaled_columns(weight: KernelOperator, diagonal: Matrix | KernelOperator, columns: FloatArray) -> FloatArray:
+    """As `_product_columns` for a convolution times a diagonal matrix; columns: ‖(|W₂||W₁|)_:j‖₂."""
+    largest = [float(np.abs(_entries(part)).max(initial=0.0)) for part in (weight, diagonal)]
+    whole = _integers(weight, diagonal) and largest[0] * largest[1] <= LARGEST_INTEGER
+    single = (_exact_factor(weight) or _exact_factor(diagonal)) and _no_underflow(weight, diagonal)
+    return np.zeros_like(columns) if whole or single else SAFETY * gamma(1) * columns + TINY
+
+
+def _no_underflow(weight1: Matrix | KernelOperator, weight2: Matrix | KernelOperator) -> bool:
     """Whether every product of non-zero entries stays clear of underflow."""
     values = [np.abs(_entries(part)) for part in (weight1, weight2)]
     least = [float(np.min(v[v > 0], initial=np.inf)) for v in values]
     return least[0] * least[1] >= SMALLEST
 
 
-def _bias_error(bias1: FloatArray, weight2: Matrix, bias2: FloatArray) -> float:
+def _bias_error(bias1: FloatArray, weight2: Matrix | KernelOperator, bias2: FloatArray) -> float:
     """A bound on the rounding of W₂b₁ + b₂ in the Euclidean norm."""
     if not bias1.any():
         return 0.0

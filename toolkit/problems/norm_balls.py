@@ -37,9 +37,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import FloatArray, IndexArray, SparseMatrix
 from toolkit.data.arguments import number_array, real_number, whole_number
 from toolkit.networks.float_error import UNIT
+from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.weights import read_only
 from toolkit.problems.boxes import rounded_sum
 from toolkit.problems.input_set import InputSet
@@ -130,7 +131,7 @@ class NormBall(BallShaped):
             middle = np.asarray(rows @ self.center, dtype=np.float64)
         if self.eps == 0.0:
             return middle, np.zeros(middle.shape)
-        parts = [self._both_gains(part) for part in _blocks(rows)]
+        parts = [self._both_gains(*part) for part in _blocks(rows)]
         fall = np.concatenate([np.zeros(0), *(low for low, _ in parts)])
         rise = np.concatenate([np.zeros(0), *(high for _, high in parts)])
         with np.errstate(invalid="ignore", over="ignore"):
@@ -208,9 +209,12 @@ class NormBall(BallShaped):
         moves = np.copysign(self._best_moves(-rows), rows) / self.eps
         return moves.T.reshape(gradient.shape)
 
-    def _both_gains(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The brackets g of min ν·x̃ and of max ν·x̃, rounded up, shape (m,) each."""
-        down, up = self.widths
+    def _both_gains(self, rows: FloatArray, columns: IndexArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """The brackets g of min ν·x̃ and of max ν·x̃, rounded up, shape (m,) each.
+
+        columns: which coordinates the entries of the rows belong to, (m, k); None: to all of them, in order.
+        """
+        down, up = self.widths if columns is None else (side[columns] for side in self.widths)
         sizes, eps = np.abs(rows), self.eps
         if min(down.min(), up.min()) >= eps:
             both = self.geometry.gains(sizes, np.full(sizes.shape, eps), eps)
@@ -312,9 +316,22 @@ class L2Ball(NormBall):
         return rows, own * own + 2 * own * self.center[coordinate]
 
 
-def _blocks(rows: Any) -> Iterator[FloatArray]:
-    """The rows, dense, a few at a time."""
+def _blocks(rows: Any) -> Iterator[tuple[FloatArray, IndexArray | None]]:
+    """The rows, dense, a few at a time; those of an operator as their entries, zeros behind them, and the columns."""
+    if isinstance(rows, KernelOperator):
+        step = max(1, RANGE_ENTRIES // max(1, rows.most_entries[1]))
+        for start in range(0, rows.shape[0], step):
+            yield _entries_and_columns(rows[start : start + step])
+        return
     count = max(1, RANGE_ENTRIES // rows.shape[1])
     for start in range(0, rows.shape[0], count):
         part = rows[start : start + count]
-        yield np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+        yield np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64), None
+
+
+def _entries_and_columns(rows: SparseMatrix) -> tuple[FloatArray, IndexArray]:
+    lengths = np.diff(rows.indptr)
+    filled = np.arange(lengths.max(initial=1)) < lengths[:, None]
+    entries, columns = np.zeros(filled.shape), np.zeros(filled.shape, dtype=np.int64)
+    entries[filled], columns[filled] = rows.data, rows.indices
+    return entries, columns

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.networks.convolutions import Convolution, compose_or_select
 from toolkit.networks.network import Network
 from toolkit.networks.stages import Stage
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.region import Region
+
+CARRIED_ENTRIES = 1 << 25  # numbers in the rows of one walk through convolutions without a matrix
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ def folded_rows(problem: Problem) -> tuple[dict[int, Any], FloatArray]:
     They are scipy.sparse where both the rows and the map are.
     """
     return problem.region.derive(alive_last).compose_rows(problem.rows)
+
+
+def folded_or_selected(problem: Problem) -> tuple[dict[int, Any], FloatArray]:
+    """As `folded_rows`; but many rows ±e_i about a large convolution are an KernelOperator: no matrix holds them."""
+    stage = problem.region.derive(alive_last)
+    found = {place: compose_or_select(layer, problem.rows) for place, layer in stage.sources}
+    return {place: part for place, (part, _) in found.items()}, found[stage.sources[0][0]][1]
+
+
+def rows_at_once(region: Region) -> int | None:
+    """How many rows a walk may carry back, so that they fit into memory behind convolutions without a matrix; None:
+    there are none, and all rows are carried together."""
+    stages = (*region.derive(alive_part).stages, region.derive(alive_last))
+    maps = [layer for stage in stages for _, layer in stage.sources]
+    if not any(isinstance(layer, Convolution) and layer.operator is not None for layer in maps):
+        return None
+    return max(1, CARRIED_ENTRIES // max(max(layer.input_size, layer.output_size) for layer in maps))
 
 
 def alive_part(region: Region) -> AliveNetwork:

@@ -11,6 +11,7 @@ point (it is held by the true one).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -144,6 +145,7 @@ def _question(
         high.append(upper)
     try:
         box = RationalBox(tuple(low), tuple(high))
+        _ = box.lower, box.upper, box.inner_lower, box.inner_upper  # rounded when they are read
     except OverflowError:
         raise ValueError("a bound of an input lies outside the range of double precision") from None
     always = Inequality((), Fraction(0))  # a conjunction without rows is unsafe all over its box
@@ -173,13 +175,15 @@ def _scale(row: Inequality) -> Fraction:
     if not factors:
         return Fraction(1)
     whole = Fraction(lcm(*(factor.denominator for factor in factors)), gcd(*(factor.numerator for factor in factors)))
-    try:
-        for scale in (Fraction(1), abs(whole)):
+    for scale in (Fraction(1), abs(whole)):
+        try:
             if all(Fraction(float(factor * scale)) == factor * scale for factor in factors):
-                rounded_down(row.constant * scale)
+                rounded_down(row.constant * scale), rounded_up(row.constant * scale)
                 return scale
-    except OverflowError:
-        raise ValueError("a row has a number outside the range of double precision") from None
+        except OverflowError:
+            continue
+    if max(map(abs, (*factors, row.constant))) > Fraction(sys.float_info.max):
+        raise ValueError("a row has a number outside the range of double precision")
     raise ValueError(
         f"a row with coefficients such as {float(factors[0])!r} cannot be scaled to whole numbers below 2^53, "
         "so that it could be asked without rounding"

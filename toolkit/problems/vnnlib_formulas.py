@@ -1,8 +1,8 @@
 """What VNN-LIB expressions mean, in rationals: affine terms, inequalities, and formulas as an OR of conjunctions.
 
-A variable is a whole number: i ≥ 0 is input i, ~j < 0 is output j. An inequality Σ a_v·v + c ≤ 0 is closed: strict ones
-are read as closed, so that ties count as unsafe. Formulas are expanded as they are read, to disjunctive normal form;
-how large that may get is limited.
+A variable is a whole number: i ≥ 0 is input i, ~j < 0 is output j. An inequality Σ a_v·v + c ≤ 0 knows whether it is
+strict: questions take it as closed, which contains it, and a point that is to meet it must do so strictly. Formulas are
+expanded as they are read, to disjunctive normal form; how large that may get is limited.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ def _check_digits(value: Fraction) -> Fraction:
 
 @dataclass(frozen=True)
 class Inequality:
-    """Σ terms·v + constant ≤ 0; terms: (variable, coefficient ≠ 0), ascending by variable, none twice."""
+    """Σ terms·v + constant ≤ 0, or < 0; terms: (variable, coefficient ≠ 0), ascending by variable, none twice."""
 
     terms: tuple[tuple[int, Fraction], ...]
     constant: Fraction
+    strict: bool = False
 
     @cached_property
     def _hash(self) -> int:
@@ -67,6 +68,11 @@ class Inequality:
         for variable, factor in self.terms:
             total += factor * (inputs[variable] if variable >= 0 else outputs[~variable])
         return total
+
+    def holds(self, inputs: Sequence[Fraction], outputs: Sequence[Fraction]) -> bool:
+        """Whether it is true at a point."""
+        value = self.value(inputs, outputs)
+        return value < 0 if self.strict else value <= 0
 
     @cached_property
     def bound(self) -> tuple[int, bool, Fraction] | None:
@@ -88,18 +94,19 @@ class Formula:
 
     def holds(self, inputs: Sequence[Fraction], outputs: Sequence[Fraction]) -> bool:
         """Its value at a point, in rational arithmetic."""
-        return any(all(one.value(inputs, outputs) <= 0 for one in every) for every in self.conjunctions)
+        return any(all(one.holds(inputs, outputs) for one in every) for every in self.conjunctions)
 
 
 Term = Affine | Formula
 
 
-def below(left: Affine, right: Affine) -> Formula:
-    """left ≤ right."""
+def below(left: Affine, right: Affine, strict: bool = False) -> Formula:
+    """left ≤ right, or left < right."""
     difference = _weighted((left, right), (Fraction(1), Fraction(-1)))
     if not difference.terms:
-        return Formula([()] if difference.constant <= 0 else [])
-    return Formula([(Inequality(tuple(sorted(difference.terms.items())), difference.constant),)])
+        true = difference.constant < 0 if strict else difference.constant <= 0
+        return Formula([()] if true else [])
+    return Formula([(Inequality(tuple(sorted(difference.terms.items())), difference.constant, strict),)])
 
 
 def disjunction(formulas: Sequence[Formula]) -> Formula:
@@ -179,6 +186,14 @@ def _above(left: Affine, right: Affine) -> Formula:
     return below(right, left)
 
 
+def _strictly_below(left: Affine, right: Affine) -> Formula:
+    return below(left, right, strict=True)
+
+
+def _strictly_above(left: Affine, right: Affine) -> Formula:
+    return below(right, left, strict=True)
+
+
 def _equal(left: Affine, right: Affine) -> Formula:
     return conjunction([below(left, right), below(right, left)])
 
@@ -187,8 +202,8 @@ ARITHMETIC: dict[str, Callable[[Sequence[Affine]], Affine]] = {
     "+": _sum, "-": _difference, "*": _product, "/": _quotient,
 }  # fmt: skip
 RELATIONS: dict[str, Callable[[Sequence[Affine]], Formula]] = {
-    "<=": _chain(below), "<": _chain(below), ">=": _chain(_above), ">": _chain(_above), "=": _chain(_equal),
-    "==": _chain(_equal),
+    "<=": _chain(below), "<": _chain(_strictly_below), ">=": _chain(_above), ">": _chain(_strictly_above),
+    "=": _chain(_equal), "==": _chain(_equal),
 }  # fmt: skip
 CONNECTIVES: dict[str, Callable[[Sequence[Formula]], Formula]] = {"and": conjunction, "or": disjunction}
 

@@ -29,7 +29,7 @@ class VnnlibQuery:
 
     version: (1, 0) or (2, 0). network: its name in 2.0, "" in 1.0. lower, upper: of every input the tightest bound that
     an assertion gives by itself, None without one. formulas: the other assertions. strict: whether some comparison is
-    strict, which is read as closed.
+    strict. open_bounds: (input, whether above) of the bounds that are.
     """
 
     version: tuple[int, int]
@@ -40,11 +40,14 @@ class VnnlibQuery:
     upper: list[Fraction | None]
     formulas: list[Formula]
     strict: bool
+    open_bounds: frozenset[tuple[int, bool]] = frozenset()
 
     def holds(self, inputs: Sequence[Fraction], outputs: Sequence[Fraction]) -> bool:
-        """Whether every assertion is true at a point, in rational arithmetic; strict comparisons as closed ones."""
+        """Whether every assertion is true at a point, in rational arithmetic, strict comparisons strictly."""
         each = zip(self.lower, inputs, self.upper, strict=True)
         inside = all((low is None or low <= x) and (high is None or x <= high) for low, x, high in each)
+        for i, above in self.open_bounds:
+            inside = inside and inputs[i] != (self.upper if above else self.lower)[i]
         return inside and all(formula.holds(inputs, outputs) for formula in self.formulas)
 
 
@@ -69,6 +72,7 @@ class _Reader:
         self.formulas: list[Formula] = []
         self.known: dict[str, Formula] = {}
         self.strict = False
+        self.open: set[tuple[int, bool]] = set()
         self.began = False
 
     def query(self) -> VnnlibQuery:
@@ -168,7 +172,7 @@ class _Reader:
         others = []
         for one in formula.conjunctions[0]:
             if one.bound is not None:
-                self._bound(*one.bound)
+                self._bound(*one.bound, one.strict)
             else:
                 others.append(one)
         if others:
@@ -199,18 +203,30 @@ class _Reader:
             right = Affine({}, self.text.number(other))
         else:
             self.declared.fail(other, "is a number and has an index")
-        return below(left, right) if item.relation[0] == "<" else below(right, left)
+        strict = len(item.relation) == 1
+        return below(left, right, strict) if item.relation[0] == "<" else below(right, left, strict)
 
-    def _bound(self, variable: int, above: bool, value: Fraction) -> None:
+    def _bound(self, variable: int, above: bool, value: Fraction, strict: bool) -> None:
         side = self.upper if above else self.lower
         known = side.get(variable)
         if known is None or (value < known if above else value > known):
             side[variable] = value
+            self.open.discard((variable, above))
+        if strict and side[variable] == value:
+            self.open.add((variable, above))
 
     def _finished(self) -> VnnlibQuery:
         inputs, outputs = self.declared.sides()
         lower, upper = ([side.get(i) for i in range(inputs.size)] for side in (self.lower, self.upper))
         declared = self.declared
         return VnnlibQuery(
-            declared.version, declared.network, inputs, outputs, lower, upper, self.formulas, self.strict
+            declared.version,
+            declared.network,
+            inputs,
+            outputs,
+            lower,
+            upper,
+            self.formulas,
+            self.strict,
+            frozenset(self.open),
         )

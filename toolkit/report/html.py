@@ -19,7 +19,7 @@ from toolkit.data.atomic import write_text
 from toolkit.data.names import NORM_TITLES, printable, printable_frame, printable_lines
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
-from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, sample_sections, sample_verdicts
+from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, asked_of, sample_sections, sample_verdicts
 from toolkit.report.order import TRUTH_KEYS, check_order
 from toolkit.report.tables import gap_table, margin_gaps, varying_keys
 
@@ -69,7 +69,7 @@ def write_html(
         verdicts=_verdict_counts(verdicts),
         panels=curve_panels(gaps),
         table=_gap_table(gaps),
-        samples=sample_sections(gaps, verdicts, runs, max_samples),
+        samples=sample_sections(gaps, verdicts, runs, max_samples, asked_of(rows, runs)),
         sample_count=len(verdicts[SECTION_KEYS].drop_duplicates()),
         runs=[_run(run) for run in runs],
     )

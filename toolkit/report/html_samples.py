@@ -40,17 +40,24 @@ def sample_verdicts(gaps: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["low", "high"])
 
 
-def verdict_reason(part: pd.DataFrame, answer: str) -> str:
-    """Why a sample has its verdict (`answer`), in words; part: its rows of `margin_gaps`."""
+def asked_of(rows: pd.DataFrame, runs: Sequence[RunRecord]) -> str:
+    """What a row's `target` numbers: "class", or "group" where the sweep asked a property."""
+    used = set(rows["run_id"]) if "run_id" in rows else set()
+    return "group" if any("property" in run.get("spec", {}) for run in runs if run.get("run_id") in used) else "class"
+
+
+def verdict_reason(part: pd.DataFrame, answer: str, kind: str = "class") -> str:
+    """Why a sample has its verdict (`answer`), in words; part: its rows of `margin_gaps`; kind: as `asked_of`."""
+    to = "to class" if kind == "class" else f"of {kind}"
     targets = part.groupby("target").agg(
         low=("certified_lower", "max"), high=("upper", "min"), clean=("clean", "first")
     )
     if answer == "NO" and (targets["clean"] <= 0).any():
-        return f"the image itself has margin {targets['clean'].min():.4g} to class {targets['clean'].idxmin()}"
+        return f"the image itself has margin {targets['clean'].min():.4g} {to} {targets['clean'].idxmin()}"
     if answer == "NO":
         finders = part.loc[is_unsafe(part["certified_upper"]), "rung"].astype(str).unique()
         value, target = targets["high"].min(), targets["high"].idxmin()
-        return f"a point of the ball, found by {', '.join(finders)}, has margin {value:.4g} to class {target}"
+        return f"a point of the ball, found by {', '.join(finders)}, has margin {value:.4g} {to} {target}"
     if answer == "YES":
         proven = part[is_safe(part["certified_lower"])].groupby("rung", observed=True)["target"].nunique() == len(
             targets
@@ -58,13 +65,13 @@ def verdict_reason(part: pd.DataFrame, answer: str) -> str:
         alone = [str(name) for name in proven.index[proven]]
         by = f"by {alone[0]} alone" if alone else "by several rungs together"
         return f"every margin asked about is proven > 0, {by}; the smallest bound is {targets['low'].min():.4g}"
-    return f"neither proven nor refuted for class {', '.join(map(str, targets.index[~is_safe(targets['low'])]))}"
+    return f"neither proven nor refuted for {kind} {', '.join(map(str, targets.index[~is_safe(targets['low'])]))}"
 
 
 def sample_sections(
-    gaps: pd.DataFrame, verdicts: pd.DataFrame, runs: Sequence[RunRecord], max_samples: int
+    gaps: pd.DataFrame, verdicts: pd.DataFrame, runs: Sequence[RunRecord], max_samples: int, kind: str = "class"
 ) -> list[dict[str, Any]]:
-    """What the page shows of each sample, at most `max_samples`, those with a MAYBE first."""
+    """What the page shows of each sample, at most `max_samples`, those with a MAYBE first. kind: as `asked_of`."""
     open_first = verdicts.assign(settled=verdicts["verdict"] != "MAYBE")
     wanted = open_first.groupby(SECTION_KEYS, dropna=False, as_index=False).agg(settled=("settled", "all"))
     if len(wanted) > max_samples:
@@ -79,8 +86,8 @@ def sample_sections(
         entries = []
         for line in own.to_dict("records"):
             place = tuple(line[key] for key in SAMPLE_KEYS)
-            reason = verdict_reason(parts[place], line["verdict"])
-            entries.append(_entry({**line, "reason": reason}, cells[place], rungs, runs))
+            reason = verdict_reason(parts[place], line["verdict"], kind)
+            entries.append(_entry({**line, "reason": reason, "kind": kind}, cells[place], rungs, runs))
         image, note = images.find(str(keys["dataset"]), int(keys["sample"]), int(keys["label"]))
         named = {str(key): value for key, value in keys.items()}
         sections.append({**named, "image": image, "note": note, "entries": entries})
@@ -92,7 +99,12 @@ def _entry(line: dict[Any, Any], cells: pd.DataFrame, rungs: list[str], runs: Se
     present = [name for name in rungs if cells[name].notna().any()]
     known = bool(cells["m_high"].notna().any())
     distances = [name for name in present if f"gap_{name}" in cells and cells[f"gap_{name}"].notna().any()]
-    heads = ["class t", "clean", *(label_of(name) for name in present), *(["m*"] if known else [])]
+    heads = [
+        "class t" if line["kind"] == "class" else "group",
+        "clean",
+        *(label_of(name) for name in present),
+        *(["m*"] if known else []),
+    ]
     heads += [f"m* − {label_of(name)}" for name in distances]
     lines = []
     for row in cells.to_dict("records"):
@@ -127,6 +139,8 @@ def _command(line: dict[Any, Any], rungs: Sequence[str], runs: Sequence[RunRecor
     """The `relugap certify` that computes these margins again, points that refute included."""
     source, architecture = _source(str(line["network_digest"]), runs)
     words = ["relugap", "certify", source or "NETWORK", "--data", str(line["dataset"]), "--index", str(line["sample"])]
+    words += [] if line["kind"] == "class" else ["--property", "PROPERTY.toml"]  # the spec's table
+    words += [] if line["norm"] == "linf" else ["--norm", str(line["norm"])]
     words += ["--eps", f"{line['eps']!r}", "--rungs", ",".join(rungs)]
     words += ["--bounds", str(line["layer_bounds"]).replace("+", ",")]
     domain = str(line["domain"])

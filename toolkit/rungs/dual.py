@@ -28,7 +28,7 @@ from toolkit.networks.stages import Stage
 from toolkit.networks.weights import DENSE_ABOVE
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem
-from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows
+from toolkit.problems.reduced import AliveNetwork, alive_network, folded_rows, rows_at_once
 from toolkit.relaxations.relu import DualStep, walk
 from toolkit.rungs.rung import Cost, Rung, Side
 
@@ -80,7 +80,12 @@ def certified_ranges(problem: Problem, slopes: Sequence[FloatArray] | None = Non
     slopes None is the rung itself: α = s, where both sides are bounds. Raises ValueError for slopes outside [0, 1].
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return _certified_ranges(problem, slopes)
+        count, some = problem.rows.shape[0], problem.region.derive(rows_at_once)
+        if slopes is not None or some is None or count <= some:
+            return _certified_ranges(problem, slopes)
+        starts = range(0, count, some)
+        parts = [_certified_ranges(problem.with_rows(problem.rows[i : i + some]), None) for i in starts]
+        return np.concatenate([low for low, _ in parts]), np.concatenate([high for _, high in parts])
 
 
 def _certified_ranges(problem: Problem, slopes: Sequence[FloatArray] | None) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ from toolkit.certificates.rounding import Ledger, error_model_of, outward
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.input_set import box_range_linear
 from toolkit.problems.problem import Problem
-from toolkit.problems.reduced import alive_network, folded_rows
+from toolkit.problems.reduced import alive_network, folded_or_selected
 from toolkit.rungs.rung import Cost, Rung, Side
 
 
@@ -33,7 +33,7 @@ def post_activation_box(lower: Any, upper: Any) -> tuple[Any, Any]:
 def interval_ranges(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """Lower and upper bound of every row. The l,u of the ReLU layers that the last stage reads say it all."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        starts, middle = folded_rows(problem)
+        starts, middle = folded_or_selected(problem)
         network, half_width = alive_network(problem), np.zeros_like(middle)
         ledger = Ledger(error_model_of(problem), problem.rows.shape[0])
         ledger.product(len(network.alive), problem.rows)

@@ -20,6 +20,7 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, whole_numbers
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
+from toolkit.problems.properties import Property
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
@@ -47,8 +48,8 @@ class DistancePlan:
     tighten: tuple[str, ...] = ("lp",)
     settings: Settings = field(default_factory=Settings)
 
-    def radius(self, network: Network, image: FloatArray, label: int, progress: object = None) -> Radius:
-        """The interval of one image; progress: as in `closest`."""
+    def radius(self, network: Network, image: FloatArray, label: int | Property, progress: object = None) -> Radius:
+        """The interval of one image; label, progress: as in `closest`."""
         return closest(
             network, image, label, self.norm, self.domain, self.rungs, self.time_limit, self.tolerance, self.largest,
             self.bounds, self.tighten, self.settings, progress,  # type: ignore[arg-type]

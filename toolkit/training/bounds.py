@@ -2,8 +2,8 @@
 
 The recursion is the dual rung's own `dual_ranges`; this file only chooses which rows it runs on. Rows are the neurons
 that interval arithmetic leaves unstable. A dense layer's rows are shared by the batch. A neuron of a convolution behind
-convolutions sees a patch of the image, so its rows live on that patch: the same recursion with (image, place) as batch
-axes and the convolutions restricted to the patch.
+convolutions alone sees a patch of the image, so its rows live on that patch: the same recursion with (image, place) as
+batch axes and the convolutions restricted to the patch.
 
 For training only. What certifies is layer_bounds and the rungs, in numpy float64.
 """
@@ -23,11 +23,12 @@ from torch.nn.functional import pad, unfold
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, Dense
 from toolkit.networks.network import Network
-from toolkit.networks.stages import hidden_stages
+from toolkit.networks.stages import Stage, hidden_stages
 from toolkit.problems.input_set import box_min_linear, over_box
 from toolkit.problems.phases import is_unstable
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
+from toolkit.training.fixed_maps import magnitude
 from toolkit.training.norm_inputs import ball_range
 
 BoundMethod = Literal["interval", "dual"]
@@ -70,12 +71,24 @@ class BatchBounds:
         """l and u per ReLU layer."""
         return self.lower, self.upper
 
-    def last_box(self) -> tuple[Tensor, Tensor]:
-        """The box that holds the inputs of the next affine map."""
-        if not self.lower:
+    def box(self, place: int) -> tuple[Tensor, Tensor]:
+        """The box that holds what a place gives: 0 is the input, k + 1 what ReLU layer k gives."""
+        if not place:
             return self.ball_lower, self.ball_upper
-        low, high = post_activation_box(self.lower[-1], self.upper[-1])
+        low, high = post_activation_box(self.lower[place - 1], self.upper[place - 1])
         return low, high
+
+    def image(self, place: int, layer: AffineMap) -> tuple[Tensor, Tensor]:
+        """Middle W·m and half-width of the smallest box around a map's image of a place, its bias left out.
+
+        |W|·r of the place's box, or over a ball that is more than its hull the range of every row.
+        """
+        if not place and self.ball is not None:
+            unit = torch.eye(layer.output_size, dtype=self.ball_lower.dtype, device=self.ball_lower.device)
+            return self.input_range(layer.adjoint(unit).expand(len(self.ball_lower), -1, -1))
+        low, high = self.box(place)
+        absolute = magnitude(layer)  # first: gradients are summed in the reverse order, which decides how they round
+        return layer.linear(0.5 * (low + high)), absolute.linear(0.5 * (high - low))
 
 
 def input_balls(x: Tensor, eps: float, domain: Sequence[float] | None, norm: str = "linf") -> BatchBounds:
@@ -92,53 +105,66 @@ def batch_bounds(network: Network, balls: BatchBounds, method: BoundMethod = "du
     The chain ("interval",) or ("interval", "dual") of `layer_bounds`, for every image of the batch at once.
     """
     bounds = balls
-    for k, layer in enumerate(network.layers[:-1]):
-        low, high = box_image(layer, *bounds.last_box())
-        if k == 0 and bounds.ball is not None:  # the box around the ball is much larger than the ball
-            low, high = _exact_ranges(network.layers, k, bounds, torch.ones_like(low, dtype=torch.bool))
+    for k, stage in enumerate(network.stages[:-1]):
+        if k == 0 and bounds.ball is not None and seen_on_patches(network.stages, k):
+            everything = torch.ones(len(bounds.ball_lower), stage.output_size, dtype=torch.bool)
+            low, high = _patch_ranges(network.stages, k, bounds, everything.to(bounds.ball_lower.device))
+        else:
+            low, high = stage_box(stage, bounds)
         if k and method == "dual":
-            low, high = _tighten(network.layers, k, bounds, low, high)
+            low, high = _tighten(network.stages, k, bounds, low, high)
         bounds = bounds.with_layer(low, high)
     return bounds
 
 
-def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: BoundMethod = "dual") -> Tensor:
-    """Lower bounds of F_y − F_t over each ball, for every class t (0 for t = y). Shapes: labels (B,) → (B, classes)."""
-    last = network.layers[-1]
-    if not isinstance(last, Dense):
-        raise ValueError(f"the last layer must be Dense to be trained for margins, got {type(last).__name__}")
-    rows = last.weight[labels][:, None, :] - last.weight
-    value = last.bias[labels][:, None] - last.bias
-    if method == "interval" and (bounds.lower or bounds.ball is None):
-        low, high = bounds.last_box()
-        margins: Tensor = value + box_min_linear(rows, low, high)
-    else:
-        hidden = network.layers[:-1]
-        margins = dual_values(hidden_stages(hidden), {len(hidden): rows}, value, bounds.relu_bounds, bounds.input_range)
-    return margins
-
-
-def box_image(layer: AffineMap, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest box that holds the layer's image of a box: W·middle + b ∓ |W|·half-width."""
-    if isinstance(layer, Dense):
-        magnitude: AffineMap = Dense(abs(layer.weight), layer.bias)
-    elif isinstance(layer, Conv2d):
-        geometry = layer.shape, layer.stride, layer.padding, layer.dilation, layer.groups
-        magnitude = Conv2d(abs(layer.weight), layer.bias, *geometry)
-    else:
-        raise ValueError(f"layers must be Dense or Conv2d to be trained, got {type(layer).__name__}")
-    middle, half_width = layer.forward(0.5 * (lower + upper)), magnitude.linear(0.5 * (upper - lower))
+def stage_box(stage: Stage, bounds: BatchBounds) -> tuple[Tensor, Tensor]:
+    """The box of a stage's x̂ by interval arithmetic: b + Σ W·middle ∓ Σ |W|·half-width over its sources."""
+    (middle, half_width), *others = (bounds.image(place, layer) for place, layer in stage.sources)
+    for own_middle, own_half_width in others:
+        middle, half_width = middle + own_middle, half_width + own_half_width
+    middle = middle + stage.bias
     return middle - half_width, middle + half_width
 
 
-def _tighten(
-    layers: Sequence[AffineMap], k: int, bounds: BatchBounds, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Intersect a layer's box with its dual bounds, where the box leaves a neuron unstable."""
-    unstable = is_unstable(low, high)
+def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: BoundMethod = "dual") -> Tensor:
+    """Lower bounds of F_y − F_t over each ball, for every class t (0 for t = y). Shapes: labels (B,) → (B, classes)."""
+    last = network.stages[-1]
+    starts = {place: _margin_rows(layer, labels, bounds) for place, layer in last.sources}
+    value = last.bias[labels][:, None] - last.bias
+    if method == "interval":
+        margins: Tensor = value
+        for place, rows in starts.items():
+            margins = margins + _least(place, rows, bounds)
+        return margins
+    return dual_values(network.stages[:-1], starts, value, bounds.relu_bounds, bounds.input_range)
+
+
+def _margin_rows(layer: AffineMap, labels: Tensor, bounds: BatchBounds) -> Tensor:
+    """e_yW − e_tW for every label and class t. Shapes: (B,) → (B, classes, n)."""
+    if isinstance(layer, Dense):
+        rows: Tensor = layer.weight[labels][:, None, :] - layer.weight
+        return rows
+    unit = torch.eye(layer.output_size, dtype=bounds.ball_lower.dtype, device=bounds.ball_lower.device)
+    return layer.adjoint(unit[labels][:, None, :] - unit)
+
+
+def _least(place: int, rows: Tensor, bounds: BatchBounds) -> Tensor:
+    """min ν·y over what a place may give."""
+    if place or bounds.ball is None:
+        return box_min_linear(rows, *bounds.box(place))
+    middle, half_width = bounds.input_range(rows)
+    return middle - half_width
+
+
+def _tighten(stages: Sequence[Stage], k: int, bounds: BatchBounds, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersect a layer's box with its dual bounds, where the box leaves a neuron unstable.
+
+    Or touches 0, as differences of pooled values do: `layer_bounds` rounds outward, which makes these unstable.
+    """
+    unstable = is_unstable(low, high) | (((low == 0.0) | (high == 0.0)) & (low < high))
     if not bool(unstable.any()):
         return low, high
-    dual_low, dual_high = _exact_ranges(layers, k, bounds, unstable)
+    dual_low, dual_high = (_patch_ranges if seen_on_patches(stages, k) else _row_ranges)(stages, k, bounds, unstable)
     # rows that only fill up a batch are of neurons the box decides already, which layer_bounds leaves alone too
     return (
         torch.where(unstable, torch.maximum(low, dual_low), low),
@@ -146,10 +172,13 @@ def _tighten(
     )
 
 
-def _exact_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Dual ranges of each image's wanted neurons of layer k, which are exact at k = 0; ∓∞ elsewhere. (B, n_k) each."""
-    on_patches = all(isinstance(layer, Conv2d) and _plain(layer) for layer in layers[: k + 1])
-    return (_patch_ranges if on_patches else _row_ranges)(layers, k, bounds, wanted)
+def seen_on_patches(stages: Sequence[Stage], k: int) -> bool:
+    """Whether stage k and all before it are a chain of convolutions: a neuron sees a patch of the image."""
+    return all(
+        place == j and isinstance(layer, Conv2d) and _plain(layer)
+        for j, stage in enumerate(stages[: k + 1])
+        for place, layer in stage.sources
+    )
 
 
 def _unstable_first(unstable: Tensor) -> Tensor:
@@ -158,21 +187,23 @@ def _unstable_first(unstable: Tensor) -> Tensor:
     return torch.argsort(~unstable, dim=-1, stable=True)[..., :most]
 
 
-def _row_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstable: Tensor) -> tuple[Tensor, Tensor]:
+def _row_ranges(stages: Sequence[Stage], k: int, bounds: BatchBounds, unstable: Tensor) -> tuple[Tensor, Tensor]:
     """Dual ranges of each image's unstable neurons of layer k, ∓∞ elsewhere. Shapes: (B, n_k) each."""
-    layer = layers[k]
     neurons = _unstable_first(unstable)
-    if isinstance(layer, Dense):
-        rows = layer.weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
-    else:
-        unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
-        rows = layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
-    value = layer.bias_vector[neurons]
-    middle, half_width = dual_ranges(
-        hidden_stages(layers[:k]), {k: rows}, value, bounds.relu_bounds, bounds.input_range
-    )
+    starts = {place: _neuron_rows(layer, neurons, bounds) for place, layer in stages[k].sources}
+    value = stages[k].bias[neurons]
+    middle, half_width = dual_ranges(stages[:k], starts, value, bounds.relu_bounds, bounds.input_range)
     unknown = torch.full(unstable.shape, math.inf, dtype=middle.dtype, device=middle.device)
     return (-unknown).scatter(-1, neurons, middle - half_width), unknown.scatter(-1, neurons, middle + half_width)
+
+
+def _neuron_rows(layer: AffineMap, neurons: Tensor, bounds: BatchBounds) -> Tensor:
+    """The rows of W that the neurons name. Shapes: (B, m) → (B, m, n)."""
+    if isinstance(layer, Dense):
+        rows: Tensor = layer.weight.index_select(0, neurons.reshape(-1)).reshape(*neurons.shape, -1)
+        return rows
+    unit = torch.zeros(*neurons.shape, layer.output_size, dtype=bounds.ball_lower.dtype, device=neurons.device)
+    return layer.adjoint(unit.scatter(-1, neurons[..., None], 1.0))
 
 
 def _plain(conv: Conv2d) -> bool:
@@ -200,12 +231,12 @@ class _Patch:
         return unfold(padded, self.size, stride=self.step).mT
 
 
-def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unstable: Tensor) -> tuple[Tensor, Tensor]:
+def _patch_ranges(stages: Sequence[Stage], k: int, bounds: BatchBounds, unstable: Tensor) -> tuple[Tensor, Tensor]:
     """Dual ranges of the unstable neurons of convolution k, ∓∞ elsewhere; as `_row_ranges`, one group a place.
 
     A neuron of an earlier layer that falls outside its image is padding, the constant 0: inactive.
     """
-    convs = [layer for layer in layers[: k + 1] if isinstance(layer, Conv2d)]
+    convs = [layer for stage in stages[: k + 1] for _, layer in stage.sources if isinstance(layer, Conv2d)]
     channels, *places = convs[k].output_shape
     by_place = unstable.reshape(-1, channels, math.prod(places)).mT.flatten(0, 1)
     groups = torch.nonzero(by_place.any(1))[:, 0]
@@ -230,8 +261,8 @@ def _patch_ranges(layers: Sequence[AffineMap], k: int, bounds: BatchBounds, unst
         return patch.cut(values, convs[0], (places[0], places[1]), 0.0).flatten(0, 1).index_select(0, groups)
 
     relu_bounds = [pair[0] for pair in relu], [pair[1] for pair in relu]
-    stages, value = hidden_stages(patch_layers), convs[k].bias[chosen]
-    middle, half_width = dual_ranges(stages, {k: rows}, value, relu_bounds, bounds.range_on(seen))
+    parts, value = hidden_stages(patch_layers), convs[k].bias[chosen]
+    middle, half_width = dual_ranges(parts, {k: rows}, value, relu_bounds, bounds.range_on(seen))
     unknown = torch.full(by_place.shape, math.inf, dtype=middle.dtype, device=middle.device).reshape(-1)
     where = (groups[:, None] * channels + chosen).reshape(-1)
     found = [

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from toolkit.arrays import FloatArray
 from toolkit.data.datasets import Dataset, load_dataset
-from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.runs.progress import RunProgress
-from toolkit.training.bounds import BoundMethod
+from toolkit.training.bounds import BoundMethod, seen_on_patches
 from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
 from toolkit.training.evaluation import network_errors
@@ -254,8 +253,9 @@ def _chunk(spec: NetworkSpec, network: Network) -> int:
     """Images per backward pass: what keeps a dual loss's rows × neurons below CHUNK_NUMBERS."""
     if not spec.loss.startswith("dual") or spec.projections is not None:
         return spec.batch
-    rows = max(layer.output_size for layer in network.layers[1:] if isinstance(layer, Dense))
-    widest = max(layer.input_size for layer in network.layers)
+    stages = network.stages
+    rows = max(stage.output_size for k, stage in enumerate(stages) if k and not seen_on_patches(stages, k))
+    widest = max(layer.input_size for layer in network.maps)
     return max(1, min(spec.batch, CHUNK_NUMBERS // (rows * widest)))
 
 

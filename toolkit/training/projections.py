@@ -20,28 +20,28 @@ import torch
 from torch import Tensor
 
 from toolkit.networks.network import Network
-from toolkit.networks.stages import Stage, hidden_stages
+from toolkit.networks.stages import Stage
 from toolkit.relaxations.relu import chord, evaluate
-from toolkit.training.bounds import BatchBounds, box_image
+from toolkit.training.bounds import BatchBounds, stage_box
 
 
 def estimated_bounds(
     network: Network, balls: BatchBounds, count: int, generator: torch.Generator | None = None
 ) -> BatchBounds:
-    """Estimates of the l and u of every ReLU input that the dual alone gives; the first layer's are exact.
+    """Estimates of the l and u of every ReLU input that the dual alone gives; those of layers on the input are exact.
 
     count: projections, ≥ 1; the error of ‖z‖₁ is about 1.6/√count of it. Where interval arithmetic is tighter than the
     estimate, interval arithmetic is kept.
     """
     if count < 1:
         raise ValueError(f"projections must be ≥ 1, got {count}")
-    bounds, hidden = balls, network.layers[:-1]
+    bounds, hidden = balls, network.stages[:-1]
 
     def relax(k: int, hat: Sketch) -> Sketch:
         """What leaves ReLU k; adds the bounds of its inputs to those found so far."""
         nonlocal bounds
-        low, high = box_image(hidden[k], *bounds.last_box())
-        if k:
+        low, high = stage_box(hidden[k], bounds)
+        if any(place for place, _ in hidden[k].sources):
             size = hat.directions.abs().median(dim=1).values
             low, high = torch.maximum(low, hat.middle - size), torch.minimum(high, hat.middle + size)
         bounds = bounds.with_layer(low, high)
@@ -52,7 +52,7 @@ def estimated_bounds(
 
     middle = 0.5 * (balls.ball_lower + balls.ball_upper)
     directions = _cauchy(0.5 * (balls.ball_upper - balls.ball_lower), count, generator)
-    evaluate([SketchStage(stage) for stage in hidden_stages(hidden)], Sketch(middle, directions), relax)
+    evaluate([SketchStage(stage) for stage in hidden], Sketch(middle, directions), relax)
     return bounds
 
 

@@ -31,18 +31,45 @@ LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margi
 
 
 class LayerSpec(StrictModel):
-    """One hidden layer: `{ dense = 100 }` or `{ conv = 16, kernel = 4, stride = 2, padding = 1 }`."""
+    """One hidden layer.
+
+    `{ dense = 100 }`, `{ conv = 16, kernel = 4, stride = 2, padding = 1 }`, `{ max_pool = 2 }` (squares that do not
+    overlap), or `{ residual = [{ conv = 8, padding = 1 }, { conv = 8, padding = 1 }] }`: a ReLU behind each of the
+    block's layers, before the last of which what the block reads is added, or with skip = "projection", where the block
+    changes the shape, a trained map of it: a 1×1 convolution or a matrix.
+    """
 
     dense: int | None = Field(default=None, ge=1)
     conv: int | None = Field(default=None, ge=1)
+    max_pool: int | None = Field(default=None, ge=2)
+    residual: tuple[LayerSpec, ...] | None = None
     kernel: int = Field(default=3, ge=1)
     stride: int = Field(default=1, ge=1)
     padding: int = Field(default=0, ge=0)
+    skip: Literal["identity", "projection"] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> LayerSpec:
-        if (self.dense is None) == (self.conv is None):
-            raise ValueError("a layer is either dense = WIDTH or conv = CHANNELS")
+        if sum(kind is not None for kind in (self.dense, self.conv, self.max_pool, self.residual)) != 1:
+            raise ValueError(
+                "a layer is either dense = WIDTH or conv = CHANNELS or max_pool = WINDOW or residual = [LAYERS]"
+            )
+        geometry = (self.kernel, self.stride, self.padding)
+        if (self.max_pool is not None or self.residual is not None) and geometry != (3, 1, 0):
+            raise ValueError("kernel, stride and padding are of convolutions; pooled squares lie side by side")
+        if self.skip is not None and self.residual is None:
+            raise ValueError(f"skip is a key of residual blocks, got skip = {self.skip!r} elsewhere")
+        return self
+
+    @model_validator(mode="after")
+    def _block_of_layers(self) -> LayerSpec:
+        block = self.residual
+        if block is None:
+            return self
+        if len(block) < 2 or any(entry.residual is not None for entry in block):
+            raise ValueError(f"a residual block holds at least two layers and no block, got {len(block)} layers")
+        if block[-1].max_pool is not None:
+            raise ValueError("a residual block's last layer is dense or conv, to which what the block reads is added")
         return self
 
 

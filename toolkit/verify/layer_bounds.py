@@ -158,5 +158,5 @@ def output_scales(problem: Problem) -> FloatArray:
     ball, last = problem.input_set, problem.network.stages[-1]
     sizes = [np.maximum(np.abs(ball.lower), np.abs(ball.upper))]
     sizes += [np.maximum(high, 0.0) for high in problem.relu_bounds.upper]
-    parts = (abs(layer.to_sparse()) @ sizes[place] for place, layer in last.sources)
+    parts = (abs(layer.operand()) @ sizes[place] for place, layer in last.sources)
     return np.asarray(sum(parts) + np.abs(last.bias), dtype=np.float64)

@@ -23,7 +23,7 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, optional_number
 from toolkit.networks.network import Network
 from toolkit.networks.onnx_runtime import deployed_outputs
-from toolkit.networks.replay import replay_margins
+from toolkit.networks.replay import LARGEST_EXACT, exact_margins, replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
 from toolkit.problems.lowering import with_input_outputs, without_constants
@@ -154,12 +154,22 @@ class _Search:
         answer = certify(network, question.box, question.asked, ladder, settings=self.settings, time_limit=seconds)
         if answer.verdict is Verdict.NO and answer.witness is not None:
             point = confirmed_point(network, question, answer.witness)
-            if point is not None:
+            if point is not None and (not self.query.strict or self._strictly(point)):
                 return self._sat(point)
-            self.notes.append("a point was found that is unsafe only up to rounding of the file's numbers")
+            what = "on the edge of strict comparisons" if point is not None else "up to rounding of the file's numbers"
+            self.notes.append(f"a point was found that is unsafe only {what}")
         if answer.verdict is not Verdict.YES:
             self.open.append(k)
         return None
+
+    def _strictly(self, point: FloatArray) -> bool:
+        """Whether the assertions hold at a point as they are written, exactly; not said of rounded or large maps."""
+        if any(layer.column_error is not None or layer.bias_error for layer in self.network.maps):
+            return False
+        if sum(layer.column_norms[1] * layer.input_size for layer in self.network.maps) > LARGEST_EXACT:
+            return False
+        outputs = exact_margins(self.network, np.eye(self.network.output_size), point)
+        return self.query.holds([Fraction(value) for value in point.tolist()], outputs)
 
     def _sat(self, point: FloatArray) -> QueryResult:
         outputs = np.asarray(self.network.forward(point), dtype=np.float64)
@@ -187,7 +197,7 @@ class _Search:
         outputs: FloatArray | None = None,
         deployed: bool | None = None,
     ) -> QueryResult:
-        notes = [*self.notes, *(["strict inequalities are read as closed"] if self.query.strict else [])]
+        notes = [*self.notes, *(["strict comparisons are searched as closed ones"] if self.query.strict else [])]
         seconds, decided = time.perf_counter() - self.started, len(self.questions) - len(self.open)
         count = len(self.questions)
         message = "; ".join(dict.fromkeys(notes))

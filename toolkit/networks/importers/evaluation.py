@@ -25,6 +25,6 @@ def stage_magnitude(stages: Sequence[Stage], points: FloatArray) -> FloatArray:
     for stage in stages:
         total = np.abs(np.asarray(stage.bias, dtype=np.float64))
         for place, layer in stage.sources:
-            total = total + abs(layer.to_sparse()) @ places[place]
+            total = total + abs(layer.operand()) @ places[place]
         places.append(total)
     return places[-1]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # the last operators that keep the order of the outputs, and may be left out of a question about the largest one
 _ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
 _NAMED = 12  # obstacles that an error lists
-_SHAPE_ONLY = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Dropout")
+_SHAPE_ONLY = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def read_onnx(path: str | Path, name: str = "") -> NetworkParts:

@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.networks.float_error import UNIT32
 from toolkit.networks.importers.evaluation import stage_magnitude, stage_outputs
-from toolkit.networks.importers.tensors import LARGEST, entries
+from toolkit.networks.importers.tensors import entries
 from toolkit.networks.stages import Stage
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SCALES = (0.1, 1.0, 10.0)  # of the points
 _POINTS = 4  # per scale, half of them in the positive orthant
 _AGREEMENT = 1e-5  # relative to the largest output at points of that scale
+_COMPARED = 1 << 28  # multiplications a point: a few seconds in all
 _ULPS = 16  # of float32, of an output's sum of absolute terms
 _LOOSEST = 1e-2  # what rounding is believed to explain, relative to the largest output
 
@@ -80,9 +81,10 @@ def runtime_outputs(session: Any, fed: Sequence[int], points: FloatArray) -> tup
 def check_onnx_replay(model: ModelProto, output: str, fed: Sequence[int], stages: Sequence[Stage]) -> None:
     """Raise ValueError where network and onnxruntime differ by more than rounding explains.
 
-    Not done where onnxruntime is not installed, for types it does not take, and for maps too large to be stored.
+    Not done where onnxruntime is not installed, and for networks of more than _COMPARED; types it does not take are
+    refused.
     """
-    if sum(entries(layer) for stage in stages for _, layer in stage.sources) > LARGEST:
+    if sum(entries(layer) for stage in stages for _, layer in stage.sources) > _COMPARED:
         return
     if import_runtime() is None:
         return

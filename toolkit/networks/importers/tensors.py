@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray, Matrix, SparseMatrix
-from toolkit.networks.convolutions import Conv2d
+from toolkit.networks.convolutions import Conv2d, ConvolutionPart
 from toolkit.networks.float_error import SAFETY, norm
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
 from toolkit.networks.merging import conv_like, merge
@@ -248,7 +248,11 @@ def _rows(layer: AffineMap, index: IndexArray) -> AffineMap:
         check_entries(
             entries(layer) if not isinstance(layer, Dense) else index.size * layer.input_size, "rows of a map"
         )
-        return layer.restrict(index, None)
+        found = layer.restrict(index, None)
+        if isinstance(found, ConvolutionPart):  # a network's own maps are stored
+            stored = Sparse.of_parts(found.to_sparse(), np.asarray(found.bias_vector))
+            return stored.with_error(found.column_error, found.bias_error)
+        return found
     check_entries(entries(layer), "rows of a map")
     present = np.flatnonzero(index >= 0)
     picks = sp.csr_array((np.ones(present.size), (present, index[present])), shape=(index.size, layer.output_size))

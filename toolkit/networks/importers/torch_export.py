@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NAMED = 8  # obstacles that an error lists
 _ORDER_KEEPING = ("softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid")
-_SHAPE_ONLY = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "clone", "_to_copy", "contiguous", "alias")
+_SHAPE_ONLY = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "clone", "contiguous", "alias")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arrays import FloatArray
 from toolkit.networks.importers import maps, values
 from toolkit.networks.importers.compiler import negative
 from toolkit.networks.importers.tensors import AffineTensor
 from toolkit.networks.importers.torch_calls import AtenCall
 from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool
+from toolkit.networks.weight_error import product_error
 
 _NO_BOUND = math.inf
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # torch's, numpy's
@@ -44,13 +46,23 @@ def _addmm(call: AtenCall) -> Value:
     return values.add(product, call.value("self"))
 
 
+def _exactly(constant: FloatArray, factor: float) -> FloatArray:
+    """constant·factor; ValueError where that rounds, which nothing would charge."""
+    if np.any(product_error(constant, np.array(factor))):
+        raise ValueError(f"alpha = {factor} times a constant rounds; multiply the constant itself")
+    return constant * factor
+
+
 def _sum(sign: float, swap: bool = False) -> Callable[[AtenCall], Value]:
     """self ± alpha·other, or the other way round."""
 
     def handler(call: AtenCall) -> Value:
         left, right, alpha = call.value("self"), call.value("other"), call["alpha"]
         if alpha not in (None, 1):
-            right = values.multiply(right, np.array(float(alpha))) if isinstance(right, AffineTensor) else right * alpha
+            if isinstance(right, AffineTensor):
+                right = values.multiply(right, np.array(float(alpha)))
+            else:
+                right = _exactly(right, float(alpha))
         if swap:
             left, right = right, left
         return values.add(left, right) if sign > 0 else values.subtract(left, right)

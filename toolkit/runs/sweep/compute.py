@@ -20,16 +20,17 @@ from toolkit.problems.answers import Bound, Status, Verdict
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.input_sets import make_ball
+from toolkit.problems.lowering import lowered
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import margin_rows
+from toolkit.problems.properties import Property
+from toolkit.problems.region import Region
 from toolkit.rungs import get_rung
 from toolkit.runs.rows import Row
 from toolkit.runs.shards import StoreError, append_rows
 from toolkit.runs.sweep.bounds_cache import bounds_path, load_bounds, save_bounds
 from toolkit.runs.sweep.tasks import Chain, NetworkRef, Task, TaskReport, row_keys
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margin_problem
+from toolkit.verify.layer_bounds import bound_layers, layer_bounds
 from toolkit.verify.verdict import verdict
 
 FLUSH_EVERY = 30.0  # seconds of a task's work that a killed worker may cost, if its rungs are as short
@@ -93,13 +94,13 @@ def row_batches(task: Task) -> Iterator[list[Row]]:
     try:
         network = _loaded(task.network)
         ball = make_ball(task.work.norm, task.center, task.eps, task.work.domain)
-        asked, _ = margin_rows(network.output_size, task.label, task.targets)
-        clean = replay_margins(network, asked, ball.center)
+        network, asked = lowered(network, task.question)
+        clean = replay_margins(network, asked.objective.rows, ball.center)
     except Exception as error:
         yield failed_rows(task, error)
         return
     maker = RowMaker(task, *(dict(zip(task.targets, side[0].tolist(), strict=True)) for side in clean))
-    yield from _TaskRun(task, network, ball, maker, time.perf_counter()).batches()
+    yield from _TaskRun(task, network, asked, ball, maker, time.perf_counter()).batches()
 
 
 def failed_rows(task: Task, error: BaseException) -> list[Row]:
@@ -125,10 +126,16 @@ def interrupted_rows(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 class _TaskRun:
-    """One task while it is computed. `free` holds the bounds of rungs that ignore l,u: the same for every chain."""
+    """One task while it is computed: one row per group, asked of the network that has the ReLUs of its groups.
 
-    def __init__(self, task: Task, network: Network, ball: InputSet, maker: RowMaker, started: float) -> None:
-        self.task, self.network, self.ball, self.maker, self.started = task, network, ball, maker, started
+    `free` holds the bounds of rungs that ignore l,u: the same for every chain.
+    """
+
+    def __init__(
+        self, task: Task, network: Network, asked: Property, ball: InputSet, maker: RowMaker, started: float
+    ) -> None:
+        self.task, self.network, self.asked, self.ball = task, network, asked, ball
+        self.maker, self.started = maker, started
         self.free: dict[str, list[Bound]] = {}
 
     def batches(self) -> Iterator[list[Row]]:
@@ -166,17 +173,27 @@ class _TaskRun:
             raise TaskTimeLimitError(f"task_time_limit of {limit:g} s reached before this rung's turn")
 
     def _bounded_problem(self, chain: Chain) -> tuple[Problem, float]:
-        """The margin problem on l,u by the chain, and the seconds these l,u took when they were computed."""
-        task, settings = self.task, self.task.work.settings
+        """The problem of all rows on l,u by the chain, and the seconds these l,u took when they were computed."""
+        settings = self.task.work.settings
+        bounds, seconds = self._own_bounds(chain)
+        if len(bounds) < len(self.network.relu_sizes):  # the ReLUs of groups come last
+            started = time.perf_counter()
+            bounds, _ = bound_layers(self.network, self.ball, chain, settings, known=bounds)
+            seconds += time.perf_counter() - started
+        return Problem(Region(self.network, self.ball, bounds), self.asked.objective, settings), seconds
+
+    def _own_bounds(self, chain: Chain) -> tuple[ReluBounds, float]:
+        """l,u of the network's own ReLUs, which no question changes, from the cache if there, and their seconds."""
+        task, own = self.task, _loaded(self.task.network)
         path = bounds_path(task, chain) if task.work.cache_bounds else None
-        found = None if path is None else load_bounds(path, chain, self.network.relu_sizes)
+        found = None if path is None else load_bounds(path, chain, own.relu_sizes)
         if found is None:
             started = time.perf_counter()
-            bounds = layer_bounds(self.network, self.ball, chain, settings)
+            bounds = layer_bounds(own, self.ball, chain, task.work.settings)
             found = bounds, time.perf_counter() - started
             if path is not None:
                 save_bounds(path, *found)
-        return margin_problem(self.network, self.ball, task.label, found[0], settings=settings), found[1]
+        return found
 
 
 @dataclass(frozen=True)
@@ -188,17 +205,18 @@ class SharedBounds:
 
 
 class RowMaker:
-    """Turns a task's bounds into rows. clean: F_{c*} − F_t at the sample per target, NaN if not known; clean_upper:
-    an upper bound of it in real arithmetic."""
+    """Turns a task's bounds into rows. clean: F_{c*} − F_t (the group's margin) at the sample per target, NaN if not
+    known; clean_upper: an upper bound of it in real arithmetic."""
 
     def __init__(self, task: Task, clean: dict[int, float], clean_upper: dict[int, float]) -> None:
         self.task, self.clean, self.clean_upper, self.keys = task, clean, clean_upper, row_keys(task)
 
     def rows(self, chain: Chain, rung: str, bounds: Sequence[Bound], known: SharedBounds) -> list[Row]:
-        """One row per target. Raises ValueError for bounds that do not belong to the targets."""
+        """One row per target or group. Raises ValueError for bounds that do not belong to those."""
         targets = tuple(bound.target for bound in bounds)
-        if targets != self.task.targets:
-            raise ValueError(f"rung {rung!r} answered for targets {targets}, asked were {self.task.targets}")
+        asked = self.task.targets if self.task.work.property is None else (None,) * self.task.work.property.count
+        if targets != asked:
+            raise ValueError(f"rung {rung!r} answered for targets {targets}, asked were {asked}")
         return [self._row(chain, rung, k, bound, known) for k, bound in enumerate(bounds)]
 
     def failures(self, chain: Chain, rung: str, error: BaseException, known: SharedBounds | None = None) -> list[Row]:

@@ -19,6 +19,8 @@ from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import make_ball
+from toolkit.problems.lowering import check_ranking
+from toolkit.problems.properties import as_property
 from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
 
@@ -41,6 +43,14 @@ class SweepPlan:
 
     spec: SweepSpec
     networks: tuple[PlannedNetwork, ...]
+
+    def work(self, out: Path) -> Work:
+        """What the spec says of all tasks; of a run that has no name yet. out: the results folder, absolute."""
+        spec = self.spec
+        return Work(
+            str(out), "", spec.settings(), spec.domain, spec.task_time_limit, spec.cache_bounds, spec.norm,
+            spec.targets, None if spec.property is None else spec.property.as_property(),
+        )  # fmt: skip
 
     def tasks(self, work: Work) -> Iterator[Task]:
         """Every task with all its rungs."""
@@ -120,13 +130,16 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
         )
     check_fits(dataset.shape, network.input_shape)
     try:
-        check_outputs(network.output_size)
+        _check_question(spec, network)
     except ValueError as error:
         raise ValueError(f"network {entry.source!r}: {error}") from None
     samples = choose_samples(dataset, spec.samples, spec.seed)
+    samples = tuple(sample for sample in samples if spec.targets != (int(dataset.labels[sample]),))
+    if not samples:
+        raise ValueError(f"targets {list(spec.targets or ())} leave nothing to ask: all samples are of that class")
     labels = tuple(int(dataset.labels[sample]) for sample in samples)
     for sample, label in zip(samples, labels, strict=True):
-        if label >= network.output_size:
+        if label >= network.output_size and spec.property is None:
             raise ValueError(
                 f"sample {sample} of {entry.dataset} has label {label}, "
                 f"network {entry.source!r} has {network.output_size} classes"
@@ -137,6 +150,18 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     name = entry.name or network.name or entry.source
     ref = NetworkRef(entry.source, entry.architecture, name, network.digest, network.output_size)
     return PlannedNetwork(ref, entry.dataset, entry.eps or spec.eps, samples, labels, centers)
+
+
+def _check_question(spec: SweepSpec, network: Network) -> None:
+    """Raises ValueError for targets or a property that are not about the network's outputs."""
+    outputs = network.output_size
+    if spec.property is not None:
+        check_ranking(network, as_property(spec.property.as_property(), outputs))
+        return
+    check_outputs(outputs)
+    wrong = [target for target in spec.targets or () if target >= outputs]
+    if wrong:
+        raise ValueError(f"targets must be in 0 … {outputs - 1}, its classes, got {wrong[0]}")
 
 
 def choose_samples(dataset: Dataset, samples: int | tuple[int, ...], seed: int) -> tuple[int, ...]:

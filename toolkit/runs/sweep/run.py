@@ -32,7 +32,6 @@ from toolkit.runs.sweep.compute import explain, interrupted_rows, run_task
 from toolkit.runs.sweep.plan import SweepPlan, make_plan
 from toolkit.runs.sweep.progress import SweepProgress, write_log
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
-from toolkit.runs.sweep.tasks import Work
 from toolkit.runs.workers import check_main_guard
 
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
@@ -98,7 +97,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
     prepare_folder(out)
     done = _done_keys(out, options.rerun)
     spec = plan.spec
-    work = Work(str(out), "", spec.settings(), spec.domain, spec.task_time_limit, spec.cache_bounds, spec.norm)
+    work = plan.work(out)
     planned = write_plan(out, plan.keys(work))
     if next(plan.missing(work, done), None) is None:
         return

@@ -5,6 +5,7 @@
     eps = [0.01, 0.02]
     norm = "linf"                                # optional: of the balls; linf, l1 or l2
     domain = [0, 1]                              # optional: cut every ball by this box
+    targets = [3, 8]                             # optional: only margins to these classes; or property = { rows = … }
     layer_bounds = [["interval", "dual"]]
     rungs = ["dual", "lp", "exact"]
 
@@ -29,6 +30,7 @@ from toolkit.data.arguments import one_of
 from toolkit.data.names import BALL_NORMS, path_name
 from toolkit.data.toml_file import StrictModel, load_toml, validated
 from toolkit.networks.published import PREFIX
+from toolkit.problems.property_table import PropertyTable
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
@@ -72,11 +74,13 @@ class SweptNetwork(StrictModel):
 
 
 class SweepSpec(StrictModel):
-    """A sweep: every rung on every (network, sample, ε, layer-bound chain), for all targets t ≠ label.
+    """A sweep: every rung on every (network, sample, ε, layer-bound chain), for all targets t ≠ label, or all groups.
 
     name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
     one's), or their indices. eps: ≥ 0, in input units. norm: linf, l1 or l2. domain: (low, high) cuts every ball.
+    targets: classes t to bound the margins to, None: all; a sample of the only one is left out. property: what is asked
+    of every sample in place of its label; a row's `target` is then the number of a group.
     solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
     task_time_limit: seconds for all rungs of one (network, sample, ε); what is not reached is recorded as time_limit.
     cache_bounds: keep l,u on disk, so that a rung added later does not recompute them. Raises
@@ -91,6 +95,8 @@ class SweepSpec(StrictModel):
     layer_bounds: Annotated[tuple[Names, ...], Field(min_length=1)] = (("interval", "dual"),)
     norm: str = "linf"
     domain: Domain | None = None
+    targets: Annotated[tuple[Index, ...], Field(min_length=1)] | None = None
+    property: PropertyTable | None = None
     seed: Index = 0
     solver: str = "auto"
     time_limit: Seconds | None = None
@@ -123,6 +129,11 @@ class SweepSpec(StrictModel):
     def _samples_differ(cls, samples: int | tuple[int, ...]) -> int | tuple[int, ...]:
         return samples if isinstance(samples, int) else _without_repeats("samples", samples)
 
+    @field_validator("targets")
+    @classmethod
+    def _targets_differ(cls, targets: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if targets is None else _without_repeats("targets", targets)
+
     @field_validator("rungs")
     @classmethod
     def _rungs_known(cls, names: Names) -> Names:
@@ -149,6 +160,14 @@ class SweepSpec(StrictModel):
     @model_validator(mode="after")
     def _networks_differ(self) -> SweepSpec:
         _without_repeats("networks", tuple((n.source, n.dataset, n.architecture) for n in self.networks))
+        return self
+
+    @model_validator(mode="after")
+    def _one_question(self) -> SweepSpec:
+        if self.targets is not None and self.property is not None:
+            raise ValueError(
+                "targets belong to labels, a property has groups of its own; give one of targets, property"
+            )
         return self
 
     def settings(self) -> Settings:

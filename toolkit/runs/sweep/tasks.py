@@ -12,6 +12,8 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.data.names import printable
 from toolkit.problems.answers import Verdict
+from toolkit.problems.properties import Property, robustness
+from toolkit.problems.property_table import property_digest
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Rung
@@ -33,7 +35,10 @@ class NetworkRef:
 
 @dataclass(frozen=True)
 class Work:
-    """What all tasks of a run share. out: the results folder, absolute. cache_bounds: keep l,u in OUT/bounds."""
+    """What all tasks of a run share. out: the results folder, absolute. cache_bounds: keep l,u in OUT/bounds.
+
+    targets: the classes asked about, None: all. property: what is asked of every sample in place of its label.
+    """
 
     out: str
     run_id: str
@@ -42,6 +47,8 @@ class Work:
     task_time_limit: float | None = None
     cache_bounds: bool = False
     norm: str = "linf"
+    targets: tuple[int, ...] | None = None
+    property: Property | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +66,18 @@ class Task:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """Every class but the label."""
-        return tuple(t for t in range(self.network.outputs) if t != self.label)
+        """Every class asked about but the label; of a property the numbers of its groups."""
+        if self.work.property is not None:
+            return tuple(range(self.work.property.count))
+        asked = range(self.network.outputs) if self.work.targets is None else self.work.targets
+        return tuple(t for t in asked if t != self.label)
+
+    @property
+    def question(self) -> Property:
+        """What is asked of the network."""
+        if self.work.property is not None:
+            return self.work.property
+        return robustness(self.network.outputs, self.label, self.targets)
 
     @property
     def title(self) -> str:
@@ -106,9 +123,12 @@ def row_keys(task: Task) -> dict[tuple[Chain, str], list[str]]:
     """For every wanted (chain, rung) the keys of its rows, one per target.
 
     key = SHA-256 over the network's digest and name, the image, its place in the data set, label, target, norm, ε,
-    domain, and the names, versions and relevant settings of the chain's rungs and of the rung.
+    domain, and the names, versions and relevant settings of the chain's rungs and of the rung; besides, where they are
+    given, over the sweep's targets (a rung may share work among rows) or its property.
     """
     names = {"name": task.network.name, "dataset": task.dataset, "sample": task.sample, "label": task.label}
+    names |= {} if task.work.targets is None else {"targets": task.targets}
+    names |= {} if task.work.property is None else {"property": property_digest(task.work.property)}
     state = hashlib.sha256(json.dumps(question(task) | names, sort_keys=True).encode())
     keys = {}
     for chain, rungs in task.wanted:

@@ -1,0 +1,106 @@
+"""`--property` on the command line: certify, its proofs, and radius."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toolkit import Network, load_dataset
+from toolkit.certificates.check import check_proof
+from toolkit.cli import main
+from toolkit.problems.property_table import load_property
+
+NET = "zoo:digits-standard"
+ASKED = [NET, "--data", "digits", "--index", "3"]  # an 8
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """The logit of class 8 is above that of 0, or above that of 1 by 2; and it is above −5."""
+    rows = np.zeros((3, 10), dtype=int)
+    rows[:, 8] = 1
+    rows[0, 0] = rows[1, 1] = -1
+    path = tmp_path / "eight.toml"
+    path.write_text(f"rows = {rows.tolist()}\nconstants = [0, -2, 5]\ngroups = [0, 0, 1]\n")
+    return path
+
+
+def test_certify_prints_groups_and_its_proof_is_of_the_property(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof = tmp_path / "p.npz"
+    certify = ["certify", *ASKED, "--eps", "0.02", "--property", str(table), "--rungs", "dual,lp,exact"]
+    assert main([*certify, "--proof", str(proof)]) == 0
+    shown = capsys.readouterr().out
+    assert "property eight.toml" in shown
+    assert "class 8" not in shown
+    assert all(f"group {g}" in shown for g in (0, 1))
+    assert "YES: every margin has a certified lower bound > 0" in " ".join(shown.split())
+    assert main(["check", str(proof), "--network", NET, "--data", "digits", "--index", "3"]) == 0
+    assert "the property holds everywhere in the set" in " ".join(capsys.readouterr().out.split())
+    checked, asked = check_proof(proof, Network.load(NET)), load_property(table)
+    assert checked.label is None
+    np.testing.assert_array_equal(checked.question.objective.rows, asked.objective.rows)
+    np.testing.assert_array_equal(checked.question.objective.constants, asked.objective.constants)
+    assert checked.question.groups.tolist() == [0, 0, 1]
+    assert main(["check", str(proof), "--network", NET, "--data", "digits", "--index", "4"]) == 1
+    assert main(["check", str(proof), "--network", NET, "--property", str(table)]) == 0
+    assert f"the property in {table}" in capsys.readouterr().out.replace("\n", "")
+    table.write_text(table.read_text().replace("-2", "-2.5"))
+    assert main(["check", str(proof), "--network", NET, "--property", str(table)]) == 1
+    assert "REJECTED: the proof is about another question than the property in" in capsys.readouterr().out
+
+
+def test_radius_of_a_property(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--property", str(table), "--rungs", "pgd,dual", "--solver", "highs"]
+    assert main(["radius", *ASKED, *options]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "property eight.toml" in shown
+    assert "the nearest point found breaks group" in shown
+    table.write_text(f"rows = {[[0] * 10]}\nconstants = [1]\n")
+    assert main(["radius", *ASKED, *options, "--largest", "0.1"]) == 0
+    assert "no unsafe point found; none within" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_image_of_ones_own_needs_no_label(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", load_dataset("digits").images[3])
+    asked = ["certify", NET, "--image", str(tmp_path / "x.npy"), "--eps", "0.01", "--rungs", "dual"]
+    assert main(asked) == 2
+    assert "--image needs --label" in capsys.readouterr().err
+    assert main([*asked, "--property", str(table)]) == 0
+    assert "property eight.toml" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--index", "3", "--target", "1"], "--target asks about classes, --property about rows of its own"),
+        (["--index", "3", "--label", "8"], "--label asks about classes, --property about rows of its own"),
+        (["--count", "3"], "--property is for one image, not for --count"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    table: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["certify", NET, "--data", "digits", "--eps", "0.1", "--property", str(table), *more]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows = [[1, 2, 3]]", "the property is about 3 outputs, the network has 10"),
+        ("rows = [[1, 2", "is not valid TOML"),
+        ("rows = [[1, inf]]", "eight.toml: line 1: rows[0][1]: every entry must be finite, got inf"),
+        ("groups = [0]", "eight.toml: key 'rows' is missing"),
+    ],
+)
+def test_files_that_are_none_are_one_line(
+    table: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.write_text(text)
+    for command in (["certify", *ASKED, "--eps", "0.1"], ["radius", *ASKED]):
+        assert main([*command, "--property", str(table)]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
