@@ -38,7 +38,10 @@ def test_certify_prints_groups_and_its_proof_is_of_the_property(
     assert "class 8" not in shown
     assert all(f"group {g}" in shown for g in (0, 1))
     assert "YES: every margin has a certified lower bound > 0" in " ".join(shown.split())
-    assert main(["check", str(proof), "--network", NET, "--data", "digits", "--index", "3"]) == 0
+    own = ["check", str(proof), "--network", NET, "--data", "digits", "--index", "3"]
+    assert main(own) == 1  # an image alone does not say which property
+    assert "name it by --property" in " ".join(capsys.readouterr().out.split())
+    assert main([*own, "--property", str(table)]) == 0
     assert "the property holds everywhere in the set" in " ".join(capsys.readouterr().out.split())
     checked, asked = check_proof(proof, Network.load(NET)), load_property(table)
     assert checked.label is None
