@@ -52,7 +52,7 @@ class Certification:
         if self.verdict is Verdict.NO:
             worst, by = min(zip(self.margins, self.decided_by, strict=True), key=lambda pair: pair[0].certified_upper)
             who = "the centre itself" if by == "clean" else f"a point of the ball, found by {by},"
-            return f"{who} has margin {worst.upper:.6g} {self._of([worst])}"
+            return f"{who} is unsafe; the least margin found {self._of([worst])} is {worst.upper:.6g}"
         if self.verdict is Verdict.YES and self.certified:
             floor = f"> {self.tolerance:g}, the least {least.certified_lower:.6g}"
             return f"every margin{self._scope()} has a certified lower bound {floor}"
