@@ -7,10 +7,11 @@ import pytest
 from affine_maps import MAKERS, SHAPE, random_conv, random_sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from operations import merge_operations
 
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Flatten, ReLU
-from toolkit.networks.merging import merge, merge_operations
+from toolkit.networks.merging import merge
 from toolkit.networks.network import Network
 
 

@@ -13,12 +13,13 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import example, given
 from hypothesis import strategies as st
+from operations import merge_operations
 from rational import compose, exact_map, fractions
 
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.importers.chain import OperationChain
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ReLU, Sparse
-from toolkit.networks.merging import merge, merge_operations
+from toolkit.networks.merging import merge
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall

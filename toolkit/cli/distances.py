@@ -15,8 +15,9 @@ from toolkit.arrays import FloatArray
 from toolkit.cli.certify import about, asked_property, centre
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
+from toolkit.data.arguments import one_of
 from toolkit.data.datasets import load_dataset
-from toolkit.data.names import markup_text, printable
+from toolkit.data.names import BALL_NORMS, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.lowering import lowered
@@ -31,7 +32,7 @@ from toolkit.runs.outputs import write_files
 from toolkit.runs.progress import RunProgress
 from toolkit.runs.provenance import recorded_run
 from toolkit.solvers.registry import check_solver_name
-from toolkit.verify.radius import Radius, ball_kind
+from toolkit.verify.radius import Radius
 
 FOLDER_OF_RADII = Path("results/radii")
 PRINTED = ("rung", "end", "images", "mean", "least", "median", "largest", "open", "seconds")
@@ -40,7 +41,7 @@ PRINTED = ("rung", "end", "images", "mean", "least", "median", "largest", "open"
 def _plan(
     question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
 ) -> DistancePlan:
-    ball_kind(norm)
+    one_of("--norm", norm, BALL_NORMS)
     return DistancePlan(
         norm=norm,
         domain=question.domain,

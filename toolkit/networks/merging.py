@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse as sp
 from array_api_compat import is_torch_array
 
 from toolkit.arrays import Array
 from toolkit.networks.convolutions import Conv2d
-from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Flatten, ReLU, Sparse
+from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
 from toolkit.networks.weight_error import FloatMap, merged_error
 from toolkit.networks.weights import DENSE_ABOVE
-
-Operation = AffineMap | Flatten | ReLU
 
 
 def merge(first: AffineMap, second: AffineMap) -> AffineMap:
@@ -68,32 +64,3 @@ def conv_like(conv: Conv2d, weight: Array, bias_vector: Array) -> Conv2d:
     constant = bool(np.all(per_place == per_place[:, :1]))
     bias = per_place[:, 0] if constant else bias_vector
     return Conv2d(weight, bias, conv.shape, conv.stride, conv.padding, conv.dilation, conv.groups)
-
-
-def merge_operations(operations: Sequence[Operation]) -> list[AffineMap]:
-    """The maps of the network that computes the operations in order; neighbouring affine maps are merged into one.
-
-    A ReLU before the first or after the last affine map, or twice in a row, is bridged by an identity map or dropped
-    (ReLU∘ReLU = ReLU). Raises ValueError for anything else than an operation, and where there is no affine map.
-    """
-    unknown = [type(op).__name__ for op in operations if not isinstance(op, Operation)]
-    if unknown:
-        raise ValueError(f"operations must be affine maps, Flatten or ReLU, got {unknown[0]}")
-    steps = [op for op in operations if not isinstance(op, Flatten)]
-    width = next((op.input_size for op in steps if isinstance(op, AffineMap)), None)
-    if width is None:
-        raise ValueError("a network needs at least one affine map, got none")
-    layers: list[AffineMap] = []
-    waiting: AffineMap | None = None
-    for op in steps:
-        if isinstance(op, AffineMap):
-            waiting = op if waiting is None else merge(waiting, op)
-            width = op.output_size
-        elif waiting is not None or not layers:
-            layers.append(waiting or _identity(width))
-            waiting = None
-    return [*layers, waiting or _identity(width)]
-
-
-def _identity(size: int) -> AffineMap:
-    return Sparse(sp.eye_array(size, format="csr"), np.zeros(size))

@@ -6,15 +6,14 @@ compressed or not, and so are tokens and depth; nothing recurses.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.data.arguments import file_path
+from toolkit.data.compressed import read_bytes
 from toolkit.data.names import printable, shortened
 
 LARGEST_QUERY = 512 * 2**20  # bytes of text
@@ -84,12 +83,9 @@ class QueryText:
         if not source.is_file():
             raise FileNotFoundError(f"no VNN-LIB file at {source}")
         try:
-            with gzip.open(source, "rb") if source.suffix == ".gz" else source.open("rb") as file:
-                data = file.read(LARGEST_QUERY + 1)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{source}: not a gzip file that can be read: {error}") from None
-        if len(data) > LARGEST_QUERY:
-            raise ValueError(f"{source}: a VNN-LIB file has at most {LARGEST_QUERY} bytes of text")
+            data = read_bytes(source, LARGEST_QUERY)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
         try:
             return cls(data.decode("utf-8-sig"), str(source))
         except UnicodeDecodeError as error:

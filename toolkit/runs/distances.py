@@ -17,8 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import instance, whole_numbers
+from toolkit.data.arguments import instance, one_of, whole_numbers
 from toolkit.data.datasets import Dataset
+from toolkit.data.names import BALL_NORMS
 from toolkit.networks.network import Network
 from toolkit.problems.properties import Property
 from toolkit.problems.settings import Settings
@@ -29,7 +30,7 @@ from toolkit.runs.executors import check_workers
 from toolkit.runs.rows import DISTANCE_ROWS
 from toolkit.runs.run import gather
 from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
-from toolkit.verify.radius import CLOSEST, Radius, RungRadius, ball_kind, closest
+from toolkit.verify.radius import CLOSEST, Radius, RungRadius, closest
 
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
 
@@ -112,7 +113,7 @@ def check_distances(network: Network, data: Dataset, samples: Sequence[int], pla
         chosen = get_rungs(name, getattr(plan, name))
         if name == "bounds" and any(rung.side is Side.UPPER for rung in chosen):
             raise ValueError("bounds must be rungs with a lower side, got an attack")
-    ball_kind(plan.norm)
+    one_of("norm", plan.norm, BALL_NORMS)
     check_samples(network, data, samples)
 
 

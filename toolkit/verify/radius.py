@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,8 +26,7 @@ from toolkit.data.arguments import instance, optional_number, real_number, shown
 from toolkit.networks.network import Network
 from toolkit.networks.weights import exact_numbers
 from toolkit.problems.answers import Verdict
-from toolkit.problems.input_set import InputSet
-from toolkit.problems.input_sets import INPUT_SETS
+from toolkit.problems.input_sets import make_ball
 from toolkit.problems.properties import Property, as_property
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
@@ -106,14 +105,16 @@ def certified_radius(
     again. Raises ValueError unless 0 < tolerance < largest and 0 ≤ known[0] ≤ known[1], or as certify.
     """
     question = as_property(label, instance("network", network, Network).output_size)
-    rungs, kind = get_rungs("ladder", ladder), ball_kind(norm)
+    rungs = get_rungs("ladder", ladder)
     largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
     certified, refuted = _checked_interval(known)
 
     def ask(eps: float) -> Certification:
-        return certify(network, kind(center, eps, domain), question, rungs, bounds, tighten, settings, time_limit)
+        return certify(
+            network, make_ball(norm, center, eps, domain), question, rungs, bounds, tighten, settings, time_limit
+        )
 
     search = Bisection(ask, tolerance, certified, refuted)
     search.begin(largest)
@@ -165,21 +166,9 @@ def closest(
     return Radius(search.certified, search.refuted, tuple(search.tried), search.witness, tuple(search.stages))
 
 
-def ball_kind(norm: str) -> Callable[..., InputSet]:
-    """The class of balls (center, eps, domain) of a norm. Raises ValueError listing those there are."""
-    balls = {name: kind for name, kind in INPUT_SETS.items() if name in NORM_ORDER and "eps" in _field_names(kind)}
-    if not isinstance(norm, str) or norm not in balls:
-        raise ValueError(f"norm must be one of {', '.join(balls)}, got {shown(norm)}")
-    return balls[norm]
-
-
-def _field_names(kind: type[InputSet]) -> set[str]:
-    return {one.name for one in fields(kind)}  # type: ignore[arg-type]  # every input set is a dataclass
-
-
 def _reach(center: FloatArray, norm: str, domain: tuple[float, float] | None) -> float:
     """An ε whose ball holds the whole domain; without one, twice the input's own size."""
-    ball_kind(norm)(center, 0.0, domain)  # says what is wrong with the arguments
+    make_ball(norm, center, 0.0, domain)  # says what is wrong with the arguments
     side = 2.0 * max(1.0, float(np.abs(center).max())) if domain is None else float(domain[1]) - float(domain[0])
     return float(side * center.size ** (1.0 / NORM_ORDER[norm]))
 
@@ -208,7 +197,7 @@ class _Question:
 
     def verdict(self, eps: float, ladder: Sequence[Rung], time_limit: float | None) -> Certification:
         """The ladder's answer on the ball of radius ε."""
-        ball = ball_kind(self.norm)(self.center, eps, self.domain)
+        ball = make_ball(self.norm, self.center, eps, self.domain)
         how = ladder, self.bounds, self.tighten, self.settings, time_limit
         return certify(self.network, ball, self.property, *how)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.arrays import AnyArray
+from toolkit.data.compressed import read_bytes
 from toolkit.networks.importers.onnx_evaluation import import_onnx
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def load_model(path: Path) -> ModelProto:
     """
     onnx = import_onnx()
     try:
-        model: ModelProto = onnx.load_model_from_string(_content(path))
+        model: ModelProto = onnx.load_model_from_string(read_bytes(path, LARGEST_FILE))
     except ValueError:
         raise
     except Exception as error:  # protobuf raises its own types
@@ -56,22 +55,6 @@ def operator_set(model: ModelProto) -> int:
     if len(versions) != 1 or not OLDEST <= min(versions) <= newest:
         raise ValueError(f"the ONNX operator set must be one of {OLDEST} … {newest}, got {sorted(versions)}")
     return min(versions)
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of the model."""
-    if path.suffix != ".gz":
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"not a valid ONNX model: it has {path.stat().st_size:,} bytes")
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            content = file.read(LARGEST_FILE + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"not a gzip file: {_reason(error)}") from None
-    if len(content) > LARGEST_FILE:
-        raise ValueError(f"unpacks to more than {LARGEST_FILE:,} bytes")
-    return content
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:

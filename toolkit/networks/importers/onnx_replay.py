@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from toolkit.arrays import FloatArray
 from toolkit.networks.float_error import UNIT32
 from toolkit.networks.importers.evaluation import stage_magnitude, stage_outputs
 from toolkit.networks.importers.tensors import entries
+from toolkit.networks.onnx_runtime import first_line, import_runtime, inference_session
 from toolkit.networks.stages import Stage
 
 if TYPE_CHECKING:
@@ -28,20 +28,9 @@ _ULPS = 16  # of float32, of an output's sum of absolute terms
 _LOOSEST = 1e-2  # what rounding is believed to explain, relative to the largest output
 
 
-def import_runtime() -> ModuleType | None:
-    """The onnxruntime package, None where it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    package: ModuleType = onnxruntime
-    return package
-
-
 def runtime_session(model: ModelProto, output: str) -> Any:
     """An onnxruntime session of the model up to the value `output`; None where there is no onnxruntime."""
-    runtime = import_runtime()
-    if runtime is None:
+    if import_runtime() is None:
         return None
     own = type(model)()
     own.CopyFrom(model)
@@ -49,13 +38,7 @@ def runtime_session(model: ModelProto, output: str) -> Any:
         del own.graph.output[:]
         own.graph.output.add().name = output
     del own.graph.value_info[:]  # what the file says of shapes is not needed
-    options = runtime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    try:
-        return runtime.InferenceSession(own.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime raises its own types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"onnxruntime does not take it: {reason}") from None
+    return inference_session(own.SerializeToString())
 
 
 def random_points(size: int) -> list[FloatArray]:
@@ -73,8 +56,7 @@ def runtime_outputs(session: Any, fed: Sequence[int], points: FloatArray) -> tup
     try:
         found = [session.run(None, {given.name: point.reshape(fed)})[0] for point in rounded]
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"onnxruntime fails on inputs of shape {tuple(fed)}: {reason}") from None
+        raise ValueError(f"onnxruntime fails on inputs of shape {tuple(fed)}: {first_line(error)}") from None
     return rounded.astype(np.float64), np.asarray([np.ravel(v) for v in found], dtype=np.float64)
 
 
