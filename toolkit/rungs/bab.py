@@ -28,6 +28,7 @@ from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
+from toolkit.search.refinement import neuron_ranges
 from toolkit.search.tree import Node, Tree
 
 
@@ -91,4 +92,5 @@ RUNG = Rung(
     run=failing_rows(bab_bounds),
     cost=Cost.SEARCH,
     certifies=True,
+    ranges=neuron_ranges,
 )

@@ -67,7 +67,8 @@ class Rung:
     else a solver's; a closed form reads none. input_sets: those it takes. uses_relu_bounds: whether l,u matter to it.
     certifies: whether its bounds (`lower`, of details certified_lower) hold in real arithmetic, rounding included,
     whatever a solver says. states: whether `lower` may be a MILP solver's word, which counts where settings.rigorous is
-    False. version: raised when its numbers change, so that stored rows of older versions are not mistaken for its own.
+    False. ranges: l and u of named outputs, both sides at once, where the rung has a better way than one row at a time;
+    they must be certified if the rung certifies. version: raised when its numbers change, so that stored rows of older versions are not mistaken for its own.
     claim, source: for help, tables.
     """
 
@@ -84,6 +85,7 @@ class Rung:
     uses_relu_bounds: bool = True
     certifies: bool = False
     states: bool = False
+    ranges: Callable[[Problem, IndexArray], tuple[FloatArray, FloatArray]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.reads is None:
@@ -160,6 +162,8 @@ class Rung:
         Rows −e_i first: a rung that gets both sides in one pass is then done, and where another shows u ≤ 0 the neuron
         is decided, and l = −inf is left.
         """
+        if self.ranges is not None:
+            return self.ranges(problem, neurons)
         size = problem.network.output_size
         lower, highest = self._sides(problem.with_rows(selection_rows(size, neurons, -1)))
         if highest is not None:
