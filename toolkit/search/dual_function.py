@@ -183,9 +183,7 @@ class Parts:
         """One array (N, B) of what each layer has; 0 for layers the rows do not reach."""
         xp = array_namespace(duals)
         sizes = [own.stop - own.start for own in self.function.own]
-        own = [
-            duals[:size] * 0 if part is None else part for part, size in zip(parts, sizes, strict=True) if size
-        ]
+        own = [duals[:size] * 0 if part is None else part for part, size in zip(parts, sizes, strict=True) if size]
         return xp.concat(own, axis=0) if own else duals * 0
 
     def _back(self, duals: Array) -> tuple[Array, Array, PartStep]:
