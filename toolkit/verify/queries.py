@@ -23,20 +23,26 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, optional_number
 from toolkit.networks.network import Network
 from toolkit.networks.onnx_runtime import deployed_outputs
-from toolkit.networks.replay import LARGEST_EXACT, exact_margins, replay_margins
+from toolkit.networks.replay import LARGEST_EXACT, exact_margins, exact_within, most_weights, replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
-from toolkit.problems.lowering import with_input_outputs, without_constants
+from toolkit.problems.lowering import lowered, with_input_outputs, without_constants
+from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
 from toolkit.rungs.rung import Rung
+from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
 from toolkit.verify.ladder import LADDER, certify
 
 CHEAP = ("dual", "pgd")  # asked of all questions before the whole ladder is of any
 RESERVE = 0.5  # seconds of the timeout that are kept for the answer, at most a tenth of it
 SHORTEST = 0.05  # seconds that a question gets at least, while any are left
+FIRST_SHARE, FIRST_SECONDS = 0.05, 1.0  # of the time left, and seconds at most, for a search for points before l,u
+FIRST_ROUNDS = 1
+LEAST_CONFIRMING = 0.1  # seconds for the proof that a point found is one, where none are left
 
 
 class QueryStatus(StrEnum):
@@ -126,10 +132,17 @@ class _Search:
         self.notes: list[str] = []
         self.questions = questions
         self.open = list(range(len(self.questions)))
+        self.sought: dict[int, Falsification] = {}  # by question
+        self.edges: set[int] = set()  # questions with an unsafe point that does not make the query true
 
     def run(self) -> QueryResult:
-        """All questions by cheap rungs, where there are several; then what is open by the ladder."""
+        """A short search for a point; all questions by cheap rungs, where there are several; then what is open by the
+        ladder; then what is still open by searches for points, as long as there is time."""
         passes = [CHEAP, self.ladder] if len(self.questions) > 1 else [self.ladder]
+        found = self._seek(0, FIRST_ROUNDS, FIRST_SHARE, FIRST_SECONDS) if len(self.questions) == 1 else None
+        return found or self._climb(passes) or self._insist() or self._undecided()
+
+    def _climb(self, passes: Sequence[Sequence[Rung | str]]) -> QueryResult | None:
         for ladder in passes:
             waiting, self.open = self.open, []
             for place, k in enumerate(waiting):
@@ -141,32 +154,68 @@ class _Search:
                 result = self._ask(k, ladder, share)
                 if result is not None:
                     return result
+        return None
+
+    def _undecided(self) -> QueryResult:
+        """The answer where no point was found."""
         if not self.open:
             return self._result(QueryStatus.UNSAT, certified=True)
         return self._result(QueryStatus.TIMED_OUT if self._left() == 0.0 else QueryStatus.UNKNOWN)
+
+    def _insist(self) -> QueryResult | None:
+        """Rounds of searches for points of the questions that are open; few of them without a timeout."""
+        last = FIRST_ROUNDS + 1 if self.deadline is None else MOST_ROUNDS
+        for rounds in range(1, last + 1):
+            for k in self.open:
+                found = None if self._left() == 0.0 or k in self.edges else self._seek(k, rounds)
+                if found is not None:
+                    return found
+        return None
+
+    def _seek(self, k: int, rounds: int, share: float = 1.0, most: float = np.inf) -> QueryResult | None:
+        """Search for a point of a question that makes the query true, to so many rounds in all."""
+        question, left, earlier = self.questions[k], self._left(), self.sought.get(k)
+        network, asked = lowered(self._network(question), question.asked)
+        problem = Problem(Region.unbounded(network, question.box), asked.objective, self.settings)
+        seconds = None if left is None else min(most, share * left)
+        self.sought[k] = found = falsify(problem, seconds, rounds, earlier)
+        return None if found.witness is None else self._confirmed(k, found.witness)
 
     def _left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
 
     def _ask(self, k: int, ladder: Sequence[Rung | str], seconds: float | None) -> QueryResult | None:
         question = self.questions[k]
-        network = self.network if question.input_rows is None else with_input_outputs(self.network)
+        network = self._network(question)
         answer = certify(network, question.box, question.asked, ladder, settings=self.settings, time_limit=seconds)
-        if answer.verdict is Verdict.NO and answer.witness is not None:
-            point = confirmed_point(network, question, answer.witness)
-            if point is not None and (not self.query.strict or self._strictly(point)):
-                return self._sat(point)
-            what = "on the edge of strict comparisons" if point is not None else "up to rounding of the file's numbers"
-            self.notes.append(f"a point was found that is unsafe only {what}")
         if answer.verdict is not Verdict.YES:
             self.open.append(k)
+        if answer.verdict is Verdict.NO and answer.witness is not None:
+            return self._confirmed(k, answer.witness)
+        return None
+
+    def _network(self, question: VnnlibQuestion) -> Network:
+        """The network whose outputs the question's rows are about."""
+        return self.network if question.input_rows is None else with_input_outputs(self.network)
+
+    def _confirmed(self, k: int, witness: FloatArray) -> QueryResult | None:
+        """sat, if the witness, or a point next to it, makes the query true as it is written."""
+        question, left = self.questions[k], self._left()
+        seconds = None if left is None else max(left, LEAST_CONFIRMING)
+        point = confirmed_point(self._network(question), question, witness, seconds)
+        if point is not None and (not self.query.strict or self._strictly(point)):
+            return self._sat(point)
+        what = "on the edge of strict comparisons" if point is not None else "up to rounding of the file's numbers"
+        self.notes.append(f"a point was found that is unsafe only {what}")
+        self.edges.add(k)
         return None
 
     def _strictly(self, point: FloatArray) -> bool:
         """Whether the assertions hold at a point as they are written, exactly; not said of rounded or large maps."""
         if any(layer.column_error is not None or layer.bias_error for layer in self.network.maps):
             return False
-        if sum(layer.column_norms[1] * layer.input_size for layer in self.network.maps) > LARGEST_EXACT:
+        left = self._left()
+        if most_weights(self.network) > (LARGEST_EXACT if left is None else exact_within(left)):
             return False
         outputs = exact_margins(self.network, np.eye(self.network.output_size), point)
         return self.query.holds([Fraction(value) for value in point.tolist()], outputs)
@@ -204,23 +253,28 @@ class _Search:
         return QueryResult(status, seconds, self.query, count, decided, certified, witness, outputs, deployed, message)
 
 
-def confirmed_point(network: Network, question: VnnlibQuestion, witness: FloatArray) -> FloatArray | None:
+def confirmed_point(
+    network: Network, question: VnnlibQuestion, witness: FloatArray, seconds: float | None = None
+) -> FloatArray | None:
     """The witness, or the float32 point next to it, if it is shown to be unsafe in real arithmetic; else None.
 
     Float32 first: there onnxruntime computes at the very same point. Rows with d rounded up must be ≤ 0 by replay with
-    rounding against them; where the box has slivers, on all of their width.
+    rounding against them; where the box has slivers, on all of their width. seconds: about, for each of the two points.
     """
     for point in (_in_float32(question, witness), witness):
-        if question.box.contains(point) and is_unsafe_point(network, question, point):
+        if question.box.contains(point) and is_unsafe_point(network, question, point, seconds):
             return point
     return None
 
 
-def is_unsafe_point(network: Network, question: VnnlibQuestion, point: FloatArray) -> bool:
+def is_unsafe_point(
+    network: Network, question: VnnlibQuestion, point: FloatArray, seconds: float | None = None
+) -> bool:
     """Whether some group's rows are all shown to be ≤ 0 at the point, or on the slivers around it."""
     box, sought = question.box, question.confirmed
     whole, objective = without_constants(network, sought.objective)
-    _, proven = replay_margins(whole, objective.rows, point)
+    largest = LARGEST_EXACT if seconds is None else exact_within(seconds)
+    _, proven = replay_margins(whole, objective.rows, point, largest=largest)
     starts = np.flatnonzero(np.diff(sought.groups, prepend=-1))
     groups = np.flatnonzero(np.maximum.reduceat(proven[0], starts) <= 0)
     if not box.slivers.any():
@@ -230,7 +284,8 @@ def is_unsafe_point(network: Network, question: VnnlibQuestion, point: FloatArra
         rows = np.flatnonzero(sought.groups == group)
         constants = sought.objective.constants
         negated = Property.of(-sought.objective.rows[rows], None if constants is None else -constants[rows])
-        if certify(network, around, negated, ("interval", "dual")).verdict is Verdict.YES:
+        found = certify(network, around, negated, ("interval", "dual"), time_limit=seconds)
+        if found.verdict is Verdict.YES:
             return True
     return False
 
