@@ -133,7 +133,7 @@ def draw_cactus(tables: Mapping[str, pd.DataFrame]) -> Figure:
         figure, panels = panel_grid(len(tables))
         for panel, (name, table) in zip(panels, tables.items(), strict=True):
             _cactus_panel(panel, table)
-            panel.set_title(plot_text(f"{name} ({len(table)} instances)"))
+            panel.set_title(plot_text(f"{name} ({len(table)} instance{'s' * (len(table) != 1)})"))
             panel.set_xlabel("seconds an instance")
             panel.set_ylabel("decided")
         shared_legend(figure, panels)
@@ -153,9 +153,8 @@ def _cactus_panel(panel: Axes, table: pd.DataFrame) -> None:
         times, counts = decided_within(seconds)
         if times.size:
             right = max(right, float(times[-1]))
-            panel.step(
-                [*times, right], [*counts, counts[-1]], where="post", color=look.color, linestyle=style, label=label
-            )
+            x, y = [LEAST_SHOWN, *times, right], [0, *counts, counts[-1]]
+            panel.step(x, y, where="post", color=look.color, linestyle=style, label=label)
     panel.set_xscale("log")
     panel.set_xlim(LEAST_SHOWN, 1.1 * right)
     panel.set_ylim(0, 1.05 * max(1, len(table)))
