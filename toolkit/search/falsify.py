@@ -46,7 +46,7 @@ SIGN_STEPS, ADAM_STEPS = 40, 100
 ADAM_FIRST, ADAM_LAST = (0.1, 0.03), 0.001  # in units of ε
 ADAM_MEAN, ADAM_SQUARE = 0.9, 0.99
 DEEPER = 3  # steps more after the first point ≤ 0, so that rounding leaves it so
-ENTRIES = 200_000  # points × widest layer at a time: a step is short then, and the clock is kept
+ENTRIES_AT_A_TIME = 200_000  # points × widest layer at a time: a step is short then, and the clock is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class _Search:
     def _starts(self, number: int) -> Iterator[tuple[FloatArray, IndexArray, IndexArray]]:
         """Starts as columns, the row of each, and its turn; in chunks that fit into memory and take little time."""
         count = self.values.size * FIRST_STARTS * 2**number
-        size = max(1, ENTRIES // self.widest)
+        size = max(1, ENTRIES_AT_A_TIME // self.widest)
         for first in range(0, count, size):
             turn, place = np.divmod(np.arange(first, min(first + size, count)), self.order.size)
             rows = self.order[place]
