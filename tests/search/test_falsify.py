@@ -108,6 +108,16 @@ def test_a_network_above_zero_is_not_refuted_and_ties_are_settled_exactly() -> N
     assert exact_margins(ABSOLUTE, np.eye(1), tie.witness) == [0]
 
 
+def test_what_floats_say_is_not_believed() -> None:
+    """(x + 1e16) − 1e16 is 0 in floats where x is ¼ to ¾, and x in real arithmetic."""
+    network = Network([Dense([[1.0]], [1e16]), Dense([[1.0]], [-1e16])])
+    problem = free_problem(network, Box([0.25], [0.75]))
+    assert problem.clean_values()[0] == 0
+    found = falsify(problem, rounds=2)
+    assert found.witness is None
+    assert found.rounds == 2
+
+
 def test_effort_only_adds_and_a_search_can_be_taken_up() -> None:
     rng = np.random.default_rng(7)
     network = random_dense_network(rng, (6, 12, 10, 4))

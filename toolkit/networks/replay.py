@@ -29,7 +29,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 
 LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers
-EXACT_A_SECOND = 1_000_000  # of them, about
+EXACT_A_SECOND = 3_000_000  # of them, at least, on one core
 Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
 
 
