@@ -1,7 +1,7 @@
 """Falsification: a point of the set at which some row is ≤ 0, sought in rounds of growing effort.
 
-Round r descends from FIRST_STARTS·2^r starts a row, all rows together, and ends at the first point that proves its row
-≤ 0 in real arithmetic: this answers a sign, and says little of a row's minimum, which is pgd's to bound.
+Round r descends from s·2^r starts a row (s: FIRST_STARTS), all rows together, and ends at the first point that proves
+its row ≤ 0 in real arithmetic: this answers a sign, and says little of a row's minimum, which is pgd's to bound.
 
 - Few inputs (a box of at most FEW_INPUTS): every start is the best for its row of SCREENED random points, or, one in
   NEAR, lies beside the row's best point so far; the descent is Adam's, 100 short steps, x̃ ← P(x̃ − η_t·ε·m̂_t/√v̂_t),
@@ -35,7 +35,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.reduced_matrices import alive_matrices
 from toolkit.search.descent import LAST_STEP, MOMENTUM, POINT_ENTRIES, MarginGradient, witnessed
 
-FIRST_STARTS = 5
+FIRST_STARTS = (20, 5)  # where inputs are few, and where they are many
 MOST_ROUNDS = 12
 FEW_INPUTS = 24
 SCREENED = 100
@@ -81,6 +81,11 @@ def falsify(
     return Falsification(search.bounds(), search.witness, begun)
 
 
+def has_few_inputs(input_set: InputSet) -> bool:
+    """Whether points are found by screening: a box of few inputs."""
+    return isinstance(input_set, BoxShaped) and input_set.size <= FEW_INPUTS
+
+
 class _Move(Protocol):
     """How a descent steps: in units of the set's reach, from gradients of ℓ1 norm 1; and what ReLUs let through."""
 
@@ -98,8 +103,7 @@ class _Search:
         self.started, self.limit = time.perf_counter(), limit
         self.problem, self.set = problem, problem.input_set
         self.gradient = MarginGradient(problem)
-        self.box = isinstance(self.set, BoxShaped)
-        self.few = self.box and self.set.size <= FEW_INPUTS
+        self.box, self.few = isinstance(self.set, BoxShaped), has_few_inputs(self.set)
         self.widest = max(self.set.size, alive_matrices(problem).widest)
         self.lengths = np.reshape(np.asarray(self.set.reach, dtype=np.float64), (-1, 1))
         self.witness: FloatArray | None = None
@@ -135,7 +139,7 @@ class _Search:
 
     def _starts(self, number: int) -> Iterator[tuple[FloatArray, IndexArray, IndexArray]]:
         """Starts as columns, the row of each, and its turn; in chunks that fit into memory and take little time."""
-        count = self.values.size * FIRST_STARTS * 2**number
+        count = self.values.size * FIRST_STARTS[0 if self.few else 1] * 2**number
         size = max(1, ENTRIES_AT_A_TIME // self.widest)
         for first in range(0, count, size):
             turn, place = np.divmod(np.arange(first, min(first + size, count)), self.order.size)

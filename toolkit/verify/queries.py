@@ -34,14 +34,14 @@ from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
 from toolkit.rungs.rung import Rung
-from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
+from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify, has_few_inputs
 from toolkit.verify.ladder import LADDER, certify
 
 CHEAP = ("dual", "pgd")  # asked of all questions before the whole ladder is of any
 RESERVE = 0.5  # seconds of the timeout that are kept for the answer, at most a tenth of it
 SHORTEST = 0.05  # seconds that a question gets at least, while any are left
 FIRST_SHARE, FIRST_SECONDS = 0.05, 1.0  # of the time left, and seconds at most, for a search for points before l,u
-FIRST_ROUNDS = 1
+FIRST_ROUNDS = (2, 1)  # where inputs are few, and where they are many
 LEAST_CONFIRMING = 0.1  # seconds for the proof that a point found is one, where none are left
 
 
@@ -139,8 +139,14 @@ class _Search:
         """A short search for a point; all questions by cheap rungs, where there are several; then what is open by the
         ladder; then what is still open by searches for points, as long as there is time."""
         passes = [CHEAP, self.ladder] if len(self.questions) > 1 else [self.ladder]
-        found = self._seek(0, FIRST_ROUNDS, FIRST_SHARE, FIRST_SECONDS) if len(self.questions) == 1 else None
-        return found or self._climb(passes) or self._insist() or self._undecided()
+        return self._begin() or self._climb(passes) or self._insist() or self._undecided()
+
+    def _begin(self) -> QueryResult | None:
+        """A short search for a point, of one question; of several the cheap rungs come first."""
+        if len(self.questions) != 1:
+            return None
+        few, many = FIRST_ROUNDS
+        return self._seek(0, few if has_few_inputs(self.questions[0].box) else many, FIRST_SHARE, FIRST_SECONDS)
 
     def _climb(self, passes: Sequence[Sequence[Rung | str]]) -> QueryResult | None:
         for ladder in passes:
@@ -164,7 +170,7 @@ class _Search:
 
     def _insist(self) -> QueryResult | None:
         """Rounds of searches for points of the questions that are open; few of them without a timeout."""
-        last = FIRST_ROUNDS + 1 if self.deadline is None else MOST_ROUNDS
+        last = max(FIRST_ROUNDS) + 1 if self.deadline is None else MOST_ROUNDS
         for rounds in range(1, last + 1):
             for k in self.open:
                 found = None if self._left() == 0.0 or k in self.edges else self._seek(k, rounds)
@@ -175,7 +181,7 @@ class _Search:
     def _seek(self, k: int, rounds: int, share: float = 1.0, most: float = np.inf) -> QueryResult | None:
         """Search for a point of a question that makes the query true, to so many rounds in all."""
         question, left, earlier = self.questions[k], self._left(), self.sought.get(k)
-        network, asked = lowered(self._network(question), question.asked)
+        network, asked = lowered(asked_network(self.network, question), question.asked)
         problem = Problem(Region.unbounded(network, question.box), asked.objective, self.settings)
         seconds = None if left is None else min(most, share * left)
         self.sought[k] = found = falsify(problem, seconds, rounds, earlier)
@@ -186,7 +192,7 @@ class _Search:
 
     def _ask(self, k: int, ladder: Sequence[Rung | str], seconds: float | None) -> QueryResult | None:
         question = self.questions[k]
-        network = self._network(question)
+        network = asked_network(self.network, question)
         answer = certify(network, question.box, question.asked, ladder, settings=self.settings, time_limit=seconds)
         if answer.verdict is not Verdict.YES:
             self.open.append(k)
@@ -194,31 +200,17 @@ class _Search:
             return self._confirmed(k, answer.witness)
         return None
 
-    def _network(self, question: VnnlibQuestion) -> Network:
-        """The network whose outputs the question's rows are about."""
-        return self.network if question.input_rows is None else with_input_outputs(self.network)
-
     def _confirmed(self, k: int, witness: FloatArray) -> QueryResult | None:
         """sat, if the witness, or a point next to it, makes the query true as it is written."""
         question, left = self.questions[k], self._left()
         seconds = None if left is None else max(left, LEAST_CONFIRMING)
-        point = confirmed_point(self._network(question), question, witness, seconds)
-        if point is not None and (not self.query.strict or self._strictly(point)):
+        point = confirmed_point(asked_network(self.network, question), question, witness, seconds)
+        if point is not None and (not self.query.strict or holds_strictly(self.network, self.query, point, left)):
             return self._sat(point)
         what = "on the edge of strict comparisons" if point is not None else "up to rounding of the file's numbers"
         self.notes.append(f"a point was found that is unsafe only {what}")
         self.edges.add(k)
         return None
-
-    def _strictly(self, point: FloatArray) -> bool:
-        """Whether the assertions hold at a point as they are written, exactly; not said of rounded or large maps."""
-        if any(layer.column_error is not None or layer.bias_error for layer in self.network.maps):
-            return False
-        left = self._left()
-        if most_weights(self.network) > (LARGEST_EXACT if left is None else exact_within(left)):
-            return False
-        outputs = exact_margins(self.network, np.eye(self.network.output_size), point)
-        return self.query.holds([Fraction(value) for value in point.tolist()], outputs)
 
     def _sat(self, point: FloatArray) -> QueryResult:
         outputs = np.asarray(self.network.forward(point), dtype=np.float64)
@@ -226,17 +218,12 @@ class _Search:
         if self.file is not None:
             try:
                 outputs = deployed_outputs(self.file, point)
-                deployed = bool(np.all(np.isfinite(outputs))) and self._holds(point, outputs)
+                deployed = bool(np.all(np.isfinite(outputs))) and _holds(self.query, point, outputs)
             except (ValueError, ImportError, OSError) as error:
                 self.notes.append(f"not checked with onnxruntime: {error}")
         if deployed is False:
             self.notes.append("onnxruntime, in the file's arithmetic, does not find the point unsafe; exactly, it is")
         return self._result(QueryStatus.SAT, True, point, outputs, deployed)
-
-    def _holds(self, point: FloatArray, outputs: FloatArray) -> bool:
-        exact = [Fraction(value) for value in outputs.tolist()]
-        inputs = [Fraction(value) for value in point.tolist()]
-        return all(formula.holds(inputs, exact) for formula in self.query.formulas)
 
     def _result(
         self,
@@ -251,6 +238,29 @@ class _Search:
         count = len(self.questions)
         message = "; ".join(dict.fromkeys(notes))
         return QueryResult(status, seconds, self.query, count, decided, certified, witness, outputs, deployed, message)
+
+
+def asked_network(network: Network, question: VnnlibQuestion) -> Network:
+    """The network whose outputs the question's rows are about."""
+    return network if question.input_rows is None else with_input_outputs(network)
+
+
+def holds_strictly(network: Network, query: VnnlibQuery, point: FloatArray, seconds: float | None = None) -> bool:
+    """Whether the assertions hold at a point as they are written, exactly; not said of rounded maps, nor of those too
+    large for the seconds there are."""
+    if any(layer.column_error is not None or layer.bias_error for layer in network.maps):
+        return False
+    if most_weights(network) > (LARGEST_EXACT if seconds is None else exact_within(seconds)):
+        return False
+    outputs = exact_margins(network, np.eye(network.output_size), point)
+    return query.holds([Fraction(value) for value in point.tolist()], outputs)
+
+
+def _holds(query: VnnlibQuery, point: FloatArray, outputs: FloatArray) -> bool:
+    """Whether the assertions hold at a point with these outputs."""
+    exact = [Fraction(value) for value in outputs.tolist()]
+    inputs = [Fraction(value) for value in point.tolist()]
+    return all(formula.holds(inputs, exact) for formula in query.formulas)
 
 
 def confirmed_point(
