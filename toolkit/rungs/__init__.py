@@ -20,6 +20,7 @@ RUNGS: dict[str, Rung] = {
         bab.RUNG,
         attack.FGSM,
         attack.PGD,
+        attack.FALSIFY,
     )
 }
 

@@ -23,8 +23,7 @@ from toolkit.runs.run import Driver, Watcher, choose_execution
 from toolkit.runs.shards import append_rows, prepare_folder
 from toolkit.runs.store import read_rows
 from toolkit.runs.tables.answers import Advance
-from toolkit.verify.ladder import LADDER
-from toolkit.verify.queries import verify_query
+from toolkit.verify.queries import QUERY_LADDER, verify_query
 
 FAILED_ANSWER = "error"
 LARGEST_TABLE = 64 * 2**20  # bytes of a CSV
@@ -58,7 +57,7 @@ class QueryInstance:
 
     def key(self) -> str:
         """What determines the answer: SHA-256 of both files' contents, the timeout and the ladder."""
-        state = hashlib.sha256(f"{self.timeout} {LADDER}".encode())
+        state = hashlib.sha256(f"{self.timeout} {QUERY_LADDER}".encode())
         for path in self.files:
             state.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else str(path.name).encode())
         return state.hexdigest()

@@ -34,14 +34,16 @@ from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
 from toolkit.rungs.rung import Rung
-from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify, has_few_inputs
+from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
 from toolkit.verify.ladder import LADDER, certify
 
-CHEAP = ("dual", "pgd")  # asked of all questions before the whole ladder is of any
+QUERY_LADDER = tuple("falsify" if name == "pgd" else name for name in LADDER)  # a sign is all that is asked for
+CHEAP = ("dual", "falsify")  # asked of all questions before the whole ladder is of any
 RESERVE = 0.5  # seconds of the timeout that are kept for the answer, at most a tenth of it
 SHORTEST = 0.05  # seconds that a question gets at least, while any are left
-FIRST_SHARE, FIRST_SECONDS = 0.05, 1.0  # of the time left, and seconds at most, for a search for points before l,u
-FIRST_ROUNDS = (2, 1)  # where inputs are few, and where they are many
+LARGE = 8000  # neurons from which l,u take so long that points are sought before them
+FIRST_SHARE, FIRST_SECONDS = 0.05, 1.0  # of the time left, and seconds at most, for that
+WITHOUT_CLOCK = 3  # rounds of a search for points without a timeout
 LEAST_CONFIRMING = 0.1  # seconds for the proof that a point found is one, where none are left
 
 
@@ -80,7 +82,7 @@ def verify_query(
     network: str | Path | Network,
     query: str | Path | VnnlibQuery,
     timeout: float | None = 60.0,
-    ladder: Sequence[Rung | str] = LADDER,
+    ladder: Sequence[Rung | str] = QUERY_LADDER,
     settings: Settings | None = None,
 ) -> QueryResult:
     """Whether a point makes the query true with the network's outputs.
@@ -136,17 +138,17 @@ class _Search:
         self.edges: set[int] = set()  # questions with an unsafe point that does not make the query true
 
     def run(self) -> QueryResult:
-        """A short search for a point; all questions by cheap rungs, where there are several; then what is open by the
-        ladder; then what is still open by searches for points, as long as there is time."""
+        """All questions by cheap rungs, where there are several; then what is open by the ladder; then what is still
+        open by searches for points, as long as there is time; where the network is large, such a search first."""
         passes = [CHEAP, self.ladder] if len(self.questions) > 1 else [self.ladder]
         return self._begin() or self._climb(passes) or self._insist() or self._undecided()
 
     def _begin(self) -> QueryResult | None:
-        """A short search for a point, of one question; of several the cheap rungs come first."""
-        if len(self.questions) != 1:
+        """A short search for a point of each question, where the network is large."""
+        if sum(self.network.relu_sizes) < LARGE:
             return None
-        few, many = FIRST_ROUNDS
-        return self._seek(0, few if has_few_inputs(self.questions[0].box) else many, FIRST_SHARE, FIRST_SECONDS)
+        share = FIRST_SHARE / max(1, len(self.questions))
+        return next(filter(None, (self._seek(k, 1, share, FIRST_SECONDS) for k in self.open)), None)
 
     def _climb(self, passes: Sequence[Sequence[Rung | str]]) -> QueryResult | None:
         for ladder in passes:
@@ -170,7 +172,7 @@ class _Search:
 
     def _insist(self) -> QueryResult | None:
         """Rounds of searches for points of the questions that are open; few of them without a timeout."""
-        last = max(FIRST_ROUNDS) + 1 if self.deadline is None else MOST_ROUNDS
+        last = WITHOUT_CLOCK if self.deadline is None else MOST_ROUNDS
         for rounds in range(1, last + 1):
             for k in self.open:
                 found = None if self._left() == 0.0 or k in self.edges else self._seek(k, rounds)
