@@ -161,7 +161,7 @@ def test_a_point_is_sought_before_anything_is_bounded(monkeypatch: pytest.Monkey
         raise AssertionError("bounds were asked for")
 
     monkeypatch.setattr(module, "certify", never)
-    monkeypatch.setattr(module, "LARGE", 2)
+    monkeypatch.setattr(module, "MANY_NEURONS", 2)
     found = verify_query(ABSOLUTE, query(box("-1", "1") + "(assert (>= Y_0 0.9))"), timeout=30)
     assert (found.status, found.certified) == ("sat", True)
     with pytest.raises(AssertionError, match="bounds were asked for"):

@@ -20,7 +20,6 @@ RUNGS: dict[str, Rung] = {
         bab.RUNG,
         attack.FGSM,
         attack.PGD,
-        attack.FALSIFY,
     )
 }
 

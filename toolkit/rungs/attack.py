@@ -3,8 +3,9 @@
 - fgsm: one step of size ε against the sign of the gradient, x̃ = P(x − ε·sign ∇ c·F(x)).
 - pgd:  projected gradient descents with momentum (search/descent.py), settings.attack_steps steps each, from the ball's
   centre and from random corners and points in turn. The best point of all steps and restarts counts.
-- falsify: the first FALSIFY_ROUNDS of search/falsify.py, which ends at the first point that proves some row ≤ 0: for a
-  sign. Who has more time calls that with it, and with what was found.
+- falsify: the first FALSIFY_ROUNDS of search/falsify.py, which ends at the first point that proves some row ≤ 0. It is
+  for ladders that ask for a sign, and in no registry: where it ends depends on the sign. Who has more time calls that
+  with it, and with what was found.
 
 A row's result does not depend on the other rows asked for, but for falsify. l,u steer pgd, through the neurons that
 pass nothing back, but not the value of the point it finds.

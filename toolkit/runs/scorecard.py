@@ -57,7 +57,7 @@ class QueryInstance:
 
     def key(self) -> str:
         """What determines the answer: SHA-256 of both files' contents, the timeout and the ladder."""
-        state = hashlib.sha256(f"{self.timeout} {QUERY_LADDER}".encode())
+        state = hashlib.sha256(f"{self.timeout} {[rung.name for rung in QUERY_LADDER]}".encode())
         for path in self.files:
             state.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else str(path.name).encode())
         return state.hexdigest()

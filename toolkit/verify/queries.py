@@ -33,15 +33,17 @@ from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
+from toolkit.rungs import get_rung
+from toolkit.rungs.attack import FALSIFY
 from toolkit.rungs.rung import Rung
 from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
 from toolkit.verify.ladder import LADDER, certify
 
-QUERY_LADDER = tuple("falsify" if name == "pgd" else name for name in LADDER)  # a sign is all that is asked for
-CHEAP = ("dual", "falsify")  # asked of all questions before the whole ladder is of any
+QUERY_LADDER = tuple(FALSIFY if name == "pgd" else get_rung(name) for name in LADDER)  # signs are all that is asked
+CHEAP: Sequence[Rung | str] = ("dual", FALSIFY)  # asked of all questions before the whole ladder is of any
 RESERVE = 0.5  # seconds of the timeout that are kept for the answer, at most a tenth of it
 SHORTEST = 0.05  # seconds that a question gets at least, while any are left
-LARGE = 8000  # neurons from which l,u take so long that points are sought before them
+MANY_NEURONS = 8000  # neurons from which l,u take so long that points are sought before them
 FIRST_SHARE, FIRST_SECONDS = 0.05, 1.0  # of the time left, and seconds at most, for that
 WITHOUT_CLOCK = 3  # rounds of a search for points without a timeout
 LEAST_CONFIRMING = 0.1  # seconds for the proof that a point found is one, where none are left
@@ -145,7 +147,7 @@ class _Search:
 
     def _begin(self) -> QueryResult | None:
         """A short search for a point of each question, where the network is large."""
-        if sum(self.network.relu_sizes) < LARGE:
+        if sum(self.network.relu_sizes) < MANY_NEURONS:
             return None
         share = FIRST_SHARE / max(1, len(self.questions))
         return next(filter(None, (self._seek(k, 1, share, FIRST_SECONDS) for k in self.open)), None)
