@@ -15,7 +15,9 @@ from strategies import balls, networks
 
 from toolkit.certificates.box_bounds import BoxRows
 from toolkit.certificates.box_ranges import BoxRanges, box_maps, box_ranges
+from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
+from toolkit.networks.stages import Stage
 from toolkit.problems.input_sets import Box, L2Ball, LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
@@ -95,6 +97,35 @@ def test_bounds_hold_at_points_and_at_the_exact_ranges(seed: int, finer: bool) -
         points = rng.uniform(lower[b], upper[b], (50, lower.shape[1]))
         points = np.vstack([points, np.where(rng.integers(0, 2, points.shape), lower[b], upper[b])])
         assert value[b] <= problem.replay(points)[:, row[b]].min()
+
+
+def test_branches_side_by_side_share_no_symbol() -> None:
+    """relu(x) + relu(−x) = |x| in branches of their own: with one symbol for both, |x| ≤ 1 would look like a point."""
+    one, zero = np.ones((1, 1)), np.zeros(1)
+    stages = (
+        Stage(((0, Dense(one, zero)),)),
+        Stage(((0, Dense(-one, zero)),)),
+        Stage(((1, Dense(one, zero)), (2, Dense(-2.0 * one, zero)))),
+        Stage(((3, Dense(one, zero)),), False),
+    )
+    problem = problem_of(Network(stages, "branches"), Box([-1.0], [1.0]), np.ones((1, 1)))
+    lower, upper = np.array([[-1.0]]), np.array([[1.0]])
+    ranges = ranges_of(problem, lower, upper, False)
+    assert ranges.lower[2][0, 0] <= -2.0
+    assert ranges.upper[2][0, 0] >= 1.0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        branches = tuple(Stage(((0, Dense(rng.normal(size=(4, 2)), rng.normal(size=4))),)) for _ in range(3))
+        joined = tuple((k, Dense(rng.normal(size=(3, 4)), rng.normal(size=3) * (k == 1))) for k in (1, 2, 3))
+        last = Stage(((4, Dense(rng.normal(size=(1, 3)))),), False)
+        problem = problem_of(Network((*branches, Stage(joined), last), "branches"), Box([-1, -1], [1, 1]), np.eye(1))
+        lower, upper = parts(problem, 4, seed)
+        ranges = ranges_of(problem, lower, upper, False)
+        alive = np.flatnonzero(~problem.relu_bounds.inactive(3))
+        for b in range(4):
+            hats = problem.network.preactivations(rng.uniform(lower[b], upper[b], (500, 2)))[3][:, alive]
+            assert (ranges.lower[3][:, b] <= hats.min(axis=0)).all()
+            assert (ranges.upper[3][:, b] >= hats.max(axis=0)).all()
 
 
 def test_forms_charge_what_rounding_does() -> None:

@@ -30,7 +30,7 @@ from toolkit.certificates.rounding import ErrorModel, Ledger, error_model_of, ou
 from toolkit.networks.stages import ColumnStage
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.problem import Problem
-from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
+from toolkit.problems.reduced_matrices import folded_columns
 from toolkit.relaxations.relu import evaluate, walk
 
 STEPS = 3  # up the gradient of the slopes
@@ -164,7 +164,7 @@ class BoxRows:
             raise TypeError(f"sub-boxes cover a box or an ℓ∞ ball, got {type(problem.input_set).__name__}")
         self.maps = problem.region.derive(box_maps)
         self.model = error_model_of(problem)
-        self.stages = alive_matrices(problem).stages
+        self.stages = self.maps.columns
         self.starts, self.constant = folded_columns(problem)
         last = len(self.stages)
         self.error = self.model.product[last] * self.model.after(last, problem.rows)

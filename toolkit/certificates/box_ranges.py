@@ -19,6 +19,7 @@ Trusted: IEEE 754 binary64, and products that only add products of entries.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,8 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.rounding import OPERATIONS, gamma
 from toolkit.networks.float_error import SAFETY, UNIT
 from toolkit.networks.kernel_operators import KernelOperator
-from toolkit.networks.layers import Dense
-from toolkit.networks.stages import Stage
+from toolkit.networks.layers import AffineMap, Dense
+from toolkit.networks.stages import ColumnStage, Stage
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.reduced import alive_part
 from toolkit.problems.region import Region
@@ -38,6 +39,7 @@ from toolkit.relaxations.relu import adaptive_slope, chord
 
 UNDERFLOW = 2.0**-900  # absolute error of what underflows, with much room
 GENERATOR_ENTRIES = 1 << 24  # numbers in the G of one layer, all boxes
+SPARSE_BELOW = 0.04  # share of entries that are not 0: where a sparse product overtakes BLAS
 POINT = 2.0**-40  # of a coordinate's size: a width below is an interval's, not a symbol's
 
 
@@ -53,10 +55,11 @@ class StageMap:
 
 @dataclass(frozen=True, eq=False)
 class BoxMaps:
-    """A region's alive network for boxes inside it. free: coordinates that boxes may differ in; lower, upper: l and u
-    of the region per layer, (n, 1)."""
+    """A region's alive network for boxes inside it. stages, columns: for forms and for walks; lower, upper: l and u of
+    the region per layer, (n, 1); free: coordinates that boxes may differ in."""
 
     stages: tuple[StageMap, ...]
+    columns: tuple[ColumnStage, ...]
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
     free: IndexArray
@@ -68,22 +71,38 @@ def box_maps(region: Region) -> BoxMaps:
     sizes = [np.maximum(np.abs(box.lower), np.abs(box.upper))]
     sizes += [np.maximum(high, -low) for low, high in zip(alive.lower, alive.upper, strict=True)]
     stages = tuple(_stage_map(stage, sizes) for stage in alive.stages)
+    columns = tuple(map(_column_stage, stages))
     lower, upper = (tuple(side[:, None] for side in sides) for sides in (alive.lower, alive.upper))
-    return BoxMaps(stages, lower, upper, np.flatnonzero(box.upper - box.lower > POINT * sizes[0]))
+    return BoxMaps(stages, columns, lower, upper, np.flatnonzero(box.upper - box.lower > POINT * sizes[0]))
 
 
 def _stage_map(stage: Stage, sizes: list[FloatArray]) -> StageMap:
     sources, made, terms = [], 0.0, OPERATIONS
     for place, layer in stage.sources:
-        operand = layer.weight if isinstance(layer, Dense) else layer.operand()
-        if isinstance(operand, KernelOperator):
-            raise ValueError(f"boxes need the matrix of every map, got a convolution of shape {operand.shape}")
+        operand = _matrix(layer)
         if layer.column_error is not None:
             made += SAFETY * float(layer.column_error @ sizes[place])
         made += SAFETY * layer.bias_error
         terms += layer.row_entries + 2
         sources.append((place, operand, abs(operand)))
     return StageMap(tuple(sources), np.asarray(stage.bias, dtype=np.float64)[:, None], gamma(terms), made)
+
+
+def _column_stage(stage: StageMap) -> ColumnStage:
+    sources = [
+        (place, weight, weight.T.tocsr() if sp.issparse(weight) else weight.T) for place, weight, _ in stage.sources
+    ]
+    return ColumnStage(tuple(sources), stage.bias)
+
+
+def _matrix(layer: AffineMap) -> Any:
+    """W as a numpy array, or as scipy.sparse where few of its entries are not 0."""
+    operand = layer.weight if isinstance(layer, Dense) else layer.operand()
+    if isinstance(operand, KernelOperator):
+        raise ValueError(f"boxes need the matrix of every map, got a convolution of shape {operand.shape}")
+    if isinstance(operand, np.ndarray):
+        return sp.csr_array(operand) if np.count_nonzero(operand) < SPARSE_BELOW * operand.size else operand
+    return operand if operand.nnz < SPARSE_BELOW * math.prod(operand.shape) else operand.toarray()
 
 
 class BoxRanges:
@@ -219,16 +238,17 @@ def _rectified(hat: _Forms, radius: FloatArray, ranges: BoxRanges, unstable: Boo
     low, high, s = ranges.lower[-1], ranges.upper[-1], ranges.chord[-1]
     height = np.where(unstable, np.maximum(-s * low, (1.0 - s) * high) * (1.0 + 8.0 * UNIT), 0.0)
     count, boxes, known = hat.generators.shape
-    own = _symbols(unstable, height, GENERATOR_ENTRIES // max(1, count * boxes) - known)
-    symbols = known + int(own.sum(axis=0).max(initial=0))
-    generators = np.zeros((count, boxes, symbols))
+    # a symbol has one column in all places: branches side by side must not share one
+    first = max(known, ranges.symbols)
+    own = _symbols(unstable, height, GENERATOR_ENTRIES // max(1, count * boxes) - first)
+    ranges.symbols = first + int(own.sum(axis=0).max(initial=0))
+    generators = np.zeros((count, boxes, ranges.symbols))
     np.multiply(hat.generators, s[:, :, None], out=generators[:, :, :known])
     neuron, box = np.nonzero(own)
-    generators[neuron, box, known - 1 + np.cumsum(own, axis=0)[neuron, box]] = 0.5 * height[neuron, box]
+    generators[neuron, box, first - 1 + np.cumsum(own, axis=0)[neuron, box]] = 0.5 * height[neuron, box]
     size = np.abs(hat.centre) + radius
     centre = s * hat.centre + 0.5 * height
     error = (s * hat.error + 4.0 * UNIT * (size + height) + np.where(own, UNDERFLOW, UNDERFLOW + 0.5 * height)) * SAFETY
-    ranges.symbols = max(ranges.symbols, symbols)
     return _Forms(centre, generators, error, np.abs(centre) + s * radius + 0.5 * height)
 
 

@@ -221,9 +221,8 @@ class _BoxSearch:
         np.add.at(self.nodes, row, 1)
         found = self.bounder(nodes.lower, nodes.upper, row, cutoff[row])
         value = found.value if self.record is not None else np.maximum(found.value, nodes.bound)
-        if self.batches == 0:
-            for r in np.unique(row).tolist():
-                self.incumbents[r].measure(float(value[row == r].min()))
+        for i in np.flatnonzero(nodes.bound == -np.inf).tolist():  # roots
+            self.incumbents[int(row[i])].measure(float(value[i]))
         self.batches += 1
         self._offer(found.points)
         if self.batches & (self.batches - 1) == 0:
@@ -282,7 +281,7 @@ class _BoxSearch:
             return
         inside = box.project(points)
         values = self.problem.replay(inside)
-        best = np.nanargmin(np.where(np.isfinite(values), values, np.inf), axis=0)
+        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
         for row, (one, point) in enumerate(zip(self.incumbents, best.tolist(), strict=True)):
             value = float(values[point, row])
             if value < one.upper and box.contains(inside[point]):
