@@ -40,6 +40,7 @@ BATCH_ENTRIES = 1 << 19  # neurons × boxes × symbols in the widest layer of a 
 WIDEST = 1024  # boxes in a batch
 SAVED = 10.0  # nodes below one that refinement closes
 MOST_INPUTS = 16  # that are no points, of problems that are for boxes
+DESCENT_STEPS = (1.0, 0.2)  # the first of a descent, of the whole box; in turns
 DESCENTS = 8  # points that a descent starts from
 
 
@@ -224,9 +225,8 @@ class _BoxSearch:
         for i in np.flatnonzero(nodes.bound == -np.inf).tolist():  # roots
             self.incumbents[int(row[i])].measure(float(value[i]))
         self.batches += 1
-        self._offer(found.points)
-        if self.batches & (self.batches - 1) == 0:
-            self._descend(row[found.open], found.points, value[found.open])
+        if found.open.size and not self.clock.struck:
+            self._descend(row[found.open], found.points, self._offer(found.points))
         closed = np.ones(row.size, dtype=np.bool_)
         closed[found.open] = value[found.open] >= cutoff[row[found.open]]
         axis, cut, can = self._halves(nodes, found)
@@ -274,30 +274,30 @@ class _BoxSearch:
         self.given_up[row[bound < cutoff[row]]] = True
         self.open -= np.bincount(row, minlength=self.open.size)
 
-    def _offer(self, points: FloatArray) -> None:
-        """Replay points, moved into the set, for all rows."""
+    def _offer(self, points: FloatArray) -> FloatArray:
+        """Replay points, moved into the set, for all rows; their values, (K, m)."""
         box = self.problem.input_set
-        if not points.shape[0]:
-            return
         inside = box.project(points)
         values = self.problem.replay(inside)
-        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
-        for row, (one, point) in enumerate(zip(self.incumbents, best.tolist(), strict=True)):
+        values = np.where(np.isfinite(values), values, np.inf)
+        for row, (one, point) in enumerate(zip(self.incumbents, values.argmin(axis=0).tolist(), strict=True)):
             value = float(values[point, row])
             if value < one.upper and box.contains(inside[point]):
                 one.offer(inside[point].copy(), value)
+        return values
 
-    def _descend(self, row: IndexArray, points: FloatArray, value: FloatArray) -> None:
-        """Descend from the corners of the worst parts, on their own rows."""
-        for r in np.unique(row).tolist():
-            own = np.flatnonzero(row == r)
-            start = points[own[np.argsort(value[own])[:DESCENTS]]]
-            if self.clock.struck or self.incumbents[r].refuted:
-                return
-            one = self.problem.with_rows(self.problem.rows[[r]]).with_settings(self.clock.rest())
-            for bound in polish(one, start):
-                if bound.witness is not None:
-                    self._offer(bound.witness[None])
+    def _descend(self, row: IndexArray, points: FloatArray, values: FloatArray) -> None:
+        """Descend on one row, the next in turn, from the corners of its parts in the batch that are lowest."""
+        rows = [r for r in np.unique(row).tolist() if not self.incumbents[r].refuted]
+        if not rows:
+            return
+        chosen = rows[self.batches % len(rows)]
+        own = np.flatnonzero(row == chosen)
+        starts = points[own[np.argsort(values[own, chosen], kind="stable")[:DESCENTS]]]
+        one = self.problem.with_rows(self.problem.rows[[chosen]]).with_settings(self.clock.rest())
+        for bound in polish(one, starts, DESCENT_STEPS[self.batches // len(rows) % len(DESCENT_STEPS)]):
+            if bound.witness is not None:
+                self._offer(bound.witness[None])
 
     def _answer(self) -> BoxAnswer:
         refuted = np.array([one.refuted for one in self.incumbents])
