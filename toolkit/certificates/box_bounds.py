@@ -184,7 +184,10 @@ class BoxRows:
         lower, upper: (B, n), inside the set's hull, differing from it in free coordinates only. What a search over
         boxes says of a leaf is found here again, up to the rounding of sums in another order.
         """
-        low, high = np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T)
+        with np.errstate(all="ignore"):  # what overflows proves nothing
+            return self._bounds(np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T), row, wanted)
+
+    def _bounds(self, low: FloatArray, high: FloatArray, row: IndexArray, wanted: FloatArray) -> FloatArray:
         ranges = box_ranges(self.maps, low, high)
         value = self.columns(low, high, row, ranges).better().value
         for finer in (False, True):

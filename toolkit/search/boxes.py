@@ -42,6 +42,7 @@ SAVED = 10.0  # nodes below one that refinement closes
 MOST_INPUTS = 16  # that are no points, of problems that are for boxes
 DESCENT_STEPS = (1.0, 0.2)  # the first of a descent, of the whole box; in turns
 DESCENTS = 8  # points that a descent starts from
+EVERY_BATCH = 32  # up to here one descent a batch, then one every other
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ class BoxBounder:
         self.rows = BoxRows(problem)
         self.maps = self.rows.maps
         self.steps, self.worth = steps, RefinementWorth(saved)
-        self.widest = max((low.size for low in self.maps.lower), default=1)
+        self.widest = max((int(low.size) for low in self.maps.lower if low.size), default=1)
         self.symbols = self.maps.free.size + sum(int(low.size) for low in self.maps.lower)
 
     @property
@@ -113,6 +114,10 @@ class BoxBounder:
 
     def __call__(self, lower: FloatArray, upper: FloatArray, row: IndexArray, cutoff: FloatArray) -> BoxBound:
         """lower, upper: (B, n); row, cutoff: (B,): a bound at or above the cutoff is enough."""
+        with np.errstate(all="ignore"):  # what overflows proves nothing
+            return self._bound(lower, upper, row, cutoff)
+
+    def _bound(self, lower: FloatArray, upper: FloatArray, row: IndexArray, cutoff: FloatArray) -> BoxBound:
         low, high = np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T)
         ranges = box_ranges(self.maps, low, high, shares=True)
         self.symbols = max(ranges.symbols, self.maps.free.size)
@@ -226,7 +231,9 @@ class _BoxSearch:
             self.incumbents[int(row[i])].measure(float(value[i]))
         self.batches += 1
         if found.open.size and not self.clock.struck:
-            self._descend(row[found.open], found.points, self._offer(found.points))
+            values = self._offer(found.points)
+            if self.batches < EVERY_BATCH or self.batches % 2:
+                self._descend(row[found.open], found.points, values)
         closed = np.ones(row.size, dtype=np.bool_)
         closed[found.open] = value[found.open] >= cutoff[row[found.open]]
         axis, cut, can = self._halves(nodes, found)
@@ -263,7 +270,8 @@ class _BoxSearch:
     ) -> None:
         marks = np.array([one.clean for one in self.incumbents])
         scale = np.array([max(one.drop, 1e-300) for one in self.incumbents])
-        key = (bound - marks[row]) / scale[row]
+        with np.errstate(over="ignore", invalid="ignore"):
+            key = np.nan_to_num((bound - marks[row]) / scale[row], nan=0.0)
         self.queue.push(BoxNodes(lower, upper, row, bound, key, row if name is None else name))
         if name is not None:
             self.open += np.bincount(row, minlength=self.open.size)
@@ -291,11 +299,12 @@ class _BoxSearch:
         rows = [r for r in np.unique(row).tolist() if not self.incumbents[r].refuted]
         if not rows:
             return
-        chosen = rows[self.batches % len(rows)]
+        turn = self.batches if self.batches < EVERY_BATCH else self.batches // 2
+        chosen = rows[turn % len(rows)]
         own = np.flatnonzero(row == chosen)
         starts = points[own[np.argsort(values[own, chosen], kind="stable")[:DESCENTS]]]
         one = self.problem.with_rows(self.problem.rows[[chosen]]).with_settings(self.clock.rest())
-        for bound in polish(one, starts, DESCENT_STEPS[self.batches // len(rows) % len(DESCENT_STEPS)]):
+        for bound in polish(one, starts, DESCENT_STEPS[turn // len(rows) % len(DESCENT_STEPS)]):
             if bound.witness is not None:
                 self._offer(bound.witness[None])
 
