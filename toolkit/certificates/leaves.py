@@ -3,21 +3,25 @@
 A leaf is a part of the region (some ReLUs split active or inactive) with the multipliers of an LP that was solved there
 or in a part that contains it; multipliers prove what they prove in any part. The certified bound of a tree is the least
 over its leaves of the bound in dual_bound.py, with the leaf's splits; an empty leaf is proven by the bound of 0·F.
+The trees of many rows, without cuts, are arrays: `Forest`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray, IndexArray, PhaseArray
+from toolkit.arrays import BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.certificates.rounding import ErrorModel
 
 BATCH = 256
+FOREST_BATCH = 1024  # leaves of a forest at once, and fewer where the widest place would make more than …
+FOREST_ENTRIES = 1 << 20  # … so many numbers of them: an array of 8 MB, a dozen of which live at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,3 +117,79 @@ def leaf_bounds(
     rows = np.where(empty[:, None], 0.0, row[None])
     found = certified_bounds(model, rows, multipliers, phases, cuts, weights.tocsr())
     return np.where(empty, np.where(found > 0, np.inf, -np.inf), found)
+
+
+@dataclass(frozen=True, eq=False)
+class Forest:
+    """The leaves of many rows' trees in one region, in any order.
+
+    tree: (L,) which row, from 0 on, each leaf belongs to. phases: (L, N) int8 over the region's unstable neurons, −1
+    free, 0 split inactive, 1 split active. multipliers: (L, N) λ, float32 or float64, NaN = CHORD. empty: (L,) whether
+    the multipliers prove the leaf empty instead of a bound. Raises ValueError for parts that do not fit each other.
+    """
+
+    tree: IndexArray
+    phases: PhaseArray
+    multipliers: FloatArray
+    empty: BoolArray
+
+    def __post_init__(self) -> None:
+        count, kinds = self.tree.shape, {"tree": "iu", "phases": "i", "multipliers": "f", "empty": "b"}
+        for name, kind in kinds.items():
+            array = getattr(self, name)
+            if array.dtype.kind not in kind or array.shape[:1] != count or array.ndim != 1 + (name in TABLES):
+                raise ValueError(f"{name} must fit {count} leaves, got shape {array.shape} and dtype {array.dtype}")
+        if self.phases.shape != self.multipliers.shape:
+            raise ValueError(f"phases have shape {self.phases.shape}, multipliers {self.multipliers.shape}")
+        if self.phases.size and not (self.phases.min() >= -1 and self.phases.max() <= 1):
+            raise ValueError(f"phases must be −1, 0 or 1, got {self.phases.min()} … {self.phases.max()}")
+
+    @classmethod
+    def none(cls, neurons: int) -> Forest:
+        """No leaf at all, in a region with so many unstable neurons."""
+        table = np.zeros((0, neurons))
+        return cls(np.zeros(0, dtype=np.int64), table.astype(np.int8), table, np.zeros(0, dtype=np.bool_))
+
+    @classmethod
+    def joined(cls, forests: Sequence[Forest]) -> Forest:
+        """The leaves of several forests of one region and one numbering of trees, one forest after the other."""
+        parts = ([getattr(one, name) for one in forests] for name in ("tree", "phases", "multipliers", "empty"))
+        return cls(*(np.concatenate(part) for part in parts))
+
+
+TABLES = ("phases", "multipliers")
+
+
+def forest_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
+    """The certified minimum of every row over the leaves of its tree, shape (T,); rows (T, outputs), or scipy.sparse.
+
+    Holds wherever the leaves cover the region, which is not looked at here (see `check._covers`). −inf for a tree
+    without leaves, and for one all of whose leaves are proven empty: no region is, so l,u must be false. Raises
+    ValueError for a forest of another region, and for a tree that has no row.
+    """
+    proven = forest_leaf_bounds(model, rows, forest)
+    least = np.full(rows.shape[0], np.inf)
+    np.minimum.at(least, forest.tree, proven)
+    return np.where(least < np.inf, least, -np.inf)
+
+
+def forest_leaf_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
+    """The certified bound of every leaf, shape (L,); +inf for those proven empty; arguments as of `forest_bounds`."""
+    leaves, neurons = forest.phases.shape
+    if neurons != model.count:
+        raise ValueError(f"the forest is over {neurons} unstable neurons, the region has {model.count}")
+    if leaves and not (forest.tree.min() >= 0 and forest.tree.max() < rows.shape[0]):
+        raise ValueError(f"trees must be 0 … {rows.shape[0] - 1}, got {forest.tree.min()} … {forest.tree.max()}")
+    rows = sp.csr_array(rows) if sp.issparse(rows) else np.asarray(rows, dtype=np.float64)
+    widest = max(model.input_set.size, rows.shape[1], neurons, *(low.size for low in model.lower), 1)
+    step = max(1, min(FOREST_BATCH, FOREST_ENTRIES // widest))
+    found = np.empty(leaves)
+    for start in range(0, leaves, step):
+        part = slice(start, start + step)
+        own, empty = rows[forest.tree[part]], forest.empty[part]
+        dense = np.asarray(own.toarray() if sp.issparse(own) else own, dtype=np.float64)
+        phases = forest.phases[part] if np.any(forest.phases[part] >= 0) else None
+        dense = np.where(empty[:, None], 0.0, dense)
+        bounds = certified_bounds(model, dense, forest.multipliers[part], phases)
+        found[part] = np.where(empty, np.where(bounds > 0, np.inf, -np.inf), bounds)
+    return found
