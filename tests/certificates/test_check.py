@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import random_dense_network
 
-from toolkit.certificates.check import RejectedProofError, _covers, all_shown, check_proof
+from toolkit.certificates.check import RejectedProofError, all_shown, check_proof
+from toolkit.certificates.coverage import covered
 from toolkit.cli import main
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
@@ -266,14 +267,14 @@ def test_coverage_is_never_claimed_wrongly() -> None:
                 child = leaf.copy()
                 child[neuron] = phase
                 leaves.append(child)
-        assert _covers(np.array(leaves))
+        assert covered(np.zeros(len(leaves), dtype=np.int64), np.array(leaves), 1).all()
         spoilt = np.array(leaves)
         if rng.random() < 0.5:
             spoilt = np.delete(spoilt, rng.integers(len(spoilt)), axis=0)
         else:
             spoilt[rng.integers(len(spoilt)), rng.integers(5)] = rng.integers(-1, 2)
         fits = ((spoilt[None] < 0) | (spoilt[None] == patterns[:, None])).all(axis=2)
-        if _covers(spoilt):
+        if covered(np.zeros(len(spoilt), dtype=np.int64), spoilt, 1).all():
             assert fits.any(axis=1).all()
             accepted += 1
         else:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from oracle import cells, forward
 from strategies import balls, networks
 
-from toolkit.certificates.check import RejectedProofError, _covers, check_proof
+from toolkit.certificates.check import RejectedProofError, check_proof
+from toolkit.certificates.coverage import covered
 from toolkit.certificates.dual_bound import CHORD, certified_bounds, derive_cuts
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves, leaf_bounds
 from toolkit.certificates.rounding import ErrorModel, error_model_of
@@ -246,7 +247,7 @@ def test_a_cut_of_negative_weight_counts_for_nothing(seed: int) -> None:
     ],
 )
 def test_a_checker_accepts_trees_alone(leaves: list[list[int]], whole: bool) -> None:
-    assert _covers(np.array(leaves, dtype=np.int8)) is whole
+    assert covered(np.zeros(len(leaves), dtype=np.int64), np.array(leaves, dtype=np.int8), 1).tolist() == [whole]
 
 
 def test_a_checker_believes_no_leaf_to_be_empty(tmp_path: Path) -> None:
