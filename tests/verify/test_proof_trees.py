@@ -15,7 +15,6 @@ from conftest import random_dense_network
 from oracle import least_margins, neuron_ranges
 from phase_trees import grown, halved, refined
 
-from toolkit.certificates.box_leaves import box_leaf_bounds
 from toolkit.certificates.check import RejectedProofError, check_proof
 from toolkit.certificates.leaves import Forest, SideTrees
 from toolkit.networks.network import Network
@@ -151,21 +150,6 @@ def test_trees_over_the_box_are_about_any_set(norm: str, tmp_path: Path, monkeyp
     assert any(key.endswith(".axis") for key in read(tmp_path / "p.npz"))
     for claim, bound in zip(proof.claims, margins(network, own, 0, "exact"), strict=True):
         assert claim <= bound.upper
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_no_box_is_bounded_above_its_minimum(seed: int) -> None:
-    network, ball = case(seed)
-    (tree, *_) = halved(Problem.of(network, ball, np.eye(3), provable_bounds(network, ball, Settings(), None)[0]), 3)
-    row = np.array([1.0, -1.0, 0.0])
-    for lower, upper in tree.boxes(ball.lower, ball.upper):
-        found = box_leaf_bounds(network, row, lower, upper)
-        for bound, low, high in zip(found.tolist(), lower, upper, strict=True):
-            inside = [Fraction(v) for v in (*low.tolist(), *high.tolist())]
-            center = np.array([float((inside[i] + inside[2 + i]) / 2) for i in range(2)])
-            radius = float(min((inside[2 + i] - inside[i]) / 2 for i in range(2))) * (1 - 1e-12)
-            within = LinfBall(center, radius)
-            assert Fraction(bound) <= least_margins(network, within, 0)[0]
 
 
 def test_a_proof_of_format_one_is_still_checked(tmp_path: Path) -> None:

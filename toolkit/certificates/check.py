@@ -191,7 +191,7 @@ class _Check:
         """The leaves of one target cover everything, and each one reaches the claim."""
         name = f"target{target}"
         if f"{name}.axis" in self.content:
-            return self._check_boxes(row, target, claim)
+            return self._check_boxes(model, row, target, claim)
         leaves, count = int(self.content[f"{name}.empty"].size), model.count
         phases = self._floats(f"{name}.phases", (leaves, count), "i")
         multipliers = self._floats(f"{name}.multipliers", (leaves, count))
@@ -222,11 +222,11 @@ class _Check:
             _require(not wrong.size, f"target {target}: leaf {start + wrong[:1]} does not reach the claim {claim}")
         return leaves
 
-    def _check_boxes(self, row: FloatArray, target: int, claim: float) -> int:
+    def _check_boxes(self, model: ErrorModel, row: FloatArray, target: int, claim: float) -> int:
         """The leaves of a tree over the box: each one reaches the claim by its box alone."""
         tree, seen = BoxTree(self.content[f"target{target}.axis"], self.content[f"target{target}.cut"]), 0
         for lower, upper in tree.boxes(self.ball.lower, self.ball.upper):
-            proven = box_leaf_bounds(self.network, row, lower, upper)
+            proven = box_leaf_bounds(model, row, lower, upper)
             wrong = np.flatnonzero(~(proven >= claim))
             _require(not wrong.size, f"target {target}: box {seen + wrong[:1]} does not reach the claim {claim}")
             seen += len(lower)

@@ -138,13 +138,13 @@ def _root(model: ErrorModel, row: Any, store: CutStore) -> Proven:
 def _by_boxes(problem: Problem, halve: Halve) -> list[Proven | None]:
     """Trees over the input box, certified leaf by leaf."""
     found: list[Proven | None] = []
-    ball, rows = problem.input_set, dense_array(problem.rows)
+    ball, rows, model = problem.input_set, dense_array(problem.rows), error_model_of(problem)
     for row, tree in zip(rows, halve(problem), strict=True):
         if tree is None:
             found.append(None)
             continue
         boxes = tree.boxes(ball.lower, ball.upper)
-        least = min(float(box_leaf_bounds(problem.network, row, low, high).min()) for low, high in boxes)
+        least = min(float(box_leaf_bounds(model, row, low, high).min()) for low, high in boxes)
         found.append(Proven(least, tree.leaves, {"axis": tree.axis.astype(np.int64), "cut": tree.cut}))
     return found
 
