@@ -54,6 +54,35 @@ def test_no_box_is_bounded_above_its_minimum(data: st.DataObject) -> None:
         assert Fraction(bound) <= truth
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_no_box_of_a_deeper_network_is_bounded_above_its_minimum(seed: int) -> None:
+    """Ranges of two layers behind the first, each side by either closed form, enter the third and the rows."""
+    rng = np.random.default_rng(seed)
+    network, ball = random_dense_network(rng, (2, 5, 5, 4, 2)), LinfBall(np.round(8 * rng.normal(size=2)) / 8, 1.0)
+    rows, parts = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]), cubes(ball, 1)
+    model = model_of(network, ball)
+    found = [box_leaf_bounds(model, row, *ends(parts)).tolist() for row in rows]
+    for i, part in enumerate(parts):
+        for bounds, (truth, _) in zip(found, least(network, part, rows.tolist()), strict=True):
+            assert Fraction(bounds[i]) <= truth
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "second", "shift", "ball"),
+    [
+        ([1.0], [0.0], [1.0], -0.5, LinfBall([-0.5], 1.5)),  # relu(x) − ½ on [−2, 1]: α = 0
+        ([1.0, 1.0], [0.0, 2.0], [1.0, -1.0], 1.5, LinfBall([0.5], 1.5)),  # relu(x) − x − ½ on [−1, 2]: α = 1
+    ],
+)
+def test_upper_sides_by_lower_slopes_are_upper_sides(
+    weight: list[float], bias: list[float], second: list[float], shift: float, ball: LinfBall
+) -> None:
+    """Both neurons of the second layer have u = ½; with y ≤ αx̂ + h for y ≥ αx̂ they would have 1/6."""
+    layers = [Dense(np.array(weight)[:, None], bias), Dense([second], [shift]), Dense([[-1.0]])]
+    (bound,) = box_leaf_bounds(model_of(Network(layers), ball), np.ones(1), ball.lower[None], ball.upper[None])
+    assert -0.5 - 1e-6 <= bound <= -0.5
+
+
 @given(case=cases())
 def test_hard_networks_are_never_claimed_more_of(case: Case) -> None:
     """Weights, biases and inputs of all sizes, dead and equal neurons: the whole ball as one box."""

@@ -288,6 +288,20 @@ def test_there_are_hundreds_of_tamperings() -> None:
     assert len(TAMPERINGS) > 400
 
 
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_every_batch_of_boxes_is_looked_at(
+    at_once: int, proof: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One box or five at a time: the same is accepted, and a claim that the worst box alone misses is not."""
+    monkeypatch.setattr("toolkit.certificates.coverage.MOST_BOXES", at_once)
+    claims = header_of(proof)["claims"]
+    assert accepted(proof, tmp_path) == dict(zip(TARGETS, claims, strict=True))
+    content = dict(proof)
+    with_header(content, claims=[claims[0], claims[1] + 1e-6])
+    with pytest.raises(RejectedProofError, match=r"target 2: box .* does not reach the claim"):
+        accepted(content, tmp_path)
+
+
 def test_another_network_or_question_is_rejected(proof: Content, tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", **proof)
     network, ball = subject()
