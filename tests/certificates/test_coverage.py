@@ -109,7 +109,7 @@ def test_boxes_part_the_root(seed: int, monkeypatch: pytest.MonkeyPatch) -> None
     rng = np.random.default_rng(seed)
     tree, lower, upper = random_boxes(rng, 3, 40)
     low, high = boxes_of(tree, lower, upper)
-    assert len(low) == tree.leaves == 41
+    assert len(low) == tree.count == 41
     assert np.all((low >= lower) & (low <= high) & (high <= upper))
     volume = Fraction(0)
     for one, other in zip(low.tolist(), high.tolist(), strict=True):

@@ -23,7 +23,8 @@ from toolkit.problems.reduced import alive_network
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.dual import certified_values
-from toolkit.search.ascent import Ascent, DualFunction
+from toolkit.search.ascent import Ascent
+from toolkit.search.dual_function import DualFunction
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
@@ -102,10 +103,10 @@ def test_gradient_is_that_of_the_dual_function(case: structures.Case) -> None:
     problem = drawn_problem(case)
     function, rng = DualFunction(problem), np.random.default_rng(case.seed)
     slopes = rng.uniform(0.1, 0.9, (function.size, problem.rows.shape[0]))
-    swept = function.sweep(slopes)
+    swept = function.parts().sweep(slopes)
     np.testing.assert_allclose(swept.value, certified_values(problem, function.spread(slopes)), atol=1e-10)
     direction, h = rng.normal(size=slopes.shape), 1e-7
-    ahead, behind = (function.sweep(slopes + sign * h * direction).value for sign in (1, -1))
+    ahead, behind = (function.parts().sweep(slopes + sign * h * direction).value for sign in (1, -1))
     slope = (swept.gradient * direction).sum(axis=0)
     np.testing.assert_allclose((ahead - behind) / (2 * h), slope, rtol=1e-4, atol=1e-5)
 

@@ -72,7 +72,7 @@ class BoxTree:
             raise ValueError(f"cut must be {self.axis.size} floats, got shape {self.cut.shape} of {self.cut.dtype}")
 
     @property
-    def leaves(self) -> int:
+    def count(self) -> int:
         """Number of leaves."""
         return int(np.count_nonzero(self.axis < 0))
 

@@ -14,7 +14,8 @@ class Settings:
     solver: "auto" or a name in SOLVERS ("auto" for `exact` may also take the bab rung). time_limit: seconds per
     objective row, None = none. threads: per solver. mip_gap, mip_gap_abs: relative and absolute gap at which a MILP
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
-    lower > stop_at, or has a replayed point ≤ stop_at. attack_steps/restarts: for pgd.
+    lower > stop_at, or has a replayed point ≤ stop_at; with until_refuted such a point for one row ends the work on all
+    rows. attack_steps/restarts: for pgd.
     seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the
     bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
     """
@@ -29,6 +30,7 @@ class Settings:
     attack_steps: int = 40
     attack_restarts: int = 5
     rigorous: bool = True
+    until_refuted: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -44,7 +44,7 @@ def climb(problem: Problem) -> list[Bound]:
     rows = problem.rows.shape[0]
     time_limit, stop_at = problem.settings.time_limit, problem.settings.stop_at
     status, iterations, slopes = [Status.COMPUTED] * rows, [0] * rows, ascent.slopes.copy()
-    going = np.arange(rows if ascent.function.size else 0)
+    going = np.arange(rows if ascent.parts.function.size else 0)
     while going.size:
         ascent.step()
         late = time_limit is not None and time.perf_counter() - started > rows * time_limit
@@ -59,7 +59,7 @@ def climb(problem: Problem) -> list[Bound]:
             iterations[row], slopes[:, row] = ascent.iterations, ascent.slopes[:, i]
         going = going[~stopped]
         ascent.keep(~stopped)
-    lower = certified_values(problem, ascent.function.spread(slopes)).tolist()
+    lower = certified_values(problem, ascent.parts.function.spread(slopes)).tolist()
     each = (time.perf_counter() - started) / max(1, rows)
     found = zip(lower, status, iterations, strict=True)
     return [

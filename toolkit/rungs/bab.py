@@ -13,6 +13,7 @@ Trusted: given l,u.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -28,12 +29,72 @@ from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
+from toolkit.search.refinement import neuron_ranges
+from toolkit.search.sign_search import Signs, search_signs
 from toolkit.search.tree import Node, Tree
+
+NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
+PHASES_SHARE = 0.7  # of the time there is
 
 
 def bab_bounds(problem: Problem) -> list[Bound]:
-    """Branch and bound for every row; cuts and pseudo-costs are carried from row to row."""
-    return [_row_bound(problem, row) for row in range(len(problem.objective))]
+    """Branch and bound for every row: for a sign, trees of all rows at once; for what they leave open, and for the
+    value itself, LPs, whose cuts and pseudo-costs are carried from row to row."""
+    if problem.settings.stop_at is None:
+        return [_row_bound(problem, row) for row in range(len(problem.objective))]
+    return _signs(problem)
+
+
+def _signs(problem: Problem) -> list[Bound]:
+    count, limit = len(problem.objective), problem.settings.time_limit
+    clock = Clock(replace(problem.settings, time_limit=None if limit is None else count * limit))
+    stop = problem.settings.stop_at
+    assert stop is not None
+    share = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * count * limit
+    found = search_signs(problem, share, NODES if limit is None else None)
+    bounds = [_sign_bound(problem, found, row, clock.seconds / count) for row in range(count)]
+    refuted = problem.settings.until_refuted and bool((found.upper <= stop).any())
+    still = [row for row in range(count) if bounds[row].status is not Status.DECIDED]
+    for place, row in enumerate(still):
+        if refuted or clock.struck:
+            break
+        rest = clock.rest()
+        if rest.time_limit is not None:
+            rest = replace(rest, time_limit=rest.time_limit / (len(still) - place))
+        own = _row_bound(problem.with_settings(rest), row)
+        bounds[row] = _better(bounds[row], own, stop)
+        refuted = problem.settings.until_refuted and bounds[row].upper <= stop
+    return bounds
+
+
+def _sign_bound(problem: Problem, found: Signs, row: int, seconds: float) -> Bound:
+    lower, upper, stop = float(found.lower[row]), float(found.upper[row]), problem.settings.stop_at
+    assert stop is not None
+    return Bound(
+        lower=min(lower, upper),
+        upper=upper,
+        status=Status.DECIDED if lower > stop or upper <= stop else Status.TIME_LIMIT,
+        witness=found.points[row] if upper < np.inf else None,
+        seconds=seconds,
+        nodes=int(found.nodes[row]),
+        solver="bab/phases",
+        certified_lower=lower,
+        drop=drop_of(problem, row, lower),
+    )
+
+
+def _better(one: Bound, other: Bound, stop: float) -> Bound:
+    """What two searches of one row know together."""
+    if other.status is Status.FAILED:
+        return replace(one, message=other.message)
+    best = one if one.upper < other.upper else other
+    lower = max(one.certified_lower, other.certified_lower)
+    status = Status.DECIDED if lower > stop or best.upper <= stop else other.status
+    return replace(
+        other, lower=min(lower, best.upper), certified_lower=lower, upper=best.upper, witness=best.witness,
+        status=status, seconds=one.seconds + other.seconds, nodes=one.nodes + other.nodes,
+        solver=f"{one.solver}+{other.solver}",
+    )  # fmt: skip
 
 
 def _row_bound(problem: Problem, row: int) -> Bound:
@@ -91,4 +152,6 @@ RUNG = Rung(
     run=failing_rows(bab_bounds),
     cost=Cost.SEARCH,
     certifies=True,
+    batched=True,
+    ranges=neuron_ranges,
 )

@@ -45,7 +45,9 @@ class Cost(enum.IntEnum):
 
 
 ATTACK_SETTINGS = ("attack_restarts", "attack_steps", "seed", "time_limit")
-SOLVER_SETTINGS = tuple(sorted({one.name for one in fields(Settings)} - {"attack_steps", "attack_restarts", "stop_at"}))
+SOLVER_SETTINGS = tuple(
+    sorted({one.name for one in fields(Settings)} - {"attack_steps", "attack_restarts", "stop_at", "until_refuted"})
+)
 
 
 def each_row(run: Callable[[Problem], Sequence[Bound]]) -> Callable[[Problem], RowBounds]:
@@ -67,7 +69,8 @@ class Rung:
     else a solver's; a closed form reads none. input_sets: those it takes. uses_relu_bounds: whether l,u matter to it.
     certifies: whether its bounds (`lower`, of details certified_lower) hold in real arithmetic, rounding included,
     whatever a solver says. states: whether `lower` may be a MILP solver's word, which counts where settings.rigorous is
-    False. version: raised when its numbers change, so that stored rows of older versions are not mistaken for its own.
+    False. batched: whether rows are served together although the rung searches. ranges: l and u of named outputs, both sides at once, where the rung has a better way than one row at a time;
+    they must be certified if the rung certifies. version: raised when its numbers change, so that stored rows of older versions are not mistaken for its own.
     claim, source: for help, tables.
     """
 
@@ -84,6 +87,8 @@ class Rung:
     uses_relu_bounds: bool = True
     certifies: bool = False
     states: bool = False
+    batched: bool = False
+    ranges: Callable[[Problem, IndexArray], tuple[FloatArray, FloatArray]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.reads is None:
@@ -93,7 +98,7 @@ class Rung:
     @property
     def row_by_row(self) -> bool:
         """Whether each row costs a solve of its own, so that asking for few at a time loses nothing."""
-        return self.cost >= Cost.LINEAR_PROGRAM and self.side is not Side.UPPER
+        return self.cost >= Cost.LINEAR_PROGRAM and self.side is not Side.UPPER and not self.batched
 
     def certifies_under(self, settings: Settings) -> bool:
         """Whether `lower_values` are certified: always, or only where no solver's word counts."""
@@ -160,6 +165,8 @@ class Rung:
         Rows −e_i first: a rung that gets both sides in one pass is then done, and where another shows u ≤ 0 the neuron
         is decided, and l = −inf is left.
         """
+        if self.ranges is not None:
+            return self.ranges(problem, neurons)
         size = problem.network.output_size
         lower, highest = self._sides(problem.with_rows(selection_rows(size, neurons, -1)))
         if highest is not None:

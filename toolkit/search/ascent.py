@@ -21,15 +21,12 @@ Nothing here is trusted: whoever uses the slopes evaluates them again (rungs/dua
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.arrays import BoolArray, FloatArray
 from toolkit.problems.problem import Problem
-from toolkit.problems.reduced import alive_network
-from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
-from toolkit.relaxations.relu import adaptive_slope, chord, evaluate, walk
+from toolkit.relaxations.relu import evaluate
+from toolkit.search.dual_function import DualFunction, Parts, Sweep
 
 GAP, GAIN = 2e-4, 1e-4
 LEAST_SCALE = 0.05  # of what the objective loses from the ball's centre to the bound
@@ -40,128 +37,31 @@ OUTSIDE = 1e-9  # of a neuron's range: by how much an averaged point may leave a
 AVERAGE = 0.95  # weight of the past in the averaged points
 
 
-class Sweep(NamedTuple):
-    """g and ∇g at some slopes, and the points its two sweeps went through; the problem's rows are columns here.
-
-    value: g, shape (m,). gradient, outputs (the y): per unstable neuron, (N, m). points: x̃, (n, m).
-    """
-
-    value: FloatArray
-    gradient: FloatArray
-    points: FloatArray
-    outputs: FloatArray
-
-    def keep(self, columns: BoolArray) -> Sweep:
-        """The same for these columns only."""
-        rest = self.gradient[:, columns], self.points[:, columns], self.outputs[:, columns]
-        return Sweep(self.value[columns], *rest)
+def best_start(parts: Parts) -> FloatArray:
+    """The better of the dual rung's slopes and CROWN's for every row, shape (N, m)."""
+    shape = (parts.function.size, parts.constant.size)
+    dual, crown = (np.broadcast_to(start, shape) for start in parts.function.starting_slopes())
+    return np.where(parts.values(dual) >= parts.values(crown), dual, crown)
 
 
-class SlopeStep:
-    """Steps of a walk at given slopes: λ = max(ν,0)·α + min(ν,0)·s at unstable neurons; rows are columns.
+def relaxed_values(parts: Parts, points: FloatArray, outputs: FloatArray) -> FloatArray:
+    """Objective at the LP feasible points next to (x̃, y), shape (m,); +inf where x̂ leaves [l, u] on the way."""
+    function = parts.function
+    feasible = np.ones(points.shape[1], dtype=np.bool_)
 
-    value: what the ReLUs add to g, shape (m,). positive[k]: max(ν,0) at the unstable neurons of ReLU layer k.
-    """
+    def activation(k: int, y: FloatArray) -> FloatArray:
+        chosen, own = function.unstable[k], function.own[k]
+        if chosen.size:
+            x_hat, width = y[chosen], function.high[own] - function.low[own]
+            least, most = np.maximum(x_hat, 0.0), function.chord[own] * (x_hat - function.low[own])
+            np.logical_and(feasible, np.all(least <= most + OUTSIDE * width, axis=0), out=feasible)
+            y[chosen] = np.clip(outputs[own], least, np.maximum(least, most))
+        return y
 
-    shrinks = True
-
-    def __init__(self, function: DualFunction, slopes: FloatArray) -> None:
-        self.function, self.slopes = function, slopes
-        self.value: FloatArray | float = 0.0
-        self.positive: dict[int, FloatArray] = {}
-
-    def relu(self, k: int, nu: FloatArray) -> FloatArray:
-        function = self.function
-        chosen = function.unstable[k]
-        if not chosen.size:
-            return nu
-        arriving = nu[chosen]
-        negative = np.minimum(arriving, 0.0)
-        positive = arriving - negative
-        self.value = self.value - function.height[k] @ negative
-        if nu is function.starts.get(k + 1):
-            nu = nu.copy()  # every other ν is the walk's own
-        nu[chosen] = positive * self.slopes[function.own[k]] + negative * function.chord[k]
-        self.positive[k] = positive
-        return nu
-
-
-class DualFunction:
-    """g(α) of a problem's rows over the slopes of all unstable neurons, layer after layer in one array (N, m)."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.starts, self.constant = folded_columns(problem)
-        self.stages = alive_matrices(problem).stages
-        self.input_set = problem.input_set
-        network = alive_network(problem)
-        self.alive = [low.size for low in network.lower]
-        self.unstable: list[IndexArray] = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
-        self.lower = [network.lower[k][index, None] for k, index in enumerate(self.unstable)]
-        self.upper = [network.upper[k][index, None] for k, index in enumerate(self.unstable)]
-        self.chord = [chord(low, high) for low, high in zip(self.lower, self.upper, strict=True)]
-        self.height = [(s * low)[:, 0] for s, low in zip(self.chord, self.lower, strict=True)]
-        ends = np.cumsum([0, *(index.size for index in self.unstable)])
-        self.own = [slice(int(ends[k]), int(ends[k + 1])) for k in range(len(self.unstable))]
-        self.size = int(ends[-1])
-
-    def keep(self, columns: BoolArray) -> None:
-        """Go on with these columns only."""
-        self.starts = {place: nu[:, columns] for place, nu in self.starts.items()}
-        self.constant = self.constant[columns]
-
-    def start(self) -> FloatArray:
-        """The better of the dual rung's slopes and CROWN's for every column, shape (N, m)."""
-        shape = (self.size, self.constant.size)
-        adaptive = [adaptive_slope(low, high) for low, high in zip(self.lower, self.upper, strict=True)]
-        starts = ([np.zeros((0, 1)), *own] for own in (self.chord, adaptive))
-        dual, crown = (np.broadcast_to(np.concatenate(start), shape) for start in starts)
-        return np.where(self.sweep(dual).value >= self.sweep(crown).value, dual, crown)
-
-    def sweep(self, slopes: FloatArray) -> Sweep:
-        """g, ∇g and the points of both sweeps. slopes: (N, m) in [0,1]."""
-        step = SlopeStep(self, slopes)
-        nu, value = walk(self.stages, self.starts, step, self.constant)
-        points = self.input_set.support(nu.T).T
-        value = value + step.value + np.einsum("ij,ij->j", nu, points)
-        gradient, outputs = np.empty(slopes.shape), np.empty(slopes.shape)
-
-        def activation(k: int, y: FloatArray) -> FloatArray:
-            chosen = self.unstable[k]
-            if chosen.size:
-                x_hat, own, positive = y[chosen], self.own[k], step.positive[k]
-                np.multiply(positive, x_hat, out=gradient[own])
-                relaxed = np.where(positive > 0, slopes[own] * x_hat, self.chord[k] * (x_hat - self.lower[k]))
-                y[chosen] = outputs[own] = relaxed
-            return y
-
-        evaluate(self.stages, points, activation)
-        return Sweep(value, gradient, points, outputs)
-
-    def relaxed_values(self, points: FloatArray, outputs: FloatArray) -> FloatArray:
-        """Objective at the LP feasible points next to (x̃, y), shape (m,); +inf where x̂ leaves [l, u] on the way."""
-        feasible = np.ones(points.shape[1], dtype=np.bool_)
-
-        def activation(k: int, y: FloatArray) -> FloatArray:
-            chosen = self.unstable[k]
-            if chosen.size:
-                x_hat, width = y[chosen], self.upper[k] - self.lower[k]
-                least, most = np.maximum(x_hat, 0.0), self.chord[k] * (x_hat - self.lower[k])
-                np.logical_and(feasible, np.all(least <= most + OUTSIDE * width, axis=0), out=feasible)
-                y[chosen] = np.clip(outputs[self.own[k]], least, np.maximum(least, most))
-            return y
-
-        reached, value = evaluate(self.stages, points, activation), self.constant
-        for place, nu in self.starts.items():
-            value = value + np.einsum("ij,ij->j", nu, reached[place])
-        return np.where(feasible, value, np.inf)
-
-    def spread(self, slopes: FloatArray) -> list[FloatArray]:
-        """Slopes (N, m) as `certified_values` takes them: (m, n_k) per layer over alive neurons; 0 where none is known
-        because l or u is infinite."""
-        full = [np.zeros((slopes.shape[1], size)) for size in self.alive]
-        for layer, index, own in zip(full, self.unstable, self.own, strict=True):
-            layer[:, index] = np.nan_to_num(slopes[own].T)
-        return full
+    reached, value = evaluate(function.stages, points, activation), parts.constant
+    for place, nu in parts.starts.items():
+        value = value + np.einsum("ij,ij->j", nu, reached[place])
+    return np.where(feasible, value, np.inf)
 
 
 class Ascent:
@@ -172,9 +72,9 @@ class Ascent:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.function = DualFunction(problem)
-        self.slopes = self.function.start()
-        self.sweep = self.function.sweep(self.slopes)
+        self.parts = DualFunction(problem).parts()
+        self.slopes = best_start(self.parts)
+        self.sweep = self.parts.sweep(self.slopes)
         self.best = self.best_at_half = self.sweep.value
         self.relaxed = np.full(self.best.size, np.inf)
         drop = problem.replay(problem.input_set.center)[0] - self.best
@@ -195,11 +95,11 @@ class Ascent:
         if self.round_step == self.round_length:
             self._begin_round()
             self.round_length *= ROUND_GROWTH
-            self.sweep = self.function.sweep(self.current)
+            self.sweep = self.parts.sweep(self.current)
         self.round_step += 1
         self.iterations += 1
         self.current = self._moved(self.sweep.gradient)
-        self.sweep = self.function.sweep(self.current)
+        self.sweep = self.parts.sweep(self.current)
         better = self.sweep.value > self.best
         self.best = np.where(better, self.sweep.value, self.best)
         self.slopes = np.where(better, self.current, self.slopes)
@@ -232,7 +132,7 @@ class Ascent:
 
         First lowers `relaxed` to the values of the LP feasible points next to the averaged points.
         """
-        found = self.function.relaxed_values(self.mean_points / self.weight, self.mean_outputs / self.weight)
+        found = relaxed_values(self.parts, self.mean_points / self.weight, self.mean_outputs / self.weight)
         self.relaxed = np.minimum(self.relaxed, found)
         scale = np.maximum(np.abs(self.best), self.least_scale)
         done = self.relaxed - self.best <= GAP * scale
@@ -242,8 +142,8 @@ class Ascent:
 
     def keep(self, columns: BoolArray) -> None:
         """Go on with these rows only."""
-        self.function.keep(columns)
-        self.sweep = self.sweep.keep(columns)
+        self.parts = self.parts.keep(columns)
+        self.sweep = Sweep(*(one[..., columns] for one in self.sweep))
         self.best, self.best_at_half = self.best[columns], self.best_at_half[columns]
         self.relaxed, self.least_scale = self.relaxed[columns], self.least_scale[columns]
         self.per_unit = self.per_unit[columns]

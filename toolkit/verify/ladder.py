@@ -29,7 +29,9 @@ from toolkit.verify.knowledge import Knowledge
 from toolkit.verify.layer_bounds import bound_layers
 from toolkit.verify.verdict import TOLERANCE
 
-LADDER = ("dual", "pgd", "lp", "ideal", "exact")
+LADDER = ("dual", "pgd", "bab")
+TIGHTEN = ("crown", "bab")
+TIGHTEN_SHARE = 0.5  # of the time left goes to tighter l,u at most
 SEARCH_SHARE = 0.25  # of the time left, all rows together, is all a lower rung that searches gets before an exact one
 
 
@@ -39,7 +41,7 @@ def certify(
     label: int | Property,
     ladder: Sequence[Rung | str] = LADDER,
     bounds: Sequence[Rung | str] = ("interval", "dual"),
-    tighten: Sequence[Rung | str] = ("lp",),
+    tighten: Sequence[Rung | str] = TIGHTEN,
     settings: Settings | None = None,
     time_limit: float | None = None,
     tolerance: float = TOLERANCE,
@@ -177,6 +179,9 @@ class _Climb:
             if self.known.witness is not None or self._left() == 0.0 or (remaining is not None and remaining <= 0):
                 break
             each = None if remaining is None else remaining / (len(groups) - place)
+            left = self._left()
+            if each is None and left is not None:
+                each = left / len(group) if rung.batched else left
             problem = self.problem.with_rows(self.problem.rows[group], [self.problem.targets[i] for i in group])
             for i, bound in zip(group, rung(problem.with_settings(self._clocked(each))), strict=True):
                 self.known.merge(i, bound, rung)
@@ -186,11 +191,12 @@ class _Climb:
         """The settings for one call of a rung; each: seconds per objective row, None: what is left."""
         limits = [limit for limit in (each, self._left(), self.settings.time_limit) if limit is not None]
         stop = self.tolerance if self.settings.stop_at is None else self.settings.stop_at
-        return replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop)
+        return replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop,
+                       until_refuted=True)  # fmt: skip
 
-    def _bound_layers(self, chain: tuple[Rung, ...]) -> None:
-        started = time.perf_counter()
-        deadline = None if self.time_limit is None else self.started + self.time_limit
+    def _bound_layers(self, chain: tuple[Rung, ...], share: float = 1.0) -> None:
+        started, left = time.perf_counter(), self._left()
+        deadline = None if left is None else started + share * left
         settings = replace(self._clocked(), stop_at=None)
         found, cut = bound_layers(self.problem.network, self.problem.input_set, chain, settings, deadline=deadline)
         self.relu_bounds = found
@@ -200,7 +206,7 @@ class _Climb:
     def _tighten(self) -> None:
         chain = (*self.chain, *self.tighten)
         if self.tighten and (self.relu_bounds is None or self.relu_bounds.chain != tuple(rung.name for rung in chain)):
-            self._bound_layers(chain)
+            self._bound_layers(chain, TIGHTEN_SHARE)
 
     def _answer(self) -> Certification:
         margins = self.known.margins()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,7 +88,8 @@ def bound_layers(
         so_far = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
         region = Region(cut, ball, so_far, region)
         first = [get_rung("interval")]
-        low, high = _bound_layer(region, chain if k else first, settings, progress, deadline)
+        own = _share(deadline, len(network.relu_sizes) - k)
+        low, high = _bound_layer(region, chain if k else first, settings, progress, own)
         lower.append(read_only(low))
         upper.append(read_only(high))
     return ReluBounds.sealed(lower, upper, used, certified, whole), region
@@ -110,6 +111,14 @@ class _Box:
         return np.flatnonzero(is_unstable(self.low, self.high))
 
 
+def _share(deadline: float | None, layers: int) -> float | None:
+    """When the next of so many layers is to be done, if each gets as much of the time left."""
+    if deadline is None:
+        return None
+    now = time.perf_counter()
+    return now + max(0.0, deadline - now) / layers
+
+
 def _bound_layer(
     region: Region,
     chain: Sequence[Rung],
@@ -124,7 +133,10 @@ def _bound_layer(
         tried = box.unstable()
         if not tried.size:
             break
-        slow = deadline is not None and rung.cost > Cost.CLOSED_FORM
+        slow = deadline is not None and rung.cost > Cost.CLOSED_FORM and rung.ranges is None
+        if deadline is not None and rung.ranges is not None:
+            each = max(deadline - time.perf_counter(), 1e-3) / (2 * tried.size)
+            problem = problem.with_settings(replace(settings, time_limit=each))
         for some in np.split(tried, range(NEURONS_AT_A_TIME, tried.size, NEURONS_AT_A_TIME)) if slow else [tried]:
             if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
                 break

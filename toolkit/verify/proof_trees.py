@@ -145,7 +145,7 @@ def _by_boxes(problem: Problem, halve: Halve) -> list[Proven | None]:
             continue
         boxes = tree.boxes(ball.lower, ball.upper)
         least = min(float(box_leaf_bounds(model, row, low, high).min()) for low, high in boxes)
-        found.append(Proven(least, tree.leaves, {"axis": tree.axis.astype(np.int64), "cut": tree.cut}))
+        found.append(Proven(least, tree.count, {"axis": tree.axis.astype(np.int64), "cut": tree.cut}))
     return found
 
 

@@ -1,0 +1,253 @@
+"""Branch and bound over ReLU phases for many objective rows at once: the queue, whose nodes are arrays.
+
+Every row has a tree. In each round the worst open nodes of all trees, up to a width together, are split: of the free
+neurons with the highest scores (node_ascent.py) the one whose children's bounds at the parent's dual variables are
+best; the children climb from there, all trees' in one batch. A node whose bound reaches its row's cutoff is certified
+at once (forest_leaf_bounds, float64, rounding included); one that fails stays open, and so is split on. A tree ends
+when nothing is open, by its budget of nodes, by the clock, or when it is given up; the nodes then open are certified
+too: leaves cover the region whenever the search ends, and the least of their certified bounds is the row's.
+
+Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Xu et al. 2021, "Fast
+and complete" (batches). Checked: every leaf. Trusted: nothing of the search.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.arrays import BoolArray, FloatArray, IndexArray, PhaseArray
+from toolkit.certificates.leaves import Forest, forest_leaf_bounds
+from toolkit.certificates.rounding import error_model_of
+from toolkit.problems.problem import Problem
+from toolkit.search.dual_function import ArrayMaker, DualFunction, in_float32
+from toolkit.search.node_ascent import Climbed, Pace, climb
+from toolkit.search.node_pool import NodePool
+
+ROOT, CHILD = Pace(30), Pace(10)
+TRIES = 3  # neurons tried per split
+ENTRIES = 1 << 21  # numbers in a batch's widest array
+LEAST_GAIN = 1e-6
+POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
+
+Stopped = Callable[["PhaseTrees"], BoolArray]
+Offer = Callable[[IndexArray, FloatArray], None]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What the trees of all rows proved. lower: certified, (T,). finished: whether no node was left open below the
+    cutoff. nodes: per tree, the root not counted. leaves: all of them, where they were to be kept."""
+
+    lower: FloatArray
+    finished: BoolArray
+    nodes: IndexArray
+    leaves: Forest | None
+
+
+class PhaseTrees:
+    """The trees of a problem's rows.
+
+    cutoff: what a node must reach, certified, (T,); it may be lowered while the trees grow. budget: nodes per tree.
+    width: nodes split per round. deadline: of time.perf_counter(). keep: hold all leaves, for a proof.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        cutoff: FloatArray,
+        budget: IndexArray,
+        width: int,
+        deadline: float = np.inf,
+        keep: bool = False,
+        make: ArrayMaker = in_float32,
+    ) -> None:
+        self.problem, self.cutoff, self.budget, self.width, self.deadline = problem, cutoff, budget, width, deadline
+        self.function = DualFunction(problem, make)
+        self.model = error_model_of(problem)
+        count = self.function.rows
+        self.nodes = np.zeros(count, dtype=np.int64)
+        self.closed = np.full(count, np.inf)  # the least certified bound of a tree's leaves
+        self.given_up = np.zeros(count, dtype=np.bool_)
+        self.slack = np.zeros(count)  # by how much certifying has taken more off than hoped
+        self.kept: list[Forest] | None = [] if keep else None
+        self.pool = NodePool(self.function.size, TRIES)
+        widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
+        self.batch = max(1, ENTRIES // widest)
+
+    def grow(self, stopped: Stopped | None = None, offer: Offer | None = None) -> Grown:
+        """Split until every tree has ended. stopped: told after every round, which trees to give up. offer: is given
+        x̃ of the worst nodes of a round, (k,) trees and (k, n) points."""
+        self._plant()
+        while True:
+            if stopped is not None:
+                self.given_up |= stopped(self)
+            chosen = self._choose()
+            if not chosen.size or time.perf_counter() > self.deadline:
+                break
+            self._split(chosen, offer)
+        finished = np.ones(self.nodes.size, dtype=np.bool_)
+        finished[self.pool.tree] = False
+        self._end()
+        leaves = None if self.kept is None else Forest.joined([Forest.none(self.function.size), *self.kept])
+        return Grown(np.where(self.closed < np.inf, self.closed, -np.inf), finished, self.nodes, leaves)
+
+    @property
+    def won(self) -> BoolArray:
+        """Trees all of whose leaves are certified at the cutoff."""
+        still = np.zeros(self.nodes.size, dtype=np.bool_)
+        still[self.pool.tree] = True
+        return ~still & (self.closed >= self.cutoff)
+
+    def open_bounds(self) -> FloatArray:
+        """The search's own lower bound of every row, (T,): not certified."""
+        least = self.closed.copy()
+        np.minimum.at(least, self.pool.tree, self.pool.bound)
+        return least
+
+    def _plant(self) -> None:
+        """All roots."""
+        every, size = np.arange(self.nodes.size), self.function.size
+        for some in np.array_split(every, max(1, -(-every.size // self.batch))):
+            phases = np.full((size, some.size), -1, dtype=np.int8)
+            parts = self.function.parts(some)
+            start = np.clip(np.rint(self.function.starting_slopes()[0]), 0.0, 1.0)
+            duals = self.function.make(np.broadcast_to(start, (size, some.size)))
+            found = climb(parts, duals, self._aim(some), ROOT)
+            self._settle(some, phases, found)
+
+    def _aim(self, tree: IndexArray) -> FloatArray:
+        """What the search's bounds must reach."""
+        return self.function.make(self.cutoff[tree] + self.slack[tree])
+
+    def _choose(self) -> IndexArray:
+        """Open nodes to split: the worst of every tree that goes on, as many as the width allows each."""
+        pool = self.pool
+        ended = self.given_up | (self.nodes >= self.budget)
+        going = np.flatnonzero(~ended[pool.tree])
+        if not going.size:
+            return going
+        worst = pool.bound[going] if pool.nbytes < POOL_BYTES else -pool.bound[going]
+        order = going[np.lexsort((worst, pool.tree[going]))]
+        tree = pool.tree[order]
+        first = np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]])
+        rank = np.arange(tree.size) - np.repeat(first, np.diff(np.r_[first, tree.size]))
+        chosen = order[rank < max(1, self.width // first.size)]
+        if chosen.size > self.width:  # more trees than nodes to split: those with the fewest so far
+            chosen = chosen[np.argsort(self.nodes[pool.tree[chosen]], kind="stable")[: self.width]]
+        return chosen
+
+    def _split(self, chosen: IndexArray, offer: Offer | None) -> None:
+        """Both children of every chosen node take its place."""
+        some = max(1, self.batch // (2 * TRIES))
+        for part in np.array_split(chosen, max(1, -(-chosen.size // some))):
+            nodes = self.pool.get(part)
+            neuron = self._best_of_tries(nodes.tree, nodes.phases, nodes.duals, nodes.candidates, nodes.bound)
+            phases, duals, tree, floor = _children(nodes.phases, nodes.duals, nodes.tree, nodes.bound, neuron[None])
+            np.add.at(self.nodes, tree, 1)
+            found = climb(self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD)
+            found = Climbed(np.maximum(found.value, floor), found.duals, found.scores, found.points)
+            if offer is not None:
+                offer(tree, found.points.T)
+            self._settle(tree, phases, found)
+        self.pool.drop(chosen)
+
+    def _best_of_tries(
+        self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, candidates: IndexArray, bound: FloatArray
+    ) -> IndexArray:
+        """The candidate whose worse child gains most at the parent's dual variables, per node; candidates: (t, B)."""
+        tries, count = candidates.shape
+        if tries == 1:
+            return candidates[0]
+        spread, moved, trees, _ = _children(phases, duals, tree, bound, candidates)
+        values = np.asarray(self.function.parts(trees, spread).values(self.function.make(moved)), dtype=np.float64)
+        values = values.reshape(2, tries, count)
+        gain = np.maximum(np.minimum(values, self.cutoff[tree]) - bound, LEAST_GAIN)
+        worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
+        return np.take_along_axis(candidates, worth.argmax(axis=0)[None], axis=0)[0]
+
+    def _settle(self, tree: IndexArray, phases: PhaseArray, found: Climbed) -> None:
+        """Nodes above their cutoff are certified; the others, and those that fail, wait to be split."""
+        bound = np.asarray(found.value, dtype=np.float64)
+        bound[np.isnan(bound)] = -np.inf
+        above = np.flatnonzero(bound >= self.cutoff[tree] + self.slack[tree])
+        candidates = _best_scores(found.scores, phases, TRIES)
+        still = np.ones(tree.size, dtype=np.bool_)
+        if above.size:
+            proven = self._certify(tree[above], phases[:, above], found.duals[:, above])
+            failed = above[proven < self.cutoff[tree[above]]]
+            np.maximum.at(self.slack, tree[failed], bound[failed] - proven[proven < self.cutoff[tree[above]]])
+            bound[above] = proven
+            still[above] = proven < self.cutoff[tree[above]]
+        whole = still & (candidates[0] < 0)  # nothing left to split
+        if whole.any():
+            self._certify(tree[whole], phases[:, whole], found.duals[:, whole], final=True)
+            still &= ~whole
+        self.pool.add(tree[still], bound[still], phases[:, still], found.duals[:, still], candidates[:, still])
+
+    def _certify(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, final: bool = False) -> FloatArray:
+        """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
+        proven = np.empty(tree.size)
+        for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
+            parts = self.function.parts(tree[some], phases[:, some])
+            multipliers = np.asarray(parts.multipliers(self.function.make(duals[:, some]))).T.astype(np.float32)
+            leaves = Forest(
+                tree[some],
+                np.ascontiguousarray(phases[:, some].T),
+                np.ascontiguousarray(multipliers),
+                np.zeros(some.size, dtype=np.bool_),
+            )
+            found = forest_leaf_bounds(self.model, self.problem.rows, leaves)
+            proven[some] = found
+            taken = np.ones(some.size, dtype=np.bool_) if final else found >= self.cutoff[tree[some]]
+            np.minimum.at(self.closed, tree[some][taken], found[taken])
+            if self.kept is not None and taken.any():
+                self.kept.append(
+                    Forest(leaves.tree[taken], leaves.phases[taken], leaves.multipliers[taken], leaves.empty[taken])
+                )
+        return proven
+
+    def _end(self) -> None:
+        """What is open becomes leaves."""
+        every = np.arange(self.pool.tree.size)
+        for some in np.array_split(every, max(1, -(-every.size // self.batch))):
+            if some.size:
+                nodes = self.pool.get(some)
+                self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)
+
+
+def _children(
+    phases: PhaseArray, duals: FloatArray, tree: IndexArray, bound: FloatArray, neurons: IndexArray
+) -> tuple[PhaseArray, FloatArray, IndexArray, FloatArray]:
+    """Nodes where each of the neurons (t, B) of each node is inactive, then those where it is active: 2·t·B columns.
+
+    A neuron of −1 leaves the node as it is.
+    """
+    tries, count = neurons.shape
+    phases, duals = np.tile(phases, 2 * tries), np.tile(duals, 2 * tries)
+    flat = np.tile(neurons.ravel(), 2)
+    column = np.flatnonzero(flat >= 0)
+    phases[flat[column], column] = np.repeat(np.array([0, 1], dtype=np.int8), tries * count)[column]
+    duals[flat[column], column] = 0.0
+    return phases, duals, np.tile(tree, 2 * tries), np.tile(bound, 2 * tries)
+
+
+def _best_scores(scores: FloatArray, phases: PhaseArray, tries: int) -> IndexArray:
+    """The free neurons with the highest scores, (tries, B), the best first; −1 where there are fewer.
+
+    A free neuron without a score comes last, since its gap may be closed only at this point.
+    """
+    size, count = scores.shape
+    ranked = np.where(phases < 0, np.nan_to_num(scores, nan=0.0, posinf=3e38), -1.0)
+    found = np.full((tries, count), -1, dtype=np.int64)
+    several = min(tries, size)
+    if several:
+        some = np.argpartition(-ranked, several - 1, axis=0)[:several]
+        own = np.take_along_axis(ranked, some, axis=0)
+        order = np.argsort(-own, axis=0, kind="stable")
+        some, own = np.take_along_axis(some, order, axis=0), np.take_along_axis(own, order, axis=0)
+        found[:several] = np.where((own > 0) | ((own == 0) & (np.arange(several)[:, None] == 0)), some, -1)
+    return found
