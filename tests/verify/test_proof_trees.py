@@ -30,7 +30,8 @@ KINDS = {
     "phases": Searches(refined, grown),
     "boxes": Searches(refined, None, halved),
     "boxes without layers": Searches(None, None, halved),
-    "lp": Searches(),
+    "lp": Searches(sides_by_lps, None),
+    "default": SEARCHES,
 }
 
 
@@ -133,7 +134,7 @@ def test_a_layer_tree_that_does_not_cover_is_rejected(tmp_path: Path) -> None:
         return replace(whole, forest=Forest(own.tree[kept], own.phases[kept], own.multipliers[kept], own.empty[kept]))
 
     network, ball = case(2)
-    write_proof(tmp_path / "p.npz", network, ball, 0, settings=ALL, searches=Searches(forgetful))
+    write_proof(tmp_path / "p.npz", network, ball, 0, settings=ALL, searches=Searches(forgetful, None))
     with pytest.raises(RejectedProofError, match="do not cover every case"):
         check_proof(tmp_path / "p.npz", network)
 
@@ -155,7 +156,7 @@ def test_trees_over_the_box_are_about_any_set(norm: str, tmp_path: Path, monkeyp
 def test_a_proof_of_format_one_is_still_checked(tmp_path: Path) -> None:
     """What it held: one leaf without splits per side, in float64, and no ends, phases or empty leaves."""
     network, ball = case(0)
-    write_proof(tmp_path / "p.npz", network, ball, 0, settings=ALL)
+    write_proof(tmp_path / "p.npz", network, ball, 0, settings=ALL, searches=KINDS["lp"])
     content = read(tmp_path / "p.npz")
     assert content["tight1.neurons"].size
     assert content["tight1.ends"].tolist() == list(range(1, content["tight1.neurons"].size + 1))
@@ -183,4 +184,3 @@ def test_lps_are_the_tree_of_one_leaf() -> None:
     assert trees.forest.tree.tolist() == list(range(trees.neurons.size))
     assert np.all(trees.forest.phases == -1)
     assert not trees.forest.empty.any()
-    assert SEARCHES.refine is sides_by_lps

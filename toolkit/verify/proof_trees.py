@@ -6,6 +6,7 @@ rounded as the file holds it (λ of trees to float32; λ is any number) and cert
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,14 +21,17 @@ from toolkit.certificates.rounding import ErrorModel, error_model_of
 from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
-from toolkit.rungs.bab import search_row
+from toolkit.rungs.bab import NODES, PHASES_SHARE, search_row
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.branching import PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
+from toolkit.search.refinement import refine
+from toolkit.search.sign_search import search_signs
 
 Refine = Callable[[Problem, IndexArray], SideTrees]  # trees that bound these outputs of the problem's network
 Grow = Callable[[Problem], Forest]  # one tree over phases per row
 Halve = Callable[[Problem], Sequence[BoxTree | None]]  # one tree over the input box per row, or none
+LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,30 @@ def sides_by_lps(problem: Problem, neurons: IndexArray) -> SideTrees:
     return SideTrees(np.array([i for i, _, _ in found], dtype=np.int64), signs, forest)
 
 
+def sides_by_trees(problem: Problem, neurons: IndexArray) -> SideTrees:
+    """Small trees over phases for both sides of every neuron (search/refinement.py)."""
+    found, limit = Forest.none(error_model_of(problem).count), problem.settings.time_limit
+    deadline = np.inf if limit is None else time.perf_counter() + limit
+    leaves = refine(problem, neurons, deadline=deadline, keep=True).leaves
+    signs = np.repeat(np.array([-1, 1], dtype=np.int8), neurons.size)
+    return SideTrees(np.tile(neurons, 2), signs, found if leaves is None else leaves)
+
+
+def rows_by_trees(problem: Problem) -> Forest:
+    """Trees over phases for all rows in one queue (search/sign_search.py), as `bab` would give them time."""
+    count, limit = problem.rows.shape[0], problem.settings.time_limit
+    deadline = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * limit * count
+    aimed = problem.with_settings(replace(problem.settings, stop_at=enough(problem)))
+    leaves = search_signs(aimed, deadline, NODES if limit is None else None, keep=True).leaves
+    return Forest.none(error_model_of(problem).count) if leaves is None else leaves
+
+
 @dataclass(frozen=True)
 class Searches:
     """Which searches a proof may be made of; None: without. Rows that `halve` and `grow` leave open go to `bab`."""
 
-    refine: Refine | None = sides_by_lps
-    grow: Grow | None = None
+    refine: Refine | None = sides_by_trees
+    grow: Grow | None = rows_by_trees
     halve: Halve | None = None
 
 
@@ -96,16 +118,22 @@ def packed_sides(trees: SideTrees) -> dict[str, Any]:
     }
 
 
+def enough(problem: Problem) -> float:
+    """What a row's bound must reach so that it is above settings.stop_at (None: 0) however it is loosened."""
+    goal = problem.settings.stop_at or 0.0
+    return float(np.nextafter(goal + 2.0 * LOOSENING * (1.0 + abs(goal)), np.inf))
+
+
 def margin_trees(problem: Problem, searches: Searches) -> tuple[CutStore, list[Proven]]:
     """The best evidence per row: the dual rung's multipliers alone where these are enough, then tree by tree.
 
-    What is enough is settings.stop_at (None: > 0). The store holds the cuts that trees of `bab` name.
+    What is enough says `enough`. The store holds the cuts that trees of `bab` name.
     """
-    model, store, goal = error_model_of(problem), CutStore(), problem.settings.stop_at or 0.0
+    model, store, goal = error_model_of(problem), CutStore(), enough(problem)
     found = [_root(model, problem.rows[[row]], store) for row in range(problem.rows.shape[0])]
 
     def open_rows() -> IndexArray:
-        return np.array([row for row, one in enumerate(found) if not one.certified > goal], dtype=np.int64)
+        return np.array([row for row, one in enumerate(found) if not one.certified >= goal], dtype=np.int64)
 
     def keep(rows: IndexArray, evidence: Sequence[Proven | None]) -> None:
         for row, one in zip(rows.tolist(), evidence, strict=True):

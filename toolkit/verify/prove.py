@@ -38,16 +38,14 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs.dual import RUNG as DUAL
 from toolkit.verify.layer_bounds import output_scales
 from toolkit.verify.proof_trees import (
+    LOOSENING,
     SEARCHES,
     Refine,
     Searches,
     margin_trees,
     packed_sides,
-    sides_by_lps,
     tightened,
 )
-
-LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def provable_bounds(
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
     content: dict[str, Any] = {}
-    chain = ("dual",) if refine is None else ("dual", "lp" if refine is sides_by_lps else "bab")
+    chain = ("dual",) if refine is None else ("dual", "bab")
     region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k, size in enumerate(network.relu_sizes):
         cut = network.cut(k)
