@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.certificates.box_leaves import box_leaf_bounds
 from toolkit.certificates.coverage import BoxTree, covered
 from toolkit.certificates.leaves import CutStore, Evidence, Forest, Leaves, SideTrees, forest_bounds
 from toolkit.certificates.rounding import ErrorModel, error_model_of
@@ -27,6 +26,7 @@ from toolkit.search.branching import PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.refinement import refine
 from toolkit.search.sign_search import search_signs
+from toolkit.verify.settled_boxes import settled
 
 Refine = Callable[[Problem, IndexArray], SideTrees]  # trees that bound these outputs of the problem's network
 Grow = Callable[[Problem], Forest]  # one tree over phases per row
@@ -113,7 +113,7 @@ def packed_sides(trees: SideTrees) -> dict[str, Any]:
         "signs": trees.signs.astype(np.int8),
         "ends": np.cumsum(np.bincount(forest.tree, minlength=count), dtype=np.int64),
         "phases": forest.phases,
-        "multipliers": forest.multipliers,
+        "multipliers": forest.multipliers.astype(np.float32),
         "empty": forest.empty,
     }
 
@@ -164,16 +164,16 @@ def _root(model: ErrorModel, row: Any, store: CutStore) -> Proven:
 
 
 def _by_boxes(problem: Problem, halve: Halve) -> list[Proven | None]:
-    """Trees over the input box, certified leaf by leaf."""
+    """Trees over the input box, split on where the checker's bound is too weak for a leaf."""
     found: list[Proven | None] = []
-    ball, rows, model = problem.input_set, dense_array(problem.rows), error_model_of(problem)
-    for row, tree in zip(rows, halve(problem), strict=True):
+    model, ends = error_model_of(problem), (problem.input_set.lower, problem.input_set.upper)
+    for row, tree in zip(dense_array(problem.rows), halve(problem), strict=True):
         if tree is None:
             found.append(None)
             continue
-        boxes = tree.boxes(ball.lower, ball.upper)
-        least = min(float(box_leaf_bounds(model, row, low, high).min()) for low, high in boxes)
-        found.append(Proven(least, tree.count, {"axis": tree.axis.astype(np.int64), "cut": tree.cut}))
+        own = settled(model, row, tree, ends, enough(problem))
+        content = {"axis": own.tree.axis.astype(np.int64), "cut": own.tree.cut.astype(np.float64)}
+        found.append(Proven(own.certified, own.tree.count, content))
     return found
 
 
