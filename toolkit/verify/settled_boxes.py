@@ -15,8 +15,8 @@ from toolkit.certificates.box_leaves import box_leaf_bounds
 from toolkit.certificates.coverage import BoxTree
 from toolkit.certificates.rounding import ErrorModel
 
-TRIED = 3  # coordinates tried per box
-ROUNDS = 8  # of halving
+TRIED = 8  # coordinates tried per box
+HALVINGS = 24  # of halving
 SPARE = 64  # open leaves that are worth a round however few leaves there are
 
 
@@ -41,7 +41,7 @@ def settled(
     leaves = bound.size
     axis, cut, child = np.full(leaves, -1), np.zeros(leaves), np.zeros(leaves, dtype=np.int64)
     widths = ends[1] - ends[0]
-    for _ in range(ROUNDS):
+    for _ in range(HALVINGS):
         open_ = np.flatnonzero((axis < 0) & ~(bound >= goal))
         if not 0 < open_.size <= SPARE + leaves // 2:
             break
