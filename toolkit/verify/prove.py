@@ -88,10 +88,10 @@ def write_proof(
 ) -> Proof:
     """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
 
-    label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by trees (of
-    one leaf, its LP's, by default); searches: what finds the trees.
-    settings.time_limit: seconds per target; settings.stop_at: what to prove of every margin (None: > 0). Raises
-    ValueError for another suffix, a label or target out of range or twice, or no target at all.
+    label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by trees;
+    searches: what finds the trees. settings.time_limit: seconds per target, and per layer for its trees;
+    settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target
+    out of range or twice, or no target at all.
     """
     if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
