@@ -26,6 +26,7 @@ from toolkit.search.branching import PseudoCosts
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.refinement import refine
 from toolkit.search.sign_search import search_signs
+from toolkit.verify.layer_bounds import output_scales
 from toolkit.verify.settled_boxes import settled
 
 Refine = Callable[[Problem, IndexArray], SideTrees]  # trees that bound these outputs of the problem's network
@@ -75,7 +76,7 @@ def rows_by_trees(problem: Problem) -> Forest:
     """Trees over phases for all rows in one queue (search/sign_search.py), as `bab` would give them time."""
     count, limit = problem.rows.shape[0], problem.settings.time_limit
     deadline = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * limit * count
-    aimed = problem.with_settings(replace(problem.settings, stop_at=enough(problem)))
+    aimed = problem.with_settings(replace(problem.settings, stop_at=float(enough(problem).max())))
     leaves = search_signs(aimed, deadline, NODES if limit is None else None, keep=True).leaves
     return Forest.none(error_model_of(problem).count) if leaves is None else leaves
 
@@ -118,10 +119,16 @@ def packed_sides(trees: SideTrees) -> dict[str, Any]:
     }
 
 
-def enough(problem: Problem) -> float:
-    """What a row's bound must reach so that it is above settings.stop_at (None: 0) however it is loosened."""
-    goal = problem.settings.stop_at or 0.0
-    return float(np.nextafter(goal + 2.0 * LOOSENING * (1.0 + abs(goal)), np.inf))
+def enough(problem: Problem) -> FloatArray:
+    """What every row's bound must reach so that it is above settings.stop_at (None: 0) however it is loosened, (T,)."""
+    goal, scales = problem.settings.stop_at or 0.0, np.abs(dense_array(problem.rows)) @ output_scales(problem)
+    return np.asarray(np.nextafter(goal + 2.0 * loosened(goal, scales), np.inf), dtype=np.float64)
+
+
+def loosened(value: Any, scale: Any) -> Any:
+    """By how much a stored number is loosened: relative to it or 1, or to the terms it sums up if they are small."""
+    with np.errstate(invalid="ignore"):
+        return LOOSENING * np.fmin(1.0 + np.abs(value), scale)
 
 
 def margin_trees(problem: Problem, searches: Searches) -> tuple[CutStore, list[Proven]]:
@@ -133,7 +140,7 @@ def margin_trees(problem: Problem, searches: Searches) -> tuple[CutStore, list[P
     found = [_root(model, problem.rows[[row]], store) for row in range(problem.rows.shape[0])]
 
     def open_rows() -> IndexArray:
-        return np.array([row for row, one in enumerate(found) if not one.certified >= goal], dtype=np.int64)
+        return np.array([row for row, one in enumerate(found) if not one.certified >= goal[row]], dtype=np.int64)
 
     def keep(rows: IndexArray, evidence: Sequence[Proven | None]) -> None:
         for row, one in zip(rows.tolist(), evidence, strict=True):
@@ -167,11 +174,12 @@ def _by_boxes(problem: Problem, halve: Halve) -> list[Proven | None]:
     """Trees over the input box, split on where the checker's bound is too weak for a leaf."""
     found: list[Proven | None] = []
     model, ends = error_model_of(problem), (problem.input_set.lower, problem.input_set.upper)
-    for row, tree in zip(dense_array(problem.rows), halve(problem), strict=True):
+    rows = zip(dense_array(problem.rows), enough(problem).tolist(), halve(problem), strict=True)
+    for row, goal, tree in rows:
         if tree is None:
             found.append(None)
             continue
-        own = settled(model, row, tree, ends, enough(problem))
+        own = settled(model, row, tree, ends, goal)
         content = {"axis": own.tree.axis.astype(np.int64), "cut": own.tree.cut.astype(np.float64)}
         found.append(Proven(own.certified, own.tree.count, content))
     return found

@@ -38,10 +38,10 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs.dual import RUNG as DUAL
 from toolkit.verify.layer_bounds import output_scales
 from toolkit.verify.proof_trees import (
-    LOOSENING,
     SEARCHES,
     Refine,
     Searches,
+    loosened,
     margin_trees,
     packed_sides,
     tightened,
@@ -105,7 +105,7 @@ def write_proof(
     problem = Problem(Region(whole, ball, bounds), asked.objective, settings)
     store, trees = margin_trees(problem, searches)
     sizes = (np.abs(dense_array(problem.rows)) @ output_scales(problem)).tolist()
-    claims = [tree.certified - float(_loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
+    claims = [tree.certified - float(loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
     head, arrays = question_parts(question)
     for t, tree in zip(head["targets"], trees, strict=True):
         content |= {f"target{t}.{name}": array for name, array in tree.content.items()}
@@ -131,12 +131,6 @@ def _packed_cuts(store: CutStore) -> dict[str, Any]:
     }
 
 
-def _loosened(value: Any, scale: Any) -> Any:
-    """By how much a stored number is loosened: relative to it or 1, or to the terms it sums up if they are small."""
-    with np.errstate(invalid="ignore"):
-        return LOOSENING * np.fmin(1.0 + np.abs(value), scale)
-
-
 def provable_bounds(
     network: Network, ball: InputSet, settings: Settings, refine: Refine | None
 ) -> tuple[ReluBounds, dict[str, Any]]:
@@ -157,8 +151,8 @@ def provable_bounds(
         if k and refine is not None and unstable.size:
             low, high, trees = tightened(problem, low, high, unstable, refine)
         scales = output_scales(problem)
-        lower.append(low - _loosened(low, scales))
-        upper.append(high + _loosened(high, scales))
+        lower.append(low - loosened(low, scales))
+        upper.append(high + loosened(high, scales))
         content |= {f"lower{k}": lower[k], f"upper{k}": upper[k]}
         content |= {f"tight{k}.{name}": array for name, array in packed_sides(trees).items()}
     return ReluBounds.sealed(lower, upper, chain, True, region), content
