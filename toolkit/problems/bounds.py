@@ -63,6 +63,13 @@ class ReluBounds:
         low, high = (tuple(_frozen(f"layer {k}", one) for k, one in enumerate(side)) for side in (lower, upper))
         return cls(low, high, tuple(chain), certified, region, (region, *zip(low, high, strict=True)))
 
+    def intersected(self, other: ReluBounds) -> ReluBounds:
+        """What both say together, on one region; certified if both are."""
+        lower = [np.maximum(one, two) for one, two in zip(self.lower, other.lower, strict=True)]
+        upper = [np.minimum(one, two) for one, two in zip(self.upper, other.upper, strict=True)]
+        both = self.certified and other.certified and self.region == other.region
+        return ReluBounds.sealed(lower, upper, self.chain, both, self.region)
+
     def __post_init__(self) -> None:
         for name, side in (("lower", self.lower), ("upper", self.upper)):
             for low in instance(name, side, tuple, "one array per ReLU layer"):

@@ -15,7 +15,8 @@ class Settings:
     objective row, None = none. threads: per solver. mip_gap, mip_gap_abs: relative and absolute gap at which a MILP
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
     lower > stop_at, or has a replayed point ≤ stop_at; with until_refuted such a point for one row ends the work on all
-    rows. attack_steps/restarts: for pgd.
+    rows. nodes: per tree of a search over ReLU phases: of every neuron and side where it bounds layers (None: 64), of
+    every row else (None: no limit). attack_steps/restarts: for pgd.
     seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the
     bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
     """
@@ -31,6 +32,7 @@ class Settings:
     attack_restarts: int = 5
     rigorous: bool = True
     until_refuted: bool = False
+    nodes: int | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -38,6 +40,8 @@ class Settings:
             raise ValueError(f"time_limit must be > 0 seconds or None, got {self.time_limit}")
         if self.threads < 1:
             raise ValueError(f"threads must be ≥ 1, got {self.threads}")
+        if self.nodes is not None and self.nodes < 1:
+            raise ValueError(f"nodes must be ≥ 1 or None, got {self.nodes}")
         if not 0 <= self.mip_gap < 1:
             raise ValueError(f"mip_gap must be in [0, 1), got {self.mip_gap}")
         if not self.mip_gap_abs >= 0:

@@ -51,9 +51,12 @@ def _signs(problem: Problem) -> list[Bound]:
     stop = problem.settings.stop_at
     assert stop is not None
     share = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * count * limit
-    found = search_signs(problem, share, NODES if limit is None else None)
+    given = problem.settings.nodes
+    found = search_signs(problem, share, NODES if limit is None and given is None else given)
     bounds = [_sign_bound(problem, found, row, clock.seconds / count) for row in range(count)]
     refuted = problem.settings.until_refuted and bool((found.upper <= stop).any())
+    if given is not None:  # whoever limits the nodes comes back with more, or with better l,u
+        return bounds
     still = [row for row in range(count) if bounds[row].status is not Status.DECIDED]
     for place, row in enumerate(still):
         if refuted or clock.struck:

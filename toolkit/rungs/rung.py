@@ -45,9 +45,8 @@ class Cost(enum.IntEnum):
 
 
 ATTACK_SETTINGS = ("attack_restarts", "attack_steps", "seed", "time_limit")
-SOLVER_SETTINGS = tuple(
-    sorted({one.name for one in fields(Settings)} - {"attack_steps", "attack_restarts", "stop_at", "until_refuted"})
-)
+NOT_A_SOLVERS = {"attack_steps", "attack_restarts", "stop_at", "until_refuted", "nodes"}
+SOLVER_SETTINGS = tuple(sorted({one.name for one in fields(Settings)} - NOT_A_SOLVERS))
 
 
 def each_row(run: Callable[[Problem], Sequence[Bound]]) -> Callable[[Problem], RowBounds]:
@@ -69,8 +68,9 @@ class Rung:
     else a solver's; a closed form reads none. input_sets: those it takes. uses_relu_bounds: whether l,u matter to it.
     certifies: whether its bounds (`lower`, of details certified_lower) hold in real arithmetic, rounding included,
     whatever a solver says. states: whether `lower` may be a MILP solver's word, which counts where settings.rigorous is
-    False. batched: whether rows are served together although the rung searches. ranges: l and u of named outputs, both sides at once, where the rung has a better way than one row at a time;
-    they must be certified if the rung certifies. version: raised when its numbers change, so that stored rows of older versions are not mistaken for its own.
+    False. batched: whether rows are served together although the rung searches. ranges: l and u of named outputs, both
+    sides at once, where the rung has a better way than row by row; certified if the rung certifies. version: raised
+    when its numbers change, so that stored rows of older versions are not mistaken for its own.
     claim, source: for help, tables.
     """
 

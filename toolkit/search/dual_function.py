@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from array_api_compat import array_namespace
 
-from toolkit.arrays import Array, FloatArray, IndexArray, PhaseArray
+from toolkit.arrays import Array, FloatArray, PhaseArray
 from toolkit.networks.stages import ColumnStage
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.input_set import InputSet
@@ -81,7 +82,7 @@ class DualFunction:
         xp = array_namespace(self.constant)
         self.unstable = [xp.asarray(index, device=_device(self.constant)) for index in unstable]
         ends = np.cumsum([0, *(index.size for index in unstable)]).tolist()
-        self.own = [slice(first, last) for first, last in zip(ends, ends[1:], strict=False)]
+        self.own = [slice(first, last) for first, last in pairwise(ends)]
         self.size = int(ends[-1])
         pick = [np.zeros(0), *(low[index] for low, index in zip(network.lower, unstable, strict=True))]
         self.low = np.concatenate(pick)[:, None]
@@ -298,6 +299,3 @@ def _reach(input_set: InputSet, make: ArrayMaker) -> Callable[[Array, bool], tup
         return xp.sum(nu * points, axis=0), points
 
     return of_set
-
-
-__all__ = ["ArrayMaker", "DualFunction", "IndexArray", "Parts", "Splits", "Sweep", "in_float32", "in_float64"]

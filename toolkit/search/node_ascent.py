@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace
 
-from toolkit.arrays import Array, FloatArray, IndexArray
+from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray
 from toolkit.search.dual_function import Parts, Sweep
 
 MOMENTS = (0.9, 0.99)
@@ -58,7 +58,9 @@ def climb(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
         better = sweep.value > best
         best, where = xp.where(better, sweep.value, best), xp.where(better, adam.duals, where)
         last = t == pace.steps
-        done = _host(best >= cutoff) if last or t in LEAVING else np.zeros(0, dtype=np.bool_)
+        done: BoolArray = (
+            _host(best >= cutoff).astype(np.bool_) if last or t in LEAVING else np.zeros(0, dtype=np.bool_)
+        )
         if last or (done.size and done.mean() >= WORTH_LEAVING):
             for whole, own in zip(found, (best, where, _scores(parts, sweep), sweep.points), strict=True):
                 whole[..., going] = _host(own)

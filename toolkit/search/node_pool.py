@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toolkit.arrays import FloatArray, IndexArray, PhaseArray
+from toolkit.arrays import AnyArray, FloatArray, IndexArray, PhaseArray
 
 
 class OpenNodes(NamedTuple):
@@ -15,7 +15,7 @@ class OpenNodes(NamedTuple):
     tree: IndexArray
     bound: FloatArray
     phases: PhaseArray
-    duals: FloatArray
+    duals: AnyArray
     candidates: IndexArray
 
 
@@ -46,9 +46,9 @@ class NodePool:
 
     def get(self, index: IndexArray) -> OpenNodes:
         """Copies of some nodes, as columns."""
-        own = (self._phases, self._duals, self._candidates)
-        phases, duals, candidates = (np.ascontiguousarray(one[index].T) for one in own)
-        return OpenNodes(self._tree[index], self._bound[index], phases, duals, candidates)
+        columns = np.ascontiguousarray
+        phases, duals = columns(self._phases[index].T), columns(self._duals[index].T)
+        return OpenNodes(self._tree[index], self._bound[index], phases, duals, columns(self._candidates[index].T))
 
     def add(
         self, tree: IndexArray, bound: FloatArray, phases: PhaseArray, duals: FloatArray, candidates: IndexArray

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.arrays import BoolArray, FloatArray, IndexArray, PhaseArray
+from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.leaves import Forest, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
@@ -119,7 +119,7 @@ class PhaseTrees:
             found = climb(parts, duals, self._aim(some), ROOT)
             self._settle(some, phases, found)
 
-    def _aim(self, tree: IndexArray) -> FloatArray:
+    def _aim(self, tree: IndexArray) -> Array:
         """What the search's bounds must reach."""
         return self.function.make(self.cutoff[tree] + self.slack[tree])
 
@@ -137,8 +137,9 @@ class PhaseTrees:
         rank = np.arange(tree.size) - np.repeat(first, np.diff(np.r_[first, tree.size]))
         chosen = order[rank < max(1, self.width // first.size)]
         if chosen.size > self.width:  # more trees than nodes to split: those with the fewest so far
-            chosen = chosen[np.argsort(self.nodes[pool.tree[chosen]], kind="stable")[: self.width]]
-        return chosen
+            fewest: IndexArray = np.argsort(self.nodes[pool.tree[chosen]], kind="stable")
+            chosen = chosen[fewest[: self.width]]
+        return np.asarray(chosen)
 
     def _split(self, chosen: IndexArray, offer: Offer | None) -> None:
         """Both children of every chosen node take its place."""
@@ -167,7 +168,8 @@ class PhaseTrees:
         values = values.reshape(2, tries, count)
         gain = np.maximum(np.minimum(values, self.cutoff[tree]) - bound, LEAST_GAIN)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
-        return np.take_along_axis(candidates, worth.argmax(axis=0)[None], axis=0)[0]
+        best: IndexArray = np.take_along_axis(candidates, worth.argmax(axis=0)[None], axis=0)[0]
+        return best
 
     def _settle(self, tree: IndexArray, phases: PhaseArray, found: Climbed) -> None:
         """Nodes above their cutoff are certified; the others, and those that fail, wait to be split."""

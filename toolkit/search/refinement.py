@@ -60,9 +60,10 @@ def refine(
 
 def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:
     """`refine` in the time that the problem's settings give its two rows per neuron."""
-    limit = problem.settings.time_limit
+    settings = problem.settings
+    limit = settings.time_limit
     deadline = np.inf if limit is None else time.perf_counter() + 2 * limit * neurons.size
-    found = refine(problem, neurons, deadline=deadline)
+    found = refine(problem, neurons, NODES if settings.nodes is None else settings.nodes, deadline)
     return found.lower, found.upper
 
 

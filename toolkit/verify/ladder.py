@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from toolkit.data.arguments import instance, mapping, optional_number, real_number, shown
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
@@ -22,6 +24,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property, as_property
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
+from toolkit.relaxations.relu import chord
 from toolkit.rungs import certifier, get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.verify.certification import Certification
@@ -32,6 +35,9 @@ from toolkit.verify.verdict import TOLERANCE
 LADDER = ("dual", "pgd", "bab")
 TIGHTEN = ("crown", "bab")
 TIGHTEN_SHARE = 0.5  # of the time left goes to tighter l,u at most
+LAYER_NODES = (64, 256, 1024)  # per neuron and side, in turns with searches
+SEARCH_NODES = 16  # times as many for a row
+LEAST_GAIN = 0.9  # of what the triangles were: above it more nodes for l,u are not worth it
 SEARCH_SHARE = 0.25  # of the time left, all rows together, is all a lower rung that searches gets before an exact one
 
 
@@ -90,6 +96,12 @@ def _checked_known(known: Mapping[str, Sequence[Bound]]) -> Mapping[str, Sequenc
     return known
 
 
+def triangle_heights(bounds: ReluBounds) -> float:
+    """Σ u·|l|/(u − l) over the unstable neurons: how loose their relaxations are together."""
+    heights = (chord(low, high) * np.maximum(-low, 0.0) for low, high in zip(bounds.lower, bounds.upper, strict=True))
+    return float(sum(one[np.isfinite(one)].sum() for one in heights))
+
+
 class _Climb:
     """One certification: what is known, the rungs asked, and the clock."""
 
@@ -122,10 +134,9 @@ class _Climb:
             if self._done():
                 break
             if rung.cost is Cost.SEARCH:
-                self._tighten()
-            elif rung.name in known:
-                continue
-            self._climb(rung, self.known.open_rows(), self._share(rung, rungs[place + 1 :]))
+                self._search(rung, self._share(rung, rungs[place + 1 :]))
+            elif rung.name not in known:
+                self._climb(rung, self.known.open_rows(), None)
         if self.settings.rigorous and not self._done():
             self._certify_words()
         return self._answer()
@@ -168,7 +179,7 @@ class _Climb:
             return None
         return SEARCH_SHARE * left
 
-    def _climb(self, rung: Rung, undecided: list[int], share: float | None) -> None:
+    def _climb(self, rung: Rung, undecided: list[int], share: float | None, nodes: int | None = None) -> None:
         if rung.uses_relu_bounds and self.relu_bounds is None:
             self._bound_layers(self.chain)
         started = time.perf_counter()
@@ -183,30 +194,54 @@ class _Climb:
             if each is None and left is not None:
                 each = left / len(group) if rung.batched else left
             problem = self.problem.with_rows(self.problem.rows[group], [self.problem.targets[i] for i in group])
-            for i, bound in zip(group, rung(problem.with_settings(self._clocked(each))), strict=True):
+            for i, bound in zip(group, rung(problem.with_settings(self._clocked(each, nodes))), strict=True):
                 self.known.merge(i, bound, rung)
         self._spend(rung.name, started)
 
-    def _clocked(self, each: float | None = None) -> Settings:
+    def _clocked(self, each: float | None = None, nodes: int | None = None) -> Settings:
         """The settings for one call of a rung; each: seconds per objective row, None: what is left."""
         limits = [limit for limit in (each, self._left(), self.settings.time_limit) if limit is not None]
         stop = self.tolerance if self.settings.stop_at is None else self.settings.stop_at
         return replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop,
-                       until_refuted=True)  # fmt: skip
+                       until_refuted=True, nodes=self.settings.nodes if nodes is None else nodes)  # fmt: skip
 
-    def _bound_layers(self, chain: tuple[Rung, ...], share: float = 1.0) -> None:
+    def _bound_layers(self, chain: tuple[Rung, ...], share: float = 1.0, nodes: int | None = None) -> None:
         started, left = time.perf_counter(), self._left()
         deadline = None if left is None else started + share * left
-        settings = replace(self._clocked(), stop_at=None)
+        settings = replace(self._clocked(), stop_at=None, nodes=nodes)
         found, cut = bound_layers(self.problem.network, self.problem.input_set, chain, settings, deadline=deadline)
+        if self.relu_bounds is not None:
+            found, cut = found.intersected(self.relu_bounds), None
         self.relu_bounds = found
         self.problem = replace(self.problem, region=self.problem.region.with_bounds(found, cut))
         self._spend("bounds", started)
 
-    def _tighten(self) -> None:
-        chain = (*self.chain, *self.tighten)
-        if self.tighten and (self.relu_bounds is None or self.relu_bounds.chain != tuple(rung.name for rung in chain)):
-            self._bound_layers(chain, TIGHTEN_SHARE)
+    def _search(self, rung: Rung, share: float | None) -> None:
+        """Tighten l,u and search. Where trees tighten and trees search, in turns, each with more nodes, as long as l,u
+        gain by it: what is easy costs little, and what is hard gets the l,u it needs before the search of its life."""
+        turns = rung.batched and any(one.ranges is not None for one in self.tighten)
+        for nodes in (0, *LAYER_NODES) if turns else (None,):
+            if self._done():
+                return
+            before = np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)
+            self._tighten(nodes)
+            if nodes is None or self._done() or (nodes and not self._gained(before)):
+                break
+            self._climb(rung, self.known.open_rows(), share, SEARCH_NODES * max(nodes, 1))
+        if not self._done():
+            self._climb(rung, self.known.open_rows(), share)
+
+    def _gained(self, before: float) -> bool:
+        """Whether the last nodes spent on l,u have made the triangles smaller by enough to try more."""
+        return self.relu_bounds is not None and triangle_heights(self.relu_bounds) < LEAST_GAIN * before
+
+    def _tighten(self, nodes: int | None) -> None:
+        """Better l,u by the whole chain; with nodes 0 by what is in closed form, else that many per neuron and side."""
+        more = [rung for rung in self.tighten if nodes != 0 or rung.cost is Cost.CLOSED_FORM]
+        chain = (*self.chain, *more)
+        known = None if self.relu_bounds is None else self.relu_bounds.chain
+        if more and (nodes or known != tuple(rung.name for rung in chain)):
+            self._bound_layers(chain, TIGHTEN_SHARE, nodes or None)
 
     def _answer(self) -> Certification:
         margins = self.known.margins()
