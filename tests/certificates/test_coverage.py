@@ -97,18 +97,13 @@ def random_boxes(rng: np.random.Generator, size: int, nodes: int) -> tuple[BoxTr
     return BoxTree(np.array(axes), np.array(cuts)), lower, upper
 
 
-def boxes_of(tree: BoxTree, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    parts = list(tree.boxes(lower, upper))
-    return np.concatenate([low for low, _ in parts]), np.concatenate([high for _, high in parts])
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_part_the_root(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Volumes add up exactly, every point lies in some box, and none sticks out."""
     monkeypatch.setattr("toolkit.certificates.coverage.MOST_BOXES", 7)
     rng = np.random.default_rng(seed)
     tree, lower, upper = random_boxes(rng, 3, 40)
-    low, high = boxes_of(tree, lower, upper)
+    low, high = tree.leaves(lower, upper)
     assert len(low) == tree.count == 41
     assert np.all((low >= lower) & (low <= high) & (high <= upper))
     volume = Fraction(0)
@@ -123,7 +118,7 @@ def test_boxes_part_the_root(seed: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_lone_leaf_is_the_root() -> None:
     tree = BoxTree(np.array([-1]), np.array([np.nan]))
-    low, high = boxes_of(tree, np.zeros(2), np.ones(2))
+    low, high = tree.leaves(np.zeros(2), np.ones(2))
     assert low.tolist() == [[0.0, 0.0]]
     assert high.tolist() == [[1.0, 1.0]]
 
@@ -132,7 +127,7 @@ def test_a_deep_tree_is_walked_without_recursion() -> None:
     """A cut at the lower end every time: 20,000 levels, and boxes that are one point wide."""
     depth = 20_000
     axis = np.concatenate([np.tile([0, -1], depth), [-1]])
-    low, high = boxes_of(BoxTree(axis, np.zeros(axis.size)), np.zeros(1), np.ones(1))
+    low, high = BoxTree(axis, np.zeros(axis.size)).leaves(np.zeros(1), np.ones(1))
     assert len(low) == depth + 1
     assert not high[:-1].any()
     assert high[-1] == 1.0
@@ -158,7 +153,7 @@ def test_a_deep_tree_is_walked_without_recursion() -> None:
 )
 def test_what_is_no_tree_over_the_box_is_refused(axis: list[int], cut: list[float], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        boxes_of(BoxTree(np.array(axis), np.array(cut)), np.zeros(2), np.ones(2))
+        BoxTree(np.array(axis), np.array(cut)).leaves(np.zeros(2), np.ones(2))
 
 
 @pytest.mark.parametrize(

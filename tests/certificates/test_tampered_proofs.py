@@ -57,7 +57,7 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Content:
     for target, searches in zip(TARGETS, (Searches(refined, grown), Searches(refined, None, halved)), strict=True):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("toolkit.verify.proof_trees._by_search", lambda problem, rows, store: [None] * rows.size)
-            patch.setattr("toolkit.verify.settled_boxes.HALVINGS", 0)
+            patch.setattr("toolkit.verify.settled_boxes.SETTLING_ROUNDS", 0)
             path = folder / f"{target}.npz"
             write_proof(path, network, ball, 0, [target], Settings(stop_at=1e9), searches=searches)
         parts.append(read(path))

@@ -76,6 +76,11 @@ class BoxTree:
         """Number of leaves."""
         return int(np.count_nonzero(self.axis < 0))
 
+    def leaves(self, lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """`boxes`, all at once: (L, n) each."""
+        sides = list(self.boxes(lower, upper))
+        return np.concatenate([low for low, _ in sides]), np.concatenate([high for _, high in sides])
+
     def boxes(self, lower: FloatArray, upper: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Lower and upper ends of the leaves' boxes, (B, n) each, some at a time in preorder.
 

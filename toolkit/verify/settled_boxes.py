@@ -16,7 +16,7 @@ from toolkit.certificates.coverage import BoxTree
 from toolkit.certificates.rounding import ErrorModel
 
 TRIED = 8  # coordinates tried per box
-HALVINGS = 24  # of halving
+SETTLING_ROUNDS = 24  # of halving
 SPARE = 64  # open leaves that are worth a round however few leaves there are
 
 
@@ -35,13 +35,12 @@ def settled(
 
     Given up, with what is certified then, where half of all leaves are open. Raises ValueError as `BoxTree.boxes` does.
     """
-    sides = list(tree.boxes(*ends))
-    lower, upper = np.concatenate([low for low, _ in sides]), np.concatenate([high for _, high in sides])
+    lower, upper = tree.leaves(*ends)
     bound = box_leaf_bounds(model, row, lower, upper)
     leaves = bound.size
     axis, cut, child = np.full(leaves, -1), np.zeros(leaves), np.zeros(leaves, dtype=np.int64)
     widths = ends[1] - ends[0]
-    for _ in range(HALVINGS):
+    for _ in range(SETTLING_ROUNDS):
         open_ = np.flatnonzero((axis < 0) & ~(bound >= goal))
         if not 0 < open_.size <= SPARE + leaves // 2:
             break
