@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.data.arguments import check_writable, one_of
 from toolkit.data.names import BALL_NORMS
 
-DEFAULT_LADDER = "dual,pgd,lp,ideal,exact"  # as ladder.LADDER, which would take a second to import for --help
+DEFAULT_LADDER = "dual,pgd,bab"  # as ladder.LADDER, which would take a second to import for --help
 
 
 @dataclass(frozen=True, kw_only=True)

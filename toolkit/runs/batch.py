@@ -21,7 +21,7 @@ from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
 from toolkit.runs.executors import check_workers
 from toolkit.runs.run import gather
-from toolkit.verify.ladder import LADDER, certify
+from toolkit.verify.ladder import LADDER, TIGHTEN, certify
 from toolkit.verify.verdict import TOLERANCE
 
 BatchRow = dict[str, object]
@@ -36,7 +36,7 @@ class BatchPlan:
     domain: tuple[float, float] | None = (0.0, 1.0)
     ladder: tuple[str, ...] = LADDER
     bounds: tuple[str, ...] = ("interval", "dual")
-    tighten: tuple[str, ...] = ("lp",)
+    tighten: tuple[str, ...] = TIGHTEN
     settings: Settings = field(default_factory=Settings)
     time_limit: float | None = None
     tolerance: float = TOLERANCE

@@ -30,6 +30,7 @@ from toolkit.runs.executors import check_workers
 from toolkit.runs.rows import DISTANCE_ROWS
 from toolkit.runs.run import gather
 from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
+from toolkit.verify.ladder import TIGHTEN
 from toolkit.verify.radius import CLOSEST, Radius, RungRadius, closest
 
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
@@ -46,7 +47,7 @@ class DistancePlan:
     tolerance: float | None = None
     largest: float | None = None
     bounds: tuple[str, ...] = ("interval", "dual")
-    tighten: tuple[str, ...] = ("lp",)
+    tighten: tuple[str, ...] = TIGHTEN
     settings: Settings = field(default_factory=Settings)
 
     def radius(self, network: Network, image: FloatArray, label: int | Property, progress: object = None) -> Radius:

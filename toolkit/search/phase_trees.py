@@ -131,7 +131,7 @@ class PhaseTrees:
         if not going.size:
             return going
         worst = pool.bound[going] if pool.nbytes < POOL_BYTES else -pool.bound[going]
-        order = going[np.lexsort((worst, pool.tree[going]))]
+        order: IndexArray = going[np.lexsort((worst, pool.tree[going]))]
         tree = pool.tree[order]
         first = np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]])
         rank = np.arange(tree.size) - np.repeat(first, np.diff(np.r_[first, tree.size]))
@@ -139,7 +139,7 @@ class PhaseTrees:
         if chosen.size > self.width:  # more trees than nodes to split: those with the fewest so far
             fewest: IndexArray = np.argsort(self.nodes[pool.tree[chosen]], kind="stable")
             chosen = chosen[fewest[: self.width]]
-        return np.asarray(chosen)
+        return chosen
 
     def _split(self, chosen: IndexArray, offer: Offer | None) -> None:
         """Both children of every chosen node take its place."""
@@ -162,13 +162,13 @@ class PhaseTrees:
         """The candidate whose worse child gains most at the parent's dual variables, per node; candidates: (t, B)."""
         tries, count = candidates.shape
         if tries == 1:
-            return candidates[0]
+            return np.asarray(candidates[0])
         spread, moved, trees, _ = _children(phases, duals, tree, bound, candidates)
         values = np.asarray(self.function.parts(trees, spread).values(self.function.make(moved)), dtype=np.float64)
         values = values.reshape(2, tries, count)
         gain = np.maximum(np.minimum(values, self.cutoff[tree]) - bound, LEAST_GAIN)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
-        best: IndexArray = np.take_along_axis(candidates, worth.argmax(axis=0)[None], axis=0)[0]
+        best: IndexArray = candidates[worth.argmax(axis=0), np.arange(count)]
         return best
 
     def _settle(self, tree: IndexArray, phases: PhaseArray, found: Climbed) -> None:

@@ -33,7 +33,7 @@ from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Rung, Side
 from toolkit.verify.bisection import Bisection
 from toolkit.verify.certification import Certification
-from toolkit.verify.ladder import LADDER, certify
+from toolkit.verify.ladder import LADDER, TIGHTEN, certify
 from toolkit.verify.nearest import NORM_ORDER, Unsafe
 
 CLOSEST = ("pgd", "dual", "lp", "exact")
@@ -91,7 +91,7 @@ def certified_radius(
     tolerance: float = 1e-3,
     domain: tuple[float, float] | None = None,
     bounds: Sequence[Rung | str] = ("interval", "dual"),
-    tighten: Sequence[Rung | str] = ("lp",),
+    tighten: Sequence[Rung | str] = TIGHTEN,
     settings: Settings | None = None,
     time_limit: float | None = None,
     known: tuple[float, float] = (0.0, float("inf")),
@@ -137,7 +137,7 @@ def closest(
     tolerance: float | None = None,
     largest: float | None = None,
     bounds: Sequence[Rung | str] = ("interval", "dual"),
-    tighten: Sequence[Rung | str] = ("lp",),
+    tighten: Sequence[Rung | str] = TIGHTEN,
     settings: Settings | None = None,
     progress: RadiusProgress | None = None,
 ) -> Radius:
