@@ -27,7 +27,7 @@ from toolkit.verify.prove import Proof, write_proof
 Content = dict[str, Any]
 TIGHT = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-7)
 LABEL, EPS = 0, 0.14
-LPS = Searches(sides_by_lps, None)  # LPs and their cuts alone
+LPS = Searches(sides_by_lps)  # LPs and their cuts alone
 
 
 def _proven(path: Path, tighten: bool, searches: Searches) -> tuple[Network, LinfBall, Proof]:

@@ -22,7 +22,7 @@ from toolkit.problems.input_sets import Box, L2Ball, LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.verify.margins import margins
-from toolkit.verify.proof_trees import SEARCHES, Searches, sides_by_lps
+from toolkit.verify.proof_trees import SEARCHES, Searches, rows_by_trees, sides_by_lps, sides_by_trees
 from toolkit.verify.prove import provable_bounds, write_proof
 
 ALL = Settings(stop_at=1e9, time_limit=2.0)  # nothing is enough: every search has its turn
@@ -30,8 +30,9 @@ KINDS = {
     "phases": Searches(refined, grown),
     "boxes": Searches(refined, None, halved),
     "boxes without layers": Searches(None, None, halved),
-    "lp": Searches(sides_by_lps, None),
+    "lp": Searches(sides_by_lps),
     "default": SEARCHES,
+    "trees": Searches(sides_by_trees, rows_by_trees),
 }
 
 
@@ -134,7 +135,7 @@ def test_a_layer_tree_that_does_not_cover_is_rejected(tmp_path: Path) -> None:
         return replace(whole, forest=Forest(own.tree[kept], own.phases[kept], own.multipliers[kept], own.empty[kept]))
 
     network, ball = case(2)
-    write_proof(tmp_path / "p.npz", network, ball, 0, settings=ALL, searches=Searches(forgetful, None))
+    write_proof(tmp_path / "p.npz", network, ball, 0, settings=ALL, searches=Searches(forgetful))
     with pytest.raises(RejectedProofError, match="do not cover every case"):
         check_proof(tmp_path / "p.npz", network)
 

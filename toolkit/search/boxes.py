@@ -26,12 +26,13 @@ import numpy as np
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.box_bounds import STEPS, BoxColumns, BoxRows, ColumnBound
 from toolkit.certificates.box_ranges import POINT, BoxRanges, box_ranges
+from toolkit.certificates.coverage import BoxTree
 from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.search.box_queue import BoxNodes, BoxQueue
-from toolkit.search.box_trees import BoxTree, TreeRecord
+from toolkit.search.box_trees import TreeRecord
 from toolkit.search.clock import Clock
 from toolkit.search.descent import polish
 from toolkit.search.incumbent import Incumbent

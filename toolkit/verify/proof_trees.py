@@ -22,7 +22,9 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
 from toolkit.rungs.bab import NODES, PHASES_SHARE, search_row
 from toolkit.rungs.lp import RUNG as LP
+from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PseudoCosts
+from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.refinement import refine
 from toolkit.search.sign_search import search_signs
@@ -32,6 +34,7 @@ from toolkit.verify.settled_boxes import settled
 Refine = Callable[[Problem, IndexArray], SideTrees]  # trees that bound these outputs of the problem's network
 Grow = Callable[[Problem], Forest]  # one tree over phases per row
 Halve = Callable[[Problem], Sequence[BoxTree | None]]  # one tree over the input box per row, or none
+BOX_NODES = 100_000  # of a row's tree over the box, where there is no clock
 LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
 
 
@@ -64,8 +67,11 @@ def sides_by_lps(problem: Problem, neurons: IndexArray) -> SideTrees:
 
 
 def sides_by_trees(problem: Problem, neurons: IndexArray) -> SideTrees:
-    """Small trees over phases for both sides of every neuron (search/refinement.py)."""
+    """Small trees over phases for both sides of every neuron (search/refinement.py); none where inputs are few enough
+    to be halved instead."""
     found, limit = Forest.none(error_model_of(problem).count), problem.settings.time_limit
+    if splits_inputs(problem):
+        return SideTrees.none(found.phases.shape[1])
     deadline = np.inf if limit is None else time.perf_counter() + limit
     leaves = refine(problem, neurons, deadline=deadline, keep=True).leaves
     signs = np.repeat(np.array([-1, 1], dtype=np.int8), neurons.size)
@@ -81,16 +87,27 @@ def rows_by_trees(problem: Problem) -> Forest:
     return Forest.none(error_model_of(problem).count) if leaves is None else leaves
 
 
+def rows_by_boxes(problem: Problem) -> list[BoxTree | None]:
+    """Trees over the input box for the rows that they prove, where inputs are few (search/boxes.py)."""
+    count, limit, goal = problem.rows.shape[0], problem.settings.time_limit, enough(problem)
+    if not splits_inputs(problem):
+        return [None] * count
+    seconds = None if limit is None else PHASES_SHARE * limit * count
+    aimed = problem.with_settings(replace(problem.settings, stop_at=float(goal.max()), time_limit=seconds))
+    found = search_boxes(aimed, Clock(aimed.settings), BOX_NODES if limit is None else None, keep=True)
+    return [tree if low >= mark else None for tree, low, mark in zip(found.trees, found.lower, goal, strict=True)]
+
+
 @dataclass(frozen=True)
 class Searches:
     """Which searches a proof may be made of; None: without. Rows that `halve` and `grow` leave open go to `bab`."""
 
-    refine: Refine | None = sides_by_trees
-    grow: Grow | None = rows_by_trees
+    refine: Refine | None = None
+    grow: Grow | None = None
     halve: Halve | None = None
 
 
-SEARCHES = Searches()
+SEARCHES = Searches(sides_by_trees, rows_by_trees, rows_by_boxes)
 
 
 def tightened(
