@@ -154,6 +154,23 @@ def test_trees_over_the_box_are_about_any_set(norm: str, tmp_path: Path, monkeyp
         assert claim <= bound.upper
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_few_inputs_are_halved(seed: int, tmp_path: Path) -> None:
+    """Nearly all there is to prove, by the default searches: trees over the box, none over phases for the layers."""
+    network, ball = case(seed)
+    truths = [float(truth) for truth in least_margins(network, ball, 0)]
+    for target, truth in enumerate(truths, start=1):
+        goal = Settings(stop_at=truth - 1e-2 * (1 + abs(truth)))
+        proof = write_proof(tmp_path / "p.npz", network, ball, 0, [target], goal)
+        checked = check_proof(tmp_path / "p.npz", network)
+        assert goal.stop_at is not None
+        assert goal.stop_at < checked.claims[target] <= truth
+        assert checked.leaves == proof.leaves
+        content = read(tmp_path / "p.npz")
+        assert f"target{target}.axis" in content or proof.leaves == 1
+        assert not content["tight1.neurons"].size
+
+
 def test_a_proof_of_format_one_is_still_checked(tmp_path: Path) -> None:
     """What it held: one leaf without splits per side, in float64, and no ends, phases or empty leaves."""
     network, ball = case(0)
