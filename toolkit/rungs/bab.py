@@ -33,7 +33,7 @@ from toolkit.search.refinement import neuron_ranges
 from toolkit.search.sign_search import Signs, search_signs
 from toolkit.search.tree import Node, Tree
 
-NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
+UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
 PHASES_SHARE = 0.7  # of the time there is
 
 
@@ -52,7 +52,7 @@ def _signs(problem: Problem) -> list[Bound]:
     assert stop is not None
     share = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * count * limit
     given = problem.settings.nodes
-    found = search_signs(problem, share, NODES if limit is None and given is None else given)
+    found = search_signs(problem, share, UNTIMED_NODES if limit is None and given is None else given)
     bounds = [_sign_bound(problem, found, row, clock.seconds / count) for row in range(count)]
     refuted = problem.settings.until_refuted and bool((found.upper <= stop).any())
     if given is not None:  # whoever limits the nodes comes back with more, or with better l,u

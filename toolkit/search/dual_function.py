@@ -41,12 +41,19 @@ ArrayMaker = Callable[[Any], Array]
 
 def in_float64(values: Any) -> Array:
     """Numpy float64, for an optimum."""
-    return values if sp.issparse(values) else np.asarray(values, dtype=np.float64)
+    return values if _is_operator(values) else np.asarray(values, dtype=np.float64)
 
 
 def in_float32(values: Any) -> Array:
     """Numpy float32, for a search on a core."""
-    return values.astype(np.float32) if sp.issparse(values) else np.asarray(values, dtype=np.float32)
+    if sp.issparse(values):
+        return values.astype(np.float32)
+    return values if _is_operator(values) else np.asarray(values, dtype=np.float32)
+
+
+def _is_operator(values: Any) -> bool:
+    """Whether these are no plain array but something that multiplies like one, in its own precision."""
+    return not isinstance(values, np.ndarray | list | float)
 
 
 class Sweep(NamedTuple):

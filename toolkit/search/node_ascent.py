@@ -44,7 +44,7 @@ class Climbed:
     points: FloatArray
 
 
-def climb(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
+def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
     """Raise g of every node from its `duals` (N, B) until it exceeds its cutoff (B,) or the steps are made."""
     xp = array_namespace(duals)
     sweep = parts.sweep(duals)

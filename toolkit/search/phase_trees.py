@@ -2,7 +2,7 @@
 
 Every row has a tree. In each round the worst open nodes of all trees, up to a width together, are split: of the free
 neurons with the highest scores (node_ascent.py) the one whose children's bounds at the parent's dual variables are
-best; the children climb from there, all trees' in one batch. A node whose bound reaches its row's cutoff is certified
+best; the children ascend from there, all trees' in one batch. A node whose bound reaches its row's cutoff is certified
 at once (forest_leaf_bounds, float64, rounding included); one that fails stays open, and so is split on. A tree ends
 when nothing is open, by its budget of nodes, by the clock, or when it is given up; the nodes then open are certified
 too: leaves cover the region whenever the search ends, and the least of their certified bounds is the row's.
@@ -24,13 +24,14 @@ from toolkit.certificates.leaves import Forest, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.dual_function import ArrayMaker, DualFunction, in_float32
-from toolkit.search.node_ascent import Climbed, Pace, climb
+from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool
 
 ROOT, CHILD = Pace(30), Pace(10)
 TRIES = 3  # neurons tried per split
-ENTRIES = 1 << 21  # numbers in a batch's widest array
-LEAST_GAIN = 1e-6
+WIDTH = 256  # nodes split per round
+BATCH_ENTRIES = 1 << 21  # numbers in a batch's widest array
+SLIGHT = 1e-6
 POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
 
 Stopped = Callable[["PhaseTrees"], BoolArray]
@@ -52,7 +53,7 @@ class PhaseTrees:
     """The trees of a problem's rows.
 
     cutoff: what a node must reach, certified, (T,); it may be lowered while the trees grow. budget: nodes per tree.
-    width: nodes split per round. deadline: of time.perf_counter(). keep: hold all leaves, for a proof.
+    deadline: of time.perf_counter(). keep: hold all leaves, for a proof.
     """
 
     def __init__(
@@ -60,12 +61,11 @@ class PhaseTrees:
         problem: Problem,
         cutoff: FloatArray,
         budget: IndexArray,
-        width: int,
         deadline: float = np.inf,
         keep: bool = False,
         make: ArrayMaker = in_float32,
     ) -> None:
-        self.problem, self.cutoff, self.budget, self.width, self.deadline = problem, cutoff, budget, width, deadline
+        self.problem, self.cutoff, self.budget, self.deadline = problem, cutoff, budget, deadline
         self.function = DualFunction(problem, make)
         self.model = error_model_of(problem)
         count = self.function.rows
@@ -76,7 +76,7 @@ class PhaseTrees:
         self.kept: list[Forest] | None = [] if keep else None
         self.pool = NodePool(self.function.size, TRIES)
         widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
-        self.batch = max(1, ENTRIES // widest)
+        self.batch = max(1, BATCH_ENTRIES // widest)
 
     def grow(self, stopped: Stopped | None = None, offer: Offer | None = None) -> Grown:
         """Split until every tree has ended. stopped: told after every round, which trees to give up. offer: is given
@@ -116,7 +116,7 @@ class PhaseTrees:
             parts = self.function.parts(some)
             start = np.clip(np.rint(self.function.starting_slopes()[0]), 0.0, 1.0)
             duals = self.function.make(np.broadcast_to(start, (size, some.size)))
-            found = climb(parts, duals, self._aim(some), ROOT)
+            found = ascend(parts, duals, self._aim(some), ROOT)
             self._settle(some, phases, found)
 
     def _aim(self, tree: IndexArray) -> Array:
@@ -135,10 +135,10 @@ class PhaseTrees:
         tree = pool.tree[order]
         first = np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]])
         rank = np.arange(tree.size) - np.repeat(first, np.diff(np.r_[first, tree.size]))
-        chosen = order[rank < max(1, self.width // first.size)]
-        if chosen.size > self.width:  # more trees than nodes to split: those with the fewest so far
+        chosen = order[rank < max(1, WIDTH // first.size)]
+        if chosen.size > WIDTH:  # more trees than nodes to split: those with the fewest so far
             fewest: IndexArray = np.argsort(self.nodes[pool.tree[chosen]], kind="stable")
-            chosen = chosen[fewest[: self.width]]
+            chosen = chosen[fewest[:WIDTH]]
         return chosen
 
     def _split(self, chosen: IndexArray, offer: Offer | None) -> None:
@@ -149,7 +149,7 @@ class PhaseTrees:
             neuron = self._best_of_tries(nodes.tree, nodes.phases, nodes.duals, nodes.candidates, nodes.bound)
             phases, duals, tree, floor = _children(nodes.phases, nodes.duals, nodes.tree, nodes.bound, neuron[None])
             np.add.at(self.nodes, tree, 1)
-            found = climb(self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD)
+            found = ascend(self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD)
             found = Climbed(np.maximum(found.value, floor), found.duals, found.scores, found.points)
             if offer is not None:
                 offer(tree, found.points.T)
@@ -166,7 +166,7 @@ class PhaseTrees:
         spread, moved, trees, _ = _children(phases, duals, tree, bound, candidates)
         values = np.asarray(self.function.parts(trees, spread).values(self.function.make(moved)), dtype=np.float64)
         values = values.reshape(2, tries, count)
-        gain = np.maximum(np.minimum(values, self.cutoff[tree]) - bound, LEAST_GAIN)
+        gain = np.maximum(np.minimum(values, self.cutoff[tree]) - bound, SLIGHT)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
         best: IndexArray = candidates[worth.argmax(axis=0), np.arange(count)]
         return best

@@ -1,7 +1,7 @@
 """Refined layer bounds: l and u of many neurons at once, by one small tree of ReLU splits for every neuron and side.
 
 The rows are −e_i and e_i on the network cut at the neurons' layer. A tree ends when its side of 0 is certified, when
-that of its neuron's other side is, or after NODES nodes; what it has proven by then is the neuron's bound. All trees of
+that of its neuron's other side is, or after SIDE_NODES nodes; what it has proven by then is the neuron's bound. All trees of
 a layer share every batch (phase_trees.py), so that a few thousand nodes cost little more than one neuron's tree.
 
 Source: the batches are those of Xu et al. 2021, "Fast and complete"; what is solved by them here, a MILP per neuron in
@@ -21,8 +21,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
 from toolkit.search.phase_trees import PhaseTrees
 
-NODES = 64  # per neuron and side
-WIDTH = 256  # nodes split per round
+SIDE_NODES = 64  # per neuron and side
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Refined:
 
 
 def refine(
-    problem: Problem, neurons: IndexArray, nodes: int = NODES, deadline: float = np.inf, keep: bool = False
+    problem: Problem, neurons: IndexArray, nodes: int = SIDE_NODES, deadline: float = np.inf, keep: bool = False
 ) -> Refined:
     """l and u of the named outputs of the problem's network.
 
@@ -48,7 +47,7 @@ def refine(
     rows = np.concatenate([_dense(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
     sides = problem.with_rows(rows)
     budget = np.full(2 * count, nodes)
-    trees = PhaseTrees(sides, np.zeros(2 * count), budget, WIDTH, deadline, keep)
+    trees = PhaseTrees(sides, np.zeros(2 * count), budget, deadline, keep)
     partner = np.roll(np.arange(2 * count), count)
 
     def decided(trees: PhaseTrees) -> BoolArray:
@@ -63,7 +62,7 @@ def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, Fl
     settings = problem.settings
     limit = settings.time_limit
     deadline = np.inf if limit is None else time.perf_counter() + 2 * limit * neurons.size
-    found = refine(problem, neurons, NODES if settings.nodes is None else settings.nodes, deadline)
+    found = refine(problem, neurons, SIDE_NODES if settings.nodes is None else settings.nodes, deadline)
     return found.lower, found.upper
 
 

@@ -18,7 +18,6 @@ from toolkit.problems.problem import Problem
 from toolkit.search.incumbent import STOP_MARGIN
 from toolkit.search.phase_trees import PhaseTrees
 
-WIDTH = 256  # nodes split per round
 REPLAYED = 8  # points per round
 
 
@@ -68,7 +67,7 @@ def search_signs(problem: Problem, deadline: float = np.inf, budget: int | None 
     found = _Points(problem, stop)
     center = problem.clean_values()
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
-    trees = PhaseTrees(problem, aim, np.full(count, np.iinfo(np.int64).max if budget is None else budget), WIDTH,
+    trees = PhaseTrees(problem, aim, np.full(count, np.iinfo(np.int64).max if budget is None else budget),
                        deadline, keep)  # fmt: skip
 
     def stopped(trees: PhaseTrees) -> BoolArray:

@@ -37,7 +37,7 @@ TIGHTEN = ("crown", "bab")
 TIGHTEN_SHARE = 0.5  # of the time left goes to tighter l,u at most
 LAYER_NODES = (64, 256, 1024)  # per neuron and side, in turns with searches
 SEARCH_NODES = 16  # times as many for a row
-LEAST_GAIN = 0.9  # of what the triangles were: above it more nodes for l,u are not worth it
+SHRINKS = 0.9  # of what the triangles were: above it more nodes for l,u are not worth it
 SEARCH_SHARE = 0.25  # of the time left, all rows together, is all a lower rung that searches gets before an exact one
 
 
@@ -233,7 +233,7 @@ class _Climb:
 
     def _gained(self, before: float) -> bool:
         """Whether the last nodes spent on l,u have made the triangles smaller by enough to try more."""
-        return self.relu_bounds is not None and triangle_heights(self.relu_bounds) < LEAST_GAIN * before
+        return self.relu_bounds is not None and triangle_heights(self.relu_bounds) < SHRINKS * before
 
     def _tighten(self, nodes: int | None) -> None:
         """Better l,u by the whole chain; with nodes 0 by what is in closed form, else that many per neuron and side."""
