@@ -20,7 +20,7 @@ from toolkit.certificates.rounding import ErrorModel, error_model_of
 from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
-from toolkit.rungs.bab import NODES, PHASES_SHARE, search_row
+from toolkit.rungs.bab import PHASES_SHARE, UNTIMED_NODES, search_row
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PseudoCosts
@@ -83,7 +83,7 @@ def rows_by_trees(problem: Problem) -> Forest:
     count, limit = problem.rows.shape[0], problem.settings.time_limit
     deadline = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * limit * count
     aimed = problem.with_settings(replace(problem.settings, stop_at=float(enough(problem).max())))
-    leaves = search_signs(aimed, deadline, NODES if limit is None else None, keep=True).leaves
+    leaves = search_signs(aimed, deadline, UNTIMED_NODES if limit is None else None, keep=True).leaves
     return Forest.none(error_model_of(problem).count) if leaves is None else leaves
 
 
