@@ -37,7 +37,7 @@ from toolkit.search.clock import Clock
 from toolkit.search.descent import polish
 from toolkit.search.incumbent import Incumbent
 
-BATCH_ENTRIES = 1 << 19  # neurons × boxes × symbols in the widest layer of a batch: what a cache holds
+SYMBOL_ENTRIES = 1 << 19  # neurons × boxes × symbols in the widest layer of a batch: what a cache holds
 WIDEST = 1024  # boxes in a batch
 SAVED = 10.0  # nodes below one that refinement closes
 MOST_INPUTS = 16  # that are no points, of problems that are for boxes
@@ -109,7 +109,7 @@ class BoxBounder:
     @property
     def batch(self) -> int:
         """How many boxes to ask for at once, by the symbols the last ones had."""
-        return int(np.clip(BATCH_ENTRIES // (self.widest * max(1, self.symbols)), 1, WIDEST))
+        return int(np.clip(SYMBOL_ENTRIES // (self.widest * max(1, self.symbols)), 1, WIDEST))
 
     def __call__(self, lower: FloatArray, upper: FloatArray, row: IndexArray, cutoff: FloatArray) -> BoxBound:
         """lower, upper: (B, n); row, cutoff: (B,): a bound at or above the cutoff is enough."""
