@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.search.box_trees import BoxTree, TreeRecord
+from toolkit.certificates.coverage import BoxTree
+from toolkit.search.box_trees import TreeRecord
 
 
 @pytest.mark.parametrize(

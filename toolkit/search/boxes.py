@@ -26,17 +26,18 @@ import numpy as np
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.box_bounds import STEPS, BoxColumns, BoxRows, ColumnBound
 from toolkit.certificates.box_ranges import POINT, BoxRanges, box_ranges
+from toolkit.certificates.coverage import BoxTree
 from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.search.box_queue import BoxNodes, BoxQueue
-from toolkit.search.box_trees import BoxTree, TreeRecord
+from toolkit.search.box_trees import TreeRecord
 from toolkit.search.clock import Clock
 from toolkit.search.descent import polish
 from toolkit.search.incumbent import Incumbent
 
-FORM_ENTRIES = 1 << 19  # neurons × boxes × symbols in the widest layer of a batch: what a cache holds
+SYMBOL_ENTRIES = 1 << 19  # neurons × boxes × symbols in the widest layer of a batch: what a cache holds
 WIDEST = 1024  # boxes in a batch
 SAVED = 10.0  # nodes below one that refinement closes
 MOST_INPUTS = 16  # that are no points, of problems that are for boxes
@@ -110,7 +111,7 @@ class BoxBounder:
     @property
     def batch(self) -> int:
         """How many boxes to ask for at once, by the symbols the last ones had."""
-        return int(np.clip(FORM_ENTRIES // (self.widest * max(1, self.symbols)), 1, WIDEST))
+        return int(np.clip(SYMBOL_ENTRIES // (self.widest * max(1, self.symbols)), 1, WIDEST))
 
     def __call__(self, lower: FloatArray, upper: FloatArray, row: IndexArray, cutoff: FloatArray) -> BoxBound:
         """lower, upper: (B, n); row, cutoff: (B,): a bound at or above the cutoff is enough."""
