@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import random_dense_network
 
-from toolkit.certificates.check import RejectedProofError, _covers, all_shown, check_proof
+from toolkit.certificates.check import RejectedProofError, all_shown, check_proof
+from toolkit.certificates.coverage import covered
 from toolkit.cli import main
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
@@ -20,32 +21,35 @@ from toolkit.problems.properties import Property, robustness
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.verify.margins import margin_problem
+from toolkit.verify.proof_trees import SEARCHES, Searches, sides_by_lps
 from toolkit.verify.prove import Proof, write_proof
 
 Content = dict[str, Any]
 TIGHT = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=1e-7)
 LABEL, EPS = 0, 0.14
+LPS = Searches(sides_by_lps)  # LPs and their cuts alone
 
 
-def _proven(path: Path, tighten: bool) -> tuple[Network, LinfBall, Proof]:
+def _proven(path: Path, tighten: bool, searches: Searches) -> tuple[Network, LinfBall, Proof]:
     """A proof whose trees have several leaves: a ball so large that LP and cuts at the root do not decide."""
     rng = np.random.default_rng(3)
     network = random_dense_network(rng, (20, 40, 40, 3))
     ball = LinfBall(rng.normal(size=20), EPS)
     (least,) = get_rung("bab")(margin_problem(network, ball, LABEL, targets=[1], settings=TIGHT))
     goal = Settings(stop_at=least.lower - 1e-3)  # nearly all there is to prove
-    return network, ball, write_proof(path, network, ball, LABEL, [1], goal, tighten)
+    return network, ball, write_proof(path, network, ball, LABEL, [1], goal, tighten, searches)
 
 
 @pytest.fixture(scope="module")
 def proven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Network, LinfBall, Proof]:
     path = tmp_path_factory.mktemp("proofs") / "proof.npz"
-    return path, *_proven(path, True)
+    return path, *_proven(path, True, LPS)
 
 
+@pytest.mark.parametrize("searches", [LPS, SEARCHES], ids=["lps", "trees"])
 @pytest.mark.parametrize("tighten", [True, False])
-def test_what_is_written_is_verified(tighten: bool, tmp_path: Path) -> None:
-    network, ball, proof = _proven(tmp_path / "p.npz", tighten)
+def test_what_is_written_is_verified(tighten: bool, searches: Searches, tmp_path: Path) -> None:
+    network, ball, proof = _proven(tmp_path / "p.npz", tighten, searches)
     checked = check_proof(tmp_path / "p.npz", network)
     assert checked.claims == dict(zip(proof.targets, proof.claims, strict=True))
     assert checked.leaves == proof.leaves > 3
@@ -266,14 +270,14 @@ def test_coverage_is_never_claimed_wrongly() -> None:
                 child = leaf.copy()
                 child[neuron] = phase
                 leaves.append(child)
-        assert _covers(np.array(leaves))
+        assert covered(np.zeros(len(leaves), dtype=np.int64), np.array(leaves), 1).all()
         spoilt = np.array(leaves)
         if rng.random() < 0.5:
             spoilt = np.delete(spoilt, rng.integers(len(spoilt)), axis=0)
         else:
             spoilt[rng.integers(len(spoilt)), rng.integers(5)] = rng.integers(-1, 2)
         fits = ((spoilt[None] < 0) | (spoilt[None] == patterns[:, None])).all(axis=2)
-        if _covers(spoilt):
+        if covered(np.zeros(len(spoilt), dtype=np.int64), spoilt, 1).all():
             assert fits.any(axis=1).all()
             accepted += 1
         else:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from oracle import cells, forward
 from strategies import balls, networks
 
-from toolkit.certificates.check import RejectedProofError, _covers, check_proof
+from toolkit.certificates.check import RejectedProofError, check_proof
+from toolkit.certificates.coverage import covered
 from toolkit.certificates.dual_bound import CHORD, certified_bounds, derive_cuts
 from toolkit.certificates.leaves import CutStore, Evidence, Leaves, leaf_bounds
 from toolkit.certificates.rounding import ErrorModel, error_model_of
@@ -28,6 +29,7 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
+from toolkit.verify.proof_trees import Searches
 from toolkit.verify.prove import write_proof
 
 NO_CUTS = np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -246,7 +248,7 @@ def test_a_cut_of_negative_weight_counts_for_nothing(seed: int) -> None:
     ],
 )
 def test_a_checker_accepts_trees_alone(leaves: list[list[int]], whole: bool) -> None:
-    assert _covers(np.array(leaves, dtype=np.int8)) is whole
+    assert covered(np.zeros(len(leaves), dtype=np.int64), np.array(leaves, dtype=np.int8), 1).tolist() == [whole]
 
 
 def test_a_checker_believes_no_leaf_to_be_empty(tmp_path: Path) -> None:
@@ -255,7 +257,8 @@ def test_a_checker_believes_no_leaf_to_be_empty(tmp_path: Path) -> None:
     network = random_dense_network(rng, (4, 10, 10, 2))
     ball = LinfBall(rng.normal(size=4), 0.8)
     (least,) = RUNGS["bab"](margin_problem(network, ball, 0))
-    proof = write_proof(tmp_path / "p.npz", network, ball, 0, [1], Settings(stop_at=least.lower - 1e-3), tighten=False)
+    goal = Settings(stop_at=least.lower - 1e-3)
+    proof = write_proof(tmp_path / "p.npz", network, ball, 0, [1], goal, searches=Searches())
     assert check_proof(tmp_path / "p.npz", network).leaves == proof.leaves
     assert proof.leaves >= 3
     with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:

@@ -1,11 +1,12 @@
 """Checks a proof file with no solver and no search: each number in it is only a suggestion.
 
 1. Network and ball have the digests in the file; the question is lowered again, to one row per group. 2. l,u hold,
-layer by layer: by the certified bound of dual_bound.py at the dual rung's multipliers, or at stored ones. 3. Every
-target's leaves cover all activation patterns: they form a binary tree. 4. Every leaf's bound reaches the claim, or
-proves the leaf empty; cuts are derived again from the network, never read. Shares with the search only dual_bound.py,
-rounding.py, what lowers questions and what removes inactive neurons. A key that is not used, or an array of another
-kind, rejects the file (proof_file.py).
+layer by layer: by the certified bound of dual_bound.py at the dual rung's multipliers, or by stored trees, one or more
+per side, of which the best counts; a tree proves the least of its leaves. 3. Every tree's leaves cover all activation
+patterns (they form a binary tree) or the whole input box (coverage.py). 4. Every leaf's bound reaches the claim, or
+proves the leaf empty; cuts are derived again from the network, never read; boxes are bounded from nothing but
+themselves (box_leaves.py). Shares with the search only dual_bound.py, leaves.py, rounding.py, what lowers questions and
+what removes inactive neurons. A key that is not used, or an array of another kind, rejects the file (proof_file.py).
 
 Trusted: this file, those modules, and numpy's float64 arithmetic as rounding.py states it.
 """
@@ -21,9 +22,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import FloatArray
+from toolkit.certificates.box_leaves import box_leaf_bounds
+from toolkit.certificates.coverage import BoxTree, covered
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
+from toolkit.certificates.leaves import Forest, SideTrees
 from toolkit.certificates.proof_file import (
-    PROOF_FORMAT,
     PROOF_LIMIT,
     PROOF_RATIO,
     read_arrays,
@@ -92,7 +95,6 @@ def check_proof(path: str | Path, network: Network) -> Checked:
     try:
         with open_archive(path, PROOF_LIMIT, PROOF_RATIO) as archive:
             header = read_header(archive)
-            _require(header["format"] == PROOF_FORMAT, f"format must be {PROOF_FORMAT}, got {header['format']!r}")
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
             question = read_question(archive, header, network.output_size)
             whole, low = lowered(network, question)
@@ -152,21 +154,24 @@ class _Check:
         return make_error_model(cut, restrict_to_alive(cut, bounds), self.ball)
 
     def _check_layer(self, k: int) -> None:
-        """l and u of layer k follow from those below it."""
-        model, size = self._model(k), self.network.relu_sizes[k]
-        rows = self.content[f"tight{k}.neurons"].size
-        neurons = self._floats(f"tight{k}.neurons", (rows,), "i")
-        signs = self._floats(f"tight{k}.signs", (rows,), "i")
-        multipliers = self._floats(f"tight{k}.multipliers", (rows, model.count))
-        _require(bool(np.all(np.isin(signs, (-1, 1)))), f"tight{k}.signs must be ±1")
-        _require(bool(np.all((neurons >= 0) & (neurons < size))), f"tight{k}.neurons out of range")
-        for sign, wanted in ((1, self.lower[k]), (-1, -self.upper[k])):
-            every = np.arange(size)
-            proven = _unit_bounds(model, size, every, sign, np.full((size, model.count), CHORD))
-            own = signs == sign
-            np.maximum.at(proven, neurons[own], _unit_bounds(model, size, neurons[own], sign, multipliers[own]))
-            wrong = np.flatnonzero(~(proven >= wanted))
-            side = "l" if sign == 1 else "u"
+        """l and u of layer k follow from those below it, by the dual's own multipliers or by trees of single sides."""
+        model, size, own = self._model(k), self.network.relu_sizes[k], f"tight{k}"
+        count, leaves = self.content[f"{own}.neurons"].size, self.content[f"{own}.empty"].size
+        ends = np.concatenate([[0], self._floats(f"{own}.ends", (count,), "i")])
+        _require(bool(np.all(np.diff(ends) >= 0)) and ends[-1] == leaves, f"{own}.ends must rise to {leaves}")
+        forest = Forest(
+            np.repeat(np.arange(count), np.diff(ends)),
+            self._floats(f"{own}.phases", (leaves, model.count), "i"),
+            self._floats(f"{own}.multipliers", (leaves, model.count)),
+            self._floats(f"{own}.empty", (leaves,), "b"),
+        )
+        trees = SideTrees(self.content[f"{own}.neurons"], self.content[f"{own}.signs"], forest)
+        open_ = np.flatnonzero(~covered(forest.tree, forest.phases, count))
+        _require(not open_.size, f"the leaves of tree {open_[:1]} in {own} do not cover every case")
+        chord = [_unit_bounds(model, size, sign) for sign in (1, -1)]
+        low, high, _ = trees.ranges(model, chord[0], -chord[1])
+        for side, good in (("l", low >= self.lower[k]), ("u", high <= self.upper[k])):
+            wrong = np.flatnonzero(~good)
             _require(not wrong.size, f"{side} of neuron {wrong[:1]} in ReLU layer {k} is not proven")
 
     def _cuts(self, model: ErrorModel) -> tuple[Any, Any]:
@@ -185,6 +190,8 @@ class _Check:
     def _check_target(self, model: ErrorModel, row: FloatArray, target: int, claim: float) -> int:
         """The leaves of one target cover everything, and each one reaches the claim."""
         name = f"target{target}"
+        if f"{name}.axis" in self.content:
+            return self._check_boxes(model, row, target, claim)
         leaves, count = int(self.content[f"{name}.empty"].size), model.count
         phases = self._floats(f"{name}.phases", (leaves, count), "i")
         multipliers = self._floats(f"{name}.multipliers", (leaves, count))
@@ -197,7 +204,8 @@ class _Check:
         _require(bool(np.all((cuts >= 0) & (cuts < self.cut_neurons.size))), f"{name}.cuts out of range")
         _require(bool(np.all(np.isin(phases, (-1, 0, 1)))), f"{name}.phases must be −1, 0 or 1")
         _require(not empty.all(), f"every leaf of target {target} is said to be empty, but the ball is not")
-        _require(_covers(phases), f"the leaves of target {target} do not cover every case")
+        whole = covered(np.zeros(leaves, dtype=np.int64), phases, 1)
+        _require(bool(whole[0]), f"the leaves of target {target} do not cover every case")
         for start in range(0, leaves, LEAVES_AT_ONCE):
             part = slice(start, min(start + LEAVES_AT_ONCE, leaves))
             spread = ends[part.start : part.stop + 1]
@@ -214,35 +222,23 @@ class _Check:
             _require(not wrong.size, f"target {target}: leaf {start + wrong[:1]} does not reach the claim {claim}")
         return leaves
 
+    def _check_boxes(self, model: ErrorModel, row: FloatArray, target: int, claim: float) -> int:
+        """The leaves of a tree over the box: each one reaches the claim by its box alone."""
+        tree, seen = BoxTree(self.content[f"target{target}.axis"], self.content[f"target{target}.cut"]), 0
+        for lower, upper in tree.boxes(self.ball.lower, self.ball.upper):
+            proven = box_leaf_bounds(model, row, lower, upper)
+            wrong = np.flatnonzero(~(proven >= claim))
+            _require(not wrong.size, f"target {target}: box {seen + wrong[:1]} does not reach the claim {claim}")
+            seen += len(lower)
+        return seen
 
-def _unit_bounds(model: ErrorModel, size: int, neurons: Any, sign: int, multipliers: FloatArray) -> FloatArray:
-    """Certified lower bounds of ±x̂_i for the outputs i of the region's network."""
+
+def _unit_bounds(model: ErrorModel, size: int, sign: int) -> FloatArray:
+    """Certified lower bounds of ±x̂_i for all outputs of the region's network, at the dual rung's multipliers."""
     found = [np.zeros(0)]
-    for start in range(0, neurons.size, LEAVES_AT_ONCE):
-        some = neurons[start : start + LEAVES_AT_ONCE]
+    for start in range(0, size, LEAVES_AT_ONCE):
+        some = np.arange(start, min(start + LEAVES_AT_ONCE, size))
         rows = np.zeros((some.size, size))
         rows[np.arange(some.size), some] = sign
-        found.append(certified_bounds(model, rows, multipliers[start : start + LEAVES_AT_ONCE]))
+        found.append(certified_bounds(model, rows, np.full((some.size, model.count), CHORD)))
     return np.concatenate(found)
-
-
-def _covers(phases: Any) -> bool:
-    """Whether the leaves are those of a binary tree, and so cover {0, 1}ᴺ: some neuron is split in all of them, and
-    those with 0 and those with 1 cover the rest, down to single leaves without further splits."""
-    waiting = [(np.arange(phases.shape[0]), phases >= 0)]
-    while waiting:
-        leaves, split = waiting.pop()
-        if leaves.size == 0:
-            return False
-        if leaves.size == 1 and not split.any():
-            continue
-        common = np.flatnonzero(split.all(axis=0))
-        if not common.size:
-            return False
-        neuron = int(common[0])
-        rest = split.copy()
-        rest[:, neuron] = False
-        for phase in (0, 1):
-            chosen = phases[leaves, neuron] == phase
-            waiting.append((leaves[chosen], rest[chosen]))
-    return True

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import BoolArray, FloatArray, IndexArray, PhaseArray
+from toolkit.arrays import AnyArray, BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
 from toolkit.certificates.rounding import ErrorModel
 
@@ -163,7 +163,7 @@ TABLES = ("phases", "multipliers")
 def forest_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
     """The certified minimum of every row over the leaves of its tree, shape (T,); rows (T, outputs), or scipy.sparse.
 
-    Holds wherever the leaves cover the region, which is not looked at here (see `check._covers`). −inf for a tree
+    Holds wherever the leaves cover the region, which is not looked at here (see `coverage.covered`). −inf for a tree
     without leaves, and for one all of whose leaves are proven empty: no region is, so l,u must be false. Raises
     ValueError for a forest of another region, and for a tree that has no row.
     """
@@ -193,3 +193,45 @@ def forest_leaf_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArr
         bounds = certified_bounds(model, dense, forest.multipliers[part], phases)
         found[part] = np.where(empty, np.where(bounds > 0, np.inf, -np.inf), bounds)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class SideTrees:
+    """A layer's sides by trees: tree t of the forest bounds sign_t·x̂ of neuron_t, from below.
+
+    neurons: (T,) indices in the layer; signs: (T,) 1 for l and −1 for u. A neuron and sign may have several trees, of
+    which the best counts. Raises ValueError for parts that do not fit each other.
+    """
+
+    neurons: IndexArray
+    signs: AnyArray
+    forest: Forest
+
+    def __post_init__(self) -> None:
+        for name in ("neurons", "signs"):
+            array = getattr(self, name)
+            if array.ndim != 1 or array.dtype.kind != "i" or array.shape != self.neurons.shape:
+                raise ValueError(f"{name} must be one whole number per tree, got {array.shape} of {array.dtype}")
+        if not np.all(np.abs(self.signs) == 1):
+            raise ValueError("signs must be 1 for lower and −1 for upper sides")
+
+    @classmethod
+    def none(cls, unstable: int) -> SideTrees:
+        """No tree, in a region with so many unstable neurons."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int8), Forest.none(unstable))
+
+    def ranges(self, model: ErrorModel, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """l and u of the layer, each tightened where a tree proves more, and what every tree proves: (n,), (n,), (T,).
+
+        model: of the network cut at this layer. Raises ValueError for neurons that are not there.
+        """
+        if self.neurons.size and not (self.neurons.min() >= 0 and self.neurons.max() < low.size):
+            raise ValueError(f"neurons must be 0 … {low.size - 1}, got {self.neurons.min()} … {self.neurons.max()}")
+        place = np.arange(self.neurons.size)
+        rows = sp.csr_array((self.signs.astype(np.float64), (place, self.neurons)), shape=(place.size, low.size))
+        proven = forest_bounds(model, rows, self.forest)
+        low, high = low.copy(), high.copy()
+        below = self.signs == 1
+        np.maximum.at(low, self.neurons[below], proven[below])
+        np.minimum.at(high, self.neurons[~below], -proven[~below])
+        return low, high, proven

@@ -2,8 +2,9 @@
 
 header: JSON with PROOF_KEYS and the set's norm. The set: center; of a box set.lower and set.upper; of an ℓ∞ ball with
 a radius per coordinate (eps null) also set.eps. The question: label, and the targets; of another property label null,
-question.* and its groups' numbers as targets. Per ReLU layer k lowerK, upperK and tightK.*, of the network that the
-question is lowered to; cut.*; per target t targetT.*.
+question.* and its groups' numbers as targets. Per ReLU layer k lowerK, upperK and tightK.*, trees of single sides, of
+the network that the question is lowered to; cut.*; per target t targetT.*, a tree over phases or one over the box.
+Format 1 had one leaf without splits per tightened side and no trees over boxes; it is read as what it means.
 Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
 """
 
@@ -32,16 +33,19 @@ from toolkit.problems.input_set import InputSet
 from toolkit.problems.input_sets import BALLS, Box, L1Ball, L2Ball, LinfBall
 from toolkit.problems.properties import Property, robustness
 
-PROOF_FORMAT = 1
+PROOF_FORMAT = 2
+READ_FORMATS = (1, PROOF_FORMAT)
 PROOF_LIMIT = 1 << 30  # bytes of all arrays
 PROOF_RATIO = 2000  # leaves without multipliers of their own, NaN throughout, compress as strongly as a bomb
 PROOF_KEYS = ("format", "network", "ball", "eps", "domain", "label", "targets", "claims")
 NORM_KEY = "norm"  # of the input set; absent in older files, which are about ℓ∞ balls
 PROVABLE = (*BALLS, Box.norm)
 QUESTION = ("rows", "constants", "groups")
-TIGHT = ("neurons", "signs", "multipliers")
+LEAF = ("neurons", "signs", "multipliers")
+TIGHT = {1: LEAF, PROOF_FORMAT: (*LEAF, "ends", "phases", "empty")}
 CUT = ("neurons", "ends", "columns")
 TARGET = ("phases", "multipliers", "empty", "weights", "cuts", "ends")
+BOXES = ("axis", "cut")
 LARGEST_FLOAT = sys.float_info.max
 
 
@@ -54,6 +58,8 @@ def read_header(archive: Archive) -> dict[str, Any]:
     if header[NORM_KEY] not in PROVABLE:
         raise ArchiveError(f"norm must be one of {', '.join(PROVABLE)}, got {header[NORM_KEY]!r}")
     checked_integer(header, "format")
+    if header["format"] not in READ_FORMATS:
+        raise ArchiveError(f"format must be {' or '.join(map(str, READ_FORMATS))}, got {header['format']}")
     checked_text(header, "network", 128)
     checked_text(header, "ball", 128)
     if header["eps"] is not None:
@@ -139,30 +145,53 @@ def read_question(archive: Archive, header: Mapping[str, Any], outputs: int) -> 
 def read_arrays(archive: Archive, inputs: int, relu_sizes: Sequence[int], header: Mapping[str, Any]) -> dict[str, Any]:
     """All arrays by key but the question's, for a network with so many inputs and neurons. Raises ArchiveError."""
     own_set, targets = set_arrays(header), [int(t) for t in header["targets"]]
-    layers = range(len(relu_sizes))
+    layers, parts = range(len(relu_sizes)), TIGHT[header["format"]]
     sides = [f"{side}{k}" for k in layers for side in ("lower", "upper")]
-    tight = [f"tight{k}.{part}" for k in layers for part in TIGHT]
-    trees = [f"target{t}.{part}" for t in targets for part in TARGET]
+    tight = [f"tight{k}.{part}" for k in layers for part in parts]
+    boxes = [t for t in targets if header["format"] > 1 and f"target{t}.{BOXES[0]}" in archive]
+    trees = [f"target{t}.{part}" for t in targets for part in (BOXES if t in boxes else TARGET)]
     archive.require(
         ["header", *own_set, *question_arrays(header), *sides, *tight, *(f"cut.{part}" for part in CUT), *trees]
     )
     content = {name: archive.array(name, (inputs,), finite=True) for name in own_set}
     for k, size in enumerate(relu_sizes):
         content |= {f"{side}{k}": archive.array(f"{side}{k}", (size,), low=-math.inf) for side in ("lower", "upper")}
-        rows, own = archive.shape(f"tight{k}.neurons")[:1], f"tight{k}"
-        content[f"{own}.neurons"] = archive.array(f"{own}.neurons", rows, "i", low=0, high=size - 1)
-        content[f"{own}.signs"] = archive.array(f"{own}.signs", rows, "i", low=-1, high=1)
-        content[f"{own}.multipliers"] = _table(archive, f"{own}.multipliers", rows, sum(relu_sizes[:k]))
+        content |= _sides(archive, f"tight{k}", parts, size, sum(relu_sizes[:k]))
     neurons = archive.array("cut.neurons", (None,), "i", low=0)
     content["cut.neurons"] = neurons
     content["cut.ends"] = archive.array("cut.ends", neurons.shape, "i", low=0)
     content["cut.columns"] = archive.array("cut.columns", (None,), "i", low=0)
     for t in targets:
-        content |= _tree(archive, f"target{t}", sum(relu_sizes))
+        own = f"target{t}"
+        content |= _boxes(archive, own, inputs) if t in boxes else _tree(archive, own, sum(relu_sizes))
     return content
 
 
+def _sides(archive: Archive, own: str, parts: Sequence[str], neurons: int, earlier: int) -> dict[str, Any]:
+    """The trees of a layer of so many neurons, over at most so many unstable ones of earlier layers."""
+    sides = archive.array(f"{own}.neurons", (None,), "i", low=0, high=neurons - 1)
+    found = {"neurons": sides, "signs": archive.array(f"{own}.signs", sides.shape, "i", low=-1, high=1)}
+    if "ends" in parts:
+        empty = archive.array(f"{own}.empty", (None,), "b")
+        phases = _table(archive, f"{own}.phases", empty.shape, earlier, "i")
+        ends = archive.array(f"{own}.ends", sides.shape, "i", low=0, high=empty.size)
+        found |= {"empty": empty, "phases": phases, "ends": ends}
+        found["multipliers"] = archive.array(f"{own}.multipliers", phases.shape)
+    else:
+        multipliers = _table(archive, f"{own}.multipliers", sides.shape, earlier)
+        found |= {"multipliers": multipliers, "phases": np.full(multipliers.shape, -1, dtype=np.int8)}
+        found |= {"empty": np.zeros(sides.size, dtype=np.bool_), "ends": np.arange(1, sides.size + 1)}
+    return {f"{own}.{part}": array for part, array in found.items()}
+
+
+def _boxes(archive: Archive, own: str, inputs: int) -> dict[str, Any]:
+    """A tree over the box of so many inputs, as its nodes in preorder."""
+    axis = archive.array(f"{own}.axis", (None,), "i", low=-1, high=inputs - 1)
+    return {f"{own}.axis": axis, f"{own}.cut": archive.array(f"{own}.cut", axis.shape, finite=True)}
+
+
 def _tree(archive: Archive, own: str, neurons: int) -> dict[str, Any]:
+    """The leaves of a tree over at most so many unstable neurons."""
     empty = archive.array(f"{own}.empty", (None,), "b")
     cuts = archive.array(f"{own}.cuts", (None,), "i", low=0)
     return {

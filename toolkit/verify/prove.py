@@ -2,9 +2,10 @@
 
 Claim of the file: for every target t listed, F_{c*}(x) − F_t(x) ≥ claim_t for all x in the ball, F being the network
 with that digest in real arithmetic; of another property, max_j c_j·F(x) + d_j ≥ claim_g for every group g. It holds the
-question and the ball, l,u of every ReLU layer with the multipliers of those that an LP
-tightened (all others follow from the dual rung's own multipliers), the cuts as (neuron, subset), and per target the
-leaves of a search tree: splits, multipliers, and weights of cuts. Nothing in it needs to be believed.
+question and the ball, l,u of every ReLU layer with the trees that tightened single sides (all others follow from the
+dual rung's own multipliers), the cuts as (neuron, subset), and per target a search tree: the leaves of one over phases
+with splits, multipliers, and weights of cuts, or the nodes of one over the input box. Nothing in it needs to be
+believed. What is searched with stands in proof_trees.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.check import all_shown
-from toolkit.certificates.leaves import CutStore, Evidence, Leaves
+from toolkit.certificates.leaves import CutStore, SideTrees
 from toolkit.certificates.proof_file import PROOF_FORMAT, question_parts, set_parts
 from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import file_path, instance
@@ -31,17 +32,20 @@ from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.lowering import lowered
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import Property, as_property, selection_rows
+from toolkit.problems.properties import Property, as_property
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
-from toolkit.rungs.bab import search_row
 from toolkit.rungs.dual import RUNG as DUAL
-from toolkit.rungs.lp import RUNG as LP
-from toolkit.search.branching import PseudoCosts
-from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.verify.layer_bounds import output_scales
-
-LOOSENING = 1e-10  # of a number's size, by which it is loosened, lest another machine's rounding refute it
+from toolkit.verify.proof_trees import (
+    SEARCHES,
+    Refine,
+    Searches,
+    loosened,
+    margin_trees,
+    packed_sides,
+    tightened,
+)
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,14 @@ def write_proof(
     targets: Sequence[int] | None = None,
     settings: Settings | None = None,
     tighten: bool = True,
+    searches: Searches = SEARCHES,
 ) -> Proof:
     """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
 
-    label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by LPs.
-    settings.time_limit: seconds per target; settings.stop_at: what to prove of every margin (None: > 0). Raises
-    ValueError for another suffix, a label or target out of range or twice, or no target at all.
+    label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by trees;
+    searches: what finds the trees. settings.time_limit: seconds per target, and per layer for its trees;
+    settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target
+    out of range or twice, or no target at all.
     """
     if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
@@ -95,20 +101,18 @@ def write_proof(
     settings = Settings() if settings is None else instance("settings", settings, Settings)
     given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
-    bounds, content = provable_bounds(whole, ball, settings, tighten)
+    bounds, content = provable_bounds(whole, ball, settings, searches.refine if tighten else None)
     problem = Problem(Region(whole, ball, bounds), asked.objective, settings)
-    for k, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True)):
-        content |= {f"lower{k}": low, f"upper{k}": high}
-    store, trees = _search(problem)
+    store, trees = margin_trees(problem, searches)
     sizes = (np.abs(dense_array(problem.rows)) @ output_scales(problem)).tolist()
-    claims = [tree.certified - float(_loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
+    claims = [tree.certified - float(loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
     head, arrays = question_parts(question)
     for t, tree in zip(head["targets"], trees, strict=True):
-        content |= {f"target{t}.{name}": array for name, array in _packed(tree).items()}
+        content |= {f"target{t}.{name}": array for name, array in tree.content.items()}
     content |= _header(network, ball, {**head, "claims": claims}) | arrays | _packed_cuts(store)
     with write_atomically(path) as file:
         np.savez_compressed(file, **content)
-    return Proof(question, tuple(head["targets"]), tuple(claims), sum(len(tree.kept) for tree in trees))
+    return Proof(question, tuple(head["targets"]), tuple(claims), sum(tree.leaves for tree in trees))
 
 
 def _header(network: Network, ball: InputSet, claimed: dict[str, Any]) -> dict[str, Any]:
@@ -127,20 +131,14 @@ def _packed_cuts(store: CutStore) -> dict[str, Any]:
     }
 
 
-def _loosened(value: Any, scale: Any) -> Any:
-    """By how much a stored number is loosened: relative to it or 1, or to the terms it sums up if they are small."""
-    with np.errstate(invalid="ignore"):
-        return LOOSENING * np.fmin(1.0 + np.abs(value), scale)
-
-
 def provable_bounds(
-    network: Network, ball: InputSet, settings: Settings, tighten: bool
+    network: Network, ball: InputSet, settings: Settings, refine: Refine | None
 ) -> tuple[ReluBounds, dict[str, Any]]:
-    """l,u by the dual rung, and by LPs where neurons stay unstable, with the LPs' multipliers under tight{k}.*"""
+    """l,u by the dual rung, and by trees where neurons stay unstable, and what a proof holds of them by key."""
     lower: list[FloatArray] = []
     upper: list[FloatArray] = []
     content: dict[str, Any] = {}
-    chain = ("dual", "lp") if tighten else ("dual",)
+    chain = ("dual",) if refine is None else ("dual", "bab")
     region = region_digest(network, ball)  # hashes the weights once for all cuts
     for k, size in enumerate(network.relu_sizes):
         cut = network.cut(k)
@@ -148,63 +146,13 @@ def provable_bounds(
         plain = replace(settings, stop_at=None)
         problem = Problem.of(cut, ball, np.zeros((0, size)), known, plain)
         low, high = DUAL.neuron_ranges(problem, np.arange(size))
-        low, high = low.copy(), high.copy()
-        unstable = np.flatnonzero(is_unstable(low, high)) if k and tighten else np.zeros(0, dtype=np.int64)
-        found: list[tuple[int, int, FloatArray]] = []
-        for i in unstable.tolist():
-            for sign in (-1, 1):
-                if high[i] <= 0:
-                    break
-                (bound,) = LP(problem.with_rows(selection_rows(size, [i], -1 if sign < 0 else 1)))
-                side, better = (high, min(high[i], -bound.certified_lower)) if sign < 0 else (
-                    low, max(low[i], bound.certified_lower))  # fmt: skip
-                if bound.multipliers is not None and better != side[i]:
-                    side[i] = better
-                    found.append((i, sign, bound.multipliers))
+        trees = SideTrees.none(error_model_of(problem).count)
+        unstable = np.flatnonzero(is_unstable(low, high))
+        if k and refine is not None and unstable.size:
+            low, high, trees = tightened(problem, low, high, unstable, refine)
         scales = output_scales(problem)
-        lower.append(low - _loosened(low, scales))
-        upper.append(high + _loosened(high, scales))
-        content |= {
-            f"tight{k}.neurons": np.array([i for i, _, _ in found], dtype=np.int64),
-            f"tight{k}.signs": np.array([sign for _, sign, _ in found], dtype=np.int8),
-            f"tight{k}.multipliers": np.array([m for _, _, m in found]).reshape(
-                len(found), error_model_of(problem).count
-            ),
-        }
+        lower.append(low - loosened(low, scales))
+        upper.append(high + loosened(high, scales))
+        content |= {f"lower{k}": lower[k], f"upper{k}": upper[k]}
+        content |= {f"tight{k}.{name}": array for name, array in packed_sides(trees).items()}
     return ReluBounds.sealed(lower, upper, chain, True, region), content
-
-
-def _search(problem: Problem) -> tuple[CutStore, list[Leaves]]:
-    """One tree per target, rows with the dual rung's multipliers alone where these are enough."""
-    store = CutStore()
-    planes: CuttingPlanes | None = None
-    trees = []
-    model = error_model_of(problem)
-    for row in range(problem.rows.shape[0]):
-        whole = Leaves(model, problem.rows[row], store, keep=True)
-        whole.add(np.full(model.count, -1, dtype=np.int8), None)
-        if model.count and not whole.certified > (problem.settings.stop_at or 0.0):
-            if planes is None:
-                planes = CuttingPlanes(problem)
-                planes.store = store
-                costs = PseudoCosts(planes.layout.count)
-            whole = Leaves(model, problem.rows[row], store, keep=True)
-            search_row(problem, row, planes, costs, whole)
-        trees.append(whole)
-    return store, trees
-
-
-def _packed(tree: Leaves) -> dict[str, Any]:
-    """The leaves of one tree as arrays; multipliers NaN where the dual rung's own are meant."""
-    count = tree.model.count
-    phases = np.array([own for own, _ in tree.kept], dtype=np.int8).reshape(len(tree.kept), count)
-    nothing = Evidence(np.full(count, np.nan), np.zeros(0, dtype=np.int64), np.zeros(0))
-    evidence = [found or nothing for _, found in tree.kept]
-    return {
-        "phases": phases,
-        "multipliers": np.array([one.multipliers for one in evidence]).reshape(len(evidence), count),
-        "empty": np.array([one.empty for one in evidence], dtype=np.bool_),
-        "weights": np.concatenate([one.weights for one in evidence]),
-        "cuts": np.concatenate([one.cuts for one in evidence]),
-        "ends": np.cumsum([one.cuts.size for one in evidence], dtype=np.int64),
-    }
