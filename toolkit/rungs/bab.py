@@ -14,27 +14,31 @@ Trusted: given l,u.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.certificates.leaves import Leaves
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.rungs.rung import Cost, Rung, Side
+from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
 from toolkit.search.refinement import neuron_ranges
-from toolkit.search.sign_search import Signs, search_signs
+from toolkit.search.sign_search import search_signs
 from toolkit.search.tree import Node, Tree
 
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
-PHASES_SHARE = 0.7  # of the time there is
+UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
+SHARE = 0.7  # of the time left, for a search that another one follows
 
 
 def bab_bounds(problem: Problem) -> list[Bound]:
@@ -46,58 +50,118 @@ def bab_bounds(problem: Problem) -> list[Bound]:
 
 
 def _signs(problem: Problem) -> list[Bound]:
+    """Boxes of inputs where these are few, then trees over phases, then LPs, each for the rows that are still open."""
     count, limit = len(problem.objective), problem.settings.time_limit
     clock = Clock(replace(problem.settings, time_limit=None if limit is None else count * limit))
-    stop = problem.settings.stop_at
-    assert stop is not None
-    share = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * count * limit
-    given = problem.settings.nodes
-    found = search_signs(problem, share, UNTIMED_NODES if limit is None and given is None else given)
-    bounds = [_sign_bound(problem, found, row, clock.seconds / count) for row in range(count)]
-    refuted = problem.settings.until_refuted and bool((found.upper <= stop).any())
-    if given is not None:  # whoever limits the nodes comes back with more, or with better l,u
-        return bounds
-    still = [row for row in range(count) if bounds[row].status is not Status.DECIDED]
-    for place, row in enumerate(still):
-        if refuted or clock.struck:
+    nodes = problem.settings.nodes
+    searches: list[Callable[[Problem, Clock], list[Bound]]] = [by_boxes] if splits_inputs(problem) else []
+    searches.append(by_phases)
+    if nodes is None:  # whoever limits the nodes comes back with more, or with better l,u
+        searches.append(by_programs)
+    bounds: list[Bound] = []
+    for place, search in enumerate(searches):
+        still = [row for row in range(count) if not bounds or bounds[row].status is not Status.DECIDED]
+        refuted = problem.settings.until_refuted and len(still) < count and any(map(_refuted(problem), bounds))
+        if not still or refuted or (bounds and clock.struck):
             break
+        share = 1.0 if place == len(searches) - 1 else SHARE
         rest = clock.rest()
         if rest.time_limit is not None:
-            rest = replace(rest, time_limit=rest.time_limit / (len(still) - place))
-        own = _row_bound(problem.with_settings(rest), row)
-        bounds[row] = _better(bounds[row], own, stop)
-        refuted = problem.settings.until_refuted and bounds[row].upper <= stop
+            rest = replace(rest, time_limit=share * rest.time_limit)
+        own = problem.with_rows(problem.rows[still], [problem.targets[row] for row in still])
+        found = search(own.with_settings(rest), Clock(rest))
+        if not bounds:
+            bounds = found
+        else:
+            for row, bound in zip(still, found, strict=True):
+                bounds[row] = _better(problem, bounds[row], bound)
     return bounds
 
 
-def _sign_bound(problem: Problem, found: Signs, row: int, seconds: float) -> Bound:
-    lower, upper, stop = float(found.lower[row]), float(found.upper[row]), problem.settings.stop_at
+def _refuted(problem: Problem) -> Callable[[Bound], bool]:
+    stop = problem.settings.stop_at
+    return lambda bound: stop is not None and bound.upper <= stop
+
+
+def by_boxes(problem: Problem, clock: Clock) -> list[Bound]:
+    """Signs of all rows by sub-boxes of the input set."""
+    settings = problem.settings
+    budget = UNTIMED_BOXES if settings.time_limit is None and settings.nodes is None else settings.nodes
+    found = search_boxes(problem, clock, budget, first_refuted=settings.until_refuted)
+    return _sign_bounds(problem, "bab/boxes", clock, found.lower, found.upper, found.witnesses, found.nodes)
+
+
+def by_phases(problem: Problem, clock: Clock) -> list[Bound]:
+    """Signs of all rows by trees over ReLU phases."""
+    settings = problem.settings
+    budget = UNTIMED_NODES if settings.time_limit is None and settings.nodes is None else settings.nodes
+    deadline = np.inf if settings.time_limit is None else time.perf_counter() + settings.time_limit
+    found = search_signs(problem, deadline, budget)
+    points = [point if upper < np.inf else None for point, upper in zip(found.points, found.upper, strict=True)]
+    return _sign_bounds(problem, "bab/phases", clock, found.lower, found.upper, points, found.nodes)
+
+
+def by_programs(problem: Problem, clock: Clock) -> list[Bound]:
+    """Each row by a tree of LPs, in its share of what time is left; one refuted row ends it where that is enough."""
+    bounds: list[Bound] = []
+    count = len(problem.objective)
+    for row in range(count):
+        if clock.struck or (problem.settings.until_refuted and any(map(_refuted(problem), bounds))):
+            bounds.append(Bound(-np.inf, status=Status.TIME_LIMIT, solver="bab"))
+            continue
+        rest = clock.rest()
+        if rest.time_limit is not None:
+            rest = replace(rest, time_limit=rest.time_limit / (count - row))
+        bounds.append(_row_bound(problem.with_settings(rest), row))
+    return bounds
+
+
+def _sign_bounds(
+    problem: Problem,
+    solver: str,
+    clock: Clock,
+    lower: FloatArray,
+    upper: FloatArray,
+    witnesses: Sequence[FloatArray | None],
+    nodes: IndexArray,
+) -> list[Bound]:
+    stop, count = problem.settings.stop_at, len(problem.objective)
     assert stop is not None
-    return Bound(
-        lower=min(lower, upper),
-        upper=upper,
-        status=Status.DECIDED if lower > stop or upper <= stop else Status.TIME_LIMIT,
-        witness=found.points[row] if upper < np.inf else None,
-        seconds=seconds,
-        nodes=int(found.nodes[row]),
-        solver="bab/phases",
-        certified_lower=lower,
-        drop=drop_of(problem, row, lower),
-    )
+    return [
+        Bound(
+            lower=float(min(lower[row], upper[row])),
+            upper=float(upper[row]),
+            status=Status.DECIDED if lower[row] > stop or upper[row] <= stop else Status.TIME_LIMIT,
+            witness=witnesses[row],
+            seconds=clock.seconds / count,
+            nodes=int(nodes[row]),
+            solver=solver,
+            certified_lower=float(lower[row]),
+            drop=drop_of(problem, row, float(lower[row])),
+        )
+        for row in range(count)
+    ]
 
 
-def _better(one: Bound, other: Bound, stop: float) -> Bound:
+def _better(problem: Problem, one: Bound, other: Bound) -> Bound:
     """What two searches of one row know together."""
+    stop = problem.settings.stop_at
+    assert stop is not None
     if other.status is Status.FAILED:
         return replace(one, message=other.message)
     best = one if one.upper < other.upper else other
     lower = max(one.certified_lower, other.certified_lower)
-    status = Status.DECIDED if lower > stop or best.upper <= stop else other.status
     return replace(
-        other, lower=min(lower, best.upper), certified_lower=lower, upper=best.upper, witness=best.witness,
-        status=status, seconds=one.seconds + other.seconds, nodes=one.nodes + other.nodes,
-        solver=f"{one.solver}+{other.solver}",
-    )  # fmt: skip
+        other,
+        lower=min(lower, best.upper),
+        certified_lower=lower,
+        upper=best.upper,
+        witness=best.witness,
+        status=Status.DECIDED if lower > stop or best.upper <= stop else other.status,
+        seconds=one.seconds + other.seconds,
+        nodes=one.nodes + other.nodes,
+        solver=f"{one.solver}+{other.solver.removeprefix('bab/')}",
+    )
 
 
 def _row_bound(problem: Problem, row: int) -> Bound:

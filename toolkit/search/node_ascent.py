@@ -10,6 +10,7 @@ branch and bound for neural network verification via Lagrangian decomposition" (
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +46,9 @@ class Climbed:
     points: FloatArray
 
 
-def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
-    """Raise g of every node from its `duals` (N, B) until it exceeds its cutoff (B,) or the steps are made."""
+def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace, deadline: float = np.inf) -> Climbed:
+    """Raise g of every node from its `duals` (N, B) until it exceeds its cutoff (B,), the steps are made or
+    the deadline (of time.perf_counter()) is over."""
     xp = array_namespace(duals)
     sweep = parts.sweep(duals)
     adam = _Adam(parts, duals, sweep)
@@ -58,7 +60,7 @@ def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
         sweep = parts.sweep(adam.duals)
         better = sweep.value > best
         best, where = xp.where(better, sweep.value, best), xp.where(better, adam.duals, where)
-        last = t == pace.steps
+        last = t == pace.steps or time.perf_counter() > deadline
         done: BoolArray = (
             _host(best >= cutoff).astype(np.bool_) if last or t in LEAVING else np.zeros(0, dtype=np.bool_)
         )

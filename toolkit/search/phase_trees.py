@@ -116,7 +116,7 @@ class PhaseTrees:
             parts = self.function.parts(some)
             start = np.clip(np.rint(self.function.starting_slopes()[0]), 0.0, 1.0)
             duals = self.function.make(np.broadcast_to(start, (size, some.size)))
-            found = ascend(parts, duals, self._aim(some), ROOT)
+            found = ascend(parts, duals, self._aim(some), ROOT, self.deadline)
             self._settle(some, phases, found)
 
     def _aim(self, tree: IndexArray) -> Array:
@@ -151,7 +151,9 @@ class PhaseTrees:
             phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates[one][None], nodes.arriving[one][None])
             tree, floor = np.tile(nodes.tree, 2), np.tile(nodes.bound, 2)
             np.add.at(self.nodes, tree, 1)
-            found = ascend(self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD)
+            found = ascend(
+                self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline
+            )
             found = replace(found, value=np.maximum(found.value, floor))
             if offer is not None:
                 offer(tree, found.points.T)

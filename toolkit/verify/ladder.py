@@ -27,6 +27,7 @@ from toolkit.problems.settings import Settings
 from toolkit.relaxations.relu import chord
 from toolkit.rungs import certifier, get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
+from toolkit.search.boxes import splits_inputs
 from toolkit.verify.certification import Certification
 from toolkit.verify.knowledge import Knowledge
 from toolkit.verify.layer_bounds import bound_layers
@@ -220,12 +221,17 @@ class _Climb:
         """Tighten l,u and search. Where trees tighten and trees search, in turns, each with more nodes, as long as l,u
         gain by it: what is easy costs little, and what is hard gets the l,u it needs before the search of its life."""
         turns = rung.batched and any(one.ranges is not None for one in self.tighten)
-        for nodes in (0, *LAYER_NODES) if turns else (None,):
+        if turns and splits_inputs(self.problem):  # sub-boxes of few inputs have l,u of their own
+            self._tighten(0)
+            turns = False
+        elif not turns:
+            self._tighten(None)
+        for nodes in (0, *LAYER_NODES) if turns else ():
             if self._done():
                 return
             before = np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)
             self._tighten(nodes)
-            if nodes is None or self._done() or (nodes and not self._gained(before)):
+            if self._done() or (nodes and not self._gained(before)):
                 break
             self._climb(rung, self.known.open_rows(), share, SEARCH_NODES * max(nodes, 1))
         if not self._done():

@@ -20,7 +20,7 @@ from toolkit.certificates.rounding import ErrorModel, error_model_of
 from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
-from toolkit.rungs.bab import PHASES_SHARE, UNTIMED_NODES, search_row
+from toolkit.rungs.bab import SHARE, UNTIMED_NODES, search_row
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PseudoCosts
@@ -81,7 +81,7 @@ def sides_by_trees(problem: Problem, neurons: IndexArray) -> SideTrees:
 def rows_by_trees(problem: Problem) -> Forest:
     """Trees over phases for all rows in one queue (search/sign_search.py), as `bab` would give them time."""
     count, limit = problem.rows.shape[0], problem.settings.time_limit
-    deadline = np.inf if limit is None else time.perf_counter() + PHASES_SHARE * limit * count
+    deadline = np.inf if limit is None else time.perf_counter() + SHARE * limit * count
     aimed = problem.with_settings(replace(problem.settings, stop_at=float(enough(problem).max())))
     leaves = search_signs(aimed, deadline, UNTIMED_NODES if limit is None else None, keep=True).leaves
     return Forest.none(error_model_of(problem).count) if leaves is None else leaves
@@ -92,7 +92,7 @@ def rows_by_boxes(problem: Problem) -> list[BoxTree | None]:
     count, limit, goal = problem.rows.shape[0], problem.settings.time_limit, enough(problem)
     if not splits_inputs(problem):
         return [None] * count
-    seconds = None if limit is None else PHASES_SHARE * limit * count
+    seconds = None if limit is None else SHARE * limit * count
     aimed = problem.with_settings(replace(problem.settings, stop_at=float(goal.max()), time_limit=seconds))
     found = search_boxes(aimed, Clock(aimed.settings), BOX_NODES if limit is None else None, keep=True)
     return [tree if low >= mark else None for tree, low, mark in zip(found.trees, found.lower, goal, strict=True)]
