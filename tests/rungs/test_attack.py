@@ -18,7 +18,10 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
+from toolkit.rungs.attack import FALSIFY
+from toolkit.rungs.rung import Rung
 from toolkit.search.descent import MarginGradient, polish
+from toolkit.search.falsify import falsify
 from toolkit.verify.margins import margin_problem
 
 ATTACKS = ("fgsm", "pgd")
@@ -50,8 +53,8 @@ def test_gradient_matches_finite_differences(seed: int) -> None:
     np.testing.assert_allclose((ahead - value) / h, (gradient.T * inward).sum(axis=1), rtol=1e-3, atol=1e-4)
 
 
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(ATTACKS))
-def test_witness_lies_in_the_ball_and_replays_to_the_bound(seed: int, name: str) -> None:
+@given(seed=st.integers(0, 10**6), name=st.sampled_from((*ATTACKS, FALSIFY)))
+def test_witness_lies_in_the_ball_and_replays_to_the_bound(seed: int, name: str | Rung) -> None:
     problem = random_problem(seed)
     for i, bound in enumerate(get_rung(name)(problem)):
         assert bound.lower == -np.inf
@@ -165,3 +168,17 @@ def test_ball_of_radius_zero_gives_the_clean_margin(name: str, rng: np.random.Ge
     problem = margin_problem(network, LinfBall(rng.normal(size=4), eps=0.0), 2)
     clean = problem.replay(problem.input_set.center)[0]
     np.testing.assert_allclose(uppers(get_rung(name)(problem)), clean, atol=1e-12)
+
+
+def test_falsify_is_the_beginning_of_a_search_that_can_go_on(rng: np.random.Generator) -> None:
+    """The rung's points are those of the first rounds; what goes on from them is never worse, and asks no l,u."""
+    assert not FALSIFY.uses_relu_bounds
+    network = random_dense_network(rng, (5, 12, 8, 3))
+    problem = margin_problem(network, LinfBall(rng.uniform(0, 1, 5), eps=0.3), 0)
+    above = problem.with_rows(problem.rows - 1e3 * np.abs(problem.rows))  # rows that are no margins, for their sizes
+    for asked in (problem, above):
+        bounds = FALSIFY(asked)
+        first = falsify(asked, rounds=2)
+        np.testing.assert_array_equal(uppers(bounds), uppers(first.bounds))
+        more = falsify(asked, rounds=3, earlier=first)
+        assert np.all(uppers(more.bounds) <= uppers(bounds) + 1e-12)

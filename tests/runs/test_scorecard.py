@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from onnx_models import write_onnx
 
 from toolkit.cli import main
 from toolkit.runs import scorecard
-from toolkit.runs.scorecard import compared, read_instances, read_official, run_instances, totals
+from toolkit.runs.rows import QUERY_ROWS
+from toolkit.runs.scorecard import compared, instance_key, read_instances, read_official, run_instances, totals
+from toolkit.runs.store import read_rows
 
 QUERY = "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (>= X_0 -1))(assert (<= X_0 1))(assert (>= Y_0 {}))"
 
@@ -38,6 +41,8 @@ def test_instances_are_answered_once_and_compared(benchmark: Path, monkeypatch: 
     table = compared(rows, read_official(official))
     assert table["agrees"].tolist() == ["WRONG", "right", "open"]
     assert totals(table).iloc[-1][["instances", "sat", "unsat", "right", "WRONG"]].tolist() == [3, 1, 1, 1, 1]
+    assert totals(table).iloc[-1]["certified"] == 2
+    assert (rows["cpu_seconds"] <= rows["seconds"] + 0.1).all()
     answered = []
     monkeypatch.setattr(scorecard, "answer_instance", answered.append)
     monkeypatch.setattr(scorecard._Keeper, "finished", lambda *_: None)
@@ -72,3 +77,30 @@ def test_tables_that_are_none(tmp_path: Path, text: str) -> None:
         read_instances(path)
     with pytest.raises(FileNotFoundError):
         read_official(tmp_path / "none.csv")
+
+
+def test_answers_without_cpu_seconds_are_read_as_they_are(tmp_path: Path) -> None:
+    """Rows of version 1 lack that column: they count, and it is not known."""
+    shards = tmp_path / "answers" / "shards"
+    shards.mkdir(parents=True)
+    row = {"benchmark": "tiny", "onnx": "net.onnx", "vnnlib": "low.vnnlib", "timeout": 20.0, "verdict": "sat"}
+    row |= {
+        "seconds": 0.5,
+        "certified": 1,
+        "deployed": "",
+        "questions": 1,
+        "message": "",
+        "key": "k",
+        "run_id": "r0001",
+    }
+    (shards / "r0001-a.jsonl").write_text(json.dumps(row | {"schema": 1}) + "\n")
+    found = read_rows(tmp_path / "answers", everything=True, schema=QUERY_ROWS)
+    assert found["verdict"].tolist() == ["sat"]
+    assert found["cpu_seconds"].isna().all()
+    assert totals(compared(found, {})).iloc[-1]["cpu_seconds"] == 0
+
+
+def test_the_tools_that_solved_an_instance_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "official.csv"
+    path.write_text("benchmark,onnx,vnnlib,verdict,solved_by\ntiny,./net.onnx.gz,low.vnnlib,sat,fast  slow\n")
+    assert read_official(path)[instance_key("tiny", "net.onnx", "low.vnnlib.gz")].solvers == ("fast", "slow")

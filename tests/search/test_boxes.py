@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from box_problems import graph_problem, parts, problem_of
 from graphs import random_network
+from hard_networks import random_case
 from oracle import least, value_at
 
 from toolkit.certificates.box_bounds import BoxRows
@@ -16,8 +17,9 @@ from toolkit.certificates.box_ranges import box_maps
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import Box, L2Ball
 from toolkit.problems.problem import Problem
+from toolkit.problems.properties import margin_rows
 from toolkit.problems.settings import Settings
-from toolkit.search.boxes import BoxBounder, search_boxes, splits_inputs
+from toolkit.search.boxes import BoxBounder, RefinementWorth, search_boxes, splits_inputs
 from toolkit.search.clock import Clock
 
 
@@ -135,3 +137,26 @@ def test_the_corners_lie_in_their_boxes_and_no_lower_than_the_bounds() -> None:
     assert ((points >= lower) & (points <= upper)).all()
     assert (found.value <= problem.replay(points)[:, 0]).all()
     assert bounder.maps is problem.region.derive(box_maps)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("seed", [23, 27, 152, 309, 1174, *range(40)])
+def test_awkward_networks_are_bounded_below_their_true_minima(seed: int) -> None:
+    case = random_case(seed)
+    rows, _ = margin_rows(case.network.output_size, case.label)
+    problem = problem_of(case.network, case.ball, rows)
+    answer = search_boxes(problem, Clock(Settings()), budget=15)
+    for low, truth in zip(answer.lower.tolist(), case.truth, strict=True):
+        assert low == -np.inf or Fraction(low) <= truth
+    assert all(witness is None or case.ball.contains(witness) for witness in answer.witnesses)
+
+
+def test_refining_is_not_asked_for_where_it_closed_nothing() -> None:
+    worth, many, few = RefinementWorth(10.0), np.full(50, 100.0), np.full(50, 6.0)
+    assert worth.asks(many).all()
+    assert worth.asks(few).all()
+    assert not worth.asks(np.zeros(1)).any()
+    worth.learn(many, np.arange(50) < 5)
+    worth.learn(few, np.arange(50) < 5)
+    assert not worth.asks(many).any()
+    assert worth.asks(few).all()

@@ -14,6 +14,7 @@ from onnx_models import write_onnx
 
 import toolkit
 from toolkit import Dense, Network
+from toolkit.networks import replay
 from toolkit.networks.replay import exact_margins
 from toolkit.problems.vnnlib_reader import parse_vnnlib
 from toolkit.verify import queries as module
@@ -151,3 +152,39 @@ def test_strict_comparisons_are_met_strictly(text: str, status: str) -> None:
     assert "strict comparisons" in found.message
     if found.witness is not None:
         assert abs(float(found.witness[0])) > 0.5
+
+
+def test_a_point_is_sought_before_anything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a network is large easy sat answers need no l,u; unsat ones do."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("bounds were asked for")
+
+    monkeypatch.setattr(module, "certify", never)
+    monkeypatch.setattr(module, "MANY_NEURONS", 2)
+    found = verify_query(ABSOLUTE, query(box("-1", "1") + "(assert (>= Y_0 0.9))"), timeout=30)
+    assert (found.status, found.certified) == ("sat", True)
+    with pytest.raises(AssertionError, match="bounds were asked for"):
+        verify_query(ABSOLUTE, query(box("-1", "1") + "(assert (>= Y_0 1.1))"), timeout=30)
+
+
+def test_what_the_ladder_leaves_open_is_searched_for_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two boxes, asked a rung that decides neither, the one with a point: by searches in the time that is left."""
+    parts = "(and (<= X_0 -0.5) (<= Y_0 0.4)) (and (>= X_0 -0.5) (<= X_0 1) (>= Y_0 0.7) (<= Y_0 0.701))"
+    asked = query(box("-1", "1") + f"(assert (or {parts}))")
+    monkeypatch.setattr(module, "CHEAP", ("interval",))
+    for timeout in (30, None):
+        found = verify_query(ABSOLUTE, asked, timeout=timeout, ladder=("interval",))
+        assert found.status == "sat"
+        assert found.witness is not None
+        assert 0.7 <= float(found.witness[0]) <= 0.701
+    never = query(box("-1", "1") + "(assert (or (and (>= X_0 0) (<= Y_0 -1e-9)) (and (<= X_0 0) (<= Y_0 -1e-9))))")
+    assert verify_query(ABSOLUTE, never, timeout=None, ladder=("interval",)).status in ("unknown", "unsat")
+
+
+def test_exact_arithmetic_waits_for_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tie needs integers; with a clock that leaves no second for them it is not said to be sat, and that is all."""
+    asked = query(box("-1", "1") + "(assert (<= Y_0 0))")
+    assert verify_query(ABSOLUTE, asked, timeout=30).status == "sat"
+    monkeypatch.setattr(replay, "EXACT_A_SECOND", 0)
+    assert verify_query(ABSOLUTE, asked, timeout=5, ladder=("interval",)).status in ("unknown", "timed-out")

@@ -34,7 +34,11 @@ from toolkit.problems.reduced_matrices import folded_columns
 from toolkit.relaxations.relu import evaluate, walk
 
 STEPS = 3  # up the gradient of the slopes
-RATE, DECAY, MOMENTUM = 1.0, 0.7, 0.5  # of a step up, in units of the root mean square of the gradient
+SLOPE_RATE, SLOPE_DECAY, SLOPE_MOMENTUM = (
+    1.0,
+    0.7,
+    0.5,
+)  # of a step up, in units of the root mean square of the gradient
 COLUMN_ENTRIES = 1 << 20  # neurons × columns of the walks that are taken at once
 
 
@@ -126,8 +130,8 @@ class BoxColumns:
             size = np.sqrt(sum(np.einsum("ij,ij->j", part, part) for part in gradient)) + 1e-300
             slopes = []
             for k, part in enumerate(gradient):
-                velocity[k] = MOMENTUM * velocity[k] + part * (count / size)
-                moved = current.step.slopes[k] + RATE * DECAY**step * velocity[k]
+                velocity[k] = SLOPE_MOMENTUM * velocity[k] + part * (count / size)
+                moved = current.step.slopes[k] + SLOPE_RATE * SLOPE_DECAY**step * velocity[k]
                 slopes.append(np.where(unstable[k], np.clip(moved, 0.0, 1.0), self.ranges.chord[k]))
             current = self.at(slopes)
             wins = current.value > best.value
@@ -184,7 +188,10 @@ class BoxRows:
         lower, upper: (B, n), inside the set's hull, differing from it in free coordinates only. What a search over
         boxes says of a leaf is found here again, up to the rounding of sums in another order.
         """
-        low, high = np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T)
+        with np.errstate(all="ignore"):  # what overflows proves nothing
+            return self._bounds(np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T), row, wanted)
+
+    def _bounds(self, low: FloatArray, high: FloatArray, row: IndexArray, wanted: FloatArray) -> FloatArray:
         ranges = box_ranges(self.maps, low, high)
         value = self.columns(low, high, row, ranges).better().value
         for finer in (False, True):

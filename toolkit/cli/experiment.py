@@ -61,13 +61,18 @@ class ExperimentRun:
 
 
 @contextmanager
-def experiment_run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[ExperimentRun]:
-    """Make --out, and record there what the block does: the command with its options, and its details."""
+def experiment_run(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, keep_runs: bool = False
+) -> Iterator[ExperimentRun]:
+    """Make --out, and record there what the block does: the command with its options, and its details.
+
+    keep_runs: whether what earlier runs left there counts still, so that they stay on record.
+    """
     values = {name: _shown(value) for name, value in vars(options).items() if name != "out"}
     given = [_given(name, value) for name, value in values.items() if vars(options)[name] != parser.get_default(name)]
     options.out.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python", parser.prog, *given])
-    with recorded_run(options.out, {"command": command}, keep_runs=False) as entry:
+    with recorded_run(options.out, {"command": command}, keep_runs) as entry:
         entry["details"] = values
         yield ExperimentRun(options.out, entry)
 

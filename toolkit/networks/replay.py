@@ -28,18 +28,29 @@ from toolkit.networks.layers import AffineMap
 from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 
-LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers: about 20 seconds
+LARGEST_EXACT = 20_000_000  # non-zero weights that are still replayed in integers
+EXACT_A_SECOND = 3_000_000  # of them, at least, on one core
 Scaled = tuple[IntegerArray, int]  # integers and the exponent: values are integers·2^exponent
 
 
+def exact_within(seconds: float) -> int:
+    """The `largest` of replay_margins for so many seconds."""
+    return int(min(LARGEST_EXACT, EXACT_A_SECOND * max(0.0, seconds)))
+
+
 def replay_margins(
-    network: Network, rows: Matrix, points: ArrayLike, outputs: FloatArray | None = None
+    network: Network,
+    rows: Matrix,
+    points: ArrayLike,
+    outputs: FloatArray | None = None,
+    largest: int = LARGEST_EXACT,
 ) -> tuple[FloatArray, FloatArray]:
     """rows·F at each point: the float64 values, and upper bounds of the true ones.
 
     Shapes: (m, outputs), (k, n) → (k, m).
     The upper bound is the tightest of the three above that decides whether the true value is ≤ 0. A network too large
     for the third keeps an upper bound > 0 where that is needed. outputs: F at the points in float64, where it is known.
+    largest: non-zero weights of a network that is replayed in integers.
     """
     inputs = np.atleast_2d(np.asarray(points, dtype=np.float64))
     dense = dense_array(rows)
@@ -53,10 +64,15 @@ def replay_margins(
             finer = _above(values[open_points], evaluation_errors(network, dense, some)[0])
             upper[open_points] = np.fmin(upper[open_points], finer)
             open_points = open_points[_undecided(values[open_points], upper[open_points]).any(axis=1)]
-    if open_points.size and sum(layer.column_norms[1] * layer.input_size for layer in network.maps) < LARGEST_EXACT:
+    if open_points.size and most_weights(network) < largest:
         for k in open_points.tolist():
             upper[k] = np.fmin(upper[k], _exact_upper(network, dense, inputs[k]))
     return values, upper
+
+
+def most_weights(network: Network) -> int:
+    """At least the number of its non-zero weights."""
+    return sum(layer.column_norms[1] * layer.input_size for layer in network.maps)
 
 
 def replay_pairwise(network: Network, rows: Matrix, points: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -3,9 +3,12 @@
 - fgsm: one step of size ε against the sign of the gradient, x̃ = P(x − ε·sign ∇ c·F(x)).
 - pgd:  projected gradient descents with momentum (search/descent.py), settings.attack_steps steps each, from the ball's
   centre and from random corners and points in turn. The best point of all steps and restarts counts.
+- falsify: the first FALSIFY_ROUNDS of search/falsify.py, which ends at the first point that proves some row ≤ 0. It is
+  for ladders that ask for a sign, and in no registry: where it ends depends on the sign. Who has more time calls that
+  with it, and with what was found.
 
-A row's result does not depend on the other rows asked for. l,u steer pgd, through the neurons that pass nothing back,
-but not the value of the point it finds.
+A row's result does not depend on the other rows asked for, but for falsify. l,u steer pgd, through the neurons that
+pass nothing back, but not the value of the point it finds.
 
 Source: Goodfellow et al. 2015, "Explaining and harnessing adversarial examples" (fgsm); Madry et al. 2018, "Towards
 deep learning models resistant to adversarial attacks" (pgd); Dong et al. 2018, "Boosting adversarial attacks with
@@ -23,6 +26,9 @@ from toolkit.problems.answers import RowBounds, Status
 from toolkit.problems.problem import Problem
 from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.search.descent import MarginGradient, polish, witnessed
+from toolkit.search.falsify import falsify, has_few_inputs
+
+FALSIFY_ROUNDS = (2, 1)  # where inputs are few, and where they are many
 
 
 def fgsm_rung(problem: Problem) -> RowBounds:
@@ -43,6 +49,14 @@ def pgd_rung(problem: Problem) -> RowBounds:
     return RowBounds.of(polish(problem, np.concatenate([ball.center[None], random])))
 
 
+def falsify_rung(problem: Problem) -> RowBounds:
+    """The best points of a short falsification of all rows together."""
+    few, many = FALSIFY_ROUNDS
+    limit, rows = problem.settings.time_limit, len(problem.objective)
+    seconds = None if limit is None else rows * limit
+    return RowBounds.of(falsify(problem, seconds, few if has_few_inputs(problem.input_set) else many).bounds)
+
+
 FGSM = Rung(
     name="fgsm",
     side=Side.UPPER,
@@ -59,4 +73,14 @@ PGD = Rung(
     source="Madry et al. 2018; Dong et al. 2018",
     run=pgd_rung,
     cost=Cost.ITERATIVE,
+)
+FALSIFY = Rung(
+    name="falsify",
+    side=Side.UPPER,
+    claim="least margin met on the search for one ≤ 0",
+    source="Kingma & Ba 2015; Madry et al. 2018",
+    run=falsify_rung,
+    cost=Cost.ITERATIVE,
+    reads=("seed", "time_limit"),
+    uses_relu_bounds=False,
 )

@@ -108,7 +108,8 @@ class QueryRow(Stored):
 
     onnx, vnnlib: as the benchmark names them. timeout: seconds allowed. verdict: sat, unsat, unknown, timed-out, or
     error, with the reason as message. certified: 1 where it is proven in real arithmetic. deployed: whether onnxruntime
-    agrees or disagrees that the point is unsafe, "" without one. questions: boxes asked.
+    agrees or disagrees that the point is unsafe, "" without one. questions: boxes asked. cpu_seconds: of its process,
+    NaN where that died and in rows of version 1.
     """
 
     benchmark: str
@@ -121,6 +122,7 @@ class QueryRow(Stored):
     deployed: str
     questions: int
     message: str
+    cpu_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,6 @@ def _finished_first(rows: pd.DataFrame) -> FloatArray:
 BOUND_ROWS = Schema(Row, 2, {"certified_upper": float("inf")}, _finished_first)  # by default nothing is proven
 VERDICT_ROWS = Schema(VerdictRow)
 RADIUS_ROWS = Schema(RadiusRow)
-QUERY_ROWS = Schema(QueryRow)
+QUERY_ROWS = Schema(QueryRow, 2, {"cpu_seconds": float("nan")})
 DISTANCE_ROWS = Schema(DistanceRow)
 ROW_COLUMNS = BOUND_ROWS.columns

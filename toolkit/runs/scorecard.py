@@ -23,8 +23,7 @@ from toolkit.runs.run import Driver, Watcher, choose_execution
 from toolkit.runs.shards import append_rows, prepare_folder
 from toolkit.runs.store import read_rows
 from toolkit.runs.tables.answers import Advance
-from toolkit.verify.ladder import LADDER
-from toolkit.verify.queries import verify_query
+from toolkit.verify.queries import QUERY_LADDER, verify_query
 
 FAILED_ANSWER = "error"
 LARGEST_TABLE = 64 * 2**20  # bytes of a CSV
@@ -58,7 +57,7 @@ class QueryInstance:
 
     def key(self) -> str:
         """What determines the answer: SHA-256 of both files' contents, the timeout and the ladder."""
-        state = hashlib.sha256(f"{self.timeout} {LADDER}".encode())
+        state = hashlib.sha256(f"{self.timeout} {[rung.name for rung in QUERY_LADDER]}".encode())
         for path in self.files:
             state.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else str(path.name).encode())
         return state.hexdigest()
@@ -66,11 +65,12 @@ class QueryInstance:
 
 @dataclass(frozen=True)
 class OfficialResult:
-    """What others say of an instance; seconds: NaN where that is not told."""
+    """What others say of an instance; seconds: NaN where that is not told. solvers: the tools that gave the verdict."""
 
     verdict: str
     seconds: float = float("nan")
     tool: str = ""
+    solvers: tuple[str, ...] = ()
 
 
 def read_instances(path: str | Path, timeout: float | None = None) -> list[QueryInstance]:
@@ -97,8 +97,9 @@ def read_instances(path: str | Path, timeout: float | None = None) -> list[Query
 
 
 def read_official(path: str | Path) -> dict[InstanceKey, OfficialResult]:
-    """Official results by instance: a CSV with columns benchmark, onnx, vnnlib, verdict, perhaps best_seconds and
-    best_tool; or without a header, as VNN-COMP's tools have them: benchmark,onnx,vnnlib,prepare,verdict,seconds.
+    """Official results by instance: a CSV with columns benchmark, onnx, vnnlib, verdict, perhaps best_seconds,
+    best_tool and solved_by, the tools that gave that verdict with blanks between; or without a header, as VNN-COMP's
+    tools have them: benchmark,onnx,vnnlib,prepare,verdict,seconds.
 
     Of several rows about an instance the first that says sat or unsat counts. Raises as read_instances.
     """
@@ -107,7 +108,7 @@ def read_official(path: str | Path) -> dict[InstanceKey, OfficialResult]:
     for line, row in _table(source, ("benchmark", "onnx", "vnnlib", "prepare", "verdict", "best_seconds")):
         if not all(row.get(name) for name in ("benchmark", "onnx", "vnnlib", "verdict")):
             raise ValueError(f"{source}, line {line}: needs benchmark, onnx, vnnlib and verdict")
-        key = _key(row["benchmark"], row["onnx"], row["vnnlib"])
+        key = instance_key(row["benchmark"], row["onnx"], row["vnnlib"])
         if key in found and found[key].verdict in SOLVED:
             continue
         word = row["verdict"].strip().lower()
@@ -115,12 +116,13 @@ def read_official(path: str | Path) -> dict[InstanceKey, OfficialResult]:
             seconds = float(row.get("best_seconds") or "nan")
         except ValueError:
             seconds = float("nan")
-        found[key] = OfficialResult(OFFICIAL_WORDS.get(word, word), seconds, row.get("best_tool", ""))
+        solvers = tuple(row.get("solved_by", "").split())
+        found[key] = OfficialResult(OFFICIAL_WORDS.get(word, word), seconds, row.get("best_tool", ""), solvers)
     return found
 
 
-def _key(benchmark: str, onnx: str, vnnlib: str) -> InstanceKey:
-    """Names without ./ and .gz."""
+def instance_key(benchmark: str, onnx: str, vnnlib: str) -> InstanceKey:
+    """What names an instance in tables of others: names without ./ and .gz."""
     onnx, vnnlib = (str(PurePosixPath(name.strip())).removesuffix(".gz") for name in (onnx, vnnlib))
     return benchmark.strip(), onnx, vnnlib
 
@@ -148,7 +150,7 @@ def _table(source: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
 def answer_instance(task: tuple[str, QueryInstance]) -> dict[str, object]:
     """The row of one instance; at module level, so that it can run in another process."""
     key, instance = task
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     network, query = instance.files
     row: dict[str, object] = {"deployed": "", "certified": 0, "questions": 0, "message": ""}
     try:
@@ -159,7 +161,8 @@ def answer_instance(task: tuple[str, QueryInstance]) -> dict[str, object]:
         agrees = {None: "", True: "agrees", False: "disagrees"}[found.deployed]
         row |= {"verdict": str(found.status), "deployed": agrees, "certified": int(found.certified)}
         row |= {"questions": found.questions, "message": found.message}
-    return row | _names(key, instance) | {"seconds": time.perf_counter() - started}
+    row |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+    return row | _names(key, instance)
 
 
 def _names(key: str, instance: QueryInstance) -> dict[str, object]:
@@ -184,7 +187,8 @@ class _Keeper(Watcher[tuple[str, QueryInstance], dict[str, object]]):
     def given_up(self, task: tuple[str, QueryInstance], error: Exception) -> dict[str, object]:
         """A worker that died, or was killed for its time, has no answer."""
         row: dict[str, object] = {"verdict": FAILED_ANSWER, "message": str(error), "seconds": task[1].timeout}
-        return _names(*task) | {"deployed": "", "certified": 0, "questions": 0} | row
+        row |= {"deployed": "", "certified": 0, "questions": 0, "cpu_seconds": float("nan")}
+        return row | _names(*task)
 
 
 def run_instances(
@@ -205,17 +209,19 @@ def run_instances(
         keeper = _Keeper(folder, run_id, len(tasks) - len(missing), len(tasks), advance)
         Driver(answer_instance, missing, execution, keeper).run()
     rows = read_rows(folder, everything=True, schema=QUERY_ROWS).set_index("key")
-    keys = [key for instance in instances if (key := instance.key()) in rows.index]
-    return rows.loc[keys].reset_index(drop=True)
+    own = [(key, instance) for instance in instances if (key := instance.key()) in rows.index]
+    found = rows.loc[[key for key, _ in own]].reset_index()
+    for name in ("benchmark", "onnx", "vnnlib"):  # the same files may stand in another benchmark under other names
+        found[name] = pd.Series([getattr(instance, name) for _, instance in own], dtype="str")
+    return found[[*(name for name in QUERY_ROWS.columns if name != "key")]]
 
 
 def compared(rows: pd.DataFrame, official: Mapping[InstanceKey, OfficialResult]) -> pd.DataFrame:
     """The rows with official, official_seconds, official_tool and agrees: right, WRONG where sat meets unsat, open
     where we do not answer, "" where nobody else did."""
     none = OfficialResult("")
-    found = [
-        official.get(_key(*each), none) for each in zip(rows["benchmark"], rows["onnx"], rows["vnnlib"], strict=True)
-    ]
+    names = zip(rows["benchmark"], rows["onnx"], rows["vnnlib"], strict=True)
+    found = [official.get(instance_key(*each), none) for each in names]
     table = rows.drop(columns=["run_id"]).copy()
     table["official"] = [one.verdict for one in found]
     table["official_seconds"] = [one.seconds for one in found]
@@ -234,7 +240,7 @@ def _agreement(ours: str, theirs: str) -> str:
 
 
 def totals(table: pd.DataFrame) -> pd.DataFrame:
-    """Per benchmark and for all: instances, verdicts, right, WRONG, late (over the timeout), seconds."""
+    """Per benchmark and for all: instances, verdicts, certified, right, WRONG, late (over the timeout), seconds."""
     groups = [*((str(name), part) for name, part in table.groupby("benchmark", sort=False)), ("all", table)]
     return pd.DataFrame([_total(name, part) for name, part in groups])
 
@@ -243,8 +249,10 @@ def _total(name: str, part: pd.DataFrame) -> dict[str, object]:
     verdicts = {word: int((part["verdict"] == word).sum()) for word in (*SOLVED, "unknown", "timed-out", FAILED_ANSWER)}
     agrees = {word: int((part["agrees"] == word).sum()) for word in ("right", "WRONG")}
     late = int((part["seconds"] > part["timeout"]).sum())
-    seconds = round(float(part["seconds"].sum()), 1)
-    return {"benchmark": name, "instances": len(part), **verdicts, **agrees, "late": late, "seconds": seconds}
+    seconds = {clock: round(float(part[clock].sum()), 1) for clock in ("seconds", "cpu_seconds")}
+    proven = int(part.loc[part["verdict"].isin(SOLVED), "certified"].sum())
+    counts = {"benchmark": name, "instances": len(part), **verdicts, "certified": proven}
+    return counts | {**agrees, "late": late, **seconds}
 
 
 def markdown(table: pd.DataFrame, sums: pd.DataFrame) -> str:

@@ -1,1 +1,1 @@
-"""What searches: LP bounds, branch and bound, ascent and descent."""
+"""What searches: LP bounds, branch and bound, ascent, descent and falsification."""

@@ -41,7 +41,9 @@ SYMBOL_ENTRIES = 1 << 19  # neurons × boxes × symbols in the widest layer of a
 WIDEST = 1024  # boxes in a batch
 SAVED = 10.0  # nodes below one that refinement closes
 MOST_INPUTS = 16  # that are no points, of problems that are for boxes
+DESCENT_STEPS = (1.0, 0.2)  # the first of a descent, of the whole box; in turns
 DESCENTS = 8  # points that a descent starts from
+EVERY_BATCH = 32  # up to here one descent a batch, then one every other
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ class BoxBounder:
         self.rows = BoxRows(problem)
         self.maps = self.rows.maps
         self.steps, self.worth = steps, RefinementWorth(saved)
-        self.widest = max((low.size for low in self.maps.lower), default=1)
+        self.widest = max((int(low.size) for low in self.maps.lower if low.size), default=1)
         self.symbols = self.maps.free.size + sum(int(low.size) for low in self.maps.lower)
 
     @property
@@ -113,6 +115,10 @@ class BoxBounder:
 
     def __call__(self, lower: FloatArray, upper: FloatArray, row: IndexArray, cutoff: FloatArray) -> BoxBound:
         """lower, upper: (B, n); row, cutoff: (B,): a bound at or above the cutoff is enough."""
+        with np.errstate(all="ignore"):  # what overflows proves nothing
+            return self._bound(lower, upper, row, cutoff)
+
+    def _bound(self, lower: FloatArray, upper: FloatArray, row: IndexArray, cutoff: FloatArray) -> BoxBound:
         low, high = np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T)
         ranges = box_ranges(self.maps, low, high, shares=True)
         self.symbols = max(ranges.symbols, self.maps.free.size)
@@ -225,9 +231,10 @@ class _BoxSearch:
         for i in np.flatnonzero(nodes.bound == -np.inf).tolist():  # roots
             self.incumbents[int(row[i])].measure(float(value[i]))
         self.batches += 1
-        self._offer(found.points)
-        if self.batches & (self.batches - 1) == 0:
-            self._descend(row[found.open], found.points, value[found.open])
+        if found.open.size and not self.clock.struck:
+            values = self._offer(found.points)
+            if self.batches < EVERY_BATCH or self.batches % 2:
+                self._descend(row[found.open], found.points, values)
         closed = np.ones(row.size, dtype=np.bool_)
         closed[found.open] = value[found.open] >= cutoff[row[found.open]]
         axis, cut, can = self._halves(nodes, found)
@@ -264,7 +271,8 @@ class _BoxSearch:
     ) -> None:
         marks = np.array([one.clean for one in self.incumbents])
         scale = np.array([max(one.drop, 1e-300) for one in self.incumbents])
-        key = (bound - marks[row]) / scale[row]
+        with np.errstate(over="ignore", invalid="ignore"):
+            key = np.nan_to_num((bound - marks[row]) / scale[row], nan=0.0)
         self.queue.push(BoxNodes(lower, upper, row, bound, key, row if name is None else name))
         if name is not None:
             self.open += np.bincount(row, minlength=self.open.size)
@@ -275,30 +283,31 @@ class _BoxSearch:
         self.given_up[row[bound < cutoff[row]]] = True
         self.open -= np.bincount(row, minlength=self.open.size)
 
-    def _offer(self, points: FloatArray) -> None:
-        """Replay points, moved into the set, for all rows."""
+    def _offer(self, points: FloatArray) -> FloatArray:
+        """Replay points, moved into the set, for all rows; their values, (K, m)."""
         box = self.problem.input_set
-        if not points.shape[0]:
-            return
         inside = box.project(points)
         values = self.problem.replay(inside)
-        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
-        for row, (one, point) in enumerate(zip(self.incumbents, best.tolist(), strict=True)):
+        values = np.where(np.isfinite(values), values, np.inf)
+        for row, (one, point) in enumerate(zip(self.incumbents, values.argmin(axis=0).tolist(), strict=True)):
             value = float(values[point, row])
             if value < one.upper and box.contains(inside[point]):
                 one.offer(inside[point].copy(), value)
+        return values
 
-    def _descend(self, row: IndexArray, points: FloatArray, value: FloatArray) -> None:
-        """Descend from the corners of the worst parts, on their own rows."""
-        for r in np.unique(row).tolist():
-            own = np.flatnonzero(row == r)
-            start = points[own[np.argsort(value[own])[:DESCENTS]]]
-            if self.clock.struck or self.incumbents[r].refuted:
-                return
-            one = self.problem.with_rows(self.problem.rows[[r]]).with_settings(self.clock.rest())
-            for bound in polish(one, start):
-                if bound.witness is not None:
-                    self._offer(bound.witness[None])
+    def _descend(self, row: IndexArray, points: FloatArray, values: FloatArray) -> None:
+        """Descend on one row, the next in turn, from the corners of its parts in the batch that are lowest."""
+        rows = [r for r in np.unique(row).tolist() if not self.incumbents[r].refuted]
+        if not rows:
+            return
+        turn = self.batches if self.batches < EVERY_BATCH else self.batches // 2
+        chosen = rows[turn % len(rows)]
+        own = np.flatnonzero(row == chosen)
+        starts = points[own[np.argsort(values[own, chosen], kind="stable")[:DESCENTS]]]
+        one = self.problem.with_rows(self.problem.rows[[chosen]]).with_settings(self.clock.rest())
+        for bound in polish(one, starts, DESCENT_STEPS[turn // len(rows) % len(DESCENT_STEPS)]):
+            if bound.witness is not None:
+                self._offer(bound.witness[None])
 
     def _answer(self) -> BoxAnswer:
         refuted = np.array([one.refuted for one in self.incumbents])

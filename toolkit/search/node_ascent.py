@@ -35,12 +35,13 @@ class Pace:
 
 @dataclass(frozen=True, eq=False)
 class Climbed:
-    """What an ascent reached; numpy. value: (B,); duals: where, (N, B); scores: of the free neurons, (N, B), those of
-    nodes that were done before the end may be old; points: x̃ of the last sweep, (n, B)."""
+    """What an ascent reached; numpy. value: (B,); duals: where, (N, B); of the last sweep, which may be old for nodes
+    that were done before the end, scores of the free neurons and ν, (N, B), and points x̃, (n, B)."""
 
     value: FloatArray
     duals: FloatArray
     scores: FloatArray
+    arriving: FloatArray
     points: FloatArray
 
 
@@ -50,7 +51,7 @@ def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
     sweep = parts.sweep(duals)
     adam = _Adam(parts, duals, sweep)
     best, where = sweep.value, duals
-    found = [_host(one) for one in (best, where, _scores(parts, sweep), sweep.points)]
+    found = [_host(one) for one in (best, where, _scores(parts, sweep), sweep.arriving, sweep.points)]
     going: IndexArray = np.arange(found[0].size)
     for t in range(1, pace.steps + 1):
         adam.move(sweep.gradient, pace.first * (pace.last / pace.first) ** (t / pace.steps))
@@ -62,7 +63,8 @@ def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace) -> Climbed:
             _host(best >= cutoff).astype(np.bool_) if last or t in LEAVING else np.zeros(0, dtype=np.bool_)
         )
         if last or (done.size and done.mean() >= WORTH_LEAVING):
-            for whole, own in zip(found, (best, where, _scores(parts, sweep), sweep.points), strict=True):
+            reached = (best, where, _scores(parts, sweep), sweep.arriving, sweep.points)
+            for whole, own in zip(found, reached, strict=True):
                 whole[..., going] = _host(own)
             if last or done.all():
                 break

@@ -17,10 +17,11 @@ class OpenNodes(NamedTuple):
     phases: PhaseArray
     duals: AnyArray
     candidates: IndexArray
+    arriving: AnyArray
 
 
 class NodePool:
-    """Open nodes: tree, bound, phases, dual variables (float32) and candidates for a split; no order."""
+    """Open nodes: tree, bound, phases, dual variables (float32), candidates for a split and ν there; no order."""
 
     def __init__(self, neurons: int, candidates: int) -> None:
         self._count = 0
@@ -28,6 +29,7 @@ class NodePool:
         self._phases = np.empty((0, neurons), dtype=np.int8)
         self._duals = np.empty((0, neurons), dtype=np.float32)
         self._candidates = np.empty((0, candidates), dtype=np.int64)
+        self._arriving = np.empty((0, candidates), dtype=np.float32)
 
     @property
     def tree(self) -> IndexArray:
@@ -42,24 +44,23 @@ class NodePool:
     @property
     def nbytes(self) -> int:
         """Memory of the nodes that are there."""
-        return self._count * (5 * self._phases.shape[1] + 8 * (2 + self._candidates.shape[1]))
+        return self._count * (5 * self._phases.shape[1] + 16 + 12 * self._candidates.shape[1])
 
     def get(self, index: IndexArray) -> OpenNodes:
         """Copies of some nodes, as columns."""
         columns = np.ascontiguousarray
         phases, duals = columns(self._phases[index].T), columns(self._duals[index].T)
-        return OpenNodes(self._tree[index], self._bound[index], phases, duals, columns(self._candidates[index].T))
+        candidates, arriving = columns(self._candidates[index].T), columns(self._arriving[index].T)
+        return OpenNodes(self._tree[index], self._bound[index], phases, duals, candidates, arriving)
 
-    def add(
-        self, tree: IndexArray, bound: FloatArray, phases: PhaseArray, duals: FloatArray, candidates: IndexArray
-    ) -> None:
+    def add(self, nodes: OpenNodes) -> None:
         """More nodes; columns, as `get` gives them."""
-        first, last = self._count, self._count + tree.size
+        first, last = self._count, self._count + nodes.tree.size
         if last > self._tree.size:
             self._resize(max(last, 2 * self._tree.size))
-        self._tree[first:last], self._bound[first:last] = tree, bound
-        self._phases[first:last], self._duals[first:last] = phases.T, duals.T
-        self._candidates[first:last] = candidates.T
+        self._tree[first:last], self._bound[first:last] = nodes.tree, nodes.bound
+        self._phases[first:last], self._duals[first:last] = nodes.phases.T, nodes.duals.T
+        self._candidates[first:last], self._arriving[first:last] = nodes.candidates.T, nodes.arriving.T
         self._count = last
 
     def drop(self, index: IndexArray) -> None:
@@ -68,7 +69,7 @@ class NodePool:
         gone = np.zeros(self._count, dtype=np.bool_)
         gone[index] = True
         holes, movers = np.flatnonzero(gone[:rest]), rest + np.flatnonzero(~gone[rest:])
-        for one in (self._tree, self._bound, self._phases, self._duals, self._candidates):
+        for one in (self._tree, self._bound, self._phases, self._duals, self._candidates, self._arriving):
             one[holes] = one[movers]
         self._count = rest
 
@@ -79,4 +80,4 @@ class NodePool:
             return new
 
         self._tree, self._bound, self._candidates = grown(self._tree), grown(self._bound), grown(self._candidates)
-        self._phases, self._duals = grown(self._phases), grown(self._duals)
+        self._phases, self._duals, self._arriving = grown(self._phases), grown(self._duals), grown(self._arriving)

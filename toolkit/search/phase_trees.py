@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.dual_function import ArrayMaker, DualFunction, in_float32
 from toolkit.search.node_ascent import Climbed, Pace, ascend
-from toolkit.search.node_pool import NodePool
+from toolkit.search.node_pool import NodePool, OpenNodes
 
-ROOT, CHILD = Pace(30), Pace(10)
+ROOT, CHILD = Pace(30), Pace(10, 0.1, 0.02)
 TRIES = 3  # neurons tried per split
 WIDTH = 256  # nodes split per round
 BATCH_ENTRIES = 1 << 21  # numbers in a batch's widest array
@@ -146,30 +146,29 @@ class PhaseTrees:
         some = max(1, self.batch // (2 * TRIES))
         for part in np.array_split(chosen, max(1, -(-chosen.size // some))):
             nodes = self.pool.get(part)
-            neuron = self._best_of_tries(nodes.tree, nodes.phases, nodes.duals, nodes.candidates, nodes.bound)
-            phases, duals, tree, floor = _children(nodes.phases, nodes.duals, nodes.tree, nodes.bound, neuron[None])
+            best = self._best_of_tries(nodes)
+            one = best, np.arange(best.size)
+            phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates[one][None], nodes.arriving[one][None])
+            tree, floor = np.tile(nodes.tree, 2), np.tile(nodes.bound, 2)
             np.add.at(self.nodes, tree, 1)
             found = ascend(self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD)
-            found = Climbed(np.maximum(found.value, floor), found.duals, found.scores, found.points)
+            found = replace(found, value=np.maximum(found.value, floor))
             if offer is not None:
                 offer(tree, found.points.T)
             self._settle(tree, phases, found)
         self.pool.drop(chosen)
 
-    def _best_of_tries(
-        self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, candidates: IndexArray, bound: FloatArray
-    ) -> IndexArray:
-        """The candidate whose worse child gains most at the parent's dual variables, per node; candidates: (t, B)."""
-        tries, count = candidates.shape
+    def _best_of_tries(self, nodes: OpenNodes) -> IndexArray:
+        """Which candidate's worse child gains most where it starts, per node, (B,)."""
+        tries, count = nodes.candidates.shape
         if tries == 1:
-            return np.asarray(candidates[0])
-        spread, moved, trees, _ = _children(phases, duals, tree, bound, candidates)
-        values = np.asarray(self.function.parts(trees, spread).values(self.function.make(moved)), dtype=np.float64)
-        values = values.reshape(2, tries, count)
-        gain = np.maximum(np.minimum(values, self.cutoff[tree]) - bound, SLIGHT)
+            return np.zeros(count, dtype=np.int64)
+        phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates, nodes.arriving)
+        parts = self.function.parts(np.tile(nodes.tree, 2 * tries), phases)
+        values = np.asarray(parts.values(self.function.make(duals)), dtype=np.float64).reshape(2, tries, count)
+        gain = np.maximum(np.minimum(values, self.cutoff[nodes.tree]) - nodes.bound, SLIGHT)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
-        best: IndexArray = candidates[worth.argmax(axis=0), np.arange(count)]
-        return best
+        return np.asarray(np.where(nodes.candidates >= 0, worth, -1.0).argmax(axis=0))
 
     def _settle(self, tree: IndexArray, phases: PhaseArray, found: Climbed) -> None:
         """Nodes above their cutoff are certified; the others, and those that fail, wait to be split."""
@@ -188,7 +187,9 @@ class PhaseTrees:
         if whole.any():
             self._certify(tree[whole], phases[:, whole], found.duals[:, whole], final=True)
             still &= ~whole
-        self.pool.add(tree[still], bound[still], phases[:, still], found.duals[:, still], candidates[:, still])
+        chosen = candidates[:, still]
+        arriving = np.take_along_axis(found.arriving[:, still], np.maximum(chosen, 0), axis=0)
+        self.pool.add(OpenNodes(tree[still], bound[still], phases[:, still], found.duals[:, still], chosen, arriving))
 
     def _certify(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, final: bool = False) -> FloatArray:
         """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
@@ -222,19 +223,24 @@ class PhaseTrees:
 
 
 def _children(
-    phases: PhaseArray, duals: FloatArray, tree: IndexArray, bound: FloatArray, neurons: IndexArray
-) -> tuple[PhaseArray, FloatArray, IndexArray, FloatArray]:
+    phases: PhaseArray, duals: FloatArray, neurons: IndexArray, arriving: FloatArray
+) -> tuple[PhaseArray, FloatArray]:
     """Nodes where each of the neurons (t, B) of each node is inactive, then those where it is active: 2·t·B columns.
 
-    A neuron of −1 leaves the node as it is.
+    A neuron of −1 leaves the node as it is. A split neuron's d starts where its λ stays, λ = max(ν,0)·α, or where that
+    would take d < 0, at 0; arriving: ν, (t, B).
     """
     tries, count = neurons.shape
     phases, duals = np.tile(phases, 2 * tries), np.tile(duals, 2 * tries)
     flat = np.tile(neurons.ravel(), 2)
+    phase = np.repeat(np.array([0, 1], dtype=np.int8), tries * count)
+    positive = np.tile(np.maximum(arriving.ravel(), 0.0), 2)
     column = np.flatnonzero(flat >= 0)
-    phases[flat[column], column] = np.repeat(np.array([0, 1], dtype=np.int8), tries * count)[column]
-    duals[flat[column], column] = 0.0
-    return phases, duals, np.tile(tree, 2 * tries), np.tile(bound, 2 * tries)
+    flat, phase = flat[column], phase[column]
+    slope = duals[flat, column]
+    duals[flat, column] = positive[column] * np.where(phase == 0, slope, 1.0 - slope)
+    phases[flat, column] = phase
+    return phases, duals
 
 
 def _best_scores(scores: FloatArray, phases: PhaseArray, tries: int) -> IndexArray:

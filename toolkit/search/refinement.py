@@ -1,7 +1,7 @@
 """Refined layer bounds: l and u of many neurons at once, by one small tree of ReLU splits for every neuron and side.
 
 The rows are −e_i and e_i on the network cut at the neurons' layer. A tree ends when its side of 0 is certified, when
-that of its neuron's other side is, or after SIDE_NODES nodes; what it has proven by then is the neuron's bound. All trees of
+that of its neuron's other side is, or after so many nodes; what it has proven by then is its bound. All trees of
 a layer share every batch (phase_trees.py), so that a few thousand nodes cost little more than one neuron's tree.
 
 Source: the batches are those of Xu et al. 2021, "Fast and complete"; what is solved by them here, a MILP per neuron in

@@ -192,7 +192,7 @@ class _Climb:
             each = None if remaining is None else remaining / (len(groups) - place)
             left = self._left()
             if each is None and left is not None:
-                each = left / len(group) if rung.batched else left
+                each = left / len(group)
             problem = self.problem.with_rows(self.problem.rows[group], [self.problem.targets[i] for i in group])
             for i, bound in zip(group, rung(problem.with_settings(self._clocked(each, nodes))), strict=True):
                 self.known.merge(i, bound, rung)

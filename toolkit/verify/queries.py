@@ -23,20 +23,30 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance, optional_number
 from toolkit.networks.network import Network
 from toolkit.networks.onnx_runtime import deployed_outputs
-from toolkit.networks.replay import LARGEST_EXACT, exact_margins, replay_margins
+from toolkit.networks.replay import LARGEST_EXACT, exact_margins, exact_within, most_weights, replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
-from toolkit.problems.lowering import with_input_outputs, without_constants
+from toolkit.problems.lowering import lowered, with_input_outputs, without_constants
+from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property
+from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
+from toolkit.rungs import get_rung
+from toolkit.rungs.attack import FALSIFY
 from toolkit.rungs.rung import Rung
+from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
 from toolkit.verify.ladder import LADDER, certify
 
-CHEAP = ("dual", "pgd")  # asked of all questions before the whole ladder is of any
+QUERY_LADDER = tuple(FALSIFY if name == "pgd" else get_rung(name) for name in LADDER)  # signs are all that is asked
+CHEAP: Sequence[Rung | str] = ("dual", FALSIFY)  # asked of all questions before the whole ladder is of any
 RESERVE = 0.5  # seconds of the timeout that are kept for the answer, at most a tenth of it
 SHORTEST = 0.05  # seconds that a question gets at least, while any are left
+MANY_NEURONS = 8000  # neurons from which l,u take so long that points are sought before them
+FIRST_SHARE, FIRST_SECONDS = 0.05, 1.0  # of the time left, and seconds at most, for that
+WITHOUT_CLOCK = 3  # rounds of a search for points without a timeout
+LEAST_CONFIRMING = 0.1  # seconds for the proof that a point found is one, where none are left
 
 
 class QueryStatus(StrEnum):
@@ -74,7 +84,7 @@ def verify_query(
     network: str | Path | Network,
     query: str | Path | VnnlibQuery,
     timeout: float | None = 60.0,
-    ladder: Sequence[Rung | str] = LADDER,
+    ladder: Sequence[Rung | str] = QUERY_LADDER,
     settings: Settings | None = None,
 ) -> QueryResult:
     """Whether a point makes the query true with the network's outputs.
@@ -126,10 +136,23 @@ class _Search:
         self.notes: list[str] = []
         self.questions = questions
         self.open = list(range(len(self.questions)))
+        self.sought: dict[int, Falsification] = {}  # by question
+        self.edges: set[int] = set()  # questions with an unsafe point that does not make the query true
 
     def run(self) -> QueryResult:
-        """All questions by cheap rungs, where there are several; then what is open by the ladder."""
+        """All questions by cheap rungs, where there are several; then what is open by the ladder; then what is still
+        open by searches for points, as long as there is time; where the network is large, such a search first."""
         passes = [CHEAP, self.ladder] if len(self.questions) > 1 else [self.ladder]
+        return self._begin() or self._climb(passes) or self._insist() or self._undecided()
+
+    def _begin(self) -> QueryResult | None:
+        """A short search for a point of each question, where the network is large."""
+        if sum(self.network.relu_sizes) < MANY_NEURONS:
+            return None
+        share = FIRST_SHARE / max(1, len(self.questions))
+        return next(filter(None, (self._seek(k, 1, share, FIRST_SECONDS) for k in self.open)), None)
+
+    def _climb(self, passes: Sequence[Sequence[Rung | str]]) -> QueryResult | None:
         for ladder in passes:
             waiting, self.open = self.open, []
             for place, k in enumerate(waiting):
@@ -141,35 +164,57 @@ class _Search:
                 result = self._ask(k, ladder, share)
                 if result is not None:
                     return result
+        return None
+
+    def _undecided(self) -> QueryResult:
+        """The answer where no point was found."""
         if not self.open:
             return self._result(QueryStatus.UNSAT, certified=True)
         return self._result(QueryStatus.TIMED_OUT if self._left() == 0.0 else QueryStatus.UNKNOWN)
+
+    def _insist(self) -> QueryResult | None:
+        """Rounds of searches for points of the questions that are open; few of them without a timeout."""
+        last = WITHOUT_CLOCK if self.deadline is None else MOST_ROUNDS
+        for rounds in range(1, last + 1):
+            for k in self.open:
+                found = None if self._left() == 0.0 or k in self.edges else self._seek(k, rounds)
+                if found is not None:
+                    return found
+        return None
+
+    def _seek(self, k: int, rounds: int, share: float = 1.0, most: float = np.inf) -> QueryResult | None:
+        """Search for a point of a question that makes the query true, to so many rounds in all."""
+        question, left, earlier = self.questions[k], self._left(), self.sought.get(k)
+        network, asked = lowered(asked_network(self.network, question), question.asked)
+        problem = Problem(Region.unbounded(network, question.box), asked.objective, self.settings)
+        seconds = None if left is None else min(most, share * left)
+        self.sought[k] = found = falsify(problem, seconds, rounds, earlier)
+        return None if found.witness is None else self._confirmed(k, found.witness)
 
     def _left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
 
     def _ask(self, k: int, ladder: Sequence[Rung | str], seconds: float | None) -> QueryResult | None:
         question = self.questions[k]
-        network = self.network if question.input_rows is None else with_input_outputs(self.network)
+        network = asked_network(self.network, question)
         answer = certify(network, question.box, question.asked, ladder, settings=self.settings, time_limit=seconds)
-        if answer.verdict is Verdict.NO and answer.witness is not None:
-            point = confirmed_point(network, question, answer.witness)
-            if point is not None and (not self.query.strict or self._strictly(point)):
-                return self._sat(point)
-            what = "on the edge of strict comparisons" if point is not None else "up to rounding of the file's numbers"
-            self.notes.append(f"a point was found that is unsafe only {what}")
         if answer.verdict is not Verdict.YES:
             self.open.append(k)
+        if answer.verdict is Verdict.NO and answer.witness is not None:
+            return self._confirmed(k, answer.witness)
         return None
 
-    def _strictly(self, point: FloatArray) -> bool:
-        """Whether the assertions hold at a point as they are written, exactly; not said of rounded or large maps."""
-        if any(layer.column_error is not None or layer.bias_error for layer in self.network.maps):
-            return False
-        if sum(layer.column_norms[1] * layer.input_size for layer in self.network.maps) > LARGEST_EXACT:
-            return False
-        outputs = exact_margins(self.network, np.eye(self.network.output_size), point)
-        return self.query.holds([Fraction(value) for value in point.tolist()], outputs)
+    def _confirmed(self, k: int, witness: FloatArray) -> QueryResult | None:
+        """sat, if the witness, or a point next to it, makes the query true as it is written."""
+        question, left = self.questions[k], self._left()
+        seconds = None if left is None else max(left, LEAST_CONFIRMING)
+        point = confirmed_point(asked_network(self.network, question), question, witness, seconds)
+        if point is not None and (not self.query.strict or holds_strictly(self.network, self.query, point, left)):
+            return self._sat(point)
+        what = "on the edge of strict comparisons" if point is not None else "up to rounding of the file's numbers"
+        self.notes.append(f"a point was found that is unsafe only {what}")
+        self.edges.add(k)
+        return None
 
     def _sat(self, point: FloatArray) -> QueryResult:
         outputs = np.asarray(self.network.forward(point), dtype=np.float64)
@@ -177,17 +222,12 @@ class _Search:
         if self.file is not None:
             try:
                 outputs = deployed_outputs(self.file, point)
-                deployed = bool(np.all(np.isfinite(outputs))) and self._holds(point, outputs)
+                deployed = bool(np.all(np.isfinite(outputs))) and _holds(self.query, point, outputs)
             except (ValueError, ImportError, OSError) as error:
                 self.notes.append(f"not checked with onnxruntime: {error}")
         if deployed is False:
             self.notes.append("onnxruntime, in the file's arithmetic, does not find the point unsafe; exactly, it is")
         return self._result(QueryStatus.SAT, True, point, outputs, deployed)
-
-    def _holds(self, point: FloatArray, outputs: FloatArray) -> bool:
-        exact = [Fraction(value) for value in outputs.tolist()]
-        inputs = [Fraction(value) for value in point.tolist()]
-        return all(formula.holds(inputs, exact) for formula in self.query.formulas)
 
     def _result(
         self,
@@ -204,23 +244,51 @@ class _Search:
         return QueryResult(status, seconds, self.query, count, decided, certified, witness, outputs, deployed, message)
 
 
-def confirmed_point(network: Network, question: VnnlibQuestion, witness: FloatArray) -> FloatArray | None:
+def asked_network(network: Network, question: VnnlibQuestion) -> Network:
+    """The network whose outputs the question's rows are about."""
+    return network if question.input_rows is None else with_input_outputs(network)
+
+
+def holds_strictly(network: Network, query: VnnlibQuery, point: FloatArray, seconds: float | None = None) -> bool:
+    """Whether the assertions hold at a point as they are written, exactly; not said of rounded maps, nor of those too
+    large for the seconds there are."""
+    if any(layer.column_error is not None or layer.bias_error for layer in network.maps):
+        return False
+    if most_weights(network) > (LARGEST_EXACT if seconds is None else exact_within(seconds)):
+        return False
+    outputs = exact_margins(network, np.eye(network.output_size), point)
+    return query.holds([Fraction(value) for value in point.tolist()], outputs)
+
+
+def _holds(query: VnnlibQuery, point: FloatArray, outputs: FloatArray) -> bool:
+    """Whether the assertions hold at a point with these outputs."""
+    exact = [Fraction(value) for value in outputs.tolist()]
+    inputs = [Fraction(value) for value in point.tolist()]
+    return all(formula.holds(inputs, exact) for formula in query.formulas)
+
+
+def confirmed_point(
+    network: Network, question: VnnlibQuestion, witness: FloatArray, seconds: float | None = None
+) -> FloatArray | None:
     """The witness, or the float32 point next to it, if it is shown to be unsafe in real arithmetic; else None.
 
     Float32 first: there onnxruntime computes at the very same point. Rows with d rounded up must be ≤ 0 by replay with
-    rounding against them; where the box has slivers, on all of their width.
+    rounding against them; where the box has slivers, on all of their width. seconds: about, for each of the two points.
     """
     for point in (_in_float32(question, witness), witness):
-        if question.box.contains(point) and is_unsafe_point(network, question, point):
+        if question.box.contains(point) and is_unsafe_point(network, question, point, seconds):
             return point
     return None
 
 
-def is_unsafe_point(network: Network, question: VnnlibQuestion, point: FloatArray) -> bool:
+def is_unsafe_point(
+    network: Network, question: VnnlibQuestion, point: FloatArray, seconds: float | None = None
+) -> bool:
     """Whether some group's rows are all shown to be ≤ 0 at the point, or on the slivers around it."""
     box, sought = question.box, question.confirmed
     whole, objective = without_constants(network, sought.objective)
-    _, proven = replay_margins(whole, objective.rows, point)
+    largest = LARGEST_EXACT if seconds is None else exact_within(seconds)
+    _, proven = replay_margins(whole, objective.rows, point, largest=largest)
     starts = np.flatnonzero(np.diff(sought.groups, prepend=-1))
     groups = np.flatnonzero(np.maximum.reduceat(proven[0], starts) <= 0)
     if not box.slivers.any():
@@ -230,7 +298,8 @@ def is_unsafe_point(network: Network, question: VnnlibQuestion, point: FloatArra
         rows = np.flatnonzero(sought.groups == group)
         constants = sought.objective.constants
         negated = Property.of(-sought.objective.rows[rows], None if constants is None else -constants[rows])
-        if certify(network, around, negated, ("interval", "dual")).verdict is Verdict.YES:
+        found = certify(network, around, negated, ("interval", "dual"), time_limit=seconds)
+        if found.verdict is Verdict.YES:
             return True
     return False
 
