@@ -89,7 +89,7 @@ def write_proof(
     """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
 
     label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by trees;
-    searches: what finds the trees. settings.time_limit: seconds per target, and per layer for its trees;
+    searches: what finds the trees. settings.time_limit: seconds per target and search, and per layer for its trees;
     settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target
     out of range or twice, or no target at all.
     """
