@@ -34,11 +34,8 @@ from toolkit.problems.reduced_matrices import folded_columns
 from toolkit.relaxations.relu import evaluate, walk
 
 STEPS = 3  # up the gradient of the slopes
-SLOPE_RATE, SLOPE_DECAY, SLOPE_MOMENTUM = (
-    1.0,
-    0.7,
-    0.5,
-)  # of a step up, in units of the root mean square of the gradient
+# of a step up, in units of the root mean square of the gradient
+SLOPE_RATE, SLOPE_DECAY, SLOPE_MOMENTUM = 1.0, 0.7, 0.5
 COLUMN_ENTRIES = 1 << 20  # neurons × columns of the walks that are taken at once
 
 
