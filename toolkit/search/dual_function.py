@@ -24,7 +24,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from array_api_compat import array_namespace
 
 from toolkit.arrays import Array, FloatArray, PhaseArray
@@ -35,25 +34,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.relaxations.relu import adaptive_slope, chord, evaluate, walk
-
-ArrayMaker = Callable[[Any], Array]
-
-
-def in_float64(values: Any) -> Array:
-    """Numpy float64, for an optimum."""
-    return values if _is_operator(values) else np.asarray(values, dtype=np.float64)
-
-
-def in_float32(values: Any) -> Array:
-    """Numpy float32, for a search on a core."""
-    if sp.issparse(values):
-        return values.astype(np.float32)
-    return values if _is_operator(values) else np.asarray(values, dtype=np.float32)
-
-
-def _is_operator(values: Any) -> bool:
-    """Whether these are no plain array but something that multiplies like one, in its own precision."""
-    return not isinstance(values, np.ndarray | list | float)
+from toolkit.search.array_makers import ArrayMaker, fits_float32, in_float32, in_float64, on_host
 
 
 class Sweep(NamedTuple):
@@ -73,17 +54,27 @@ class Sweep(NamedTuple):
 class DualFunction:
     """g of a problem's rows over the dual variables of all unstable neurons, layer after layer in one array (N, B).
 
-    make: puts numpy and scipy.sparse arrays into the library, type and device to compute in.
+    make: puts numpy and scipy.sparse arrays into the library, type and device to compute in; None: numpy, in float32
+    where the problem's numbers fit it. Numbers that are infinite, or overflow, make g infinite or NaN.
     """
 
-    def __init__(self, problem: Problem, make: ArrayMaker = in_float64) -> None:
-        self.make = make
+    def __init__(self, problem: Problem, make: ArrayMaker | None = in_float64) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._read(problem, make)
+
+    def _read(self, problem: Problem, make: ArrayMaker | None) -> None:
         starts, constant = folded_columns(problem)
+        network, stages = alive_network(problem), alive_matrices(problem).stages
+        if make is None:
+            sides = (*network.lower, *network.upper, *starts.values(), constant)
+            weights = (weight for stage in stages for _, weight, _ in stage.sources)
+            biases = (stage.bias for stage in stages if stage.bias is not None)
+            make = in_float32 if fits_float32((*sides, *weights, *biases)) else in_float64
+        self.make = make
         self.starts = {place: make(rows) for place, rows in starts.items()}
         self.constant = make(constant)
-        self.stages = tuple(_moved(stage, make) for stage in alive_matrices(problem).stages)
+        self.stages = tuple(_moved(stage, make) for stage in stages)
         self.reach = _reach(problem.input_set, make)
-        network = alive_network(problem)
         self.alive = [low.size for low in network.lower]
         unstable = [np.flatnonzero(network.unstable(k)) for k in range(len(self.alive))]
         xp = array_namespace(self.constant)
@@ -122,10 +113,10 @@ class DualFunction:
     def spread(self, slopes: Array) -> list[FloatArray]:
         """Slopes (N, m) as `certified_values` takes them: (m, n_k) per layer over alive neurons; 0 where none is known
         because l or u is infinite."""
-        found = np.asarray(slopes)
+        found = on_host(slopes)
         full = [np.zeros((found.shape[1], size)) for size in self.alive]
         for layer, index, own in zip(full, self.unstable, self.own, strict=True):
-            layer[:, np.asarray(index)] = np.nan_to_num(found[own].T)
+            layer[:, on_host(index)] = np.nan_to_num(found[own].T)
         return full
 
 
@@ -302,7 +293,7 @@ def _reach(input_set: InputSet, make: ArrayMaker) -> Callable[[Array, bool], tup
 
     def of_set(nu: Array, pointed: bool) -> tuple[Array, Array]:
         xp = array_namespace(nu)
-        points = make(input_set.support(np.asarray(nu, dtype=np.float64).T).T)
+        points = make(input_set.support(on_host(nu).astype(np.float64).T).T)
         return xp.sum(nu * points, axis=0), points
 
     return of_set

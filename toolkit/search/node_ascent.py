@@ -17,6 +17,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray
+from toolkit.search.array_makers import on_host
 from toolkit.search.dual_function import Parts, Sweep
 
 MOMENTS = (0.9, 0.99)
@@ -53,7 +54,7 @@ def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace, deadline: floa
     sweep = parts.sweep(duals)
     adam = _Adam(parts, duals, sweep)
     best, where = sweep.value, duals
-    found = [_host(one) for one in (best, where, _scores(parts, sweep), sweep.arriving, sweep.points)]
+    found = [on_host(one) for one in (best, where, _scores(parts, sweep), sweep.arriving, sweep.points)]
     going: IndexArray = np.arange(found[0].size)
     for t in range(1, pace.steps + 1):
         adam.move(sweep.gradient, pace.first * (pace.last / pace.first) ** (t / pace.steps))
@@ -62,12 +63,12 @@ def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace, deadline: floa
         best, where = xp.where(better, sweep.value, best), xp.where(better, adam.duals, where)
         last = t == pace.steps or time.perf_counter() > deadline
         done: BoolArray = (
-            _host(best >= cutoff).astype(np.bool_) if last or t in LEAVING else np.zeros(0, dtype=np.bool_)
+            on_host(best >= cutoff).astype(np.bool_) if last or t in LEAVING else np.zeros(0, dtype=np.bool_)
         )
         if last or (done.size and done.mean() >= WORTH_LEAVING):
             reached = (best, where, _scores(parts, sweep), sweep.arriving, sweep.points)
             for whole, own in zip(found, reached, strict=True):
-                whole[..., going] = _host(own)
+                whole[..., going] = on_host(own)
             if last or done.all():
                 break
             keep = np.flatnonzero(~done)
@@ -126,9 +127,3 @@ class _Adam:
         self.first, self.second = self.first[:, columns], self.second[:, columns]
         if self.unit is not None:
             self.unit, self.ceiling = self.unit[:, columns], self.ceiling[:, columns]
-
-
-def _host(values: Array) -> FloatArray:
-    """A numpy array of its own."""
-    own = values.cpu() if hasattr(values, "cpu") else values
-    return np.array(own)

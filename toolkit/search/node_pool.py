@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,15 +21,15 @@ class OpenNodes(NamedTuple):
 
 
 class NodePool:
-    """Open nodes: tree, bound, phases, dual variables (float32), candidates for a split and ν there; no order."""
+    """Open nodes: tree, bound, phases, dual variables, candidates for a split and ν there; no order."""
 
-    def __init__(self, neurons: int, candidates: int) -> None:
+    def __init__(self, neurons: int, candidates: int, dtype: Any = np.float32) -> None:
         self._count = 0
         self._tree, self._bound = np.empty(0, dtype=np.int64), np.empty(0)
         self._phases = np.empty((0, neurons), dtype=np.int8)
-        self._duals = np.empty((0, neurons), dtype=np.float32)
+        self._duals = np.empty((0, neurons), dtype=dtype)
         self._candidates = np.empty((0, candidates), dtype=np.int64)
-        self._arriving = np.empty((0, candidates), dtype=np.float32)
+        self._arriving = np.empty((0, candidates), dtype=dtype)
 
     @property
     def tree(self) -> IndexArray:
@@ -44,7 +44,8 @@ class NodePool:
     @property
     def nbytes(self) -> int:
         """Memory of the nodes that are there."""
-        return self._count * (5 * self._phases.shape[1] + 16 + 12 * self._candidates.shape[1])
+        own = self._duals.itemsize
+        return self._count * ((1 + own) * self._phases.shape[1] + 16 + (8 + own) * self._candidates.shape[1])
 
     def get(self, index: IndexArray) -> OpenNodes:
         """Copies of some nodes, as columns."""

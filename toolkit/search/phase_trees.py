@@ -23,7 +23,8 @@ from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.leaves import Forest, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
-from toolkit.search.dual_function import ArrayMaker, DualFunction, in_float32
+from toolkit.search.array_makers import ArrayMaker, on_host
+from toolkit.search.dual_function import DualFunction
 from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
 
@@ -53,7 +54,7 @@ class PhaseTrees:
     """The trees of a problem's rows.
 
     cutoff: what a node must reach, certified, (T,); it may be lowered while the trees grow. budget: nodes per tree.
-    deadline: of time.perf_counter(). keep: hold all leaves, for a proof.
+    deadline: of time.perf_counter(). keep: hold all leaves, for a proof. make: as of a DualFunction.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class PhaseTrees:
         budget: IndexArray,
         deadline: float = np.inf,
         keep: bool = False,
-        make: ArrayMaker = in_float32,
+        make: ArrayMaker | None = None,
     ) -> None:
         self.problem, self.cutoff, self.budget, self.deadline = problem, cutoff, budget, deadline
         self.function = DualFunction(problem, make)
@@ -74,13 +75,17 @@ class PhaseTrees:
         self.given_up = np.zeros(count, dtype=np.bool_)
         self.slack = np.zeros(count)  # by how much certifying has taken more off than hoped
         self.kept: list[Forest] | None = [] if keep else None
-        self.pool = NodePool(self.function.size, TRIES)
+        self.pool = NodePool(self.function.size, TRIES, on_host(self.function.zero).dtype)
         widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
         self.batch = max(1, BATCH_ENTRIES // widest)
 
     def grow(self, stopped: Stopped | None = None, offer: Offer | None = None) -> Grown:
         """Split until every tree has ended. stopped: told after every round, which trees to give up. offer: is given
         x̃ of the worst nodes of a round, (k,) trees and (k, n) points."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
+            return self._grown(stopped, offer)
+
+    def _grown(self, stopped: Stopped | None, offer: Offer | None) -> Grown:
         self._plant()
         while True:
             if stopped is not None:
@@ -154,7 +159,7 @@ class PhaseTrees:
             found = ascend(
                 self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline
             )
-            found = replace(found, value=np.maximum(found.value, floor))
+            found = replace(found, value=np.fmax(found.value, floor))
             if offer is not None:
                 offer(tree, found.points.T)
             self._settle(tree, phases, found)
@@ -167,7 +172,7 @@ class PhaseTrees:
             return np.zeros(count, dtype=np.int64)
         phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates, nodes.arriving)
         parts = self.function.parts(np.tile(nodes.tree, 2 * tries), phases)
-        values = np.asarray(parts.values(self.function.make(duals)), dtype=np.float64).reshape(2, tries, count)
+        values = on_host(parts.values(self.function.make(duals))).astype(np.float64).reshape(2, tries, count)
         gain = np.maximum(np.minimum(values, self.cutoff[nodes.tree]) - nodes.bound, SLIGHT)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
         return np.asarray(np.where(nodes.candidates >= 0, worth, -1.0).argmax(axis=0))
@@ -181,10 +186,11 @@ class PhaseTrees:
         still = np.ones(tree.size, dtype=np.bool_)
         if above.size:
             proven = self._certify(tree[above], phases[:, above], found.duals[:, above])
-            failed = above[proven < self.cutoff[tree[above]]]
-            np.maximum.at(self.slack, tree[failed], bound[failed] - proven[proven < self.cutoff[tree[above]]])
+            fails = proven < self.cutoff[tree[above]]
+            lost = np.where(np.isfinite(proven), bound[above] - proven, 0.0)[fails]
+            np.maximum.at(self.slack, tree[above[fails]], np.where(np.isfinite(lost), lost, 0.0))
             bound[above] = proven
-            still[above] = proven < self.cutoff[tree[above]]
+            still[above] = fails
         whole = still & (candidates[0] < 0)  # nothing left to split
         if whole.any():
             self._certify(tree[whole], phases[:, whole], found.duals[:, whole], final=True)
@@ -198,7 +204,7 @@ class PhaseTrees:
         proven = np.empty(tree.size)
         for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
             parts = self.function.parts(tree[some], phases[:, some])
-            multipliers = np.asarray(parts.multipliers(self.function.make(duals[:, some]))).T.astype(np.float32)
+            multipliers = on_host(parts.multipliers(self.function.make(duals[:, some]))).T
             leaves = Forest(
                 tree[some],
                 np.ascontiguousarray(phases[:, some].T),
