@@ -44,8 +44,8 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
         if sp.issparse(values):
             entries = sp.coo_array(values)
             place, shape = np.stack(entries.coords).astype(np.int64), entries.shape
-            found = torch.sparse_coo_tensor(torch.from_numpy(place), make(entries.data), shape, device=device)
-            return found.coalesce()
+            place, values = torch.from_numpy(place), make(entries.data)
+            return torch.sparse_coo_tensor(place, values, shape, device=device, check_invariants=True).coalesce()
         if _is_operator(values):
             return _HostOperator(values, make)
         return torch.from_numpy(np.array(values, dtype=dtype, order="C")).to(device)  # tensors share no memory
@@ -70,7 +70,7 @@ def fits_float32(arrays: Iterable[Any]) -> bool:
 
 def on_host(values: Array) -> AnyArray:
     """A numpy array of its own."""
-    return np.array(values.cpu() if hasattr(values, "cpu") else values)
+    return np.array(values.cpu().numpy() if hasattr(values, "cpu") else values)
 
 
 class _HostOperator:
