@@ -81,5 +81,7 @@ def piece_minimum(problem: Problem, row: np.ndarray, phases: np.ndarray) -> floa
 
 def scaled_network(network: Network, factors: tuple[float, ...]) -> Network:
     """The same maps, each times a factor."""
-    maps = [type(layer)(layer.weight * one, layer.bias * one) for layer, one in zip(network.layers, factors, strict=True)]
+    maps = [
+        type(layer)(layer.weight * one, layer.bias * one) for layer, one in zip(network.layers, factors, strict=True)
+    ]
     return Network(maps)

@@ -11,6 +11,8 @@ import pytest
 from conftest import random_dense_network
 from hypothesis import given, settings
 from naive import enumerate_patterns
+from oracle import least
+from pieces import SETS, small_problem
 from structures import Case, cases, tiny
 
 from toolkit.certificates.leaves import Leaves
@@ -18,14 +20,16 @@ from toolkit.certificates.rounding import error_model_of
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
-from toolkit.problems.answers import Status
+from toolkit.problems.answers import Bound, Status
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.relaxations.compile import integer_columns
 from toolkit.rungs import get_rung
-from toolkit.rungs.bab import search_row
+from toolkit.rungs.bab import by_boxes, by_phases, by_programs, search_row
 from toolkit.search.branching import PhaseBrancher, PseudoCosts
+from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes
 from toolkit.search.lp_bounder import template
 from toolkit.search.lp_nodes import LpNodes
@@ -338,3 +342,84 @@ def test_a_milp_solver_that_is_done_but_wrong_is_not_called_optimal(monkeypatch:
         (sign,) = margins(network, small, 0, "exact", targets=[1], settings=stop)
         assert sign.status in (expected, Status.DECIDED)
         assert sign.status is not Status.DECIDED or sign.lower > stop.stop_at
+
+
+def _signed(seed: int, graph: bool = False, **chosen: Any) -> tuple[Problem, np.ndarray]:
+    """A tiny problem that asks for signs about a mark between its rows' minima, and these."""
+    plain = small_problem(seed, (3, 4, 3, 2), graph=graph)
+    truth = np.array([float(value) for value, _ in least(plain.network, plain.input_set, plain.rows.tolist())])
+    stop = float(np.sort(truth)[:2].mean())
+    return plain.with_settings(Settings(stop_at=stop, **chosen)), truth
+
+
+def _hold(problem: Problem, bounds: list[Bound], truth: np.ndarray) -> None:
+    """Every interval holds its minimum, every upper side is a replayed point's, every decision lies on its side."""
+    for row, (bound, least_value) in enumerate(zip(bounds, truth, strict=True)):
+        assert bound.certified_lower <= least_value + 1e-9
+        assert bound.lower <= least_value + 1e-9
+        assert bound.upper >= least_value - 1e-9
+        if bound.upper < np.inf:
+            assert problem.input_set.contains(bound.witness)
+            assert problem.replay(bound.witness)[0, row] == pytest.approx(bound.upper, rel=1e-12, abs=1e-12)
+        if bound.status is Status.DECIDED:
+            stop = problem.settings.stop_at
+            assert bound.certified_lower > stop or bound.upper <= stop
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_phases_and_programs_agree_with_rational_arithmetic(
+    seed: int, graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, truth = _signed(seed, graph)
+    clear = np.abs(truth - problem.settings.stop_at) > 1e-3
+    for search in (by_boxes, by_phases, by_programs):
+        _hold(problem, search(problem, Clock(problem.settings)), truth)
+    for boxes in (True, False):
+        monkeypatch.setattr("toolkit.rungs.bab.splits_inputs", lambda problem, boxes=boxes: boxes)
+        found = get_rung("bab")(problem)
+        _hold(problem, found, truth)
+        for bound, own in zip([b for b, c in zip(found, clear, strict=True) if c], truth[clear], strict=True):
+            assert bound.status is Status.DECIDED
+            assert (bound.certified_lower > problem.settings.stop_at) == (own > problem.settings.stop_at)
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+@pytest.mark.parametrize("chosen", [{"nodes": 1}, {"nodes": 6}, {"time_limit": 1e-9}, {"time_limit": 1e-3}])
+def test_limits_leave_intervals_that_hold(chosen: dict[str, Any], boxes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.rungs.bab.splits_inputs", lambda problem: boxes)
+    for seed in range(4):
+        problem, truth = _signed(seed, **chosen)
+        found = get_rung("bab")(problem)
+        _hold(problem, found, truth)
+        if "nodes" in chosen:
+            assert all(bound.status is Status.DECIDED or np.isfinite(bound.certified_lower) for bound in found)
+            assert not any("+" in bound.solver and "highs" in bound.solver for bound in found)
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_a_refuted_row_is_enough_where_that_is_said(boxes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.rungs.bab.splits_inputs", lambda problem: boxes)
+    for seed in range(6):
+        problem, truth = _signed(seed, until_refuted=True)
+        found = get_rung("bab")(problem)
+        _hold(problem, found, truth)
+        assert min(bound.upper for bound in found) <= problem.settings.stop_at
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_signs_on_every_input_set(kind: str) -> None:
+    for seed in range(2):
+        plain = small_problem(seed, (3, 5, 4, 2), kind=kind)
+        sampled = plain.replay(np.vstack([plain.input_set.sample(3000), plain.input_set.corners(50)])).min(axis=0)
+        problem = plain.with_settings(Settings(stop_at=float(np.median(sampled)) - 0.2, time_limit=2.0))
+        for row, bound in enumerate(get_rung("bab")(problem)):
+            assert bound.certified_lower <= sampled[row] + 1e-9
+            assert bound.status is Status.DECIDED
+            if sampled[row] <= problem.settings.stop_at:
+                assert bound.upper <= problem.settings.stop_at
+
+
+def test_no_rows_no_bounds() -> None:
+    problem, _ = _signed(0)
+    assert get_rung("bab")(problem.with_rows(np.zeros((0, 2)))) == []

@@ -125,7 +125,9 @@ def test_every_library_and_type_gives_the_same_numbers(made: Callable[[], object
                 if name == "gradient" and tolerance > 1e-8:  # x̃ jumps where ν is 0 up to rounding
                     assert np.count_nonzero(np.abs(one - other) > 1e-4 * (1 + np.abs(one))) <= 0.1 * one.size
                 else:
-                    np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance * (1 + np.abs(one).max(initial=0.0)))
+                    np.testing.assert_allclose(
+                        other, one, rtol=tolerance, atol=tolerance * (1 + np.abs(one).max(initial=0.0))
+                    )
 
 
 def _plain(parts: Parts, duals: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -28,7 +28,9 @@ MANY = 100_000
 
 def _grown(problem: Problem, cutoff: np.ndarray | float, budget: int = MANY, make: ArrayMaker | None = None) -> Grown:
     count = problem.rows.shape[0]
-    trees = PhaseTrees(problem, np.broadcast_to(cutoff, count).astype(float), np.full(count, budget), np.inf, True, make)
+    trees = PhaseTrees(
+        problem, np.broadcast_to(cutoff, count).astype(float), np.full(count, budget), np.inf, True, make
+    )
     return trees.grow()
 
 

@@ -11,6 +11,8 @@ import pytest
 from conftest import random_conv_network, random_dense_network
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle import least_margins
+from pieces import SETS, small_problem
 from structures import Case, cases
 
 from toolkit import rungs as rung_registry
@@ -23,7 +25,8 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.ladder import LADDER, SEARCH_SHARE, certify
+from toolkit.verify.ladder import LADDER, LAYER_NODES, SEARCH_NODES, SEARCH_SHARE, certify, triangle_heights
+from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
 from toolkit.verify.radius import certified_radius
 
@@ -306,3 +309,99 @@ def test_statuses_survive_the_merge() -> None:
     network, ball, label = _case(13)
     for bound in certify(network, ball, label, ("exact",), settings=HIGHS).margins:
         assert bound.status in (Status.OPTIMAL, Status.DECIDED, Status.COMPUTED)
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_refining_and_searching_in_turns_gives_the_true_verdict(
+    seed: int, boxes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("toolkit.rungs.bab", "toolkit.verify.ladder"):
+        monkeypatch.setattr(f"{module}.splits_inputs", lambda problem: boxes)
+    rng = np.random.default_rng(seed)
+    network, ball = random_dense_network(rng, (3, 5, 4, 3)), LinfBall(rng.normal(size=3), 0.3)
+    label = int(network.predict(ball.center))
+    truth = [float(value) for value in least_margins(network, ball, label)]
+    for ladder in (LADDER, ("bab",)):
+        answer = certify(network, ball, label, ladder)
+        assert min(map(abs, truth)) > 1e-6
+        assert answer.verdict is (Verdict.YES if min(truth) > 0 else Verdict.NO)
+        for margin, own in zip(answer.margins, truth, strict=True):
+            assert margin.lower <= own + 1e-9
+            assert margin.upper >= own - 1e-9
+        if answer.verdict is Verdict.NO:
+            assert ball.contains(answer.witness)
+            assert network.forward(answer.witness)[label] <= network.forward(answer.witness).max()
+
+
+@pytest.mark.parametrize("gains", [False, True])
+def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees that tighten and trees that search, by the nodes each is given; the last search has no limit of its own."""
+    monkeypatch.setattr("toolkit.verify.ladder.splits_inputs", lambda problem: False)
+    rng = np.random.default_rng(3)
+    network, ball = random_dense_network(rng, (4, 8, 8, 8, 3)), LinfBall(rng.normal(size=4), 0.3)
+    label, asked = int(network.predict(ball.center)), []
+
+    def ranges(problem: Problem, neurons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nodes = problem.settings.nodes
+        asked.append(("ranges", nodes))
+        free = np.full(neurons.size, np.inf)
+        if not gains or nodes is None:
+            return -free, free
+        points = problem.network.forward(problem.input_set.sample(50))[:, neurons]  # tighter with every turn, false
+        wide = 16 / nodes
+        return np.minimum(points.min(axis=0) - wide, -1e-3), np.maximum(points.max(axis=0) + wide, 1e-3)
+
+    def run(problem: Problem) -> list[Bound]:
+        asked.append(("rows", problem.settings.nodes))
+        return [Bound(-np.inf) for _ in range(len(problem.objective))]
+
+    bab = rung_registry.RUNGS["bab"]
+    monkeypatch.setitem(rung_registry.RUNGS, "bab", replace(bab, run=each_row(run), ranges=ranges, certifies=False))
+    certify(network, ball, label, ("bab",))
+    rows = [nodes for what, nodes in asked if what == "rows"]
+    layers = list(dict.fromkeys(nodes for what, nodes in asked if what == "ranges"))
+    full = [SEARCH_NODES, *(SEARCH_NODES * nodes for nodes in LAYER_NODES)]
+    assert rows[-1] is None
+    assert rows[:-1] == full[: len(rows) - 1]
+    assert layers == list(LAYER_NODES[: len(layers)])
+    assert (len(rows) > 2) == gains
+
+
+@pytest.mark.parametrize("limit", [1e-9, 1e-3, 0.05])
+def test_no_time_gives_bounds_that_hold(limit: float) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        network, ball = random_dense_network(rng, (3, 5, 4, 3)), LinfBall(rng.normal(size=3), 0.4)
+        label = int(network.predict(ball.center))
+        answer = certify(network, ball, label, time_limit=limit)
+        truth = [float(value) for value in least_margins(network, ball, label)]
+        for margin, own in zip(answer.margins, truth, strict=True):
+            assert margin.lower <= own + 1e-9
+            assert margin.upper >= own - 1e-9
+        assert answer.verdict is not (Verdict.NO if min(truth) > 0 else Verdict.YES)
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_a_verdict_on_every_input_set_agrees_with_samples(kind: str) -> None:
+    for seed in range(3):
+        problem = small_problem(seed, (3, 5, 4, 3), 0.2, kind)
+        network, input_set = problem.network, problem.input_set
+        label = int(network.predict(input_set.center))
+        answer = certify(network, input_set, label)
+        others = np.delete(network.forward(input_set.sample(2000)), label, axis=1)
+        worst = (network.forward(input_set.sample(2000))[:, label] - others.max(axis=1)).min()
+        assert answer.verdict is not Verdict.MAYBE
+        assert not (answer.verdict is Verdict.YES and worst <= 0)
+
+
+def test_triangle_heights_are_those_of_the_chords_at_zero() -> None:
+    problem = small_problem(0)
+    bounds, total = problem.relu_bounds, 0.0
+    for low, high in zip(bounds.lower, bounds.upper, strict=True):
+        for l, u in zip(low, high, strict=True):  # noqa: E741
+            total += -l * u / (u - l) if l < 0 < u else 0.0
+    assert triangle_heights(bounds) == pytest.approx(total)
+    refined = layer_bounds(problem.network, problem.input_set, ("interval", "dual", "bab"))
+    assert triangle_heights(refined) <= total
+    assert triangle_heights(refined.intersected(bounds)) <= triangle_heights(refined) + 1e-12

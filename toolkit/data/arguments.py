@@ -259,8 +259,11 @@ def check_settings(settings: Any) -> None:
         "seed": whole_number("seed", settings.seed, 0, 2_000_000_000),
         "attack_steps": whole_number("attack_steps", settings.attack_steps),
         "attack_restarts": whole_number("attack_restarts", settings.attack_restarts),
+        "nodes": None if settings.nodes is None else whole_number("nodes", settings.nodes),
     }
-    if not isinstance(settings.rigorous, bool | np.bool_):
-        raise ValueError(f"rigorous must be True or False, got {shown(settings.rigorous)}")
-    for name, value in (found | {"rigorous": bool(settings.rigorous)}).items():
+    for name in ("rigorous", "until_refuted"):
+        if not isinstance(getattr(settings, name), bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {shown(getattr(settings, name))}")
+        found[name] = bool(getattr(settings, name))
+    for name, value in found.items():
         object.__setattr__(settings, name, value)

@@ -64,10 +64,17 @@ class ReluBounds:
         return cls(low, high, tuple(chain), certified, region, (region, *zip(low, high, strict=True)))
 
     def intersected(self, other: ReluBounds) -> ReluBounds:
-        """What both say together, on one region; certified if both are."""
+        """What both say together, on one region; certified if both are.
+
+        Where l > u then, which of uncertified ones holds within a solver's tolerance only, these bounds' own; raises
+        ValueError where both are certified.
+        """
+        both = self.certified and other.certified and self.region == other.region
         lower = [np.maximum(one, two) for one, two in zip(self.lower, other.lower, strict=True)]
         upper = [np.minimum(one, two) for one, two in zip(self.upper, other.upper, strict=True)]
-        both = self.certified and other.certified and self.region == other.region
+        for k, (low, high) in enumerate(zip(lower, upper, strict=True)):
+            if not both and (crossed := low > high).any():
+                low[crossed], high[crossed] = self.lower[k][crossed], self.upper[k][crossed]
         return ReluBounds.sealed(lower, upper, self.chain, both, self.region)
 
     def __post_init__(self) -> None:
