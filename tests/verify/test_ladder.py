@@ -339,7 +339,7 @@ def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypat
     """Trees that tighten and trees that search, by the nodes each is given; the last search has no limit of its own."""
     monkeypatch.setattr("toolkit.verify.ladder.splits_inputs", lambda problem: False)
     rng = np.random.default_rng(3)
-    network, ball = random_dense_network(rng, (4, 8, 8, 8, 3)), LinfBall(rng.normal(size=4), 0.3)
+    network, ball = random_dense_network(rng, (4, 8, 8, 8, 3)), LinfBall(rng.normal(size=4), 0.8)
     label, asked = int(network.predict(ball.center)), []
 
     def ranges(problem: Problem, neurons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -349,7 +349,7 @@ def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypat
         if not gains or nodes is None:
             return -free, free
         points = problem.network.forward(problem.input_set.sample(50))[:, neurons]  # tighter with every turn, false
-        wide = 16 / nodes
+        wide = 4 / nodes
         return np.minimum(points.min(axis=0) - wide, -1e-3), np.maximum(points.max(axis=0) + wide, 1e-3)
 
     def run(problem: Problem) -> list[Bound]:
