@@ -38,7 +38,7 @@ from toolkit.search.tree import Node, Tree
 
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
 UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
-SHARE = 0.7  # of the time left, for a search that another one follows
+SHARE = 0.85  # of the time left, for a search that another one follows
 
 
 def bab_bounds(problem: Problem) -> list[Bound]:
