@@ -224,5 +224,6 @@ RUNG = Rung(
     cost=Cost.SEARCH,
     certifies=True,
     batched=True,
+    version=2,
     ranges=neuron_ranges,
 )
