@@ -1,14 +1,18 @@
-"""The exact margin by our own branch and bound: splits of unstable ReLUs over the template's LP, no MILP solver.
+"""The exact margin by our own branch and bound: splits of unstable ReLUs, or of few inputs, and no MILP solver.
 
-Claim: [lower, upper] holds m*; lower is the least certified bound (leaves.py) over the leaves of a tree whose leaves
-cover all activation patterns, every leaf's bound proven by its row duals (weak duality, or Farkas multipliers for an
-empty leaf); upper is the value of a replayed point. At a time limit the interval reached so far is returned. The status
-is optimal only where that interval is closed to the gap, decided only where it lies on one side of stop_at; a search
-that ends with neither, by rounding, is "computed" and says so.
+Claim: [lower, upper] holds m*; lower is the least certified bound over the leaves of a tree whose leaves cover the
+region, every leaf's bound proven by multipliers (weak duality, or Farkas multipliers for an empty leaf) or from its
+sub-box alone; upper is the value of a replayed point. At a time limit the interval reached so far is returned. The
+status is optimal only where that interval is closed to the gap, decided only where it lies on one side of stop_at; a
+search that ends with neither, by rounding, is "computed" and says so.
 
-Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification". The search itself is
-search/tree.py, its bounder search/lp_nodes.py, its brancher search/branching.py. Checked: leaf bounds, witnesses.
-Trusted: given l,u.
+For a sign (settings.stop_at) the rows go to boxes of inputs where these are few (search/boxes.py), then to trees over
+phases (search/sign_search.py), then to trees of LPs; `solver` names those that a row needed. For the value itself, to
+the gap, LPs with cuts answer (search/tree.py, bounder search/lp_nodes.py, brancher search/branching.py). In a chain for
+l,u it is both sides of all unstable neurons at once (search/refinement.py).
+
+Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Wang et al. 2021,
+"Beta-CROWN". Checked: leaf bounds, witnesses. Trusted: given l,u.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from toolkit.search.tree import Node, Tree
 
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
 UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
-SHARE = 0.7  # of the time left, for a search that another one follows
+SHARE = 0.85  # of the time left, for a search that another one follows
 
 
 def bab_bounds(problem: Problem) -> list[Bound]:
@@ -214,11 +218,12 @@ def _answer(problem: Problem, tree: Tree, bounder: LpNodes, leaves: Leaves, cloc
 RUNG = Rung(
     name="bab",
     side=Side.EXACT,
-    claim="branch and bound over the template's LP, leaf bounds proven by duals",
-    source="Bunel et al. 2020",
+    claim="branch and bound, leaf bounds proven by duals",
+    source="Bunel et al. 2020; Wang et al. 2021",
     run=failing_rows(bab_bounds),
     cost=Cost.SEARCH,
     certifies=True,
     batched=True,
+    version=2,
     ranges=neuron_ranges,
 )

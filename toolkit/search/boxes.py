@@ -43,7 +43,7 @@ SAVED = 10.0  # nodes below one that refinement closes
 MOST_INPUTS = 16  # that are no points, of problems that are for boxes
 DESCENT_STEPS = (1.0, 0.2)  # the first of a descent, of the whole box; in turns
 DESCENTS = 8  # points that a descent starts from
-EVERY_BATCH = 32  # up to here one descent a batch, then one every other
+BETWEEN_DESCENTS = 160  # nodes, from which on a descent costs little beside them; fewer at first
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ class _BoxSearch:
         self._push(
             np.tile(box.lower, (rows, 1)), np.tile(box.upper, (rows, 1)), np.arange(rows), np.full(rows, -np.inf)
         )
-        self.batches = 0
+        self.descents = self.descended_at = 0
         self._offer(box.center[None])
 
     def run(self, first_refuted: bool) -> BoxAnswer:
@@ -230,10 +230,11 @@ class _BoxSearch:
         value = found.value if self.record is not None else np.maximum(found.value, nodes.bound)
         for i in np.flatnonzero(nodes.bound == -np.inf).tolist():  # roots
             self.incumbents[int(row[i])].measure(float(value[i]))
-        self.batches += 1
         if found.open.size and not self.clock.struck:
             values = self._offer(found.points)
-            if self.batches < EVERY_BATCH or self.batches % 2:
+            total = int(self.nodes.sum())
+            if total - self.descended_at >= min(BETWEEN_DESCENTS, total // 4):
+                self.descended_at = total
                 self._descend(row[found.open], found.points, values)
         closed = np.ones(row.size, dtype=np.bool_)
         closed[found.open] = value[found.open] >= cutoff[row[found.open]]
@@ -300,7 +301,7 @@ class _BoxSearch:
         rows = [r for r in np.unique(row).tolist() if not self.incumbents[r].refuted]
         if not rows:
             return
-        turn = self.batches if self.batches < EVERY_BATCH else self.batches // 2
+        turn, self.descents = self.descents, self.descents + 1
         chosen = rows[turn % len(rows)]
         own = np.flatnonzero(row == chosen)
         starts = points[own[np.argsort(values[own, chosen], kind="stable")[:DESCENTS]]]
