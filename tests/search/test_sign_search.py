@@ -14,6 +14,8 @@ from pieces import SETS, small_problem
 from toolkit.certificates.coverage import covered
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
+from toolkit.search.array_makers import in_torch
+from toolkit.search.refinement import refine
 from toolkit.search.sign_search import Signs, search_signs
 
 
@@ -97,3 +99,17 @@ def test_rows_of_zeros_and_no_rows() -> None:
 def test_settings_are_settled_before() -> None:
     with pytest.raises(AssertionError):
         search_signs(small_problem(0, settings=Settings()))
+
+
+def test_signs_and_layer_bounds_by_tensors() -> None:
+    pytest.importorskip("torch")
+    problem = _at(small_problem(3, (3, 5, 4, 2)), 0.0)
+    sampled = problem.replay(problem.input_set.sample(3000)).min(axis=0)
+    problem = _at(problem, float(sampled.min()) - 0.2)
+    found = search_signs(problem, budget=2000, make=in_torch("cpu", "float64"))
+    assert np.all(found.lower > problem.settings.stop_at)
+    assert np.all(found.lower <= sampled + 1e-9)
+    sides = refine(problem, np.arange(2), make=in_torch())
+    outputs = problem.network.forward(problem.input_set.sample(3000))
+    assert np.all(sides.lower <= outputs.min(axis=0) + 1e-9)
+    assert np.all(sides.upper >= outputs.max(axis=0) - 1e-9)

@@ -54,7 +54,8 @@ class PhaseTrees:
     """The trees of a problem's rows.
 
     cutoff: what a node must reach, certified, (T,); it may be lowered while the trees grow. budget: nodes per tree.
-    deadline: of time.perf_counter(). keep: hold all leaves, for a proof. make: as of a DualFunction.
+    deadline: of time.perf_counter(). keep: hold all leaves, for a proof, λ
+    in float32 as it stores them. make: as of a DualFunction.
     """
 
     def __init__(
@@ -205,6 +206,8 @@ class PhaseTrees:
         for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
             parts = self.function.parts(tree[some], phases[:, some])
             multipliers = on_host(parts.multipliers(self.function.make(duals[:, some]))).T
+            if self.kept is not None:  # what is certified is what a proof will hold
+                multipliers = multipliers.astype(np.float32)
             leaves = Forest(
                 tree[some],
                 np.ascontiguousarray(phases[:, some].T),

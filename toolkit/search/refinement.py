@@ -19,6 +19,7 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
+from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.phase_trees import PhaseTrees
 
 SIDE_NODES = 64  # per neuron and side
@@ -35,11 +36,17 @@ class Refined:
 
 
 def refine(
-    problem: Problem, neurons: IndexArray, nodes: int = SIDE_NODES, deadline: float = np.inf, keep: bool = False
+    problem: Problem,
+    neurons: IndexArray,
+    nodes: int = SIDE_NODES,
+    deadline: float = np.inf,
+    keep: bool = False,
+    make: ArrayMaker | None = None,
 ) -> Refined:
     """l and u of the named outputs of the problem's network.
 
-    nodes: per neuron and side. deadline: of time.perf_counter(); what is proven by then holds.
+    nodes: per neuron and side. deadline: of time.perf_counter(); what is proven by then holds. make: as
+    of a DualFunction.
     """
     size, count = problem.network.output_size, neurons.size
     if not count:
@@ -47,7 +54,7 @@ def refine(
     rows = np.concatenate([_dense(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
     sides = problem.with_rows(rows)
     budget = np.full(2 * count, nodes)
-    trees = PhaseTrees(sides, np.zeros(2 * count), budget, deadline, keep)
+    trees = PhaseTrees(sides, np.zeros(2 * count), budget, deadline, keep, make)
     partner = np.roll(np.arange(2 * count), count)
 
     def decided(trees: PhaseTrees) -> BoolArray:

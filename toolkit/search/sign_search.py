@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
 from toolkit.problems.problem import Problem
+from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.incumbent import STOP_MARGIN
 from toolkit.search.phase_trees import PhaseTrees
 
@@ -58,9 +59,16 @@ class _Points:
         return self.upper <= self.stop_at
 
 
-def search_signs(problem: Problem, deadline: float = np.inf, budget: int | None = None, keep: bool = False) -> Signs:
+def search_signs(
+    problem: Problem,
+    deadline: float = np.inf,
+    budget: int | None = None,
+    keep: bool = False,
+    make: ArrayMaker | None = None,
+) -> Signs:
     """Prove or refute lower > settings.stop_at for every row; with settings.until_refuted the first refuted row ends
-    it for all. budget: nodes per row, None: any number. deadline: of time.perf_counter()."""
+    it for all. budget: nodes per row, None: any number. deadline: of time.perf_counter(). make: as of a DualFunction.
+    """
     stop = problem.settings.stop_at
     assert stop is not None
     count = problem.rows.shape[0]
@@ -68,7 +76,7 @@ def search_signs(problem: Problem, deadline: float = np.inf, budget: int | None 
     center = problem.clean_values()
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
     trees = PhaseTrees(problem, aim, np.full(count, np.iinfo(np.int64).max if budget is None else budget),
-                       deadline, keep)  # fmt: skip
+                       deadline, keep, make)  # fmt: skip
 
     def stopped(trees: PhaseTrees) -> BoolArray:
         refuted = found.refuted
