@@ -7,12 +7,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+from conftest import random_conv_network
 from oracle import least
 from pieces import SETS, scaled_network, small_problem
 
 from toolkit.certificates.coverage import covered
 from toolkit.certificates.leaves import forest_bounds, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
+from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds
@@ -164,6 +166,21 @@ def test_trees_on_tensors_prove_the_same_rows(kind: str, dtype: str) -> None:
         np.testing.assert_array_equal(moved.lower >= cutoff, usual.lower >= cutoff)
         np.testing.assert_allclose(moved.lower[2], usual.lower[2], atol=0.05)
         _check_leaves(problem, moved)
+
+
+@pytest.mark.parametrize("entries", [0, 1 << 20], ids=["operators", "matrices"])
+def test_convolutions_on_tensors(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sparse tensors, and without a matrix as operators on the host."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr("toolkit.networks.convolutions.MATRIX_ENTRIES", entries)
+    rng = np.random.default_rng(0)
+    network, ball = random_conv_network(rng), LinfBall(rng.normal(size=36), 0.1)
+    problem = Problem.of(network, ball, np.array([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]]), layer_bounds(network, ball))
+    assert isinstance(network.layers[0].operand(), KernelOperator) == (not entries)
+    usual, moved = (_grown(problem, 1e3, 60, make) for make in (in_float64, in_torch("cpu", "float64")))
+    np.testing.assert_allclose(moved.lower, usual.lower, rtol=0.02, atol=0.02)
+    assert np.all(moved.lower <= problem.replay(ball.sample(1000)).min(axis=0) + 1e-9)
+    _check_leaves(problem, moved)
 
 
 @pytest.mark.parametrize("factor", [1e-100, 1e-30, 1e30, 1e100])
