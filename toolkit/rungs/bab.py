@@ -42,7 +42,8 @@ from toolkit.search.tree import Node, Tree
 
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
 UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
-SHARE = 0.85  # of the time left, for a search that another one follows
+SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
+SMALL_COLUMNS = 500  # of a template whose LPs, with cuts, prove in 100 nodes what takes phases 100,000
 
 
 def bab_bounds(problem: Problem) -> list[Bound]:
@@ -68,7 +69,7 @@ def _signs(problem: Problem) -> list[Bound]:
         refuted = problem.settings.until_refuted and len(still) < count and any(map(_refuted(problem), bounds))
         if not still or refuted or (bounds and clock.struck):
             break
-        share = 1.0 if place == len(searches) - 1 else SHARE
+        share = 1.0 if place == len(searches) - 1 else _share(problem)
         rest = clock.rest()
         if rest.time_limit is not None:
             rest = replace(rest, time_limit=share * rest.time_limit)
@@ -80,6 +81,12 @@ def _signs(problem: Problem) -> list[Bound]:
             for row, bound in zip(still, found, strict=True):
                 bounds[row] = _better(problem, bounds[row], bound)
     return bounds
+
+
+def _share(problem: Problem) -> float:
+    """Of the time left, what boxes or phases get before the next search, LPs the last."""
+    columns = problem.input_set.size + 3 * error_model_of(problem).count
+    return SMALL_SHARE if columns <= SMALL_COLUMNS else SHARE
 
 
 def _refuted(problem: Problem) -> Callable[[Bound], bool]:
