@@ -19,10 +19,12 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
+from toolkit.problems.reduced_matrices import alive_matrices
 from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.phase_trees import PhaseTrees
 
 SIDE_NODES = 64  # per neuron and side
+ROW_ENTRIES = 1 << 24  # numbers in the rows of one queue
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +50,42 @@ def refine(
     nodes: per neuron and side. deadline: of time.perf_counter(); what is proven by then holds. make: as
     of a DualFunction.
     """
-    size, count = problem.network.output_size, neurons.size
+    count = neurons.size
     if not count:
         return Refined(np.zeros(0), np.zeros(0), None)
+    groups = np.array_split(np.arange(count), -(-count // _at_once(problem)))
+    lower, upper = np.empty(count), np.empty(count)
+    leaves: list[Forest] = []
+    for place, own in enumerate(groups):
+        now = time.perf_counter()
+        until = now + (deadline - now) / (len(groups) - place)
+        low, high, kept = _refine_together(problem, neurons[own], nodes, until, keep, make)
+        lower[own], upper[own] = low, high
+        if kept is not None:  # its trees are −e_i of the group, then e_i
+            tree = np.where(kept.tree < own.size, own[0] + kept.tree, count + own[0] + kept.tree - own.size)
+            leaves.append(Forest(tree, kept.phases, kept.multipliers, kept.empty))
+    return Refined(lower, upper, Forest.joined(leaves) if leaves else None)
+
+
+def _at_once(problem: Problem) -> int:
+    """How many neurons share a queue, so that their rows over the layer before fit into memory."""
+    widest = max(problem.network.output_size, problem.input_set.size, alive_matrices(problem).widest)
+    return max(1, ROW_ENTRIES // (2 * widest))
+
+
+def _refine_together(
+    problem: Problem, neurons: IndexArray, nodes: int, deadline: float, keep: bool, make: ArrayMaker | None
+) -> tuple[FloatArray, FloatArray, Forest | None]:
+    size, count = problem.network.output_size, neurons.size
     rows = np.concatenate([_dense(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
-    sides = problem.with_rows(rows)
-    budget = np.full(2 * count, nodes)
-    trees = PhaseTrees(sides, np.zeros(2 * count), budget, deadline, keep, make)
+    trees = PhaseTrees(problem.with_rows(rows), np.zeros(2 * count), np.full(2 * count, nodes), deadline, keep, make)
     partner = np.roll(np.arange(2 * count), count)
 
     def decided(trees: PhaseTrees) -> BoolArray:
         return trees.won[partner]
 
     grown = trees.grow(decided)
-    return Refined(grown.lower[count:], -grown.lower[:count], grown.leaves)
+    return grown.lower[count:], -grown.lower[:count], grown.leaves
 
 
 def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:
