@@ -17,7 +17,7 @@ from toolkit.search.array_makers import in_float32, in_float64
 from toolkit.search.dual_function import DualFunction, Parts
 from toolkit.search.node_ascent import Pace, ascend
 
-CASES = list(product(range(4), SETS, (False, True)))
+CASES = list(product(range(2), SETS, (False, True)))
 
 
 def _nodes(problem: Problem, seed: int, count: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
