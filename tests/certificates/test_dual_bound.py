@@ -172,8 +172,15 @@ def test_yes_is_certified_and_a_solvers_word_alone_is_refused() -> None:
         answer = certify(network, LinfBall(center, eps), label)
         assert answer.certified == (answer.verdict is Verdict.YES)
         trusting = Settings("highs", rigorous=False)
-        word = certify(network, LinfBall(center, eps), label, ("exact",), settings=trusting)
-        refused = certify(network, LinfBall(center, eps), label, ("exact",), settings=Settings("highs", rigorous=True))
+        word = certify(network, LinfBall(center, eps), label, ("exact",), tighten=("lp",), settings=trusting)
+        refused = certify(
+            network,
+            LinfBall(center, eps),
+            label,
+            ("exact",),
+            tighten=("lp",),
+            settings=Settings("highs", rigorous=True),
+        )
         assert word.verdict == answer.verdict
         assert refused.verdict in (answer.verdict, Verdict.MAYBE)
         assert refused.certified or refused.verdict is not Verdict.YES
