@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import random_dense_network
+from hard_networks import random_case
 
 from toolkit.certificates.check import RejectedProofError, all_shown, check_proof
 from toolkit.certificates.coverage import covered
@@ -283,3 +284,14 @@ def test_coverage_is_never_claimed_wrongly() -> None:
         else:
             refused += 1
     assert min(accepted, refused) > 10
+
+
+@pytest.mark.parametrize("seed", [0, 6, 15, 31, 56, 60])
+def test_proofs_of_awkward_networks_are_accepted(seed: int, tmp_path: Path) -> None:
+    """Domains without an end, terms that cancel, sizes of 1e-300, l,u that overflow."""
+    case = random_case(seed)
+    proof = write_proof(tmp_path / "p.npz", case.network, case.ball, case.label, settings=Settings(time_limit=1.0))
+    checked = check_proof(tmp_path / "p.npz", case.network)
+    for claim, least in zip(checked.claims.values(), case.truth, strict=True):
+        assert claim == -np.inf or claim <= least
+    assert tuple(checked.claims.values()) == proof.claims

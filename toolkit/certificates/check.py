@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from toolkit.arrays import FloatArray
 from toolkit.certificates.box_leaves import box_leaf_bounds
 from toolkit.certificates.coverage import BoxTree, covered
-from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
+from toolkit.certificates.dual_bound import Cuts, certified_bounds, derive_cuts, unit_bounds
 from toolkit.certificates.leaves import Forest, SideTrees
 from toolkit.certificates.proof_file import (
     PROOF_LIMIT,
@@ -168,7 +168,7 @@ class _Check:
         trees = SideTrees(self.content[f"{own}.neurons"], self.content[f"{own}.signs"], forest)
         open_ = np.flatnonzero(~covered(forest.tree, forest.phases, count))
         _require(not open_.size, f"the leaves of tree {open_[:1]} in {own} do not cover every case")
-        chord = [_unit_bounds(model, size, sign) for sign in (1, -1)]
+        chord = [unit_bounds(model, size, sign) for sign in (1, -1)]
         low, high, _ = trees.ranges(model, chord[0], -chord[1])
         for side, good in (("l", low >= self.lower[k]), ("u", high <= self.upper[k])):
             wrong = np.flatnonzero(~good)
@@ -231,14 +231,3 @@ class _Check:
             _require(not wrong.size, f"target {target}: box {seen + wrong[:1]} does not reach the claim {claim}")
             seen += len(lower)
         return seen
-
-
-def _unit_bounds(model: ErrorModel, size: int, sign: int) -> FloatArray:
-    """Certified lower bounds of ±x̂_i for all outputs of the region's network, at the dual rung's multipliers."""
-    found = [np.zeros(0)]
-    for start in range(0, size, LEAVES_AT_ONCE):
-        some = np.arange(start, min(start + LEAVES_AT_ONCE, size))
-        rows = np.zeros((some.size, size))
-        rows[np.arange(some.size), some] = sign
-        found.append(certified_bounds(model, rows, np.full((some.size, model.count), CHORD)))
-    return np.concatenate(found)

@@ -36,6 +36,7 @@ from toolkit.networks.float_error import SAFETY, gamma
 from toolkit.problems.problem import Problem
 from toolkit.relaxations.relu import Substitution, corners, walk
 
+UNITS_AT_ONCE = 256
 CHORD = np.nan  # in place of a multiplier: λ = s·ν with s = u/(u − l)
 
 
@@ -204,3 +205,17 @@ def certify_multipliers(problem: Problem, row: int, multipliers: FloatArray) -> 
     finite: BoolArray = np.isfinite(multipliers)
     chosen = np.where(finite, multipliers, CHORD)[None]
     return float(certified_bounds(error_model_of(problem), problem.rows[[row]], chosen)[0])
+
+
+def unit_bounds(model: ErrorModel, size: int, sign: int) -> FloatArray:
+    """Certified lower bounds of sign·x̂_i for all `size` outputs of the model's network, at the dual rung's multipliers.
+
+    What a proof's l,u rest on where no tree says more: written and checked by this one evaluation of them.
+    """
+    found = [np.zeros(0)]
+    for start in range(0, size, UNITS_AT_ONCE):
+        some = np.arange(start, min(start + UNITS_AT_ONCE, size))
+        rows = np.zeros((some.size, size))
+        rows[np.arange(some.size), some] = sign
+        found.append(certified_bounds(model, rows, np.full((some.size, model.count), CHORD)))
+    return np.concatenate(found)

@@ -67,7 +67,7 @@ def read_header(archive: Archive) -> dict[str, Any]:
     elif header[NORM_KEY] not in (Box.norm, LinfBall.norm):
         raise ArchiveError(f"eps must be a number for a ball in {header[NORM_KEY]}")
     if header["domain"] is not None:
-        ends = [as_number("domain", end, -LARGEST_FLOAT, LARGEST_FLOAT) for end in checked_list(header, "domain", 2)]
+        ends = [as_number("domain", end) for end in checked_list(header, "domain", 2)]
         if len(ends) != 2 or not ends[0] < ends[1]:
             raise ArchiveError(f"domain must be null or [low, high] with low < high, got {header['domain']}")
     if header["label"] is not None:

@@ -166,9 +166,11 @@ def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung])
 
 
 def output_scales(problem: Problem) -> FloatArray:
-    """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of."""
+    """|W|·r + |b| of every output of the problem's network: how large the terms are that its value is a sum of;
+    infinite or NaN where they overflow."""
     ball, last = problem.input_set, problem.network.stages[-1]
     sizes = [np.maximum(np.abs(ball.lower), np.abs(ball.upper))]
     sizes += [np.maximum(high, 0.0) for high in problem.relu_bounds.upper]
-    parts = (abs(layer.operand()) @ sizes[place] for place, layer in last.sources)
-    return np.asarray(sum(parts) + np.abs(last.bias), dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = (abs(layer.operand()) @ sizes[place] for place, layer in last.sources)
+        return np.asarray(sum(parts) + np.abs(last.bias), dtype=np.float64)

@@ -20,6 +20,7 @@ from toolkit.certificates.rounding import ErrorModel, error_model_of
 from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
+from toolkit.relaxations.layout import TemplateError
 from toolkit.rungs.bab import SHARE, UNTIMED_NODES, search_row
 from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.boxes import search_boxes, splits_inputs
@@ -138,8 +139,14 @@ def packed_sides(trees: SideTrees) -> dict[str, Any]:
 
 def enough(problem: Problem) -> FloatArray:
     """What every row's bound must reach so that it is above settings.stop_at (None: 0) however it is loosened, (T,)."""
-    goal, scales = problem.settings.stop_at or 0.0, np.abs(dense_array(problem.rows)) @ output_scales(problem)
-    return np.asarray(np.nextafter(goal + 2.0 * loosened(goal, scales), np.inf), dtype=np.float64)
+    goal = problem.settings.stop_at or 0.0
+    return np.asarray(np.nextafter(goal + 2.0 * loosened(goal, row_scales(problem)), np.inf), dtype=np.float64)
+
+
+def row_scales(problem: Problem) -> FloatArray:
+    """How large the terms are that every row's value is a sum of, (T,); infinite or NaN where they overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.abs(dense_array(problem.rows)) @ output_scales(problem), dtype=np.float64)
 
 
 def loosened(value: Any, scale: Any) -> Any:
@@ -219,8 +226,11 @@ def _by_phases(problem: Problem, grow: Grow) -> list[Proven | None]:
 
 
 def _by_search(problem: Problem, rows: IndexArray, store: CutStore) -> list[Proven | None]:
-    """The LP-based trees of `bab`, cuts and pseudo-costs carried from row to row."""
-    planes = CuttingPlanes(problem)
+    """The LP-based trees of `bab`, cuts and pseudo-costs carried from row to row; none where there is no template."""
+    try:
+        planes = CuttingPlanes(problem)
+    except TemplateError:  # l or u is infinite
+        return [None] * rows.size
     planes.store = store
     costs = PseudoCosts(planes.layout.count)
     found: list[Proven | None] = []

@@ -20,13 +20,13 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.certificates.check import all_shown
+from toolkit.certificates.dual_bound import unit_bounds
 from toolkit.certificates.leaves import CutStore, SideTrees
 from toolkit.certificates.proof_file import PROOF_FORMAT, question_parts, set_parts
 from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import file_path, instance
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
-from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.lowering import lowered
@@ -35,7 +35,6 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property, as_property
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
-from toolkit.rungs.dual import RUNG as DUAL
 from toolkit.verify.layer_bounds import output_scales
 from toolkit.verify.proof_trees import (
     SEARCHES,
@@ -44,6 +43,7 @@ from toolkit.verify.proof_trees import (
     loosened,
     margin_trees,
     packed_sides,
+    row_scales,
     tightened,
 )
 
@@ -104,7 +104,7 @@ def write_proof(
     bounds, content = provable_bounds(whole, ball, settings, searches.refine if tighten else None)
     problem = Problem(Region(whole, ball, bounds), asked.objective, settings)
     store, trees = margin_trees(problem, searches)
-    sizes = (np.abs(dense_array(problem.rows)) @ output_scales(problem)).tolist()
+    sizes = row_scales(problem).tolist()
     claims = [tree.certified - float(loosened(tree.certified, size)) for tree, size in zip(trees, sizes, strict=True)]
     head, arrays = question_parts(question)
     for t, tree in zip(head["targets"], trees, strict=True):
@@ -145,8 +145,9 @@ def provable_bounds(
         known = ReluBounds.sealed(lower, upper, chain, True, region_digest(cut, ball))
         plain = replace(settings, stop_at=None)
         problem = Problem.of(cut, ball, np.zeros((0, size)), known, plain)
-        low, high = DUAL.neuron_ranges(problem, np.arange(size))
-        trees = SideTrees.none(error_model_of(problem).count)
+        model = error_model_of(problem)
+        low, high = unit_bounds(model, size, 1), -unit_bounds(model, size, -1)
+        trees = SideTrees.none(model.count)
         unstable = np.flatnonzero(is_unstable(low, high))
         if k and refine is not None and unstable.size:
             low, high, trees = tightened(problem, low, high, unstable, refine)
