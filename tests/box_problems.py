@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from graphs import random_network
 
-from toolkit.certificates.box_bounds import BoxRows
+from toolkit.certificates.box_bounds import STEPS, BoxRows
 from toolkit.certificates.box_ranges import BoxRanges, box_ranges
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import Box, LinfBall
@@ -50,3 +50,19 @@ def ranges_of(problem: Problem, lower: np.ndarray, upper: np.ndarray, finer: boo
     low, high = np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T)
     found = box_ranges(rows.maps, low, high)
     return rows.refined(low, high, found) if finer else found
+
+
+def bounds_of(rows: BoxRows, lower: np.ndarray, upper: np.ndarray, row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Certified bounds of a row over each box, (B, n); as a search, tries more where it is below `wanted`."""
+    low, high = np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T)
+    ranges = box_ranges(rows.maps, low, high)
+    value = rows.columns(low, high, row, ranges).better().value
+    for finer in (False, True):
+        still = np.flatnonzero(~(value >= wanted))
+        if not still.size:
+            break
+        own = (low[:, still], high[:, still])
+        better = ranges.take(still)
+        columns = rows.columns(*own, row[still], rows.refined(*own, better) if finer else better)
+        value[still] = np.maximum(value[still], columns.ascended(columns.better(), STEPS).value)
+    return value

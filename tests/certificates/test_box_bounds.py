@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from box_problems import cubes, graph_problem, problem_of
+from box_problems import bounds_of, cubes, graph_problem, problem_of
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import least
@@ -21,7 +21,7 @@ from toolkit.problems.input_sets import LinfBall
 def test_bounds_of_every_part_hold_in_real_arithmetic(network: Network, ball: LinfBall, seed: int) -> None:
     problem = problem_of(network, ball, np.eye(network.output_size)[:1])
     lower, upper = cubes(problem, 2, seed)
-    value = BoxRows(problem).bounds(lower, upper, np.zeros(2, dtype=np.int64), np.full(2, np.inf))
+    value = bounds_of(BoxRows(problem), lower, upper, np.zeros(2, dtype=np.int64), np.full(2, np.inf))
     for b, (low, high) in enumerate(zip(lower, upper, strict=True)):
         inside = LinfBall(0.5 * low + 0.5 * high, float((high - low).min()) * 0.499)
         (truth, _), *_ = least(network, inside, problem.rows.tolist())
@@ -34,7 +34,7 @@ def test_bounds_hold_at_points(seed: int) -> None:
     lower, upper = cubes(problem, 3, seed)
     rng = np.random.default_rng(seed)
     row = np.arange(3) % len(problem.objective)
-    value = BoxRows(problem).bounds(lower, upper, row, np.full(3, np.inf))
+    value = bounds_of(BoxRows(problem), lower, upper, row, np.full(3, np.inf))
     for b in range(3):
         points = rng.uniform(lower[b], upper[b], (50, lower.shape[1]))
         points = np.vstack([points, np.where(rng.integers(0, 2, points.shape), lower[b], upper[b])])
@@ -50,6 +50,6 @@ def test_a_fine_cover_comes_near_the_minimum(seed: int) -> None:
     ends = np.linspace(box.lower, box.upper, 13)
     index = np.stack(np.meshgrid(*[np.arange(12)] * box.size, indexing="ij"), axis=-1).reshape(-1, box.size)
     axes, zero = np.arange(box.size), np.zeros(12**box.size, dtype=np.int64)
-    fine = rows.bounds(ends[index, axes], ends[index + 1, axes], zero, np.full(zero.size, np.inf))
+    fine = bounds_of(rows, ends[index, axes], ends[index + 1, axes], zero, np.full(zero.size, np.inf))
     assert Fraction(float(fine.min())) <= truth
     assert float(truth) - fine.min() <= 0.02 * (1 + abs(float(truth)))

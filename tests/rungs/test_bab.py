@@ -395,6 +395,8 @@ def test_limits_leave_intervals_that_hold(chosen: dict[str, Any], boxes: bool, m
         if "nodes" in chosen:
             assert all(bound.status is Status.DECIDED or np.isfinite(bound.certified_lower) for bound in found)
             assert not any("+" in bound.solver and "highs" in bound.solver for bound in found)
+            assert all(bound.status is not Status.TIME_LIMIT for bound in found), "no clock"
+            assert all(bool(bound.message) == (bound.status is not Status.DECIDED) for bound in found)
 
 
 @pytest.mark.parametrize("boxes", [True, False])
@@ -405,6 +407,10 @@ def test_a_refuted_row_is_enough_where_that_is_said(boxes: bool, monkeypatch: py
         found = get_rung("bab")(problem)
         _hold(problem, found, truth)
         assert min(bound.upper for bound in found) <= problem.settings.stop_at
+        for bound in found:  # no clock stopped them
+            assert bound.status is Status.DECIDED or (
+                bound.status is Status.COMPUTED and "another row" in bound.message
+            )
 
 
 @pytest.mark.parametrize("kind", SETS)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from box_problems import graph_problem, parts, problem_of
+from box_problems import bounds_of, graph_problem, parts, problem_of
 from graphs import random_network
 from hard_networks import random_case
 from oracle import least, value_at
@@ -63,7 +63,7 @@ def test_a_kept_tree_covers_the_box_and_gives_its_bound_again(seed: int) -> None
         for point in rng.uniform(box.lower, box.upper, (50, box.size)):
             assert ((lower <= point) & (point <= upper)).all(axis=1).any()
         claim = np.full(len(lower), answer.lower[r])
-        again = rows.bounds(lower, upper, np.full(len(lower), r), claim)
+        again = bounds_of(rows, lower, upper, np.full(len(lower), r), claim)
         assert (again >= claim - 1e-12 * (1 + np.abs(claim))).all()
 
 

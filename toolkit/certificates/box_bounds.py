@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.certificates.box_ranges import BoxRanges, box_maps, box_ranges
+from toolkit.certificates.box_ranges import BoxRanges, box_maps
 from toolkit.certificates.rounding import ErrorModel, Ledger, error_model_of, outward
 from toolkit.networks.stages import ColumnStage
 from toolkit.problems.boxes import BoxShaped
@@ -178,28 +178,6 @@ class BoxRows:
     def refined(self, lower: FloatArray, upper: FloatArray, ranges: BoxRanges) -> BoxRanges:
         """`refined` over these boxes."""
         return refined(self.model, self.stages, lower, upper, ranges)
-
-    def bounds(self, lower: FloatArray, upper: FloatArray, row: IndexArray, wanted: FloatArray) -> FloatArray:
-        """Certified lower bounds, (B,), of a row over each box; more is tried where the bound is below `wanted`.
-
-        lower, upper: (B, n), inside the set's hull, differing from it in free coordinates only. What a search over
-        boxes says of a leaf is found here again, up to the rounding of sums in another order.
-        """
-        with np.errstate(all="ignore"):  # what overflows proves nothing
-            return self._bounds(np.ascontiguousarray(lower.T), np.ascontiguousarray(upper.T), row, wanted)
-
-    def _bounds(self, low: FloatArray, high: FloatArray, row: IndexArray, wanted: FloatArray) -> FloatArray:
-        ranges = box_ranges(self.maps, low, high)
-        value = self.columns(low, high, row, ranges).better().value
-        for finer in (False, True):
-            still = np.flatnonzero(~(value >= wanted))
-            if not still.size:
-                break
-            own = (low[:, still], high[:, still])
-            better = ranges.take(still)
-            columns = self.columns(*own, row[still], self.refined(*own, better) if finer else better)
-            value[still] = np.maximum(value[still], columns.ascended(columns.better(), STEPS).value)
-        return value
 
 
 def _chosen(wins: BoolArray, one: ColumnBound, other: ColumnBound) -> ColumnBound:

@@ -43,6 +43,8 @@ from toolkit.search.tree import Node, Tree
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
 UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
 SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
+ANOTHER_REFUTED = "left open: another row was refuted, which was all that was asked"
+UNDECIDED = "left open by its budget of nodes, or by rounding"
 SMALL_COLUMNS = 500  # of a template whose LPs, with cuts, prove in 100 nodes what takes phases 100,000
 
 
@@ -118,7 +120,8 @@ def by_programs(problem: Problem, clock: Clock) -> list[Bound]:
     count = len(problem.objective)
     for row in range(count):
         if clock.struck or (problem.settings.until_refuted and any(map(_refuted(problem), bounds))):
-            bounds.append(Bound(-np.inf, status=Status.TIME_LIMIT, solver="bab"))
+            bounds.append(Bound(-np.inf, status=Status.TIME_LIMIT if clock.struck else Status.COMPUTED, solver="bab",
+                                message="" if clock.struck else ANOTHER_REFUTED))  # fmt: skip
             continue
         rest = clock.rest()
         if rest.time_limit is not None:
@@ -138,15 +141,19 @@ def _sign_bounds(
 ) -> list[Bound]:
     stop, count = problem.settings.stop_at, len(problem.objective)
     assert stop is not None
+    decided, struck = (lower > stop) | (upper <= stop), clock.struck
+    enough = problem.settings.until_refuted and bool(np.any(upper <= stop))
+    reason = "" if struck else ANOTHER_REFUTED if enough else UNDECIDED
     return [
         Bound(
             lower=float(min(lower[row], upper[row])),
             upper=float(upper[row]),
-            status=Status.DECIDED if lower[row] > stop or upper[row] <= stop else Status.TIME_LIMIT,
+            status=Status.DECIDED if decided[row] else Status.TIME_LIMIT if struck else Status.COMPUTED,
             witness=witnesses[row],
             seconds=clock.seconds / count,
             nodes=int(nodes[row]),
             solver=solver,
+            message="" if decided[row] else reason,
             certified_lower=float(lower[row]),
             drop=drop_of(problem, row, float(lower[row])),
         )
@@ -162,13 +169,15 @@ def _better(problem: Problem, one: Bound, other: Bound) -> Bound:
         return replace(one, message=other.message)
     best = one if one.upper < other.upper else other
     lower = max(one.certified_lower, other.certified_lower)
+    decided = lower > stop or best.upper <= stop
     return replace(
         other,
         lower=min(lower, best.upper),
         certified_lower=lower,
         upper=best.upper,
         witness=best.witness,
-        status=Status.DECIDED if lower > stop or best.upper <= stop else other.status,
+        status=Status.DECIDED if decided else other.status,
+        message="" if decided else other.message,
         seconds=one.seconds + other.seconds,
         nodes=one.nodes + other.nodes,
         solver=f"{one.solver}+{other.solver.removeprefix('bab/')}",
