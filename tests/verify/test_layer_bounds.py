@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import random_conv_network, random_dense_network
@@ -12,7 +15,9 @@ from structures import Case, cases
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
+from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
+from toolkit.rungs import get_rung
 from toolkit.verify.layer_bounds import layer_bounds
 
 CHAINS = [("interval",), ("dual",), ("interval", "dual"), ("interval", "dual", "lp"), ("interval", "exact")]
@@ -113,3 +118,32 @@ def test_bad_chains_are_named(rng: np.random.Generator) -> None:
         layer_bounds(network, ball, ("magic",))
     with pytest.raises(ValueError, match="at least one rung"):
         layer_bounds(network, ball, ())
+
+
+def test_a_search_gets_what_time_is_left_for_its_layer_alone() -> None:
+    """Over the deadline it is not asked where there are bounds; and what follows it does not inherit its share."""
+    network, ball = _case(1)
+    asked: list[float | None] = []
+
+    def searched(problem: Problem, neurons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(problem.settings.time_limit)
+        return np.full(neurons.size, -np.inf), np.full(neurons.size, np.inf)
+
+    search, rung, now = replace(get_rung("bab"), ranges=searched), get_rung("lp"), time.perf_counter()
+    plain = layer_bounds(network, ball, ("interval", "dual"))
+    late = layer_bounds(network, ball, ("interval", "dual", search), deadline=now - 1.0)
+    assert not asked
+    for k in range(len(plain)):
+        np.testing.assert_array_equal(late.lower[k], plain.lower[k])
+    kept: list[float | None] = []
+
+    def run(problem: Problem) -> object:
+        kept.append(problem.settings.time_limit)
+        return rung.run(problem)
+
+    layer_bounds(
+        network, ball, ("interval", search, replace(rung, run=run)), Settings(time_limit=9.0), deadline=now + 60.0
+    )
+    assert asked
+    assert 9.0 not in asked
+    assert set(kept) == {9.0}

@@ -46,9 +46,9 @@ def layer_bounds(
 
     Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds; certified (in real arithmetic) if
     every rung of the chain certifies; marked with the region they hold on. deadline: time.perf_counter() after
-    which rungs that solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises ValueError for
-    an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u: then a rung has
-    said something false.
+    which rungs that search or solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises
+    ValueError for an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u:
+    then a rung has said something false.
     """
     return bound_layers(network, ball, rungs, settings, progress, deadline)[0]
 
@@ -133,14 +133,16 @@ def _bound_layer(
         tried = box.unstable()
         if not tried.size:
             break
-        slow = deadline is not None and rung.cost > Cost.CLOSED_FORM and rung.ranges is None
+        own, slow = problem, deadline is not None and rung.cost > Cost.CLOSED_FORM and rung.ranges is None
         if deadline is not None and rung.ranges is not None:
+            if box.bounded and time.perf_counter() > deadline:
+                continue
             each = max(deadline - time.perf_counter(), 1e-3) / (2 * tried.size)
-            problem = problem.with_settings(replace(settings, time_limit=each))
+            own = problem.with_settings(replace(settings, time_limit=each))
         for some in np.split(tried, range(NEURONS_AT_A_TIME, tried.size, NEURONS_AT_A_TIME)) if slow else [tried]:
             if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
                 break
-            low, high = rung.neuron_ranges(problem, some)
+            low, high = rung.neuron_ranges(own, some)
             box.low[some] = np.maximum(box.low[some], low)
             box.high[some] = np.minimum(box.high[some], high)
         _check_order(box, rung, problem, chain)
