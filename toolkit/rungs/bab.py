@@ -45,6 +45,8 @@ UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
 SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
 ANOTHER_REFUTED = "left open: another row was refuted, which was all that was asked"
 UNDECIDED = "left open by its budget of nodes, or by rounding"
+PROGRAM_NODES, PROGRAM_NEURONS = 1000, 400  # where nodes are limited: from and up to how many LPs are tried
+LEAST_PROGRAM_SECONDS = 1.0
 SMALL_COLUMNS = 500  # of a template whose LPs, with cuts, prove in 100 nodes what takes phases 100,000
 
 
@@ -63,7 +65,8 @@ def _signs(problem: Problem) -> list[Bound]:
     nodes = problem.settings.nodes
     searches: list[Callable[[Problem, Clock], list[Bound]]] = [by_boxes] if splits_inputs(problem) else []
     searches.append(by_phases)
-    if nodes is None:  # whoever limits the nodes comes back with more, or with better l,u
+    # whoever limits the nodes comes back with more, or with better l,u; a try at LPs then takes no longer than that
+    if nodes is None or (nodes >= PROGRAM_NODES and error_model_of(problem).count <= PROGRAM_NEURONS):
         searches.append(by_programs)
     bounds: list[Bound] = []
     for place, search in enumerate(searches):
@@ -75,6 +78,9 @@ def _signs(problem: Problem) -> list[Bound]:
         rest = clock.rest()
         if rest.time_limit is not None:
             rest = replace(rest, time_limit=share * rest.time_limit)
+        if nodes is not None and search is by_programs:
+            tried = max(clock.seconds, LEAST_PROGRAM_SECONDS)
+            rest = replace(rest, time_limit=tried if rest.time_limit is None else min(tried, rest.time_limit))
         own = problem.with_rows(problem.rows[still], [problem.targets[row] for row in still])
         found = search(own.with_settings(rest), Clock(rest))
         if not bounds:

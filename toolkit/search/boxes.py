@@ -19,7 +19,7 @@ Source: Wang et al. 2018, "Formal security analysis of neural networks using sym
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -199,7 +199,8 @@ class _BoxSearch:
         self.lower, self.nodes = np.full(rows, np.inf), np.zeros(rows, dtype=np.int64)
         self.given_up = np.zeros(rows, dtype=np.bool_)
         self.open = np.ones(rows, dtype=np.int64)  # parts of every row that are in the queue
-        self.queue = BoxQueue(problem.input_set.size)
+        self.free = self.bounder.maps.free
+        self.queue = BoxQueue(self.free.size)
         box = problem.input_set
         self._push(
             np.tile(box.lower, (rows, 1)), np.tile(box.upper, (rows, 1)), np.arange(rows), np.full(rows, -np.inf)
@@ -219,8 +220,16 @@ class _BoxSearch:
             done |= (nodes.bound >= cutoff[nodes.row]) & (self.record is None)
             self._close(nodes.row[done], nodes.bound[done], cutoff)
             if not done.all():
-                self._expand(nodes.take(np.flatnonzero(~done)), cutoff)
+                self._expand(self._whole(nodes.take(np.flatnonzero(~done))), cutoff)
         return self._answer()
+
+    def _whole(self, nodes: BoxNodes) -> BoxNodes:
+        """The nodes with all coordinates: the queue holds the free ones, since a picture's others would fill memory."""
+        lower, upper = (
+            np.tile(end, (nodes.row.size, 1)) for end in (self.problem.input_set.lower, self.problem.input_set.upper)
+        )
+        lower[:, self.free], upper[:, self.free] = nodes.lower, nodes.upper
+        return replace(nodes, lower=lower, upper=upper)
 
     def _expand(self, nodes: BoxNodes, cutoff: FloatArray) -> None:
         """Bound the nodes; close those that reach the cutoff, halve the others."""
@@ -274,7 +283,8 @@ class _BoxSearch:
         scale = np.array([max(one.drop, 1e-300) for one in self.incumbents])
         with np.errstate(over="ignore", invalid="ignore"):
             key = np.nan_to_num((bound - marks[row]) / scale[row], nan=0.0)
-        self.queue.push(BoxNodes(lower, upper, row, bound, key, row if name is None else name))
+        ends = lower[:, self.free], upper[:, self.free]
+        self.queue.push(BoxNodes(*ends, row, bound, key, row if name is None else name))
         if name is not None:
             self.open += np.bincount(row, minlength=self.open.size)
 

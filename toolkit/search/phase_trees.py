@@ -28,7 +28,7 @@ from toolkit.search.dual_function import DualFunction
 from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
 
-ROOT, CHILD = Pace(30), Pace(10, 0.1, 0.02)
+ROOT, CHILD = Pace(30), Pace(10, 0.2, 0.03)
 TRIES = 3  # neurons tried per split
 WIDTH = 256  # nodes split per round
 BATCH_ENTRIES = 1 << 21  # numbers in a batch's widest array

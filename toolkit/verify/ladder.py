@@ -37,7 +37,7 @@ LADDER = ("dual", "pgd", "bab")
 TIGHTEN = ("crown", "bab")
 TIGHTEN_SHARE = 0.5  # of the time left goes to tighter l,u at most
 LAYER_NODES = (64, 256, 1024, 4096)  # per neuron and side, in turns with searches
-SEARCH_NODES = 16  # times as many for a row
+SEARCH_NODES = 32  # times as many for a row
 SHRINKS = 0.9  # of what the triangles were: above it more nodes for l,u are not worth it
 SEARCH_SHARE = 0.25  # of the time left, all rows together, is all a lower rung that searches gets before an exact one
 
