@@ -14,11 +14,13 @@ from oracle import least, value_at
 
 from toolkit.certificates.box_bounds import BoxRows
 from toolkit.certificates.box_ranges import box_maps
+from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import Box, L2Ball
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import margin_rows
 from toolkit.problems.settings import Settings
+from toolkit.search.box_queue import BoxNodes, BoxQueue
 from toolkit.search.boxes import BoxBounder, RefinementWorth, search_boxes, splits_inputs
 from toolkit.search.clock import Clock
 
@@ -160,3 +162,31 @@ def test_refining_is_not_asked_for_where_it_closed_nothing() -> None:
     worth.learn(few, np.arange(50) < 5)
     assert not worth.asks(many).any()
     assert worth.asks(few).all()
+
+
+def test_the_queue_holds_no_coordinates_that_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """203 inputs of which three vary: the same bounds as over those three, and nodes of three numbers a side."""
+    rng = np.random.default_rng(0)
+    free, point = rng.normal(size=(2, 3)), np.full(200, 0.5)
+    low, high = free.min(axis=0), free.max(axis=0)
+    maps = [Dense(rng.normal(size=(m, n)), rng.normal(size=m)) for n, m in ((203, 6), (6, 4), (4, 2))]
+    weight = maps[0].to_sparse().toarray()
+    folded = Dense(weight[:, :3], maps[0].bias_vector + weight[:, 3:] @ point)
+    whole = Box(np.concatenate([low, point]), np.concatenate([high, point]))
+    wide = problem_of(Network(maps), whole, np.eye(2))
+    narrow = problem_of(Network([folded, *maps[1:]]), Box(low, high), np.eye(2))
+    seen: list[int] = []
+    push = BoxQueue.push
+
+    def watched(self: BoxQueue, nodes: BoxNodes) -> None:
+        seen.append(nodes.lower.shape[1])
+        push(self, nodes)
+
+    monkeypatch.setattr(BoxQueue, "push", watched)
+    found, same = (search_boxes(one, Clock(Settings(time_limit=20.0))) for one in (wide, narrow))
+    assert found.nodes.sum() > 2
+    assert set(seen) == {3}
+    np.testing.assert_allclose(found.lower, same.lower, rtol=1e-3)
+    for witness in found.witnesses:
+        assert witness is not None
+        assert whole.contains(witness)

@@ -225,9 +225,8 @@ class _BoxSearch:
 
     def _whole(self, nodes: BoxNodes) -> BoxNodes:
         """The nodes with all coordinates: the queue holds the free ones, since a picture's others would fill memory."""
-        lower, upper = (
-            np.tile(end, (nodes.row.size, 1)) for end in (self.problem.input_set.lower, self.problem.input_set.upper)
-        )
+        box, count = self.problem.input_set, nodes.row.size
+        lower, upper = np.tile(box.lower, (count, 1)), np.tile(box.upper, (count, 1))
         lower[:, self.free], upper[:, self.free] = nodes.lower, nodes.upper
         return replace(nodes, lower=lower, upper=upper)
 
