@@ -29,6 +29,7 @@ from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
 
 ROOT, CHILD = Pace(30), Pace(10, 0.2, 0.03)
+LAST = (Pace(100, 0.5, 0.01), Pace(100, 0.1, 0.001))  # of a node with nothing left to split
 TRIES = 3  # neurons tried per split
 WIDTH = 256  # nodes split per round
 BATCH_ENTRIES = 1 << 21  # numbers in a batch's widest array
@@ -194,11 +195,18 @@ class PhaseTrees:
             still[above] = fails
         whole = still & (candidates[0] < 0)  # nothing left to split
         if whole.any():
-            self._certify(tree[whole], phases[:, whole], found.duals[:, whole], final=True)
+            self._finish(tree[whole], phases[:, whole], found.duals[:, whole])
             still &= ~whole
         chosen = candidates[:, still]
         arriving = np.take_along_axis(found.arriving[:, still], np.maximum(chosen, 0), axis=0)
         self.pool.add(OpenNodes(tree[still], bound[still], phases[:, still], found.duals[:, still], chosen, arriving))
+
+    def _finish(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> None:
+        """Nodes with nothing left to split become leaves, after a long ascent: that alone can still raise them."""
+        parts = self.function.parts(tree, phases)
+        for pace in LAST:
+            duals = ascend(parts, self.function.make(duals), self._aim(tree), pace, self.deadline).duals
+        self._certify(tree, phases, duals, final=True)
 
     def _certify(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, final: bool = False) -> FloatArray:
         """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
