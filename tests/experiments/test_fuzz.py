@@ -39,8 +39,9 @@ def assert_nothing_false(seeds: range, least_verdicts: int) -> None:
     assert min(verdicts.count("YES"), verdicts.count("NO")) >= least_verdicts
 
 
-def test_nothing_false_is_said_of_hard_networks() -> None:
-    assert_nothing_false(range(60), least_verdicts=20)
+@pytest.mark.parametrize("first", [0, 20, 40])
+def test_nothing_false_is_said_of_hard_networks(first: int) -> None:
+    assert_nothing_false(range(first, first + 20), least_verdicts=5)
 
 
 @pytest.mark.slow
