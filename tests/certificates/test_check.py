@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import random_dense_network
 from hard_networks import random_case
+from lp_sides import sides_by_lps
 
 from toolkit.certificates.check import RejectedProofError, all_shown, check_proof
 from toolkit.certificates.coverage import covered
@@ -22,7 +23,7 @@ from toolkit.problems.properties import Property, robustness
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.verify.margins import margin_problem
-from toolkit.verify.proof_trees import SEARCHES, Searches, sides_by_lps
+from toolkit.verify.proof_trees import SEARCHES, Searches
 from toolkit.verify.prove import Proof, write_proof
 
 Content = dict[str, Any]

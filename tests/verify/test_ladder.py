@@ -366,6 +366,10 @@ def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypat
     assert rows[:-1] == full[: len(rows) - 1]
     assert layers == list(LAYER_NODES[: len(layers)])
     assert (len(rows) > 2) == gains
+    asked.clear()
+    certify(network, ball, label, ("bab",), settings=Settings(nodes=7))  # what is asked for is what is done, once
+    assert [nodes for what, nodes in asked if what == "ranges" and nodes != 7] == []
+    assert [nodes for what, nodes in asked if what == "rows"][-1] == 7
 
 
 @pytest.mark.parametrize("limit", [1e-9, 1e-3, 0.05])

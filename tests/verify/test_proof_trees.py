@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import random_dense_network
+from lp_sides import sides_by_lps
 from oracle import least_margins, neuron_ranges
 from phase_trees import grown, halved, refined
 
@@ -22,7 +23,7 @@ from toolkit.problems.input_sets import Box, L2Ball, LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.verify.margins import margins
-from toolkit.verify.proof_trees import SEARCHES, Searches, rows_by_trees, sides_by_lps, sides_by_trees
+from toolkit.verify.proof_trees import SEARCHES, Searches, rows_by_trees, sides_by_trees
 from toolkit.verify.prove import provable_bounds, write_proof
 
 ALL = Settings(stop_at=1e9, time_limit=2.0)  # nothing is enough: every search has its turn

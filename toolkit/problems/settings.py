@@ -16,9 +16,9 @@ class Settings:
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
     lower > stop_at, or has a replayed point ≤ stop_at; with until_refuted such a point for one row ends the work on all
     rows. nodes: per tree of a search over ReLU phases: of every neuron and side where it bounds layers (None: 64), of
-    every row else (None: no limit). attack_steps/restarts: for pgd.
-    seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is the
-    bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
+    every row else (None: no limit); `certify` then refines once, by so many, not in turns. attack_steps/restarts: for
+    pgd. seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is
+    the bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
     """
 
     solver: str = "auto"

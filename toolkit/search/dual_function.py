@@ -86,7 +86,6 @@ class DualFunction:
         self.low = np.concatenate(pick)[:, None]
         pick = [np.zeros(0), *(high[index] for high, index in zip(network.upper, unstable, strict=True))]
         self.high = np.concatenate(pick)[:, None]
-        self.lower, self.upper = make(self.low), make(self.high)
         slope = chord(self.low, self.high)
         self.chord, self.height = make(slope), make(slope * self.low)
         self.zero = make(np.zeros(()))
@@ -172,11 +171,11 @@ class Parts:
 
     def values(self, duals: Array) -> Array:
         """g alone, shape (B,); duals: (N, B)."""
-        return self._back(duals)[1]
+        return self._back(duals, False)[0]
 
     def multipliers(self, duals: Array) -> Array:
         """λ of every unstable neuron, (N, B): what certificates take."""
-        return self._joined(self._back(duals)[2].taken, duals)
+        return self._joined(self._back(duals, False)[2].taken, duals)
 
     def _joined(self, parts: list[Array | None], duals: Array) -> Array:
         """One array (N, B) of what each layer has; 0 for layers the rows do not reach."""
@@ -185,20 +184,18 @@ class Parts:
         own = [duals[:size] * 0 if part is None else part for part, size in zip(parts, sizes, strict=True) if size]
         return xp.concat(own, axis=0) if own else duals * 0
 
-    def _back(self, duals: Array) -> tuple[Array, Array, PartStep]:
-        function = self.function
+    def _back(self, duals: Array, pointed: bool) -> tuple[Array, Array, PartStep]:
+        """g, x̃ = argmin ν·x̃ if that is asked for, and the walk's step."""
         step = PartStep(self, duals)
-        nu, value = walk(function.stages, self.starts, step, self.constant)
-        least, _ = function.reach(nu, False)
-        return nu, value + step.value + least, step
+        nu, value = walk(self.function.stages, self.starts, step, self.constant)
+        least, points = self.function.reach(nu, pointed)
+        return value + step.value + least, points, step
 
     def sweep(self, duals: Array) -> Sweep:
         """g, ∇g and what both walks went through. duals: (N, B), free ones in [0, 1], split ones ≥ 0."""
         function, splits = self.function, self.splits
         xp = array_namespace(duals)
-        step = PartStep(self, duals)
-        nu, value = walk(function.stages, self.starts, step, self.constant)
-        least, points = function.reach(nu, True)
+        value, points, step = self._back(duals, True)
         gradient, outputs, x_hats = xp.zeros_like(duals), xp.zeros_like(duals), xp.zeros_like(duals)
 
         def activation(k: int, y: Array) -> Array:
@@ -220,7 +217,7 @@ class Parts:
             return y
 
         evaluate(function.stages, points, activation)
-        return Sweep(value + step.value + least, gradient, points, outputs, self._joined(step.arriving, duals), x_hats)
+        return Sweep(value, gradient, points, outputs, self._joined(step.arriving, duals), x_hats)
 
 
 class PartStep:

@@ -54,9 +54,8 @@ class Grown:
 class PhaseTrees:
     """The trees of a problem's rows.
 
-    cutoff: what a node must reach, certified, (T,); it may be lowered while the trees grow. budget: nodes per tree.
-    deadline: of time.perf_counter(). keep: hold all leaves, for a proof, λ
-    in float32 as it stores them. make: as of a DualFunction.
+    cutoff: what a node must reach, certified, (T,). budget: nodes per tree. deadline: of time.perf_counter(). keep:
+    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction.
     """
 
     def __init__(
@@ -108,12 +107,6 @@ class PhaseTrees:
         still = np.zeros(self.nodes.size, dtype=np.bool_)
         still[self.pool.tree] = True
         return ~still & (self.closed >= self.cutoff)
-
-    def open_bounds(self) -> FloatArray:
-        """The search's own lower bound of every row, (T,): not certified."""
-        least = self.closed.copy()
-        np.minimum.at(least, self.pool.tree, self.pool.bound)
-        return least
 
     def _plant(self) -> None:
         """All roots."""

@@ -226,7 +226,8 @@ class _Climb:
             turns = False
         elif not turns:
             self._tighten(None)
-        for nodes in (0, *LAYER_NODES) if turns else ():
+        given = self.settings.nodes
+        for nodes in (0, *(LAYER_NODES if given is None else (given,))) if turns else ():
             if self._done():
                 return
             before = np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)

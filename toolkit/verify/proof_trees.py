@@ -19,10 +19,8 @@ from toolkit.certificates.leaves import CutStore, Evidence, Forest, Leaves, Side
 from toolkit.certificates.rounding import ErrorModel, error_model_of
 from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import selection_rows
 from toolkit.relaxations.layout import TemplateError
 from toolkit.rungs.bab import SHARE, UNTIMED_NODES, search_row
-from toolkit.rungs.lp import RUNG as LP
 from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PseudoCosts
 from toolkit.search.clock import Clock
@@ -46,25 +44,6 @@ class Proven:
     certified: float
     leaves: int
     content: dict[str, Any]
-
-
-def sides_by_lps(problem: Problem, neurons: IndexArray) -> SideTrees:
-    """One leaf without splits per side, with the row duals of its LP; no lower side where u ≤ 0."""
-    found: list[tuple[int, int, FloatArray]] = []
-    for i in neurons.tolist():
-        for sign in (-1, 1):
-            (bound,) = LP(problem.with_rows(selection_rows(problem.network.output_size, [i], sign)))
-            if bound.multipliers is not None:
-                found.append((i, sign, bound.multipliers))
-            if sign < 0 and bound.certified_lower >= 0:
-                break
-    count = error_model_of(problem).count
-    multipliers = np.array([m for _, _, m in found]).reshape(len(found), count)
-    place = np.arange(len(found))
-    free = np.full(multipliers.shape, -1, dtype=np.int8)
-    forest = Forest(place, free, multipliers, np.zeros(place.size, dtype=np.bool_))
-    signs = np.array([sign for _, sign, _ in found], dtype=np.int8)
-    return SideTrees(np.array([i for i, _, _ in found], dtype=np.int64), signs, forest)
 
 
 def sides_by_trees(problem: Problem, neurons: IndexArray) -> SideTrees:
