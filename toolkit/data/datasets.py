@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data import idx_files, packaged_images
+from toolkit.data import idx_files, packaged_images, verifier_images
 from toolkit.data.arguments import instance, real_number, shown, text, whole_numbers
 from toolkit.data.dataset_source import DatasetSource
 
@@ -21,6 +21,9 @@ DATASETS: dict[str, DatasetSource] = {
     "mnist5k": packaged_images.MNIST5K,
     "mnist": idx_files.MNIST,
     "fashion-mnist": idx_files.FASHION_MNIST,
+    "sdp-mnist": verifier_images.SDP_MNIST,
+    "sdp-cifar": verifier_images.SDP_CIFAR,
+    "eran-mnist": verifier_images.ERAN_MNIST,
 }
 SPLITS = ("train", "test")
 
@@ -98,6 +101,7 @@ def load_dataset(name: str, split: str = "test") -> Dataset:
 
     digits: 8×8, 1,297 train and 500 test. mnist5k: 28×28, 4,000 train and 1,000 test of MNIST's first training
     images. Both splits are fixed and stratified by class. mnist, fashion-mnist: 28×28, 60,000 train and 10,000 test.
+    sdp-mnist, sdp-cifar, eran-mnist: 200, 200, 1,000 test images on which verifiers are compared (verifier_images.py).
     Raises ValueError for an unknown name or split and for a file with the wrong content, FileNotFoundError (saying
     what to download and where to put it) for files that are neither here nor reachable.
     """
