@@ -57,8 +57,9 @@ def test_a_data_set_is_shared_and_read_only():
 
 
 def test_unknown_names_list_what_is_allowed():
-    assert dataset_names() == ("digits", "mnist5k", "mnist", "fashion-mnist")
-    with pytest.raises(ValueError, match=r"unknown data set 'cifar10'; allowed: digits, mnist5k, mnist, fashion-mnist"):
+    names = ("digits", "mnist5k", "mnist", "fashion-mnist", "sdp-mnist", "sdp-cifar", "eran-mnist")
+    assert dataset_names() == names
+    with pytest.raises(ValueError, match=f"unknown data set 'cifar10'; allowed: {', '.join(names)}"):
         load_dataset("cifar10")
     with pytest.raises(ValueError, match="split must be train or test, got 'validation'"):
         load_dataset("digits", "validation")
