@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.certificates.check import Checked, RejectedProofError, check_proof
-from toolkit.cli.certify import asked_property, centre
+from toolkit.cli.asked import asked_property, ball_domain, centre
 from toolkit.cli.question import Question
+from toolkit.data.amounts import domain_text
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
@@ -26,14 +27,14 @@ def prove(question: Question, path: Path) -> None:
 
     network = Network.load(question.network, question.architecture)
     _, center, label = centre(question, network)
-    ball = make_ball(question.norm, center, question.eps, question.domain)
+    ball = make_ball(question.norm, center, question.eps, ball_domain(question))
     started = time.perf_counter()
     asked = asked_property(question, network, label)
     proof = write_proof(path, network, ball, asked, settings=Settings(time_limit=question.time_limit))
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
-    Console().print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
+    Console(quiet=question.as_json).print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
 
 
 def answer_check(
@@ -77,8 +78,7 @@ def _about(ball: InputSet, image: str) -> str:
         return "the box in the file"
     eps, domain = getattr(ball, "eps", None), getattr(ball, "domain", None)
     size = f"ε = {eps!r}" if isinstance(eps, float) else f"one ε per coordinate, the largest {ball.radius!r},"
-    where = f"domain [{domain[0]:g}, {domain[1]:g}]" if domain else "no domain"
-    return f"{size} in {NORM_TITLES[ball.norm]} around {image}, {where}"
+    return f"{size} in {NORM_TITLES[ball.norm]} around {image}, {domain_text(domain)}"
 
 
 def _summary(checked: Checked) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.options import everywhere
 from toolkit.data.names import printable, printable_frame
 
 results_app = typer.Typer(no_args_is_help=True, help="Look at, check, export, compact and watch results folders.")
@@ -23,6 +24,7 @@ def _swept(folder: Path) -> Path:
 
 
 @results_app.command("ls")
+@everywhere
 def list_folders(root: Annotated[Path, typer.Argument(help="Where to look.")] = Path("results")) -> None:
     """Results folders at or below ROOT: rows of rows planned, failures, last run.
 
@@ -37,6 +39,7 @@ def list_folders(root: Annotated[Path, typer.Argument(help="Where to look.")] = 
 
 
 @results_app.command()
+@everywhere
 def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Rows per rung and status, seconds per rung, and in which respects the runs behind them differ.
 
@@ -53,6 +56,7 @@ def show(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> N
 
 
 @results_app.command()
+@everywhere
 def export(
     folder: Annotated[Path, typer.Argument(help="A results folder.")],
     target: Annotated[Path, typer.Argument(help="A .csv, .parquet or .jsonl file.")],
@@ -68,6 +72,7 @@ def export(
 
 
 @results_app.command("verify")
+@everywhere
 def verify_command(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Whether a folder is whole: lines, keys, runs, rows that contradict themselves. Exit code 1 on errors.
 
@@ -82,6 +87,7 @@ def verify_command(folder: Annotated[Path, typer.Argument(help="A results folder
 
 
 @results_app.command("compact")
+@everywhere
 def compact_command(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
     """Move a folder's shards into one Parquet file.
 
@@ -93,6 +99,7 @@ def compact_command(folder: Annotated[Path, typer.Argument(help="A results folde
 
 
 @results_app.command("watch")
+@everywhere
 def watch_command(
     folder: Annotated[Path, typer.Argument(help="A results folder.")],
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,

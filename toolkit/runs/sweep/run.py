@@ -29,7 +29,7 @@ from toolkit.runs.run import Driver, Execution, Stop, choose_execution
 from toolkit.runs.shards import StoreError, prepare_folder
 from toolkit.runs.store import compact, read_rows, write_plan
 from toolkit.runs.sweep.compute import explain, interrupted_rows, run_task
-from toolkit.runs.sweep.plan import SweepPlan, make_plan
+from toolkit.runs.sweep.plan import SweepPlan, make_plan, write_networks
 from toolkit.runs.sweep.progress import SweepProgress, write_log
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
 from toolkit.runs.workers import check_main_guard
@@ -49,6 +49,8 @@ def run_sweep(
     executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Compute every row of a spec that `out` does not hold yet, and return the spec's rows.
+
+    spec: a SweepSpec, whose networks and data sets may be objects (they are kept in `out`), or the path of a .toml file.
 
     workers: local processes, None = one per usable core, 1 = in this process. dask: address of a Dask scheduler, or
     "local" for a cluster of `workers` on this machine. executor: any concurrent.futures.Executor instead; `workers` is
@@ -103,6 +105,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
         return
     threads = {"solver_threads": spec.threads, "blas_threads": 1}
     how = {"executor": execution.name, "workers": execution.workers} | threads
+    write_networks(plan, out)
     run_id = begin_run(out, plan.facts(text) | {"rows": {}, "execution": how})
     tasks = list(plan.missing(replace(work, run_id=run_id), done))
     to_do = sum(len(rungs) * len(task.targets) for task in tasks for _, rungs in task.wanted)
