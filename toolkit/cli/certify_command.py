@@ -28,7 +28,7 @@ from toolkit.cli.options import (
 from toolkit.cli.question import DEFAULT_LADDER, OF_DATA, Question
 from toolkit.data.amounts import read_radius
 
-EXIT_CODES = {"YES": 0, "NO": 10, "MAYBE": 20}
+VERDICT_CODES = {"YES": 0, "NO": 10, "MAYBE": 20}
 
 
 def certify_command(
@@ -80,7 +80,7 @@ def certify_command(
         )
     )  # fmt: skip
     if exit_code:
-        raise typer.Exit(EXIT_CODES[verdict])
+        raise typer.Exit(VERDICT_CODES[verdict])
 
 
 def _answer(question: Question) -> str:

@@ -34,7 +34,9 @@ def prove(question: Question, path: Path) -> None:
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
-    Console(quiet=question.as_json).print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
+    Console(quiet=question.as_json).print(
+        f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def answer_check(
@@ -98,7 +100,7 @@ def _summary(checked: Checked) -> str:
 
 def _compare(checked: Checked, data: str, index: int, named: bool) -> None:
     """Raise RejectedProofError unless the proof is about this image, and its label or a property that is named."""
-    images = load_dataset(data)
+    images = load_dataset(data, domain=getattr(checked.ball, "domain", None))
     if not 0 <= index < len(images):
         raise ValueError(f"--index must be in 0 … {len(images) - 1} for {images.name}, got {index}")
     features = images.features[index]

@@ -65,7 +65,9 @@ def answer_image(question: Question) -> ImageAnswer:
     whole, rows = lowered(network, asked)
     started = time.perf_counter()
     end = None if limit is None else started + limit
-    relu_bounds = layer_bounds(whole, ball, question.chain, settings, deadline=None if limit is None else started + limit / 2)
+    relu_bounds = layer_bounds(
+        whole, ball, question.chain, settings, deadline=None if limit is None else started + limit / 2
+    )
     bounds_seconds = time.perf_counter() - started
     logger.info("l,u by %s in %.3g s", "+".join(question.chain), bounds_seconds)
     problem = Problem(Region(whole, ball, relu_bounds), rows.objective, settings)
@@ -73,7 +75,9 @@ def answer_image(question: Question) -> ImageAnswer:
     for k, rung in enumerate(chosen):
         began = time.perf_counter()
         share = None if end is None else (end - began) / (len(chosen) - k + 1) / max(1, len(problem.targets))
-        own = problem if share is None else problem.with_settings(replace(settings, time_limit=max(share, LEAST_SECONDS)))
+        own = (
+            problem if share is None else problem.with_settings(replace(settings, time_limit=max(share, LEAST_SECONDS)))
+        )
         found[rung.name] = rung(own)
         logger.info("%s in %.3g s", rung.name, time.perf_counter() - began)
     left = None if end is None else max(end - time.perf_counter(), LEAST_SECONDS)

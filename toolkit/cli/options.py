@@ -41,7 +41,7 @@ DataName = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Data set whose test image is the centre: a name as mnist5k, or your own .npz, .csv, folder of CLASS/*.png.",
+        help="Data set whose test image is the centre: a name, or your own .npz, .csv or folder of CLASS/*.png.",
         autocompletion=_data_names,
     ),
 ]
@@ -77,7 +77,9 @@ WitnessFile = Annotated[
         help="Write the unsafe point that is found: its numbers to a .npy, or a .png of image, point and difference.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, and nothing else; see docs/cli.md.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead, and nothing else; see docs/cli.md.")
+]
 ExitCode = Annotated[
     bool, typer.Option("--exit-code", help="Exit with 0 YES, 10 NO, 20 MAYBE; with --count the worst of all images.")
 ]

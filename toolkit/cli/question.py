@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.arrays import FloatArray
 from toolkit.data.amounts import DataDomain, read_domain
 from toolkit.data.arguments import check_writable, one_of
-from toolkit.data.dataset_parts import UNIT
+from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.names import BALL_NORMS
 
 OF_DATA = "data"  # --domain, where it is left out
@@ -78,7 +78,7 @@ class Question:
         """What numbers may lie in as far as the options say; [0, 1] where they say OF_DATA."""
         if self.box is None:
             return None
-        return UNIT if self.box == OF_DATA else read_domain("--domain", self.box)
+        return UNIT_RANGE if self.box == OF_DATA else read_domain("--domain", self.box)
 
     def check(self) -> None:
         """Raises ValueError for options that are wrong or do not go together, before anything heavy is imported."""
@@ -88,7 +88,12 @@ class Question:
         if self.count is not None:
             if self.data is None or self.index is not None or self.image is not None:
                 raise ValueError("--count needs --data and neither --index nor --image")
-            single = {"--proof": self.proof, "--save-witness": self.witness_file, "--label": self.label, "--target": self.targets}
+            single = {
+                "--proof": self.proof,
+                "--save-witness": self.witness_file,
+                "--label": self.label,
+                "--target": self.targets,
+            }
             for name, value in {**single, "--property": self.property_file}.items():
                 if value is not None:
                     raise ValueError(f"{name} is for one image, not for --count")

@@ -81,7 +81,8 @@ def radius_command(
     )  # fmt: skip
     question.check()
     width, most = (
-        None if text is None else amount(name, text) for name, text in (("--tolerance", tolerance), ("--largest", largest))
+        None if text is None else amount(name, text)
+        for name, text in (("--tolerance", tolerance), ("--largest", largest))
     )
     asked = listed("--rungs", rungs), norm, width, most
     if count is None:

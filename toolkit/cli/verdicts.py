@@ -17,9 +17,9 @@ from toolkit.cli.certify_json import network_facts
 from toolkit.cli.json_output import print_json
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
+from toolkit.data.amounts import domain_text, radius_text
 from toolkit.data.arguments import check_writable
 from toolkit.data.atomic import write_csv
-from toolkit.data.amounts import domain_text, radius_text
 from toolkit.data.dataset import Dataset
 from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network

@@ -12,7 +12,9 @@ from toolkit.networks.network import Network
 from toolkit.report.witness import witness_figure
 
 
-def save_witness(path: Path, network: Network, center: FloatArray, witness: FloatArray | None, label: int | None) -> str:
+def save_witness(
+    path: Path, network: Network, center: FloatArray, witness: FloatArray | None, label: int | None
+) -> str:
     """Write the witness and say so in a line; without one, nothing is written, and that is said.
 
     .npy: its numbers, of the network's input shape. .png: the image, the witness and their difference, enlarged.

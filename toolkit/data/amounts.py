@@ -93,5 +93,3 @@ def keyed(value: object) -> object:
     if isinstance(value, tuple | list):
         return [keyed(entry) for entry in value] if any(isinstance(entry, np.ndarray) for entry in value) else value
     return value
-
-

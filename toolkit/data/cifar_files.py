@@ -24,19 +24,19 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.dataset_source import DatasetSource
 from toolkit.data.registry import Download, data_folder, obtain
 
-FOLDER = "cifar10"
+CIFAR_FOLDER = "cifar10"
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS  # a label, then the red, green and blue plane
 PER_FILE = 10_000
 BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
 ORIGIN = "https://www.cs.toronto.edu/~kriz/"
 BINARY = Download(
-    f"{FOLDER}/cifar-10-binary.tar.gz",
+    f"{CIFAR_FOLDER}/cifar-10-binary.tar.gz",
     f"{ORIGIN}cifar-10-binary.tar.gz",
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 )
 PYTHON = Download(
-    f"{FOLDER}/cifar-10-python.tar.gz",
+    f"{CIFAR_FOLDER}/cifar-10-python.tar.gz",
     f"{ORIGIN}cifar-10-python.tar.gz",
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
 )
@@ -89,7 +89,7 @@ class CifarSource(DatasetSource):
         return _members(_with_hash(place, self.binary.sha256), wanted, place.name)
 
     def _unpacked(self, name: str) -> Path | None:
-        folders = (data_folder() / FOLDER, data_folder())
+        folders = (data_folder() / CIFAR_FOLDER, data_folder())
         paths = [folder / "cifar-10-batches-bin" / f"{name}.bin" for folder in folders]
         return next((path for path in paths if path.is_file()), None)
 
@@ -105,7 +105,7 @@ class CifarSource(DatasetSource):
 def _lying(download: Download) -> Path | None:
     """The archive on this machine, in either folder."""
     name = Path(download.path).name
-    return next((path for path in (data_folder() / FOLDER / name, data_folder() / name) if path.is_file()), None)
+    return next((path for path in (data_folder() / CIFAR_FOLDER / name, data_folder() / name) if path.is_file()), None)
 
 
 def _with_hash(path: Path, sha256: str) -> bytes:

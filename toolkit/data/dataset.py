@@ -1,9 +1,9 @@
 """A data set: inputs with their classes, in any range that is stated; made of arrays, frames, torch data sets or files.
 
-    Dataset.from_arrays(X, y, shape=(1, 28, 28))
-    Dataset.from_torch(torchvision_dataset)
-    Dataset.from_frame(frame, label="species", domain=None)
-    Dataset.load("mine.npz")                                   # or photos/ with CLASS/*.png, or a .csv
+Dataset.from_arrays(X, y, shape=(1, 28, 28))
+Dataset.from_torch(torchvision_dataset)
+Dataset.from_frame(frame, label="species", domain=None)
+Dataset.load("mine.npz")                                   # or photos/ with CLASS/*.png, or a .csv
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain, domain_text
 from toolkit.data.arguments import instance, number_array, real_number, shown, text, whole_numbers
-from toolkit.data.dataset_parts import UNIT, DatasetParts
+from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts
 from toolkit.data.own_data import frame_parts, torch_parts
 from toolkit.data.own_files import read_own_data
 
@@ -32,8 +32,8 @@ TEST = "test"
 class Dataset:
     """Inputs with their classes.
 
-    images: float64 (n, …), often (n, channels, height, width), finite, read-only. labels: int64 (n,), ≥ 0. shape: of one
-    image. domain: what every number lies in, (low, high), or arrays of one end per coordinate; None: anywhere.
+    images: float64 (n, …), often (n, channels, height, width), finite, read-only. labels: int64 (n,), ≥ 0. shape: of
+    one image. domain: what every number lies in, (low, high), or arrays of one end per coordinate; None: anywhere.
     class_names, image_names: what people call them, or none. fixed: whether its name stands for this content for good,
     as of files checked by SHA-256. Raises ValueError where that is not so, naming the first offender.
     """
@@ -43,7 +43,7 @@ class Dataset:
     images: FloatArray
     labels: IndexArray
     shape: tuple[int, ...]
-    domain: DataDomain | None = UNIT
+    domain: DataDomain | None = UNIT_RANGE
     class_names: tuple[str, ...] = ()
     image_names: tuple[str, ...] = ()
     fixed: bool = False
@@ -67,7 +67,9 @@ class Dataset:
         if self.class_names and int(self.labels.max()) >= len(self.class_names):
             raise ValueError(f"{who}: class {self.labels.max()} has no name, named are {len(self.class_names)} classes")
         if self.image_names and len(self.image_names) != len(self.images):
-            raise ValueError(f"{who}: image_names must be {len(self.images)}, one per image, got {len(self.image_names)}")
+            raise ValueError(
+                f"{who}: image_names must be {len(self.images)}, one per image, got {len(self.image_names)}"
+            )
         object.__setattr__(self, "domain", _checked_domain(who, self.domain, tuple(self.shape)))
         self._check_range(who)
 
@@ -82,9 +84,8 @@ class Dataset:
         if isinstance(ends[0], float):
             if not (low >= ends[0] and high <= float(ends[1])):
                 told = "" if math.isfinite(low + high) else f", first {_first(self.images, ~np.isfinite(self.images))}"
-                raise ValueError(
-                    f"{who}: pixels must lie in {list(ends)}, got {low:g} … {high:g}{told}{_hint(self.domain, low, high)}"
-                )
+                told += _hint(ends, low, high)
+                raise ValueError(f"{who}: pixels must lie in {list(ends)}, got {low:g} … {high:g}{told}")
             return
         wrong = ~((self.images >= ends[0]) & (self.images <= ends[1]))
         if wrong.any():
@@ -119,7 +120,7 @@ class Dataset:
     @classmethod
     def from_arrays(
         cls, images: Any, labels: Any, *, name: str = "own", split: str = TEST, shape: Sequence[int] | None = None,
-        domain: DataDomain | Sequence[float] | None = UNIT, class_names: Sequence[str] = (),
+        domain: DataDomain | Sequence[float] | None = UNIT_RANGE, class_names: Sequence[str] = (),
     ) -> Dataset:  # fmt: skip
         """X and y. images: (n, …), numbers as the network takes them, of any library; labels: (n,) whole numbers ≥ 0.
 
@@ -145,7 +146,7 @@ class Dataset:
     @classmethod
     def from_torch(
         cls, dataset: Any, *, name: str = "own", split: str = TEST, count: int | None = None,
-        domain: DataDomain | Sequence[float] | None = UNIT,
+        domain: DataDomain | Sequence[float] | None = UNIT_RANGE,
     ) -> Dataset:  # fmt: skip
         """A torch data set, or any sequence of (image, label): the images as its transforms give them, in its order.
 
@@ -159,7 +160,7 @@ class Dataset:
     @classmethod
     def from_frame(
         cls, frame: Any, *, label: str = "label", name: str = "own", split: str = TEST,
-        shape: Sequence[int] | None = None, domain: DataDomain | Sequence[float] | None = UNIT,
+        shape: Sequence[int] | None = None, domain: DataDomain | Sequence[float] | None = UNIT_RANGE,
     ) -> Dataset:  # fmt: skip
         """A DataFrame: a row an image, one column of labels (numbers, or texts numbered in sorted order).
 
@@ -170,7 +171,9 @@ class Dataset:
                                class_names=parts.class_names)  # fmt: skip
 
     @classmethod
-    def load(cls, path: str | Path, split: str = TEST, domain: DataDomain | Sequence[float] | None = UNIT) -> Dataset:
+    def load(
+        cls, path: str | Path, split: str = TEST, domain: DataDomain | Sequence[float] | None = UNIT_RANGE
+    ) -> Dataset:
         """A .npz or .csv file, or a folder of images; see `own_files.read_own_data`.
 
         domain: what its numbers may lie in where the file does not say. Raises FileNotFoundError, ValueError naming
@@ -216,6 +219,6 @@ def _first(images: FloatArray, wrong: Any) -> str:
 
 
 def _hint(domain: DataDomain, low: float, high: float) -> str:
-    if tuple(domain) == UNIT and low >= 0 and 1 < high <= 255:
+    if tuple(domain) == UNIT_RANGE and low >= 0 and 1 < high <= 255:
         return "; divide them by 255, or state their domain, (0, 255)"
     return "; state their domain, or none" if math.isfinite(low + high) else ""

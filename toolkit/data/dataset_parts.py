@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 
-UNIT = (0.0, 1.0)
+UNIT_RANGE = (0.0, 1.0)
 LARGEST_COUNT = 1 << 29  # numbers in the images of one data set: 4 GiB in double precision
 
 
@@ -20,7 +20,7 @@ class DatasetParts:
 
     images: FloatArray
     labels: IndexArray
-    domain: DataDomain | None = UNIT
+    domain: DataDomain | None = UNIT_RANGE
     class_names: tuple[str, ...] = ()
     image_names: tuple[str, ...] = ()
 
@@ -31,17 +31,19 @@ def check_count(numbers: int) -> None:
         raise ValueError(f"must hold at most {LARGEST_COUNT:,} numbers in its images, got {numbers:,}")
 
 
-def scaled(levels: FloatArray, domain: DataDomain | None, what: str) -> tuple[FloatArray, DataDomain]:
+def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> tuple[FloatArray, DataDomain]:
     """Levels 0 … 255 as numbers, and what these lie in: divided by 255, or where [0, 255] is the domain as they are.
 
     Raises ValueError for another domain: how levels would be mapped into it is not guessed. what: how messages call it.
     """
     ends = None if domain is None else tuple(map(float, domain)) if _is_pair(domain) else "one per coordinate"
-    if ends in (None, UNIT):
-        return levels / 255.0, UNIT
+    if ends in (None, UNIT_RANGE):
+        return levels / 255.0, UNIT_RANGE
     if ends == (0.0, 255.0):
         return levels, (0.0, 255.0)
-    raise ValueError(f"{what} is read as numbers in [0, 1] or [0, 255], the domain is {ends}; save the numbers as float64")
+    raise ValueError(
+        f"{what} is read as numbers in [0, 1] or [0, 255], the domain is {ends}; save the numbers as float64"
+    )
 
 
 def _is_pair(domain: DataDomain) -> bool:

@@ -18,7 +18,7 @@ from toolkit.data import cifar_files, idx_files, packaged_images
 from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import shown, text
 from toolkit.data.dataset import Dataset
-from toolkit.data.dataset_parts import UNIT
+from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.dataset_source import DatasetSource, LoadedSource
 from toolkit.data.names import path_name
 from toolkit.data.own_files import WHAT_FITS, is_own_data
@@ -91,7 +91,7 @@ def data_beside(name: _Named, folder: Path) -> _Named:
     return str(folder / Path(name).expanduser())  # type: ignore[return-value]
 
 
-def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | None = UNIT) -> Dataset:
+def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | None = UNIT_RANGE) -> Dataset:
     """The named data set's split, pixels divided by their largest value; or one's own at a path.
 
     digits: 8×8, 1,297 train and 500 test. mnist5k: 28×28, 4,000 train and 1,000 test of MNIST's first training
@@ -110,7 +110,7 @@ def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | Non
     return _read_own(path, split, _Stated(domain), _stamp(path))
 
 
-def dataset_key(name: str, domain: DataDomain | None = UNIT) -> str:
+def dataset_key(name: str, domain: DataDomain | None = UNIT_RANGE) -> str:
     """`Dataset.key` of the test split, without reading it where the name fixes its content; see `load_dataset`."""
     source = DATASETS.get(name)
     return name if source is not None and source.fixed else load_dataset(name, domain=domain).key

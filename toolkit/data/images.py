@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
+from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.npy_files import open_npy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNIT_RANGE = (0.0, 1.0)
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue in grey
 PNG_START = b"\x89PNG\r\n\x1a\n"
 LARGEST_PNG = 1 << 26  # pixels of an image whose size nothing else tells
@@ -75,7 +75,11 @@ def check_fits(images: Sequence[int], inputs: Sequence[int]) -> None:
         hint = ""
         if len(images) == len(inputs) == 3 and (images[2], *images[:2]) == tuple(inputs):
             hint = "; if they are height×width×channels, save np.moveaxis(images, -1, 1)"
-        if len(images) == len(inputs) == 3 and tuple(images)[1:] == tuple(inputs)[1:] and {images[0], inputs[0]} == {1, 3}:
+        if (
+            len(images) == len(inputs) == 3
+            and tuple(images)[1:] == tuple(inputs)[1:]
+            and {images[0], inputs[0]} == {1, 3}
+        ):
             hint = f"; save them in {'grey' if inputs[0] == 1 else 'colour'}"
         raise ValueError(f"images have shape {tuple(images)}, the network takes {tuple(inputs)}{hint}")
 

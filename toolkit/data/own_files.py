@@ -1,4 +1,4 @@
-"""One's own data from files, read as hostile: .npz, .csv, folders of .png, and folders that hold a train and a test one.
+"""One's own data from files, read as hostile: .npz, .csv, folders of .png, and folders of a train and a test one.
 
 Checked: types, shapes, that every number is finite, that every image has the shape of the first, sizes before anything
 is read whole; no pickle. Trusted: that labels and the order of classes are what their maker meant.
@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 from toolkit.data.archives import Archive, open_archive
-from toolkit.data.dataset_parts import UNIT, DatasetParts, check_count, numbered, scaled
+from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
 from toolkit.data.images import read_levels
 from toolkit.data.own_data import frame_parts
 
@@ -29,14 +29,14 @@ LONGEST_CLASS = 200  # characters of a class's name
 WHAT_FITS = "a .npz or .csv file, or a folder with a sub-folder of .png images a class"
 
 
-def read_own_data(path: Path, split: str = "test", domain: DataDomain | None = UNIT) -> DatasetParts:
+def read_own_data(path: Path, split: str = "test", domain: DataDomain | None = UNIT_RANGE) -> DatasetParts:
     """What is at `path`: the parts of a data set.
 
     .npz: images (n, …), floats as they are or uint8, labels (n,) whole numbers; optional: shape of one image where they
     are flat, domain (2,) or (2, …), names of the classes. .csv: a row an image, the label in the column `label`, else
     in the first. A folder: CLASS/*.png, in turns a first image of every class, then a second, each by name; classes
-    named by whole numbers are these, others 0, 1, … in sorted order. A folder that holds `train` and `test`, each one of
-    these, has two splits; everything else is a test split.
+    named by whole numbers are these, others 0, 1, … in sorted order. A folder that holds `train` and `test`, each one
+    of these, has two splits; everything else is a test split.
     domain: where the file states none, what its numbers lie in; levels (uint8, .png) are divided by 255, but for
     [0, 255]. Raises FileNotFoundError, ValueError naming file, member, column or image.
     """
@@ -68,10 +68,14 @@ def _of_split(path: Path, split: str) -> Path:
         found = {name: [one for one in ends if one.exists()] for name, ends in parts.items()}
         if all(found.values()):
             if len(found[split]) > 1:
-                raise ValueError(f"{path.name}: must hold one {split} split, got {', '.join(p.name for p in found[split])}")
+                raise ValueError(
+                    f"{path.name}: must hold one {split} split, got {', '.join(p.name for p in found[split])}"
+                )
             return found[split][0]
     if split != "test":
-        raise ValueError(f"{path.name}: has no {split} split; put two data sets, train and test, into a folder and name it")
+        raise ValueError(
+            f"{path.name}: has no {split} split; put two data sets, train and test, into a folder and name it"
+        )
     return path
 
 
@@ -87,9 +91,10 @@ def _read_npz(archive: Archive, domain: DataDomain | None) -> DatasetParts:
         raise ValueError(f"images must have shape (n, …) with n ≥ 1, got {size}")
     check_count(math.prod(size))
     labels: IndexArray = archive.array("labels", (size[0],), "i", low=0)
+    ends: DataDomain | None
     stated = _domain(archive, domain)
     if archive.dtype("images") == np.uint8:
-        images, ends = scaled(archive.array("images", kind="i").astype(np.float64), stated, "uint8")
+        images, ends = scaled_levels(archive.array("images", kind="i").astype(np.float64), stated, "uint8")
     else:
         images, ends = archive.array("images", finite=True), stated
     if "shape" in archive:
@@ -136,8 +141,10 @@ def _read_csv(file: Path, domain: DataDomain | None) -> DatasetParts:
             named = False  # a text as the label of the first row
         heads = [str(value) for value in first.iloc[0]] if named else [f"column {k}" for k in range(first.shape[1])]
         label = "label" if "label" in heads else heads[0]
-        frame = pd.read_csv(file, header=None, names=range(len(heads)), skiprows=int(named), float_precision="round_trip",
-                            dtype={heads.index(label): str}, index_col=False)  # fmt: skip
+        frame = pd.read_csv(
+            file, header=None, names=range(len(heads)), skiprows=int(named), dtype={heads.index(label): str},
+            index_col=False, **_EXACT if pd.__version__.startswith("2.") else {},
+        )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"not a table: {str(error).splitlines()[0] if str(error) else 'it is empty'}") from None
     except ValueError as error:
@@ -145,6 +152,9 @@ def _read_csv(file: Path, domain: DataDomain | None) -> DatasetParts:
     frame.columns = pd.Index(heads)
     parts = frame_parts(frame, label)
     return DatasetParts(parts.images, parts.labels, domain, parts.class_names)
+
+
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"}  # what pandas does by itself from version 3 on
 
 
 def _is_number(text: str) -> bool:
@@ -201,16 +211,16 @@ def _read_folder(folder: Path, domain: DataDomain | None) -> DatasetParts:
     assert images is not None
     whole, ends = images, domain
     if domain is not None and not _is_unit(domain):
-        scaled(images[:1], domain, "a .png")  # raises for what is neither [0, 1] nor [0, 255]
+        scaled_levels(images[:1], domain, "a .png")  # raises for what is neither [0, 1] nor [0, 255]
         whole, ends = images * 255.0, (0.0, 255.0)
         level = np.rint(whole)
         whole = np.where(np.abs(whole - level) < 1e-9, level, whole)  # (v / 255)·255 may miss v by its last place
     labels, class_names = numbered([name for name, _ in found])
-    return DatasetParts(whole, labels, UNIT if ends is None else ends, class_names, tuple(names))
+    return DatasetParts(whole, labels, UNIT_RANGE if ends is None else ends, class_names, tuple(names))
 
 
 def _is_unit(domain: Any) -> bool:
-    return all(np.ndim(end) == 0 for end in domain) and tuple(map(float, domain)) == UNIT
+    return all(np.ndim(end) == 0 for end in domain) and tuple(map(float, domain)) == UNIT_RANGE
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -45,7 +45,9 @@ def checked_ends(domain: object, center: FloatArray, shape: tuple[int, ...]) -> 
     low, high = (np.broadcast_to(end.ravel(), center.shape).copy() for end in (low, high))
     wrong = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high) & (low <= high)))
     if wrong.size:
-        raise ValueError(f"domain must have finite low ≤ high, got [{low[wrong[0]]}, {high[wrong[0]]}] at index {wrong[0]}")
+        raise ValueError(
+            f"domain must have finite low ≤ high, got [{low[wrong[0]]}, {high[wrong[0]]}] at index {wrong[0]}"
+        )
     outside = np.flatnonzero((center < low) | (center > high))
     if outside.size:
         k = int(outside[0])

@@ -29,8 +29,9 @@ class LinfBall(BoxShaped):
     """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 
     center: any shape, stored flat as float64; shape: the one it was given in. eps ≥ 0, in input units: one number, or
-    one per coordinate, of a shape that numpy broadcasts to the centre's, stored flat. domain: None, (low, high),
-    or such arrays for low and high. Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
+    one per coordinate, of a shape that numpy broadcasts to the centre's, stored flat. domain: None,
+    (low, high), or such arrays for low and high.
+    Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
     """
 
     norm = "linf"

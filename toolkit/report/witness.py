@@ -23,7 +23,7 @@ def witness_figure(
     """Image, witness and k times their difference side by side; grey in the difference is 0, k is in its title.
 
     image, witness: n numbers each. shape: (channels, height, width) or (height, width), with 1 or 3 channels; a flat
-    shape of n inputs that fill a square is one too. k: the largest of 1, 2, 5, 10, … at which no pixel leaves the range.
+    shape of n inputs that fill a square is one too. k: the largest of 1, 2, 5, 10, … that keeps all in the range.
     Returns a matplotlib Figure. Raises ValueError for inputs that are no picture.
     """
     original, point = _picture("image", image, shape), _picture("witness", witness, shape)
@@ -63,7 +63,9 @@ def _picture(name: str, values: ArrayLike, shape: Sequence[int]) -> FloatArray:
         core = (side, side)
     whole = core if len(core) == 3 else (1, *core)
     if len(whole) != 3 or whole[0] not in (1, 3) or math.prod(whole) != flat.size:
-        raise ValueError(f"a picture has 1 or 3 channels of height×width, the network takes {tuple(shape)}; save a .npy")
+        raise ValueError(
+            f"a picture has 1 or 3 channels of height×width, the network takes {tuple(shape)}; save a .npy"
+        )
     return flat.reshape(whole)
 
 

@@ -170,7 +170,11 @@ def closest(
 def _reach(center: FloatArray, norm: str, domain: DataDomain | None) -> float:
     """An ε whose ball holds the whole domain; without one, twice the input's own size."""
     make_ball(norm, center, 0.0, domain)  # says what is wrong with the arguments
-    side = 2.0 * max(1.0, float(np.abs(center).max())) if domain is None else float(np.max(np.subtract(domain[1], domain[0])))
+    side = (
+        2.0 * max(1.0, float(np.abs(center).max()))
+        if domain is None
+        else float(np.max(np.subtract(domain[1], domain[0])))
+    )
     return float(side * center.size ** (1.0 / NORM_ORDER[norm]))
 
 

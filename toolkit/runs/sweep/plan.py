@@ -24,7 +24,6 @@ from toolkit.problems.properties import as_property
 from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
 
-
 NETWORKS = "networks"  # where a results folder keeps networks that were given as objects
 
 

@@ -50,7 +50,7 @@ def run_sweep(
 ) -> pd.DataFrame:
     """Compute every row of a spec that `out` does not hold yet, and return the spec's rows.
 
-    spec: a SweepSpec, whose networks and data sets may be objects (they are kept in `out`), or the path of a .toml file.
+    spec: a SweepSpec, whose networks and data sets may be objects (kept in `out`), or the path of a .toml file.
 
     workers: local processes, None = one per usable core, 1 = in this process. dask: address of a Dask scheduler, or
     "local" for a cluster of `workers` on this machine. executor: any concurrent.futures.Executor instead; `workers` is

@@ -83,7 +83,8 @@ class SweepSpec(StrictModel):
 
     name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
-    one's), or their indices. eps: ≥ 0, in input units; "8/255" is one too. norm: linf, l1 or l2. domain: (low, high) cuts every ball.
+    one's), or their indices. eps: ≥ 0, in input units; "8/255" is one too. norm: linf, l1 or l2.
+    domain: (low, high) cuts every ball.
     targets: classes t to bound the margins to, None: all; a sample of the only one is left out. property: what is asked
     of every sample in place of its label; a row's `target` is then the number of a group.
     solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.

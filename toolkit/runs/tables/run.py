@@ -40,6 +40,8 @@ def run_table(
     """
     if isinstance(entry, ErrorsEntry):
         cells, images = run_errors(entry, out, run_id, count, workers, advance)
-        return TableRun(errors_table(cells, min(len(load_dataset(row.dataset, domain=row.domain)) for row in entry.rows)), images)
+        return TableRun(
+            errors_table(cells, min(len(load_dataset(row.dataset, domain=row.domain)) for row in entry.rows)), images
+        )
     radii, images = run_radii(entry, out, run_id, count, workers, advance)
     return TableRun(radii_table(radii), images)
