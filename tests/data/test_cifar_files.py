@@ -88,7 +88,7 @@ def cifar_read(split: str) -> Any:
 def test_the_binary_archive(small: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"cifar-10-batches-bin/{name}.bin": records.tobytes() for name, records in small.items()}
     path = tmp_path / "cifar10" / "cifar-10-binary.tar.gz"
-    with pytest.raises(FileNotFoundError, match="download http://127.0.0.1:9/b and put it into"):
+    with pytest.raises(FileNotFoundError, match=r"download http://127.0.0.1:9/b and put it into"):
         cifar_read("test")
     found = tar(path, files)
     with pytest.raises(ValueError, match=r"cifar-10-binary.tar.gz must have the SHA-256 0{64}"):
@@ -138,7 +138,7 @@ def test_a_pickle_that_calls_something_is_refused_unread(tmp_path: Path) -> None
         {b"data": Call(trap)},
         {b"data": np.zeros((1, 3072), np.uint8), b"labels": [Call(trap)]},
     ):
-        with pytest.raises(ValueError, match="a batch must hold numbers and texts alone, got (posix|nt).mkdir"):
+        with pytest.raises(ValueError, match=r"a batch must hold numbers and texts alone, got (posix|nt).mkdir"):
             cifar.python_batch(pickle.dumps(content), "x")
     assert not trap.exists()
     calls = b"cbuiltins\neval\n(S'1'\ntR."

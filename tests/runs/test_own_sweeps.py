@@ -101,7 +101,7 @@ def test_data_that_do_not_fit_are_named_before_any_work(own: Any, tmp_path: Path
         with pytest.raises(ValueError, match=message):
             swept(spec_of(network, data), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ValueError, match="only .pth and .pt files take an architecture"):
+    with pytest.raises(ValueError, match=r"only .pth and .pt files take an architecture"):
         swept(spec_of(network, "digits", networks=[{"source": network, "dataset": "digits", "architecture": "mlp"}]),
               tmp_path / "out")  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_batches_in_other_units_with_a_radius_per_coordinate(own: Any) -> None:
 
 
 def test_stored_distances_are_of_the_content(own: Any, tmp_path: Path) -> None:
-    network, images, labels = own
+    network, images, _ = own
     plan = DistancePlan(rungs=("pgd", "dual"), tolerance=0.1)
     for pixels in (images, images[::-1].copy()):
         data = Dataset.from_arrays(pixels, network.predict(pixels.reshape(6, 4)))
@@ -154,7 +154,7 @@ def test_training_takes_a_folder_with_two_splits(own: Any, tmp_path: Path) -> No
     torch = pytest.importorskip("torch", reason="needs the extra train")
     from toolkit.training.loop import train_spec
 
-    network, images, labels = own
+    _, images, labels = own
     (tmp_path / "mine").mkdir()
     for split in ("train", "test"):
         np.savez(tmp_path / "mine" / f"{split}.npz", images=images, labels=labels)
@@ -167,5 +167,5 @@ def test_training_takes_a_folder_with_two_splits(own: Any, tmp_path: Path) -> No
     assert Network.load(written).metadata["spec"]["dataset"] == "./mine"
     assert torch is not None
     (tmp_path / "u.toml").write_text('[[networks]]\nname = "a"\ndataset = "./mine/test.npz"\nhidden = [4]\n')
-    with pytest.raises(ValueError, match="test.npz: has no train split"):
+    with pytest.raises(ValueError, match=r"test.npz: has no train split"):
         train_spec(tmp_path / "u.toml", tmp_path / "out", progress=False)

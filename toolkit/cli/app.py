@@ -16,7 +16,7 @@ from rich.text import Text
 
 from toolkit.cli.certify_command import certify_command
 from toolkit.cli.errors import expected_message, plain_warnings
-from toolkit.cli.options import everywhere, own_log
+from toolkit.cli.options import AsJson, everywhere, own_log
 from toolkit.cli.question import listed
 from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
@@ -31,6 +31,7 @@ HELP = """How tightly can the robustness of a ReLU network be certified?
 Exact, relaxed (LP) and dual margins of a network over a ball (ℓ∞, ℓ1, ℓ2), on the same bounds l,u, side by side.
 Start with: relugap demo"""
 
+COMPLETION = "_RELUGAP_COMPLETE"  # set by a shell that completes a command
 PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
 LEFT = {  # what an interrupted command leaves, and how to go on
     "demo": "finished rows are kept; the same command continues",
@@ -82,7 +83,9 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except InterruptedCommandError as stop:
         return _complain(str(stop), ENDED)
-    except (SystemExit, BrokenPipeError):  # rich and typer leave by SystemExit where a pipe is closed
+    except (SystemExit, BrokenPipeError) as left:  # rich and typer leave by SystemExit where a pipe is closed
+        if COMPLETION in os.environ and isinstance(left, SystemExit):  # and where a shell asked what may follow
+            return left.code if isinstance(left.code, int) else 0
         return _closed_pipe()
     except Exception as error:
         message = expected_message(error)
@@ -163,6 +166,7 @@ def check_command(
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
     property_file: Annotated[Path | None, typer.Option("--property", help="What it must be about: a .toml.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Verify a proof without any solver. Exit code 1 if it is rejected.
 
@@ -170,7 +174,7 @@ def check_command(
     """
     from toolkit.cli.check import answer_check
 
-    if not answer_check(proof, network, architecture, data, index, property_file):
+    if not answer_check(proof, network, architecture, data, index, property_file, as_json):
         raise typer.Exit(1)
 
 
@@ -270,7 +274,7 @@ def train_command(
 
 @app.command()
 @everywhere
-def doctor() -> None:
+def doctor(as_json: AsJson = False) -> None:
     """What is installed here: solvers with licence and limits, optional packages, data sets.
 
     Every solver is tried on a network whose exact margin is known. Exit code 1 if none passes.
@@ -279,5 +283,5 @@ def doctor() -> None:
     """
     from toolkit.cli.doctor import print_diagnosis
 
-    if not print_diagnosis():
+    if not print_diagnosis(as_json):
         raise typer.Exit(1)

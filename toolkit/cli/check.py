@@ -9,6 +9,7 @@ from rich.console import Console
 
 from toolkit.certificates.check import Checked, RejectedProofError, check_proof
 from toolkit.cli.asked import asked_property, ball_domain, centre
+from toolkit.cli.json_output import print_json
 from toolkit.cli.question import Question
 from toolkit.data.amounts import domain_text
 from toolkit.data.datasets import load_dataset
@@ -19,6 +20,8 @@ from toolkit.problems.input_sets import Box, make_ball
 from toolkit.problems.properties import as_property
 from toolkit.problems.property_table import load_property, property_digest
 from toolkit.problems.settings import Settings
+
+NOT_CHECKED = dict.fromkeys(("verdict", "reason", "positive", "label", "leaves", "set", "claims", "seconds"))
 
 
 def prove(question: Question, path: Path) -> None:
@@ -40,7 +43,13 @@ def prove(question: Question, path: Path) -> None:
 
 
 def answer_check(
-    path: Path, source: str, architecture: str | None, data: str | None, index: int | None, property_file: Path | None
+    path: Path,
+    source: str,
+    architecture: str | None,
+    data: str | None,
+    index: int | None,
+    property_file: Path | None,
+    as_json: bool = False,
 ) -> bool:
     """Verify a proof and print what it states; False if it is rejected, or is about another image or property."""
     if (data is None) != (index is None):
@@ -50,7 +59,9 @@ def answer_check(
     network = Network.load(source, architecture)
     wanted = None if property_file is None else as_property(load_property(property_file), network.output_size)
     started = time.perf_counter()
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, quiet=as_json)
+    facts: dict[str, object] = {"proof": path, "data": data, "index": index, "property": property_file}
+    facts["network"] = {"source": source, "name": network.name, "digest": network.digest}
     try:
         checked = check_proof(path, network)
         seconds = time.perf_counter() - started
@@ -60,6 +71,8 @@ def answer_check(
             raise RejectedProofError(f"the proof is about another question than the property in {property_file}")
     except RejectedProofError as error:
         console.print(f"[bold red]REJECTED[/]: {markup_text(error)}", highlight=False)
+        if as_json:
+            print_json("check", {**facts, **NOT_CHECKED, "verdict": "REJECTED", "reason": str(error)})
         return False
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
@@ -71,7 +84,24 @@ def answer_check(
     for target, claim in checked.claims.items():
         console.print(f"{margin} {target} ≥ {claim:.6g}", highlight=False)
     console.print(_summary(checked), highlight=False, markup=False)
+    if as_json:
+        print_json("check", {**facts, **NOT_CHECKED, **_checked_facts(checked), "seconds": seconds})
     return True
+
+
+def _checked_facts(checked: Checked) -> dict[str, object]:
+    ball = checked.ball
+    box = {"lower": ball.lower, "upper": ball.upper} if isinstance(ball, Box) else {}
+    asked = {"eps": getattr(ball, "eps", None), "domain": getattr(ball, "domain", None)}
+    return {
+        "verdict": "VERIFIED",
+        "reason": _summary(checked),
+        "positive": checked.positive,
+        "label": checked.label,
+        "leaves": checked.leaves,
+        "set": {"norm": ball.norm, **(box or asked)},
+        "claims": [{"target": target, "lower": claim} for target, claim in checked.claims.items()],
+    }
 
 
 def _about(ball: InputSet, image: str) -> str:

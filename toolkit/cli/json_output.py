@@ -15,9 +15,14 @@ JSON_FORMAT = 1  # raised when a key changes its meaning or goes
 
 
 def print_json(command: str, content: Mapping[str, object]) -> None:
-    """One line: command, format, relugap's version, then the content. Raises nothing but what writing does."""
+    """`json_line` on stdout."""
+    sys.stdout.write(json_line(command, content) + "\n")
+
+
+def json_line(command: str, content: Mapping[str, object]) -> str:
+    """One line: command, format, relugap's version, then the content."""
     head = {"command": command, "format": JSON_FORMAT, "relugap": version("relugap")}
-    sys.stdout.write(json.dumps(plain({**head, **content}), allow_nan=False) + "\n")
+    return json.dumps(plain({**head, **content}), allow_nan=False)
 
 
 def plain(value: object) -> Any:

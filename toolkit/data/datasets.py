@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ DATASETS: dict[str, DatasetSource] = {
     "fashion-mnist": idx_files.FASHION_MNIST,
     "cifar10": cifar_files.CIFAR10,
 }
+logger = logging.getLogger("relugap.data")
 _Named = TypeVar("_Named")
 SPLITS = ("train", "test")
 
@@ -119,6 +121,7 @@ def dataset_key(name: str, domain: DataDomain | None = UNIT_RANGE) -> str:
 @functools.lru_cache(maxsize=4)
 def _read(source: DatasetSource, name: str, split: str) -> Dataset:
     images, labels = source.read(split)
+    logger.info("read %s (%s): %d images", name, split, len(images))
     own = np.ascontiguousarray(images, dtype=np.float64)
     own.setflags(write=False)
     if np.asarray(labels).dtype.kind not in "iu":
@@ -143,7 +146,9 @@ class _Stated:
 @functools.lru_cache(maxsize=2)
 def _read_own(path: Path, split: str, stated: _Stated, stamp: str) -> Dataset:
     """stamp: of the content as it lies there now, so that what has changed is read anew."""
-    return Dataset.load(path, split, stated.domain)
+    data = Dataset.load(path, split, stated.domain)
+    logger.info("read %s (%s): %d images of shape %s, digest %s", path, split, len(data), data.shape, data.digest[:12])
+    return data
 
 
 def _stamp(path: Path) -> str:
