@@ -33,7 +33,10 @@ def answered(capsys: pytest.CaptureFixture[str], *arguments: object, code: int =
     """The object a command prints; nothing else may be on stdout."""
     assert main([str(argument) for argument in arguments]) == code
     content: dict[str, Any] = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
-    assert {"format": content["format"], "relugap": content["relugap"]} == {"format": JSON_FORMAT, "relugap": version("relugap")}
+    assert {"format": content["format"], "relugap": content["relugap"]} == {
+        "format": JSON_FORMAT,
+        "relugap": version("relugap"),
+    }
     return content
 
 
@@ -107,7 +110,9 @@ def test_numbers_that_json_has_not_are_null() -> None:
         plain(object())
 
 
-@pytest.mark.parametrize(("eps", "rungs", "code"), [("0.001", "dual", 0), ("0.3", "pgd,bab", 10), ("0.3", "interval", 20)])
+@pytest.mark.parametrize(
+    ("eps", "rungs", "code"), [("0.001", "dual", 0), ("0.3", "pgd,bab", 10), ("0.3", "interval", 20)]
+)
 def test_exit_codes_say_the_verdict(eps: str, rungs: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [*ONE, "--eps", eps, "--rungs", rungs]
     assert main([*asked, "--exit-code"]) == code
@@ -136,7 +141,18 @@ def test_a_witness_as_numbers_and_as_a_picture(tmp_path: Path, capsys: pytest.Ca
     assert main([*asked, str(tmp_path / "w.png")]) == 0
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
-    again = ["certify", NET, "--image", str(tmp_path / "w.npy"), "--label", str(data.labels[3]), "--eps", "0", "--rungs", "dual"]
+    again = [
+        "certify",
+        NET,
+        "--image",
+        str(tmp_path / "w.npy"),
+        "--label",
+        str(data.labels[3]),
+        "--eps",
+        "0",
+        "--rungs",
+        "dual",
+    ]
     assert main([*again, "--exit-code"]) == 10  # what was written is the point itself
     safe = [*ONE, "--eps", "0.001", "--rungs", "dual", "--save-witness", str(tmp_path / "no.npy")]
     assert main(safe) == 0
@@ -172,7 +188,11 @@ def test_quiet_and_verbose_change_stderr_alone(capsys: pytest.CaptureFixture[str
 def test_every_command_has_the_options_of_all() -> None:
     def leaves(command: Any, name: str) -> list[tuple[str, Any]]:
         inside = getattr(command, "commands", None)
-        return [(name, command)] if inside is None else [one for key in inside for one in leaves(inside[key], f"{name} {key}")]
+        return (
+            [(name, command)]
+            if inside is None
+            else [one for key in inside for one in leaves(inside[key], f"{name} {key}")]
+        )
 
     commands = dict(leaves(typer.main.get_command(app), "relugap"))
     assert len(commands) > 15

@@ -39,7 +39,10 @@ def test_arrays_are_taken_as_they_are() -> None:
         ),
         ({"images": X - 1}, r"got -1 … 0; state their domain, or none"),
         ({"images": np.where(X == 1, np.nan, X)}, r"got nan … nan, first nan in image 1 at \(0,\)"),
-        ({"images": np.where(X == 1, np.inf, X), "domain": None}, r"numbers must be finite, got inf in image 1"),
+        (
+            {"images": np.where(X == 1, np.inf, X), "domain": None},
+            r"pixels must be finite, got 0 … inf, first inf in image 1 at",
+        ),
         ({"images": X.ravel()}, r"images must have shape \(n, …\), one image a row, got \(6,\)"),
         ({"images": [["a", "b"]] * 3}, "images must be an array of real numbers"),
         (

@@ -48,7 +48,7 @@ def test_the_domain_is_the_files_own_else_what_is_asked(tmp_path: Path) -> None:
     ):
         load_dataset(plain)
     assert load_dataset(plain, domain=(0.0, 255.0)).domain == (0.0, 255.0)
-    assert load_dataset(plain, domain=None).domain is None
+    assert load_dataset(plain, domain=None).cut is None
     each = np.stack([np.zeros((2, 2)), np.full((2, 2), 255.0)])
     own = load_dataset(npz(tmp_path / "c.npz", images=PIXELS * 1.0, labels=labels, domain=each)).domain
     assert own is not None

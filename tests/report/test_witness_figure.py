@@ -23,8 +23,12 @@ def test_no_difference_is_not_enlarged() -> None:
     assert zoom(0.0, 1.0) == 1.0
 
 
-@pytest.mark.parametrize(("shape", "drawn"), [((1, 4, 4), (4, 4)), ((3, 2, 4), (2, 4, 3)), ((4, 4), (4, 4)), ((16,), (4, 4))])
-def test_three_panels_of_the_images_shape(shape: tuple[int, ...], drawn: tuple[int, ...], rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("shape", "drawn"), [((1, 4, 4), (4, 4)), ((3, 2, 4), (2, 4, 3)), ((4, 4), (4, 4)), ((16,), (4, 4))]
+)
+def test_three_panels_of_the_images_shape(
+    shape: tuple[int, ...], drawn: tuple[int, ...], rng: np.random.Generator
+) -> None:
     image = rng.uniform(size=int(np.prod(shape)))
     point = np.clip(image + rng.uniform(-0.02, 0.02, image.size), 0, 1)
     figure = witness_figure(image, point, shape, ("image: class 3", "unsafe point: class 5"))

@@ -23,7 +23,7 @@ def asked_data(question: Question) -> Dataset:
 def ball_domain(question: Question) -> DataDomain | None:
     """What cuts the ball: --domain, else what the data set states of itself, else [0, 1]; None with --no-domain."""
     if question.box == OF_DATA and question.data is not None:
-        return asked_data(question).domain
+        return asked_data(question).cut
     return question.domain
 
 

@@ -25,7 +25,7 @@ from toolkit.verify.layer_bounds import layer_bounds
 
 LEAST_SECONDS = 1e-3  # of a margin, where all time is spent
 Found = Mapping[str, Sequence[Bound]]
-logger = logging.getLogger("relugap.certify")
+_logger = logging.getLogger("relugap.certify")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def answer_image(question: Question) -> ImageAnswer:
     title, center, label = centre(question, network)
     asked = asked_property(question, network, label)
     ball = make_ball(question.norm, center, question.eps, ball_domain(question))
-    logger.info("network %s, %d inputs, %d outputs; %s", network.name, network.input_size, network.output_size, title)
+    _logger.info("network %s, %d inputs, %d outputs; %s", network.name, network.input_size, network.output_size, title)
     whole, rows = lowered(network, asked)
     started = time.perf_counter()
     end = None if limit is None else started + limit
@@ -69,7 +69,7 @@ def answer_image(question: Question) -> ImageAnswer:
         whole, ball, question.chain, settings, deadline=None if limit is None else started + limit / 2
     )
     bounds_seconds = time.perf_counter() - started
-    logger.info("l,u by %s in %.3g s", "+".join(question.chain), bounds_seconds)
+    _logger.info("l,u by %s in %.3g s", "+".join(question.chain), bounds_seconds)
     problem = Problem(Region(whole, ball, relu_bounds), rows.objective, settings)
     found: dict[str, Sequence[Bound]] = {}
     for k, rung in enumerate(chosen):
@@ -79,13 +79,13 @@ def answer_image(question: Question) -> ImageAnswer:
             problem if share is None else problem.with_settings(replace(settings, time_limit=max(share, LEAST_SECONDS)))
         )
         found[rung.name] = rung(own)
-        logger.info("%s in %.3g s", rung.name, time.perf_counter() - began)
+        _logger.info("%s in %.3g s", rung.name, time.perf_counter() - began)
     left = None if end is None else max(end - time.perf_counter(), LEAST_SECONDS)
     answer = certify(
         network, ball, asked, question.ladder, question.chain, settings=settings, time_limit=left, known=found,
     )  # fmt: skip
     seconds = time.perf_counter() - started
-    logger.info("%s in %.3g s", answer.verdict, seconds)
+    _logger.info("%s in %.3g s", answer.verdict, seconds)
     return ImageAnswer(network, title, label, ball, problem, chosen, bounds_seconds, found, answer, seconds)
 
 

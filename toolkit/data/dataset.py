@@ -26,6 +26,7 @@ from toolkit.data.own_data import frame_parts, torch_parts
 from toolkit.data.own_files import read_own_data
 
 TEST = "test"
+ANYWHERE = (-math.inf, math.inf)  # the domain of images that have none
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Dataset:
     """Inputs with their classes.
 
     images: float64 (n, …), often (n, channels, height, width), finite, read-only. labels: int64 (n,), ≥ 0. shape: of
-    one image. domain: what every number lies in, (low, high), or arrays of one end per coordinate; None: anywhere.
+    one image. domain: what every number lies in, (low, high), ANYWHERE, or arrays of one end per coordinate.
     class_names, image_names: what people call them, or none. fixed: whether its name stands for this content for good,
     as of files checked by SHA-256. Raises ValueError where that is not so, naming the first offender.
     """
@@ -43,7 +44,7 @@ class Dataset:
     images: FloatArray
     labels: IndexArray
     shape: tuple[int, ...]
-    domain: DataDomain | None = UNIT_RANGE
+    domain: DataDomain = UNIT_RANGE
     class_names: tuple[str, ...] = ()
     image_names: tuple[str, ...] = ()
     fixed: bool = False
@@ -71,28 +72,15 @@ class Dataset:
                 f"{who}: image_names must be {len(self.images)}, one per image, got {len(self.image_names)}"
             )
         object.__setattr__(self, "domain", _checked_domain(who, self.domain, tuple(self.shape)))
-        self._check_range(who)
-
-    def _check_range(self, who: str) -> None:
-        """Every number finite and in the domain."""
-        low, high = float(self.images.min()), float(self.images.max())  # NaN where any number is
-        if self.domain is None:
-            if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(f"{who}: numbers must be finite, got {_first(self.images, ~np.isfinite(self.images))}")
-            return
-        ends = self.domain
-        if isinstance(ends[0], float):
-            if not (low >= ends[0] and high <= float(ends[1])):
-                told = "" if math.isfinite(low + high) else f", first {_first(self.images, ~np.isfinite(self.images))}"
-                told += _hint(ends, low, high)
-                raise ValueError(f"{who}: pixels must lie in {list(ends)}, got {low:g} … {high:g}{told}")
-            return
-        wrong = ~((self.images >= ends[0]) & (self.images <= ends[1]))
-        if wrong.any():
-            raise ValueError(f"{who}: numbers must lie in their {domain_text(ends)}, got {_first(self.images, wrong)}")
+        _check_range(who, self.images, self.domain)
 
     def __len__(self) -> int:
         return int(self.labels.size)
+
+    @property
+    def cut(self) -> DataDomain | None:
+        """What balls around its images are cut by: the domain, None where that is ANYWHERE."""
+        return None if isinstance(self.domain[0], float) and self.domain == ANYWHERE else self.domain
 
     @property
     def features(self) -> FloatArray:
@@ -139,7 +127,7 @@ class Dataset:
         own = tuple(found.shape[1:]) if shape is None else whole_numbers("shape", shape, 1)
         if math.prod(own) != math.prod(found.shape[1:]):
             raise ValueError(f"shape must have as many entries as an image of shape {found.shape[1:]}, got {own}")
-        ends: Any = domain
+        ends: Any = ANYWHERE if domain is None else domain
         parts = DatasetParts(found.reshape(len(found), *own), classes.astype(np.int64), ends, tuple(class_names))
         return cls._of(name, split, parts)
 
@@ -188,14 +176,13 @@ class Dataset:
     def _of(cls, name: str, split: str, parts: DatasetParts) -> Dataset:
         images = np.ascontiguousarray(parts.images, dtype=np.float64)
         images.setflags(write=False)
-        return cls(name, split, images, parts.labels, tuple(images.shape[1:]), parts.domain, parts.class_names,
+        ends = ANYWHERE if parts.domain is None else parts.domain
+        return cls(name, split, images, parts.labels, tuple(images.shape[1:]), ends, parts.class_names,
                    parts.image_names)  # fmt: skip
 
 
-def _checked_domain(who: str, domain: object, shape: tuple[int, ...]) -> DataDomain | None:
-    """None, two numbers, or two arrays of an image's shape."""
-    if domain is None:
-        return None
+def _checked_domain(who: str, domain: object, shape: tuple[int, ...]) -> DataDomain:
+    """Two numbers, or two arrays of an image's shape."""
     if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2:
         raise ValueError(f"{who}: domain must be (low, high), got {shown(domain)}")
     if all(np.ndim(end) == 0 for end in domain):
@@ -213,12 +200,30 @@ def _checked_domain(who: str, domain: object, shape: tuple[int, ...]) -> DataDom
     return lower, upper
 
 
+def _check_range(who: str, images: FloatArray, domain: DataDomain) -> None:
+    """Every number finite and in the domain."""
+    low, high = float(images.min()), float(images.max())  # NaN where any number is
+    (least, most), finite = domain, math.isfinite(low) and math.isfinite(high)
+    first = "" if finite else f", first {_first(images, ~np.isfinite(images))}"
+    if isinstance(least, float) and isinstance(most, float):
+        if not (finite and low >= least and high <= most):
+            told = f"lie in {[least, most]}" if (least, most) != ANYWHERE else "be finite"
+            raise ValueError(
+                f"{who}: pixels must {told}, got {low:g} … {high:g}{first}{_hint((least, most), low, high)}"
+            )
+        return
+    wrong = ~((images >= least) & (images <= most))
+    if wrong.any():
+        where = domain_text(domain)
+        raise ValueError(f"{who}: numbers must lie in their {where}, got {_first(images, wrong)}")
+
+
 def _first(images: FloatArray, wrong: Any) -> str:
     where = tuple(int(i) for i in np.argwhere(wrong)[0])
     return f"{images[where]} in image {where[0]} at {where[1:]}"
 
 
-def _hint(domain: DataDomain, low: float, high: float) -> str:
-    if tuple(domain) == UNIT_RANGE and low >= 0 and 1 < high <= 255:
+def _hint(domain: tuple[float, float], low: float, high: float) -> str:
+    if domain == UNIT_RANGE and low >= 0 and 1 < high <= 255:
         return "; divide them by 255, or state their domain, (0, 255)"
     return "; state their domain, or none" if math.isfinite(low + high) else ""

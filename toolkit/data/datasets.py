@@ -45,7 +45,7 @@ DATASETS: dict[str, DatasetSource] = {
     "fashion-mnist": idx_files.FASHION_MNIST,
     "cifar10": cifar_files.CIFAR10,
 }
-logger = logging.getLogger("relugap.data")
+_logger = logging.getLogger("relugap.data")
 _Named = TypeVar("_Named")
 SPLITS = ("train", "test")
 
@@ -121,7 +121,7 @@ def dataset_key(name: str, domain: DataDomain | None = UNIT_RANGE) -> str:
 @functools.lru_cache(maxsize=4)
 def _read(source: DatasetSource, name: str, split: str) -> Dataset:
     images, labels = source.read(split)
-    logger.info("read %s (%s): %d images", name, split, len(images))
+    _logger.info("read %s (%s): %d images", name, split, len(images))
     own = np.ascontiguousarray(images, dtype=np.float64)
     own.setflags(write=False)
     if np.asarray(labels).dtype.kind not in "iu":
@@ -147,7 +147,7 @@ class _Stated:
 def _read_own(path: Path, split: str, stated: _Stated, stamp: str) -> Dataset:
     """stamp: of the content as it lies there now, so that what has changed is read anew."""
     data = Dataset.load(path, split, stated.domain)
-    logger.info("read %s (%s): %d images of shape %s, digest %s", path, split, len(data), data.shape, data.digest[:12])
+    _logger.info("read %s (%s): %d images of shape %s, digest %s", path, split, len(data), data.shape, data.digest[:12])
     return data
 
 

@@ -35,7 +35,7 @@ from toolkit.runs.sweep.progress import SweepProgress, write_log
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
 from toolkit.runs.workers import check_main_guard
 
-logger = logging.getLogger("relugap.sweep")
+_logger = logging.getLogger("relugap.sweep")
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
 
 
@@ -112,7 +112,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
     tasks = list(plan.missing(replace(work, run_id=run_id), done))
     to_do = sum(len(rungs) * len(task.targets) for task in tasks for _, rungs in task.wanted)
     counts = {"planned": planned, "present": planned - to_do, "written": 0}
-    logger.info("%s: %d rows of %d to compute, %d tasks, %d workers", spec.name, to_do, planned, len(tasks),
+    _logger.info("%s: %d rows of %d to compute, %d tasks, %d workers", spec.name, to_do, planned, len(tasks),
                 execution.workers)  # fmt: skip
     stop = Stop(options.max_hours)
     progress = SweepProgress(spec.name, out, tasks, counts["present"], execution.workers, options.progress)
@@ -121,7 +121,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
         with one_thread_environment(), threadpool_limits(1), progress, stop.handling():
             Driver(run_task, tasks, execution, progress, stop).run()
         outcome = f"stopped: {stop.reason}" if stop.reason else "finished"
-        logger.info("%s: %s", spec.name, outcome)
+        _logger.info("%s: %s", spec.name, outcome)
     except BaseException as error:
         outcome = f"ended by {explain(error)}"
         write_log(out, outcome)
