@@ -41,6 +41,7 @@ def witness_figure(
             panel.set_title(plot_text(title))
             panel.set_xticks([])
             panel.set_yticks([])
+            panel.spines[:].set_visible(False)
     return figure
 
 
