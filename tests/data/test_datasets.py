@@ -57,10 +57,11 @@ def test_a_data_set_is_shared_and_read_only():
 
 
 def test_unknown_names_list_what_is_allowed():
-    names = ("digits", "mnist5k", "mnist", "fashion-mnist", "sdp-mnist", "sdp-cifar", "eran-mnist")
+    names = ("digits", "mnist5k", "mnist", "fashion-mnist", "cifar10", "sdp-mnist", "sdp-cifar", "eran-mnist")
     assert dataset_names() == names
-    with pytest.raises(ValueError, match=f"unknown data set 'cifar10'; allowed: {', '.join(names)}"):
-        load_dataset("cifar10")
+    allowed = f"allowed: {', '.join(names)}; own data are a .npz or .csv file, or a folder"
+    with pytest.raises(ValueError, match=rf"unknown data set 'cifar100'; {allowed}"):
+        load_dataset("cifar100")
     with pytest.raises(ValueError, match="split must be train or test, got 'validation'"):
         load_dataset("digits", "validation")
 
