@@ -138,7 +138,7 @@ def print_diagnosis(as_json: bool = False) -> bool:
     console.print(grid)
     grid = _table("published network", "found", "paper")
     for network in PUBLISHED.values():
-        here = place(network.file).is_file()
+        here = all(place(file).is_file() for file in network.files)
         mark = "[green]yes[/]" if here else "[yellow]no, fetched when asked for[/]"
         grid.add_row(f"published:{network.name}", mark, network.paper.split(",")[0])
     console.print(grid)
@@ -158,7 +158,7 @@ def _print_json() -> bool:
             "published": [
                 {
                     "name": f"published:{network.name}",
-                    "available": place(network.file).is_file(),
+                    "available": all(place(file).is_file() for file in network.files),
                     "paper": network.paper,
                 }
                 for network in PUBLISHED.values()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from toolkit.data import cifar_files, idx_files, packaged_images
+from toolkit.data import cifar_files, idx_files, packaged_images, verifier_images
 from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import own_path, shown, text
 from toolkit.data.dataset import Dataset
@@ -44,6 +44,9 @@ DATASETS: dict[str, DatasetSource] = {
     "mnist": idx_files.MNIST,
     "fashion-mnist": idx_files.FASHION_MNIST,
     "cifar10": cifar_files.CIFAR10,
+    "sdp-mnist": verifier_images.SDP_MNIST,
+    "sdp-cifar": verifier_images.SDP_CIFAR,
+    "eran-mnist": verifier_images.ERAN_MNIST,
 }
 _logger = logging.getLogger("relugap.data")
 _Named = TypeVar("_Named")
@@ -98,6 +101,7 @@ def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | Non
 
     digits: 8×8, 1,297 train and 500 test. mnist5k: 28×28, 4,000 train and 1,000 test of MNIST's first training
     images. Both splits are fixed and stratified by class. mnist, fashion-mnist: 28×28, 60,000 train and 10,000 test.
+    sdp-mnist, sdp-cifar, eran-mnist: 200, 200, 1,000 test images on which verifiers are compared (verifier_images.py).
     cifar10: 3×32×32, 50,000 train and 10,000 test. A path: see `own_files.read_own_data`, also for the domain, which
     the named ones state themselves.
     Raises ValueError for an unknown name or split and for a file with the wrong content, FileNotFoundError (saying
