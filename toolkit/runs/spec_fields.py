@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from toolkit.data.arguments import one_of
 from toolkit.data.datasets import dataset_names
+from toolkit.data.names import BALL_NORMS
 from toolkit.networks.published import PREFIX, published_network
 from toolkit.networks.sources import zoo_names
 from toolkit.rungs import get_rung
@@ -38,6 +40,10 @@ def _ordered(domain: tuple[float, float]) -> tuple[float, float]:
     return domain
 
 
+def _norm_known(norm: str) -> str:
+    return one_of("norm", norm, BALL_NORMS)
+
+
 def _rung_known(name: str) -> str:
     get_rung(name)
     return name
@@ -46,4 +52,5 @@ def _rung_known(name: str) -> str:
 DatasetName = Annotated[str, AfterValidator(_dataset_known)]
 NetworkSource = Annotated[str, AfterValidator(_source_known)]  # zoo:NAME, published:NAME or a file, not opened here
 Domain = Annotated[tuple[float, float], AfterValidator(_ordered)]
+NormName = Annotated[str, AfterValidator(_norm_known)]  # of balls
 RungName = Annotated[str, AfterValidator(_rung_known)]
