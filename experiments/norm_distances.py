@@ -4,10 +4,12 @@
 
 Per network, norm and image the least distance to an unsafe point of [0, 1]ⁿ by `closest`: an interval that pgd bounds
 from above, the dual, alpha (which climbs to the LP's value) and bab from below. Networks: the zoo's digits-adversarial
-and mnist5k-dual, where most intervals close, and Wong & Kolter's (2018) MNIST network, trained for ℓ∞ balls of .1, where
-those in ℓ2 and ℓ1 stay wide within the time limit. There are no published values. table.csv: per network, norm and rung
-the distribution, `open`: intervals wider than a hundredth of their upper end; radii.csv: per image. A figure per network:
-the share of images with radius ≤ ε, a panel per norm. Images already asked are not asked again (OUT/answers).
+and mnist5k-dual, where most intervals close, and Wong & Kolter's (2018) MNIST network, trained for ℓ∞ balls of .1,
+where those in ℓ2 and ℓ1 stay wide within the time limit. There are no published values.
+
+table.csv: per network, norm and rung the distribution; open: intervals wider than a hundredth of their upper end.
+radii.csv: per image. A figure per network: the share of images with radius ≤ ε, a panel per norm. Images already asked
+are not asked again (OUT/answers).
 """
 
 from __future__ import annotations
