@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--data", default="mnist5k")
     parser.add_argument("--levels", type=int, default=255, help="steps of a pixel's grid in [0, 1]: 16 for digits")
     parser.add_argument("--count", type=int, default=100, help="first test images")
-    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25, 0.5])
+    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.12, 0.25, 0.5])
     parser.add_argument("--draws", type=int, default=100_000, help="n of an image and σ")
     parser.add_argument("--alpha", type=float, default=1e-3)
     parser.add_argument("--at", type=float, nargs="+", default=[0.5, 1.0, 1.5], help="radii of the table")

@@ -61,6 +61,18 @@ def test_noise_on_the_grid_is_distributed_as_rounded_gaussian_noise() -> None:
             assert binomtest(seen, count, expected).pvalue > 1e-5
 
 
+def test_leading_bits_and_a_search_place_every_draw_where_its_bits_fall() -> None:
+    """The places of 65,536 draws against the thresholds Φ themselves, from the same bits."""
+    grid, sigma, size = PixelGrid.of((0.0, 1.0), 255), 0.2, 256
+    noise = QuantisedNoise(grid, np.full(size, 128), sigma, seed=9)
+    uniform = (np.random.PCG64(9).random_raw(256 * size) >> np.uint64(11)) / 2.0**53
+    edges = np.array([NORMAL.cdf((d + 0.5) / 255 / sigma) for d in range(-255, 255)])
+    moves = (edges <= uniform[:, None]).sum(axis=1) - 255
+    (index, settled), *_ = noise.draws(256)
+    assert settled.all()
+    assert np.array_equal(index.ravel(), np.clip(128 + moves, 0, 255))
+
+
 def test_votes_estimate_the_probability_that_enumeration_gives() -> None:
     """A network of two pixels and five values each: Σ P(p) over the 25 points that it puts into class 0."""
     rng = np.random.default_rng(3)

@@ -42,6 +42,7 @@ from toolkit.networks.weights import exact_numbers
 from toolkit.problems.properties import robustness
 
 DRAWN_BITS = 53  # of a draw: integers that floats hold
+GUIDE_BITS = 14  # of them, that place most draws without a search
 NEAR_THRESHOLD = (
     64.0  # in 2⁻⁵³: how near a threshold a draw decides nothing, rounding of Φ and of its argument included
 )
@@ -195,8 +196,17 @@ class QuantisedNoise:
         with np.errstate(over="ignore", divide="ignore"):
             ends = ndtr((np.arange(-reach, reach) + 0.5) / (grid.levels * sigma))
         self._thresholds = np.concatenate([[-np.inf], 2.0**DRAWN_BITS * ends, [np.inf]])
+        self._guide = self._places_by_leading_bits()
         self._least = -reach
         self._bits = np.random.PCG64(seed)
+
+    def _places_by_leading_bits(self) -> IndexArray:
+        """For every value of a draw's first GUIDE_BITS the place it falls on, −1 where a threshold is in or near it."""
+        width = 2.0 ** (DRAWN_BITS - GUIDE_BITS)
+        first = width * np.arange(2**GUIDE_BITS)
+        low = np.searchsorted(self._thresholds, first - NEAR_THRESHOLD, side="left")
+        high = np.searchsorted(self._thresholds, first + width + NEAR_THRESHOLD, side="right")
+        return np.where(low == high, low, -1)
 
     def draws(self, count: int) -> Iterator[tuple[IndexArray, BoolArray]]:
         """The next `count` draws in batches: grid places (k, inputs), and whether the bits decide all of them (k,)."""
@@ -205,10 +215,13 @@ class QuantisedNoise:
 
     def _batch(self, size: int) -> tuple[IndexArray, BoolArray]:
         raw = self._bits.random_raw(size * self.center.size) >> np.uint64(64 - DRAWN_BITS)
-        drawn = raw.astype(np.float64)  # the uniform number lies between it and its successor, in 2⁻⁵³
-        place = np.searchsorted(self._thresholds, drawn, side="right")
-        below, above = self._thresholds[place - 1], self._thresholds[place]
-        settled = (drawn - below > NEAR_THRESHOLD) & (above - drawn > NEAR_THRESHOLD + 1.0)
+        place = self._guide[raw >> np.uint64(DRAWN_BITS - GUIDE_BITS)]
+        settled = np.ones(place.size, dtype=np.bool_)
+        near = np.flatnonzero(place < 0)
+        drawn = raw[near].astype(np.float64)  # the uniform number lies between it and its successor, in 2⁻⁵³
+        place[near] = found = np.searchsorted(self._thresholds, drawn, side="right")
+        below, above = self._thresholds[found - 1], self._thresholds[found]
+        settled[near] = (drawn - below > NEAR_THRESHOLD) & (above - drawn > NEAR_THRESHOLD + 1.0)
         moved = self.center + (place - 1 + self._least).reshape(size, -1)
         index = np.clip(moved, self.grid.low, self.grid.high)
         return index, np.asarray(settled.reshape(size, -1).all(axis=1))
