@@ -265,6 +265,7 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
         ("eps = 0.05", "eps = -1", "rows[0].eps"),
+        ("eps = 0.05", 'eps = 0.05\nnorm = "l9"', "norm must be one of linf, l1, l2, got 'l9'"),
         (
             'network = "zoo:digits-standard"',
             'network = "zoo:digit"',
