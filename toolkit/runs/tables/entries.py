@@ -37,6 +37,7 @@ from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
 from toolkit.runs.batch import BatchPlan
 from toolkit.runs.spec_fields import (
+    Amount,
     Count,
     DatasetName,
     Domain,
@@ -110,7 +111,7 @@ class ErrorsRow(_Row):
     norm: of the balls, one of BALL_NORMS.
     """
 
-    eps: Annotated[float, Field(ge=0)]
+    eps: Annotated[Amount, Field(ge=0)]
     norm: NormName = "linf"
     samples: Mapping[str, Count] = {}
     time_limit: Mapping[str, Seconds] = {}
@@ -126,7 +127,7 @@ class RadiiRow(_Row):
 
     predicted: bool = False
     samples: Annotated[tuple[Index, ...], Field(min_length=1)]
-    largest: Annotated[float, Field(gt=0)] = 0.5
+    largest: Annotated[Amount, Field(gt=0)] = 0.5
     methods: Names | None = None
     published: Mapping[str, float] = {}
 
@@ -193,7 +194,7 @@ class RadiusMethod(StageSpec):
     time_limit: seconds a verdict, of which a radius takes about ten. samples: of the rows alone, refused here.
     """
 
-    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    tolerance: Annotated[Amount, Field(gt=0)] = 1e-4
     samples: None = None
 
 
