@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from toolkit.verify.prove import write_proof
     from toolkit.verify.queries import QueryResult, QueryStatus, verify_query
     from toolkit.verify.radius import certified_radius, closest
+    from toolkit.verify.smoothing import smoothed_radius
 
 PUBLIC = {
     "LinfBall": "toolkit.problems.input_sets",
@@ -42,6 +43,7 @@ PUBLIC = {
     "certify": "toolkit.verify.ladder",
     "certified_radius": "toolkit.verify.radius",
     "closest": "toolkit.verify.radius",
+    "smoothed_radius": "toolkit.verify.smoothing",
     "Dataset": "toolkit.data.datasets",
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
@@ -124,6 +126,7 @@ __all__ = [
     "register_dataset",
     "robustness",
     "run_sweep",
+    "smoothed_radius",
     "verify_query",
     "write_proof",
     "write_report",

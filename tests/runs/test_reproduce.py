@@ -274,6 +274,7 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
         ("eps = 0.05", "eps = -1", "rows[0].eps"),
+        ("eps = 0.05", 'eps = 0.05\nnorm = "l9"', "norm must be one of linf, l1, l2, got 'l9'"),
         (
             'network = "zoo:digits-standard"',
             'network = "zoo:digit"',
@@ -306,7 +307,7 @@ def test_every_entry_of_the_catalogue_loads_and_every_script_takes_out() -> None
             assert experiment.workers == ('"--workers"' in text), file.name
         elif "kind = " in file.read_text(encoding="utf-8"):
             for row in load_entry(file).rows:
-                assert row.network.removeprefix("published:") in PUBLISHED, row.name
+                assert row.network.startswith("zoo:") or row.network.removeprefix("published:") in PUBLISHED, row.name
             names.add(experiment.name)
     assert {"wong-kolter-2018-table1", "salman-2019-table1", "salman-2019-table2"} <= names
     scripts = {f.name for f in (ROOT / "experiments").glob("*.py") if "end_experiment" in f.read_text(encoding="utf-8")}
