@@ -62,7 +62,7 @@ def test_dual_training_certifies_where_standard_training_does_not():
         assert epoch.attacked_error <= epoch.certified_error
 
 
-@pytest.mark.parametrize("loss", ["interval", "dual-margin", "adversarial-fgsm"])
+@pytest.mark.parametrize("loss", ["interval", "dual-margin", "adversarial-fgsm", "crown-ibp"])
 def test_the_other_losses_train_too(loss):
     keys = {**ROBUST, "eps": 0.02, "epochs": 4, "images": 1000, "kappa": 0.3}
     history = _train(**keys, loss=loss).history

@@ -121,9 +121,10 @@ def chord(lower: Array, upper: Array) -> Array:
     return xp.where(unstable, half, xp.where(lower >= 0, one, 0.0)) / width
 
 
-def adaptive_slope(lower: FloatArray, upper: FloatArray) -> FloatArray:
+def adaptive_slope(lower: Array, upper: Array) -> Array:
     """CROWN's lower slope: 1 where u ≥ −l, else 0, whichever cuts off the smaller area (Zhang et al. 2018, §3.3)."""
-    return np.where(upper >= -lower, 1.0, 0.0)
+    xp = array_namespace(lower, upper)
+    return xp.where(upper >= -lower, 1.0, 0.0)
 
 
 def corners(

@@ -12,7 +12,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -171,11 +171,34 @@ def learning_rate(spec: NetworkSpec, epoch: int) -> float:
     return spec.lr * math.pow(spec.lr_decay, (epoch - 1) / max(1, spec.epochs - 1))
 
 
+def ramped(spec: NetworkSpec, done: float) -> float:
+    """The share of the ramp that lies behind after `done` epochs (a fraction within one); negative during warm-up."""
+    since = done - (spec.warmup or 0.0) * spec.epochs
+    return 1.0 if spec.ramp == 0 and since >= 0 else min(1.0, since / (spec.ramp * spec.epochs or 1.0))
+
+
 def radius(spec: NetworkSpec, done: float) -> float:
-    """ε after `done` epochs (a fraction within one): linear from min(0.01, eps), reaching eps after ramp·epochs."""
-    first = min(FIRST_RADIUS, spec.eps)
-    share = 1.0 if spec.ramp == 0 else min(1.0, done / (spec.ramp * spec.epochs))
+    """ε after `done` epochs: 0 during warm-up, then linear from min(0.01, eps) to eps over ramp·epochs."""
+    first, share = min(FIRST_RADIUS, spec.eps), ramped(spec, done)
+    if share < 0:
+        return 0.0
     return spec.eps if share == 1.0 else first + (spec.eps - first) * share
+
+
+def clean_share(spec: NetworkSpec, done: float) -> float:
+    """κ after `done` epochs: linear from kappa to kappa_end during the ramp, constant without kappa_end."""
+    return spec.kappa if spec.kappa_end is None else _between(spec.kappa, spec.kappa_end, spec, done)
+
+
+def crown_share(spec: NetworkSpec, done: float) -> float:
+    """β after `done` epochs: linear from beta (absent: 1) to beta_end (absent: 0) during the ramp."""
+    ends = (1.0 if spec.beta is None else spec.beta, 0.0 if spec.beta_end is None else spec.beta_end)
+    return _between(*ends, spec, done)
+
+
+def _between(first: float, last: float, spec: NetworkSpec, done: float) -> float:
+    share = max(0.0, ramped(spec, done))
+    return last if share == 1.0 else first + (last - first) * share
 
 
 def _device(spec: NetworkSpec) -> torch.device:
@@ -216,12 +239,12 @@ def _run_epoch(
     batches = torch.randperm(len(y), generator=generator).split(spec.batch)
     total = 0.0
     for step, batch in enumerate(batches):
-        eps = radius(spec, number - 1 + step / len(batches))
-        region = Perturbation(eps, spec.domain, generator, spec.attack_steps, spec.projections, spec.norm)
-        loss = backward(spec, network, optimizer, x[batch], y[batch], region)
+        done = number - 1 + step / len(batches)
+        region = region_of(spec, done, generator)
+        loss = backward(spec, network, optimizer, x[batch], y[batch], region, clean_share(spec, done))
         if not math.isfinite(loss):
             raise ValueError(
-                f"{spec.name}: the loss became {loss} in epoch {number}, batch {step}, at eps {eps:g}; "
+                f"{spec.name}: the loss became {loss} in epoch {number}, batch {step}, at eps {region.eps:g}; "
                 f"lower lr (now {spec.lr:g}) or raise ramp (now {spec.ramp:g})"
             )
         optimizer.step()
@@ -229,20 +252,37 @@ def _run_epoch(
     return total / len(y)
 
 
+def region_of(spec: NetworkSpec, done: float, generator: torch.Generator) -> Perturbation:
+    """The balls after `done` epochs, and the shares of a mixed loss."""
+    found = Perturbation(
+        radius(spec, done), spec.domain, generator, spec.attack_steps, spec.projections, spec.norm,
+        crown_share(spec, done),
+    )  # fmt: skip
+    return found if spec.alpha is None else replace(found, alpha=spec.alpha)
+
+
 def backward(
-    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Perturbation
+    spec: NetworkSpec,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    region: Perturbation,
+    kappa: float | None = None,
 ) -> float:
     """Leave the gradient of the mean of kappa·clean + (1 − kappa)·robust loss in the weights; returns that mean.
 
-    Chunk by chunk, which bounds memory: spec.chunk images, or as many as keep a dual loss's arrays small.
+    kappa: None = the spec's. At radius 0, the warm-up's, the loss is the clean one. Chunk by chunk, which bounds memory: spec.chunk images, or as many as keep a dual loss's arrays small.
     """
     optimizer.zero_grad()
     chunk = spec.chunk or _chunk(spec, network)
+    kappa = spec.kappa if kappa is None else kappa
+    robust = spec.loss != "standard" and region.eps > 0
     total = 0.0
     for part_x, part_y in zip(x.split(chunk), y.split(chunk), strict=True):
-        loss = LOSSES[spec.loss](network, part_x, part_y, region).sum()
-        if spec.kappa > 0 and spec.loss != "standard":
-            loss = (1 - spec.kappa) * loss + spec.kappa * standard(network, part_x, part_y, region).sum()
+        loss = (LOSSES[spec.loss] if robust else standard)(network, part_x, part_y, region).sum()
+        if kappa > 0 and robust:
+            loss = (1 - kappa) * loss + kappa * standard(network, part_x, part_y, region).sum()
         loss = loss / len(y)
         loss.backward()
         total += float(loss.detach())
@@ -270,7 +310,7 @@ def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor)
     )
     few_x, few_y = x[: spec.monitor], y[: spec.monitor]
     attacked = network.forward(pgd_points(network, few_x, few_y, region)).argmax(-1)
-    method: BoundMethod = "interval" if spec.loss == "interval" else "dual"
+    method: BoundMethod = "interval" if spec.loss in ("interval", "crown-ibp") else "dual"
     parts = zip(few_x.split(10), few_y.split(10), strict=True)
     margins = torch.cat([robust_margins(network, px, py, region, method) for px, py in parts])
     others = margins.scatter(1, few_y[:, None], math.inf)
