@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 from toolkit.data.datasets import load_dataset  # noqa: E402
 from toolkit.problems.input_sets import LinfBall, make_ball  # noqa: E402
 from toolkit.training.bounds import batch_bounds, input_balls, margin_bounds  # noqa: E402
+from toolkit.training.loop import train  # noqa: E402
 from toolkit.training.losses import (  # noqa: E402
     LOSSES,
     Perturbation,
@@ -19,7 +20,7 @@ from toolkit.training.losses import (  # noqa: E402
     mtl_ibp,
     standard,
 )
-from toolkit.training.loop import clean_share, crown_share, radius, train  # noqa: E402
+from toolkit.training.schedules import clean_share, crown_share, radius  # noqa: E402
 from toolkit.training.spec import LayerSpec, NetworkSpec  # noqa: E402
 from toolkit.training.trainable import frozen, parameters, trainable_network  # noqa: E402
 from toolkit.verify.layer_bounds import layer_bounds  # noqa: E402
@@ -162,7 +163,9 @@ def test_a_warm_up_alone_is_standard_training(keys):
         assert torch.equal(own, other)
 
 
-@pytest.mark.parametrize("keys", [{"loss": "crown-ibp", "kappa": 1.0, "kappa_end": 0.0}, {"loss": "mtl-ibp", "alpha": 0.1}])
+@pytest.mark.parametrize(
+    "keys", [{"loss": "crown-ibp", "kappa": 1.0, "kappa_end": 0.0}, {"loss": "mtl-ibp", "alpha": 0.1}]
+)
 def test_the_mixed_losses_certify_where_standard_training_does_not(keys):
     shared = SPEC | {"hidden": (16, 16), "epochs": 10, "images": 800, "monitor": 100, "lr": 1e-2, "domain": (0.0, 1.0)}
     data = load_dataset("digits", "train"), load_dataset("digits", "test")
@@ -187,10 +190,16 @@ def test_a_spec_says_nothing_of_keys_it_leaves_out():
         ({"loss": "mtl-ibp", "alpha": 1.5}, r"alpha\n.*less than or equal to 1"),
         ({"loss": "dual", "alpha": 0.5}, r"alpha is a key of loss 'mtl-ibp', got loss 'dual'"),
         ({"loss": "interval", "beta": 0.5}, r"beta is a key of loss 'crown-ibp', got loss 'interval'"),
-        ({"loss": "mtl-ibp", "alpha": 0.1, "beta_end": 0.0}, r"beta_end is a key of loss 'crown-ibp', got loss 'mtl-ibp'"),
+        (
+            {"loss": "mtl-ibp", "alpha": 0.1, "beta_end": 0.0},
+            r"beta_end is a key of loss 'crown-ibp', got loss 'mtl-ibp'",
+        ),
         ({"loss": "crown-ibp", "kappa_end": -0.1}, r"kappa_end\n.*greater than or equal to 0"),
         ({"loss": "crown-ibp", "warmup": 0.6, "ramp": 0.5}, r"warmup \+ ramp must be ≤ 1, got 0\.6 \+ 0\.5"),
-        ({"loss": "crown-ibp", "projections": 3}, r"projections estimate the bounds of dual losses, got loss 'crown-ibp'"),
+        (
+            {"loss": "crown-ibp", "projections": 3},
+            r"projections estimate the bounds of dual losses, got loss 'crown-ibp'",
+        ),
         ({"loss": "crown_ibp"}, r"loss must be one of standard, .*, crown-ibp, mtl-ibp, got 'crown_ibp'"),
     ],
 )

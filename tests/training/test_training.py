@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 
 from toolkit.data.datasets import load_dataset  # noqa: E402
 from toolkit.networks.network import Network  # noqa: E402
-from toolkit.training.loop import learning_rate, radius, train, train_spec  # noqa: E402
+from toolkit.training.loop import train, train_spec  # noqa: E402
+from toolkit.training.schedules import learning_rate, radius  # noqa: E402
 from toolkit.training.spec import NetworkSpec, load_train_spec  # noqa: E402
 from toolkit.training.trainable import frozen, parameters  # noqa: E402
 

@@ -31,10 +31,10 @@ from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
 from toolkit.training.evaluation import network_errors
 from toolkit.training.losses import LOSSES, Perturbation, at_radius, pgd_points, robust_margins, standard
+from toolkit.training.schedules import clean_share, crown_share, learning_rate, radius
 from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
 
-FIRST_RADIUS = 0.01  # where the ramp of ε starts, as published
 CHUNK_NUMBERS = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory
 
 
@@ -166,41 +166,6 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def learning_rate(spec: NetworkSpec, epoch: int) -> float:
-    """lr·lr_decay^((epoch − 1)/(epochs − 1)): from lr in the first epoch to lr·lr_decay in the last."""
-    return spec.lr * math.pow(spec.lr_decay, (epoch - 1) / max(1, spec.epochs - 1))
-
-
-def ramped(spec: NetworkSpec, done: float) -> float:
-    """The share of the ramp that lies behind after `done` epochs (a fraction within one); negative during warm-up."""
-    since = done - (spec.warmup or 0.0) * spec.epochs
-    return 1.0 if spec.ramp == 0 and since >= 0 else min(1.0, since / (spec.ramp * spec.epochs or 1.0))
-
-
-def radius(spec: NetworkSpec, done: float) -> float:
-    """ε after `done` epochs: 0 during warm-up, then linear from min(0.01, eps) to eps over ramp·epochs."""
-    first, share = min(FIRST_RADIUS, spec.eps), ramped(spec, done)
-    if share < 0:
-        return 0.0
-    return spec.eps if share == 1.0 else first + (spec.eps - first) * share
-
-
-def clean_share(spec: NetworkSpec, done: float) -> float:
-    """κ after `done` epochs: linear from kappa to kappa_end during the ramp, constant without kappa_end."""
-    return spec.kappa if spec.kappa_end is None else _between(spec.kappa, spec.kappa_end, spec, done)
-
-
-def crown_share(spec: NetworkSpec, done: float) -> float:
-    """β after `done` epochs: linear from beta (absent: 1) to beta_end (absent: 0) during the ramp."""
-    ends = (1.0 if spec.beta is None else spec.beta, 0.0 if spec.beta_end is None else spec.beta_end)
-    return _between(*ends, spec, done)
-
-
-def _between(first: float, last: float, spec: NetworkSpec, done: float) -> float:
-    share = max(0.0, ramped(spec, done))
-    return last if share == 1.0 else first + (last - first) * share
-
-
 def _device(spec: NetworkSpec) -> torch.device:
     if spec.device != "auto":
         return torch.device(spec.device)
@@ -272,7 +237,8 @@ def backward(
 ) -> float:
     """Leave the gradient of the mean of kappa·clean + (1 − kappa)·robust loss in the weights; returns that mean.
 
-    kappa: None = the spec's. At radius 0, the warm-up's, the loss is the clean one. Chunk by chunk, which bounds memory: spec.chunk images, or as many as keep a dual loss's arrays small.
+    kappa: None = the spec's. At radius 0, the warm-up's, the loss is the clean one. Chunk by chunk, which bounds
+    memory: spec.chunk images, or as many as keep a dual loss's arrays small.
     """
     optimizer.zero_grad()
     chunk = spec.chunk or _chunk(spec, network)

@@ -1,9 +1,10 @@
 """What training minimises: one small function per loss, of the network, a batch and the region around each image.
 
-Every loss maps x (B, n), y (B,) to one value per image (B,). The attacked ones are lower bounds of the worst loss over the
-ball, the robust ones upper bounds by the same closed-form functions that certify: with g ≤ min over the ball of F_y − F_t, the logits −g (0 for t = y)
-dominate every point's logits relative to the label's, so that cross_entropy(−g, y) ≥ max over the ball of
-cross_entropy(F(x̃), y): Wong & Kolter 2018, Theorem 2.
+Every loss maps x (B, n), y (B,) to one value per image (B,). Adversarial ones are lower bounds of the worst loss over
+the ball, robust ones upper bounds by the same closed-form functions that certify: with g ≤ min over the ball of
+F_y − F_t, the logits −g (0 for t = y) dominate every point's logits relative to the label's, so that
+cross_entropy(−g, y) ≥ max over the ball of cross_entropy(F(x̃), y): Wong & Kolter 2018, Theorem 2. Mixed ones combine
+two bounds (crown_ibp) or two losses (mtl_ibp).
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def interval(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Te
 def crown_ibp(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
     """Robust cross-entropy of the mean bound β·g_CROWN + (1 − β)·g_interval, both on interval l,u.
 
-    A mean of lower bounds is one. Source: Zhang et al. 2020, "Towards stable and efficient training of verifiably robust
-    neural networks", §3.2: β falls from 1 to 0 while ε grows, since CROWN is tight where intervals are far too wide.
+    A mean of lower bounds is one. Source: Zhang et al. 2020, "Towards stable and efficient training of verifiably
+    robust neural networks", §3.2: β falls from 1 to 0 while ε grows, so that training begins with the tighter bound and
+    ends with the cheaper one.
     """
     bounds = batch_bounds(network, input_balls(x, region.eps, region.domain, region.norm), "interval")
     shares: tuple[tuple[MarginMethod, float], ...] = (("crown", region.beta), ("interval", 1.0 - region.beta))

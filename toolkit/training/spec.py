@@ -93,8 +93,8 @@ class NetworkSpec(StrictModel):
     Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
     eps: radius in units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it. norm:
     of the ball, linf, l1 or l2.
-    ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps. warmup: share
-    of the epochs before the ramp, which minimise the clean loss; absent = none.
+    ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps. warmup:
+    share of the epochs before the ramp, which minimise the clean loss; absent = none.
     domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss; with
     kappa_end it moves there linearly during the ramp.
     beta, beta_end: CROWN's share in the bound of crown-ibp before and after the ramp, absent = 1 and 0. alpha: the
