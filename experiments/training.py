@@ -51,7 +51,7 @@ from toolkit.training.spec import LOSS_NAMES
 
 DOMAIN = (0.0, 1.0)
 DATASETS = ("digits", "mnist5k", "fashion-mnist")
-EXACT_SECONDS, MARGIN_SECONDS = 5.0, 0.2
+EXACT_SECONDS, MARGIN_SECONDS = 3.0, 0.2
 SLOW_NEURONS, SLOW_IMAGES = 1000, 100  # of networks trained for no bound: thousands of unstable neurons an image
 STAGES = (
     StageSpec(name="fgsm", ladder=("fgsm",)),
@@ -68,7 +68,7 @@ class Plan:
     """How much is asked: images of every error, of the margins at gap_eps, of the curves at certified_eps."""
 
     images: int = 1000
-    gap_images: int = 50
+    gap_images: int = 30
     curve_images: int = 100
     gap_eps: tuple[float, ...] = (0.01, 0.03, 0.05)
     certified_eps: tuple[float, ...] = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15)
@@ -218,11 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
     parser.add_argument("--images", type=int, help="use at most so many images")
     parser.add_argument("--gap-eps", type=float, nargs="+", default=Plan().gap_eps)
+    parser.add_argument("--curve-eps", type=float, nargs="+", default=Plan().certified_eps)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     options = parser.parse_args(arguments)
-    plan = Plan(gap_eps=tuple(options.gap_eps)).at_most(options.images)
+    plan = Plan(gap_eps=tuple(options.gap_eps), certified_eps=tuple(options.curve_eps)).at_most(options.images)
     at_hand = {one.name for one in find_data() if one.split == "test" and one.available}
     networks = trained_networks([name for name in options.datasets if name in at_hand], options.wide)
+    if not networks:
+        raise ValueError(f"datasets must name one whose test images are at hand, got {', '.join(options.datasets)}")
     with (
         folder_lock(options.out.absolute()),
         experiment_run(parser, options, keep_runs=True) as run,

@@ -201,8 +201,10 @@ def draw(frame: pd.DataFrame, columns: Sequence[str], label: str, path: Path, lo
                 look = look_of_training(str(training))
                 style = {"color": look.color, "marker": look.marker, "markersize": look.marker_size, "linewidth": 1.2}
                 bottom = curve[low].clip(lower=FLOOR) if log else curve[low]
-                panel.fill_between(curve[x], bottom, curve[high], color=look.color, alpha=0.2, linewidth=0)
+                panel.fill_between(curve[x], bottom, curve[high], color=look.color, alpha=0.14, linewidth=0)
                 panel.plot(curve[x], curve[y].clip(lower=FLOOR) if log else curve[y], label=str(training), **style)
+            if group[x].nunique() < 5:
+                panel.set_xticks(sorted(group[x].unique()))
             panel.set(title=f"{dataset} {layers}", xlabel="ε", yscale="log" if log else "linear")
         panels[0].set_ylim(*((FLOOR, 1.5 * frame[high].max()) if log else (-0.02, 1.02)))
         for panel in panels[::2]:

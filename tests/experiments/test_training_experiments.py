@@ -48,6 +48,7 @@ def test_training_table_is_ordered_and_written(tmp_path: Path) -> None:
     import training
 
     arguments = ["--out", str(tmp_path), "--datasets", "digits", "--images", "2", "--gap-eps", "0.01", "0.02"]
+    arguments += ["--curve-eps", "0.0", "0.1"]
     table = training.main(arguments)
     dense = table[table["layers"] == "64-32-32-10"]
     assert list(dense["training"]) == ["standard", "adversarial", "dual", "interval", "crown-ibp", "mtl-ibp"]

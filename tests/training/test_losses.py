@@ -155,7 +155,7 @@ def test_shares_and_radius_move_with_the_ramp_after_a_warm_up_at_radius_0():
 
 @pytest.mark.parametrize("keys", [{"loss": "crown-ibp"}, {"loss": "mtl-ibp", "alpha": 0.2}, {"loss": "adversarial"}])
 def test_a_warm_up_alone_is_standard_training(keys):
-    shared = SPEC | {"epochs": 2, "images": 100, "monitor": 5, "ramp": 0.0}
+    shared = SPEC | {"epochs": 1, "images": 100, "monitor": 5, "ramp": 0.0}
     data = load_dataset("digits", "train"), load_dataset("digits", "test")
     robust = train(NetworkSpec(**shared, **keys, warmup=1.0), *data)
     plain = train(NetworkSpec(**shared, loss="standard"), *data)

@@ -84,8 +84,8 @@ def crown_ibp(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> T
     """
     bounds = batch_bounds(network, input_balls(x, region.eps, region.domain, region.norm), "interval")
     shares: tuple[tuple[MarginMethod, float], ...] = (("crown", region.beta), ("interval", 1.0 - region.beta))
-    margins = sum(share * margin_bounds(network, bounds, y, method) for method, share in shares if share > 0)
-    return cross_entropy(-margins, y, reduction="none")
+    parts = [share * margin_bounds(network, bounds, y, method) for method, share in shares if share > 0]
+    return cross_entropy(-torch.stack(parts).sum(0), y, reduction="none")
 
 
 def mtl_ibp(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
@@ -94,8 +94,8 @@ def mtl_ibp(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Ten
     Source: De Palma et al. 2024, "Expressive losses for verified robustness via convex combinations", MTL-IBP.
     """
     losses = ((interval, region.alpha), (adversarial, 1.0 - region.alpha))
-    total: Tensor = sum(share * loss(network, x, y, region) for loss, share in losses if share > 0)  # type: ignore[assignment]
-    return total
+    parts = [share * loss(network, x, y, region) for loss, share in losses if share > 0]
+    return torch.stack(parts).sum(0)
 
 
 LOSSES: dict[str, Loss] = {
