@@ -264,6 +264,8 @@ def train_command(
 ) -> None:
     """Train networks (needs the extra `train`).
 
+    Losses: standard, adversarial, adversarial-fgsm, dual, dual-margin, interval, crown-ibp, mtl-ibp.
+
     Example: relugap train experiments/zoo.toml --out networks --only digits-standard
     """
     from toolkit.training.loop import train_spec

@@ -68,6 +68,15 @@ LOOKS = {
     "fgsm": Look("#7BC8A4", "1", (0, (1, 1)), 6.0),
     "pgd": Look("#009E73", "*", (0, (4, 1.5)), 5.5),
 }
+# Of trainings, by loss: colours of Paul Tol's "bright" scheme, so that none is taken for a rung.
+TRAINING_LOOKS = {
+    "standard": Look("#777777", "o"),
+    "adversarial": Look("#EE6677", "s", "-", 3.6),
+    "dual": Look("#4477AA", "^"),
+    "interval": Look("#228833", "v"),
+    "crown-ibp": Look("#66CCEE", "D", "-", 3.4),
+    "mtl-ibp": Look("#AA3377", "P"),
+}
 OTHER_LOOKS = (Look("#882255", "h"), Look("#44AA99", "d"), Look("#332288", "8"), Look("#999933", ">"))
 
 
