@@ -26,7 +26,7 @@ from toolkit.solvers.session import Solver
 from toolkit.verify.margins import margins
 
 OPTIONAL = {
-    "torch": "training, .pth files: pip install 'relugap[train]'",
+    "torch": "training, torch modules: pip install 'relugap[train]'",
     "onnx": "ONNX models: pip install 'relugap[onnx]'",
     "onnxruntime": "tests of ONNX import: pip install 'relugap[onnx]'",
     "distributed": "clusters: pip install 'relugap[cluster]'",

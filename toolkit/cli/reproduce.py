@@ -37,8 +37,10 @@ def list_experiments() -> None:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("experiment", "minutes", "shows"):
         grid.add_column(name, overflow="fold")
-    for experiment in read_catalogue().experiments.values():
-        grid.add_row(experiment.name, f"{experiment.minutes:g}", markup_text(experiment.shows))
+    catalogue = read_catalogue()
+    for experiment in catalogue.experiments.values():
+        note = "" if catalogue.has(experiment) else " (a script: in a checkout only)"
+        grid.add_row(experiment.name, f"{experiment.minutes:g}", markup_text(f"{experiment.shows}{note}"))
     Console().print(grid)
 
 
@@ -51,14 +53,16 @@ def run_named(name: str, out: Path | None, count: int | None, workers: int | Non
     size = "" if count is None else f"-{count}"  # a smaller size does not replace the results at full size
     console = Console()
     for experiment in chosen:
-        if name == "all" and (reason := _left_out(experiment, count)):
+        if name == "all" and (reason := _left_out(catalogue, experiment, count)):
             console.print(f"{experiment.name}: {reason}", highlight=False)
             continue
         _run(console, catalogue, experiment, out or Path("results") / f"{experiment.name}{size}", count, workers, fresh)
 
 
-def _left_out(experiment: Experiment, count: int | None) -> str:
+def _left_out(catalogue: Catalogue, experiment: Experiment, count: int | None) -> str:
     """Why `all` passes an experiment over, "" where it does not."""
+    if not catalogue.has(experiment):
+        return "is a script of a checkout, which is not here"
     if count is not None and experiment.count is None and experiment.file.endswith(".py"):
         return "has one size only, left out with --count"
     if experiment.needs and importlib.util.find_spec(experiment.needs) is None:
@@ -98,7 +102,7 @@ def reproduce(
     FileNotFoundError, or ChildProcessError where a script fails.
     """
     check_workers(workers)
-    file = catalogue.folder / experiment.file
+    file = catalogue.file(experiment)
     if file.suffix == ".py":
         if fresh:
             raise ValueError(f"{experiment.name} is a script, which knows itself what to keep; leave out --fresh")

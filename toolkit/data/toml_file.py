@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from toolkit.data.arguments import file_path
 from toolkit.data.names import shortened
+from toolkit.data.shipped_specs import SPECS, shipped_spec
 
 LARGEST_SPEC = 10_000_000  # bytes of a spec; the project's own have less than 20,000
 LONGEST_INPUT = 200  # characters of a value that a message shows
@@ -63,11 +64,13 @@ class TomlFile:
 
 
 def open_toml(path: str | Path, what: str = "spec") -> TomlFile:
-    """The TOML file at `path`; what: how messages call it.
+    """The TOML file at `path`; what: how messages call it. experiments/NAME.toml may be the one shipped.
 
     Raises FileNotFoundError, ValueError saying what is not TOML and in which line, OSError.
     """
     file = file_path("path", path).expanduser()
+    if not file.is_file() and file.parent == Path(SPECS):  # as the documentation writes it, where no checkout is
+        file = shipped_spec(file.name) or file
     if not file.is_file():
         raise FileNotFoundError(f"no {what} file at {file}")
     try:

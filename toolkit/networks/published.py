@@ -87,6 +87,6 @@ def published_network(name: str) -> PublishedNetwork:
 
 
 def read_published(name: str) -> NetworkParts:
-    """The network, fetched if it is not here (needs torch to read it). Raises ValueError or FileNotFoundError."""
+    """The network, fetched if it is not here. Raises ValueError or FileNotFoundError."""
     known = published_network(name)
     return read_state_dict(obtain(known.file), known.architecture, known.name)
