@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import toolkit
 
 ROOT = Path(__file__).parents[1]
 BUILT_FROM = ("toolkit", "experiments", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +80,23 @@ def test_scripts_are_said_to_need_a_checkout(installed: Path, tmp_path: Path) ->
 def test_demo_reproduce_and_zoo_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     listed = relugap(installed, tmp_path, "reproduce")
     assert "salman-2019-table1" in listed.stdout
-    assert listed.stdout.replace("\n", " ").count("in a checkout only") or "(a script" in listed.stdout
+    assert "(a script" in listed.stdout
     done = relugap(installed, tmp_path, "reproduce", "demo", "--count", "1", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "demo-1" / "tightness.png").is_file()
     question = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "0", "--eps", "0.01"]
     assert relugap(installed, tmp_path, *question).returncode == 0
     spec = "experiments/demo.toml"  # as the documentation writes it
-    swept = relugap(installed, tmp_path, "sweep", spec, "--out", "mine", "--workers", "2", "--max-hours", "0.0001")
+    swept = relugap(installed, tmp_path, "sweep", spec, "--out", "mine", "--workers", "1", "--max-hours", "0.00001")
     assert swept.returncode == 0, swept.stderr
     assert not (tmp_path / "experiments").exists()
 
 
 @pytest.mark.slow
 def test_pip_installs_it_with_its_command(wheel: Path, tmp_path: Path) -> None:
-    """An environment of its own, the other packages lent by this one; then `relugap demo`."""
+    """An environment of its own, the other packages lent by this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
-    python = next((tmp_path / "venv").glob("*/python*"))
+    python, command = (tmp_path / "venv" / SCRIPTS / name for name in ("python", "relugap"))
     own = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
     )
@@ -102,10 +104,9 @@ def test_pip_installs_it_with_its_command(wheel: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(pip, check=True)
     (tmp_path / "empty").mkdir()
-    command = next((tmp_path / "venv").glob("*/relugap*"))
-    done = subprocess.run([command, "demo"], cwd=tmp_path / "empty", capture_output=True, text=True, check=False)
+    question = ["certify", "zoo:digits-standard", "--data", "digits", "--index", "0", "--eps", "0.01"]
+    done = subprocess.run([command, *question], cwd=tmp_path / "empty", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "empty" / "results" / "demo" / "table.md").is_file()
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("relugap ")
     assert toolkit.__file__ not in done.stdout

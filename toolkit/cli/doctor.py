@@ -26,10 +26,10 @@ from toolkit.solvers.session import Solver
 from toolkit.verify.margins import margins
 
 OPTIONAL = {
-    "torch": "training, torch modules: pip install 'relugap[train]'",
-    "onnx": "ONNX models: pip install 'relugap[onnx]'",
-    "onnxruntime": "tests of ONNX import: pip install 'relugap[onnx]'",
-    "distributed": "clusters: pip install 'relugap[cluster]'",
+    "torch": "training, torch modules:",
+    "onnx": "ONNX models:",
+    "onnxruntime": "tests of ONNX import:",
+    "distributed": "clusters:",
 }
 CORE = {
     "relugap": "",
@@ -103,7 +103,8 @@ def solver_fault(solver: Solver) -> str:
 
 def packages() -> list[Package]:
     """The core packages and the optional ones, with their versions."""
-    return [Package(name, _version(name), purpose) for name, purpose in {**CORE, **OPTIONAL}.items()]
+    optional = {name: f"{purpose}: {install_line(name)}" for name, purpose in OPTIONAL.items()}
+    return [Package(name, _version(name), purpose) for name, purpose in {**CORE, **optional}.items()]
 
 
 def _version(name: str) -> str:

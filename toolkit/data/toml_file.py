@@ -63,14 +63,19 @@ class TomlFile:
             raise ValueError(f"{placed(self.path, self.text, place)}: {_in_words(model, problem)}") from None
 
 
+def spec_path(path: str | Path) -> Path:
+    """The path itself; experiments/NAME.toml, as the documentation writes it, is the shipped one where none is here."""
+    file = file_path("path", path).expanduser()
+    shipped = shipped_spec(file.name) if file.parent == Path(SPECS) else None
+    return shipped if shipped is not None and not file.is_file() else file
+
+
 def open_toml(path: str | Path, what: str = "spec") -> TomlFile:
-    """The TOML file at `path`; what: how messages call it. experiments/NAME.toml may be the one shipped.
+    """The TOML file at `path`; what: how messages call it. experiments/NAME.toml: see `spec_path`.
 
     Raises FileNotFoundError, ValueError saying what is not TOML and in which line, OSError.
     """
-    file = file_path("path", path).expanduser()
-    if not file.is_file() and file.parent == Path(SPECS):  # as the documentation writes it, where no checkout is
-        file = shipped_spec(file.name) or file
+    file = spec_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"no {what} file at {file}")
     try:
