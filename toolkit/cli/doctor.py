@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.data.datasets import find_data
+from toolkit.data.extras import install_line
 from toolkit.data.names import markup_text
 from toolkit.data.registry import place
 from toolkit.networks.layers import Dense
@@ -103,7 +104,7 @@ def solver_fault(solver: Solver) -> str:
 
 def packages() -> list[Package]:
     """The core packages and the optional ones, with their versions."""
-    optional = {name: f"{purpose}: {install_line(name)}" for name, purpose in OPTIONAL.items()}
+    optional = {name: f"{purpose} {install_line(name)}" for name, purpose in OPTIONAL.items()}
     return [Package(name, _version(name), purpose) for name, purpose in {**CORE, **optional}.items()]
 
 
