@@ -140,7 +140,9 @@ def measured(network: Network, data: Any, count: int, eps: float, limit: float) 
     """One line per image, tool, bounds and target; targets: the class with the smallest clean margin, the hardest."""
     here = {name: tool for name, tool in TOOLS.items() if importlib.util.find_spec(tool[0]) is not None}
     if not here:
-        raise ValueError("neither gurobi-machinelearning nor omlt is installed: pip install gurobi-machinelearning omlt")
+        raise ValueError(
+            "neither gurobi-machinelearning nor omlt is installed: pip install gurobi-machinelearning omlt"
+        )
     outputs = network.predict(data.features)
     for index in np.flatnonzero(outputs == data.labels)[:count].tolist():
         label, ball = int(data.labels[index]), LinfBall(data.images[index], eps, (0, 1))

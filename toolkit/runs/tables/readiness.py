@@ -1,0 +1,70 @@
+"""Whether an experiment's networks and images are at hand, or can be fetched, before its work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from toolkit.data.arguments import check_labels
+from toolkit.data.datasets import load_dataset
+from toolkit.networks.network import Network
+from toolkit.runs.sweep.spec import SweepSpec
+from toolkit.runs.tables.entries import Entry, RadiiRow
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one row of a table, or network of a sweep, asks for. samples: indices that it names itself."""
+
+    name: str
+    network: str
+    dataset: str
+    architecture: str | None = None
+    samples: tuple[int, ...] = ()
+
+
+def needs_of(experiment: Entry | SweepSpec) -> list[Need]:
+    """The networks and data sets of an experiment, row by row."""
+    if isinstance(experiment, SweepSpec):
+        return [Need(one.name or one.source, one.source, one.dataset, one.architecture) for one in experiment.networks]
+    return [
+        Need(row.name, row.network, row.dataset, row.architecture, row.samples if isinstance(row, RadiiRow) else ())
+        for row in experiment.rows
+    ]
+
+
+def check_ready(needs: Iterable[Need]) -> None:
+    """Load every network and data set, fetching what is not here, and look whether they fit each other.
+
+    Raises FileNotFoundError naming every row whose files are neither here nor reachable, ValueError naming every row
+    whose files do not fit.
+    """
+    missing: dict[str, list[str]] = {}  # what is said → rows
+    unfit: dict[str, list[str]] = {}
+    for need in needs:
+        try:
+            _load(need)
+        except OSError as error:
+            missing.setdefault(str(error), []).append(need.name)
+        except ValueError as error:
+            unfit.setdefault(str(error), []).append(need.name)
+    if missing:
+        raise FileNotFoundError(f"nothing was begun, since files are missing: {_told(missing)}")
+    if unfit:
+        raise ValueError(f"nothing was begun: {_told(unfit)}")
+
+
+def _load(need: Need) -> None:
+    network, data = Network.load(need.network, need.architecture), load_dataset(need.dataset)
+    if network.input_size != data.features.shape[1]:
+        raise ValueError(
+            f"{need.dataset} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
+        )
+    check_labels(data.labels, network.output_size, need.dataset)
+    outside = [sample for sample in need.samples if sample >= len(data)]
+    if outside:
+        raise ValueError(f"samples must be in 0 … {len(data) - 1}, got {outside[0]}")
+
+
+def _told(problems: dict[str, list[str]]) -> str:
+    return "; ".join(f"{', '.join(rows)}: {said}" for said, rows in problems.items())
