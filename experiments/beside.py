@@ -4,9 +4,9 @@
 
 Run it where `gurobi-machinelearning` and `omlt` are installed beside relugap (neither is a dependency; what is missing
 is left out). Each margin min F_label − F_target over an ℓ∞ ball is asked three times of the model that the tool writes
-itself: as it comes; with l,u by ("interval", "dual"); with l,u by ("interval", "dual", "lp"). Same solver, same gap, one
-thread: Gurobi for gurobi-machinelearning (its free licence takes 2,000 variables), HiGHS for OMLT. Times are those of the
-solve; those of l,u stand beside. Nothing else differs, so the optima have to agree.
+itself: as it comes; with l,u by ("interval", "dual"); with l,u by ("interval", "dual", "lp"). Same solver, same gap,
+one thread: Gurobi for gurobi-machinelearning (its free licence takes 2,000 variables), HiGHS for OMLT. Times are those
+of the solve; those of l,u stand beside. Nothing else differs, so the optima have to agree.
 
 Sources: Gurobi/gurobi-machinelearning (gurobi_ml.sklearn; issue 237 asks for such bounds); Ceccon et al. 2022, OMLT
 (ReluBigMFormulation). No published values.
@@ -165,8 +165,8 @@ def measured(network: Network, data: Any, count: int, eps: float, limit: float) 
 def summary(lines: pd.DataFrame) -> pd.DataFrame:
     """Per tool and bounds: margins closed, their total and median time, and how often faster than as it comes.
 
-    speed_up: total seconds as it comes ÷ total seconds with the bounds, theirs included; where a margin was not closed in
-    time, its time is the limit, so the figure is a lower bound. apart: largest difference of two closed optima.
+    speed_up: total seconds as it comes ÷ total seconds with the bounds, theirs included; a margin that is not closed
+    counts with the time limit. apart: largest difference of two closed optima.
     """
     found = []
     for tool, own in lines.groupby("tool", sort=False):

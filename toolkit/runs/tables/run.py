@@ -50,10 +50,13 @@ def run_table(
         if k:
             finished(_table_run(entry, cells, images))
         one = entry.model_copy(update={"rows": (row,)})
-        work = run_errors if isinstance(entry, ErrorsEntry) else run_radii
-        more, lines = work(one, out, run_id, count, workers, advance)  # type: ignore[operator]
-        cells += more
-        images.append(lines)
+        more: tuple[list[Any], pd.DataFrame]
+        if isinstance(one, ErrorsEntry):
+            more = run_errors(one, out, run_id, count, workers, advance)
+        else:
+            more = run_radii(one, out, run_id, count, workers, advance)
+        cells += more[0]
+        images.append(more[1])
     return _table_run(entry, cells, images)
 
 
