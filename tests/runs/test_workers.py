@@ -23,25 +23,32 @@ SPAWN = """
 import multiprocessing
 import toolkit.runs.executors
 toolkit.runs.executors.start_context = lambda: multiprocessing.get_context("spawn")
-from toolkit import run_sweep
 """
-WORK = 'print("rows", len(run_sweep("s.toml", "out", workers=2)))\n'
+SWEEP = 'from toolkit import run_sweep\nprint("rows", len(run_sweep("s.toml", "out", workers=2)))\n'
+GATHER = 'from toolkit.runs.run import gather\ngather(abs, [-1, -2], 2, print)\nprint("rows 18")\n'
 
 
-@pytest.mark.parametrize("guarded", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_script_under_spawn(guarded: bool, tmp_path: Path) -> None:
-    """Without a guard one sentence, and no cascade of RuntimeErrors; with one, the rows."""
-    (tmp_path / "s.toml").write_text(SPEC)
-    work = f'if __name__ == "__main__":\n    {WORK}' if guarded else WORK
-    (tmp_path / "script.py").write_text(SPAWN + work)
+def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    (folder / "s.toml").write_text(SPEC)
+    (folder / "script.py").write_text(SPAWN + text)
     command = [sys.executable, "script.py"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    if guarded:
-        assert found.returncode == 0, found.stderr
-        assert "rows 18" in found.stdout
-        return
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("work", [GATHER, pytest.param(SWEEP, marks=pytest.mark.slow)], ids=["gather", "run_sweep"])
+def test_a_script_without_a_guard_under_spawn(work: str, tmp_path: Path) -> None:
+    """One sentence, and no cascade of RuntimeErrors."""
+    found = script(tmp_path, work)
     assert found.returncode == 1
     assert found.stderr.count("Traceback") == 1
     assert found.stderr.splitlines()[-1] == f"toolkit.runs.workers.MissingGuardError: {GUARD_HINT}"
     assert "RuntimeError" not in found.stderr
-    assert "rows" not in found.stdout
+    assert found.stdout == ""
+
+
+@pytest.mark.parametrize("work", [GATHER, pytest.param(SWEEP, marks=pytest.mark.slow)], ids=["gather", "run_sweep"])
+def test_a_script_with_a_guard_under_spawn(work: str, tmp_path: Path) -> None:
+    indented = "".join(f"    {line}\n" for line in work.splitlines())
+    found = script(tmp_path, f'if __name__ == "__main__":\n{indented}')
+    assert found.returncode == 0, found.stderr
+    assert "rows 18" in found.stdout
