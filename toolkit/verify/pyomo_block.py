@@ -30,7 +30,7 @@ from toolkit.relaxations.layout import Formulation, TemplateLayout
 from toolkit.relaxations.template import fill_block, set_indicators
 from toolkit.verify.layer_bounds import layer_bounds
 
-ROOM = 1e-6  # of an output's scale, by which its bounds are wider than float64 says
+OUTPUT_ROOM = 1e-6  # of an output's scale, by which its bounds are wider than float64 says
 
 
 def to_pyomo(
@@ -77,7 +77,7 @@ def _add_outputs(block: Any, layout: TemplateLayout, ball: InputSet) -> None:
     rows, constants = layout.objective(np.eye(outputs))
     lower = np.concatenate([ball.lower, np.zeros(layout.count)])
     middle, half = box_range_linear(rows, lower, np.concatenate([ball.upper, layout.upper]))
-    room = ROOM * (1.0 + np.abs(middle) + np.abs(constants) + half)
+    room = OUTPUT_ROOM * (1.0 + np.abs(middle) + np.abs(constants) + half)
     sides = zip((middle - half - room + constants).tolist(), (middle + half + room + constants).tolist(), strict=True)
     limits = list(sides)
     block.F = pyo.Var(range(outputs), bounds=lambda _, j: limits[j])
