@@ -144,7 +144,7 @@ def as_stream(program: bytes, folder: Path) -> Path:
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a call of the system": (b"cos\nsystem\n(X\x0a\x00\x00\x00touch OWNEDtR.", "asks for os.system"),
-    "a call of open": (pickle.dumps(Calls(open, "OWNED", "w"), 2), "asks for io.open"),
+    "a call of open": (pickle.dumps(Calls(open, "OWNED", "w"), 2), r"asks for _?io\.open"),
     "eval by protocol 4": (pickle.dumps(Calls(eval, "open('OWNED', 'w')"), 4), "asks for builtins.eval"),
     "a name inside a name": (b"\x80\x04\x8c\x05torch\x94\x8c\x0eload.__class__\x94\x93.", "asks for torch.load"),
     "an object by its class": (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "it uses NEWOBJ"),

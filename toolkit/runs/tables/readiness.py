@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from toolkit.data.arguments import check_labels
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.sweep.spec import SweepSpec
 from toolkit.runs.tables.entries import Entry, RadiiRow
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,43 @@ def check_ready(needs: Iterable[Need]) -> None:
     """
     missing: dict[str, list[str]] = {}  # what is said → rows
     unfit: dict[str, list[str]] = {}
+    files = _Files()
     for need in needs:
         try:
-            _load(need)
+            _check(need, files)
         except OSError as error:
             missing.setdefault(str(error), []).append(need.name)
         except ValueError as error:
             unfit.setdefault(str(error), []).append(need.name)
     if missing:
-        raise FileNotFoundError(f"nothing was begun, since files are missing: {_told(missing)}")
+        rows = ", ".join(name for names in missing.values() for name in names)
+        raise FileNotFoundError(f"nothing was begun, since files are missing for {rows}: {'; '.join(missing)}")
     if unfit:
-        raise ValueError(f"nothing was begun: {_told(unfit)}")
+        told = "; ".join(f"{', '.join(names)}: {said}" for said, names in unfit.items())
+        raise ValueError(f"nothing was begun: {told}")
 
 
-def _load(need: Need) -> None:
-    network, data = Network.load(need.network, need.architecture), load_dataset(need.dataset)
+class _Files:
+    """Networks and data sets, each asked for once: what could not be fetched is not tried again for the next row."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, load: Callable[[], _Found]) -> _Found:
+        """What `load` gives or gave, or raises or raised."""
+        if key not in self._found:
+            try:
+                self._found[key] = load()
+            except (OSError, ValueError) as error:
+                self._found[key] = error
+        if isinstance(self._found[key], Exception):
+            raise self._found[key]
+        return self._found[key]  # type: ignore[no-any-return]
+
+
+def _check(need: Need, files: _Files) -> None:
+    network = files.get((need.network, need.architecture), partial(Network.load, need.network, need.architecture))
+    data = files.get(need.dataset, partial(load_dataset, need.dataset))
     if network.input_size != data.features.shape[1]:
         raise ValueError(
             f"{need.dataset} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
@@ -64,7 +90,3 @@ def _load(need: Need) -> None:
     outside = [sample for sample in need.samples if sample >= len(data)]
     if outside:
         raise ValueError(f"samples must be in 0 … {len(data) - 1}, got {outside[0]}")
-
-
-def _told(problems: dict[str, list[str]]) -> str:
-    return "; ".join(f"{', '.join(rows)}: {said}" for said, rows in problems.items())
