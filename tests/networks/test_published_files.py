@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.data.datasets import load_dataset
+from toolkit.data.datasets import DATASETS, load_dataset
 from toolkit.networks import published
 from toolkit.networks.network import Network
 from toolkit.networks.published import PUBLISHED, PublishedNetwork
@@ -61,6 +61,33 @@ def test_files_that_are_not_what_was_published_are_refused(tmp_path: Path, monke
     monkeypatch.setenv("RELUGAP_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"W1\.npy must have the SHA-256 074e6d3f"):
         Network.load("published:tjeng-2019/RSL18a")
+
+
+# right of the first 1,000 MNIST test images, as ERAN prints them, and of the 200 of Dathathri et al. as counted here
+RIGHT = {
+    "eran/mnist_6_100": ("eran-mnist", 960),
+    "eran/mnist_9_100": ("eran-mnist", 947),
+    "eran/mnist_6_200": ("eran-mnist", 972),
+    "eran/mnist_9_200": ("eran-mnist", 950),
+    "eran/mnist_conv_small": ("eran-mnist", 980),
+    "dathathri-2020/mnist_cnn_a_adv": ("sdp-mnist", 195),
+    "dathathri-2020/cifar_cnn_a_adv": ("sdp-cifar", 140),
+    "dathathri-2020/cifar_cnn_a_adv4": ("sdp-cifar", 115),
+    "dathathri-2020/cifar_cnn_a_mix": ("sdp-cifar", 158),
+    "dathathri-2020/cifar_cnn_a_mix4": ("sdp-cifar", 149),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_networks_of_the_verifiers_are_right_as_often_as_published(name: str, data_dir: Path) -> None:
+    """That the normalisation is folded in as the authors' code does it: without it, other counts."""
+    dataset, right = RIGHT[name]
+    network = here(data_dir, name)
+    source = DATASETS[dataset]
+    if not source.found("test")[0]:
+        pytest.skip(f"needs {dataset} in RELUGAP_DATA")
+    data = load_dataset(dataset)
+    assert int((network.predict(data.features) == data.labels).sum()) == right
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("tjeng-2019/WK17a", 189), ("tjeng-2019/RSL18a", 418)])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from toolkit.cli.json_output import print_json
 from toolkit.data.datasets import find_data
 from toolkit.data.extras import install_line
 from toolkit.data.names import markup_text
@@ -115,8 +116,10 @@ def _version(name: str) -> str:
         return ""
 
 
-def print_diagnosis() -> bool:
+def print_diagnosis(as_json: bool = False) -> bool:
     """Print everything; returns whether some solver passed its check."""
+    if as_json:
+        return _print_json()
     console = Console()
     console.print(machine(), highlight=False)
     solvers = solvers_found()
@@ -142,6 +145,30 @@ def print_diagnosis() -> bool:
         grid.add_row(f"published:{network.name}", mark, network.paper.split(",")[0])
     console.print(grid)
     return any(solver.passed for solver in solvers)
+
+
+def _print_json() -> bool:
+    solvers = solvers_found()
+    passed = any(solver.passed for solver in solvers)
+    print_json(
+        "doctor",
+        {
+            "machine": machine(),
+            "solvers": [{**asdict(solver), "passed": solver.passed} for solver in solvers],
+            "packages": [asdict(package) for package in packages()],
+            "data": [asdict(data) for data in find_data()],
+            "published": [
+                {
+                    "name": f"published:{network.name}",
+                    "available": place(network.file).is_file(),
+                    "paper": network.paper,
+                }
+                for network in PUBLISHED.values()
+            ],
+            "passed": passed,
+        },
+    )
+    return passed
 
 
 def _table(*columns: str) -> Table:

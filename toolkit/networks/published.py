@@ -42,6 +42,12 @@ _HADI = "https://raw.githubusercontent.com/Hadisalman/robust-verify-benchmark/fc
 _VTJENG = (
     "https://raw.githubusercontent.com/vtjeng/MIPVerify_data/35578a19c5182714e6d4874d4615da8362f9c674/weights/mnist/"
 )
+DATHATHRI = "Dathathri et al. 2020, Enabling certification of verification-agnostic networks, NeurIPS"
+ERAN = "Singh et al. 2019, Beyond the single neuron convex barrier for neural network certification, NeurIPS"
+_ALPHA_BETA_CROWN = (
+    "https://raw.githubusercontent.com/Verified-Intelligence/alpha-beta-CROWN/"
+    "8250d5fbd530c76e5e3243db28b3cad5fbaef740/complete_verifier/models/"
+)
 
 # name after "wong-kolter-2018/" → SHA-256
 _WONG_KOLTER_FILES = {
@@ -81,6 +87,65 @@ _RSL18A_FILES = {
     "W2": "b6a3fc8aca69afd8ab63378f4b077e572b2593677dc9fca2ec3f545ea7c81af1",
     "B2": "c6fcf4acc1f5f4fbeb1946cfc80fc99e2fb32ade2db53f5ffc8f9239457ace5b",
 }
+# Trained on (x − mean)/std, which the files leave out: their code does it to the images, and scales ε; pixels / 255.
+_CIFAR_MEAN, _CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # in 1/255, per channel
+_SCALED = f"mean={':'.join(str(m / 255) for m in _CIFAR_MEAN)},std={':'.join(str(s / 255) for s in _CIFAR_STD)}"
+_DENSE = "relu flatten linear relu linear"
+_CIFAR_CNN_A = f"3x32x32 normalize({_SCALED}) conv(stride=2,padding=1) relu conv(stride=2,padding=1) {_DENSE}"
+_CONV_SMALL = f"1x28x28 normalize(mean=0.1307,std=0.3081) conv(stride=2) relu conv(stride=2) {_DENSE}"
+# path below _ALPHA_BETA_CROWN → name, architecture, SHA-256
+_ALPHA_BETA_CROWN_FILES = {
+    "sdp/mnist_cnn_a_adv.model": (
+        "dathathri-2020/mnist_cnn_a_adv",
+        "wong-kolter-small",
+        "3a1dbfc656e45be2cf6e8ae709c43da0fa0f3b71762c8a0842df72868f2b3459",
+    ),
+    "sdp/cifar_cnn_a_adv.model": (
+        "dathathri-2020/cifar_cnn_a_adv",
+        _CIFAR_CNN_A,
+        "e45d79e68342395f4ada6f89852ae41feba14b430a3b2462a04d7f5e02c65657",
+    ),
+    "sdp/cifar_cnn_a_adv4.model": (
+        "dathathri-2020/cifar_cnn_a_adv4",
+        _CIFAR_CNN_A,
+        "f872a69536be3f0ab98397094bb7c3952d747b08321b81eafd00d9fab5eca0e7",
+    ),
+    "sdp/cifar_cnn_a_mix.model": (
+        "dathathri-2020/cifar_cnn_a_mix",
+        _CIFAR_CNN_A,
+        "5a1370f41961766db169ad9f945e9cc3157c9afd7986eac73bf2786c35dc3773",
+    ),
+    "sdp/cifar_cnn_a_mix4.model": (
+        "dathathri-2020/cifar_cnn_a_mix4",
+        _CIFAR_CNN_A,
+        "91d5ade259939afecdccbeb9f818f55f9c560466d9b5b0b01ecc86dc8eaa8d13",
+    ),
+    "eran/mnist_6_100_nat.pth": (
+        "eran/mnist_6_100",
+        "mlp",
+        "38f0dcd40e28d890f7a70809ea8821455349af7cb635604e99286a4970beaf5d",
+    ),
+    "eran/mnist_9_100_nat.pth": (
+        "eran/mnist_9_100",
+        "mlp",
+        "60961992717108623987c265881a0db816ebb1ada340bc8989123e1237ae8a54",
+    ),
+    "eran/mnist_6_200_nat.pth": (
+        "eran/mnist_6_200",
+        "mlp",
+        "5e998d6ef0f3be6a4f231536686a7a768668ffbfda2211c5005e234ee6057e47",
+    ),
+    "eran/mnist_9_200_nat.pth": (
+        "eran/mnist_9_200",
+        "mlp",
+        "90db3361c48e8421c2588153dd35bf2b1a893101cfb9b7129706cca655b8a067",
+    ),
+    "eran/mnist_conv_small_nat.pth": (
+        "eran/mnist_conv_small",
+        _CONV_SMALL,
+        "7d0bf96c4b4c5cd2bc15aca1c14b2d7d9c93a2ca88662439364f6635cd450adc",
+    ),
+}
 
 
 def _all() -> Iterator[PublishedNetwork]:
@@ -99,6 +164,9 @@ def _all() -> Iterator[PublishedNetwork]:
         for file, sha256 in _RSL18A_FILES.items()
     ]
     yield PublishedNetwork("tjeng-2019/RSL18a", tuple(arrays), None, TJENG)
+    for path, (name, architecture, sha256) in _ALPHA_BETA_CROWN_FILES.items():
+        download = Download(f"alpha-beta-crown/{path}", f"{_ALPHA_BETA_CROWN}{path}", sha256)
+        yield PublishedNetwork(name, (download,), architecture, DATHATHRI if path.startswith("sdp/") else ERAN)
 
 
 PUBLISHED: dict[str, PublishedNetwork] = {network.name: network for network in _all()}

@@ -11,18 +11,20 @@ from toolkit.data.arguments import check_labels
 from toolkit.data.datasets import load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.sweep.spec import SweepSpec
-from toolkit.runs.tables.entries import Entry, RadiiRow
+from toolkit.runs.tables.entries import Entry, ErrorsRow, RadiiRow
 
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one row of a table, or network of a sweep, asks for. samples: indices that it names itself."""
+    """What one row of a table, or network of a sweep, asks for. domain: as of `load_dataset`, for data of one's own;
+    samples: indices that it names itself."""
 
     name: str
     network: str
     dataset: str
+    domain: Any = None
     architecture: str | None = None
     samples: tuple[int, ...] = ()
 
@@ -30,11 +32,18 @@ class Need:
 def needs_of(experiment: Entry | SweepSpec) -> list[Need]:
     """The networks and data sets of an experiment, row by row."""
     if isinstance(experiment, SweepSpec):
-        return [Need(one.name or one.source, one.source, one.dataset, one.architecture) for one in experiment.networks]
+        return [
+            Need(one.name or one.source, one.source, one.dataset, experiment.domain, one.architecture)
+            for one in experiment.networks
+            if isinstance(one.source, str) and isinstance(one.dataset, str)  # objects are at hand
+        ]
     return [
-        Need(row.name, row.network, row.dataset, row.architecture, row.samples if isinstance(row, RadiiRow) else ())
-        for row in experiment.rows
+        Need(row.name, row.network, row.dataset, row.domain, row.architecture, _samples(row)) for row in experiment.rows
     ]
+
+
+def _samples(row: ErrorsRow | RadiiRow) -> tuple[int, ...]:
+    return row.samples if isinstance(row, RadiiRow) else ()
 
 
 def check_ready(needs: Iterable[Need]) -> None:
@@ -81,7 +90,7 @@ class _Files:
 
 def _check(need: Need, files: _Files) -> None:
     network = files.get((need.network, need.architecture), partial(Network.load, need.network, need.architecture))
-    data = files.get(need.dataset, partial(load_dataset, need.dataset))
+    data = files.get((need.dataset, repr(need.domain)), partial(load_dataset, need.dataset, domain=need.domain))
     if network.input_size != data.features.shape[1]:
         raise ValueError(
             f"{need.dataset} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"

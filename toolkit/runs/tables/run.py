@@ -62,7 +62,8 @@ def run_table(
 
 def _table_run(entry: Entry, cells: list[Any], images: list[pd.DataFrame]) -> TableRun:
     if isinstance(entry, ErrorsEntry):
-        table = errors_table(cells, min(len(load_dataset(row.dataset)) for row in entry.rows))
+        images_of = {row.name: len(load_dataset(row.dataset, domain=row.domain)) for row in entry.rows}
+        table = errors_table(cells, images_of)
     else:
         table = radii_table(cells)
     return TableRun(table, pd.concat(images, ignore_index=True))
