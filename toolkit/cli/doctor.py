@@ -160,7 +160,7 @@ def _print_json() -> bool:
             "published": [
                 {
                     "name": f"published:{network.name}",
-                    "available": place(network.file).is_file(),
+                    "available": all(place(file).is_file() for file in network.files),
                     "paper": network.paper,
                 }
                 for network in PUBLISHED.values()
