@@ -110,3 +110,12 @@ def test_pip_installs_it_with_its_command(wheel: Path, tmp_path: Path) -> None:
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("relugap ")
     assert toolkit.__file__ not in done.stdout
+
+
+def test_make_demo_leaves_nothing_for_git_to_see() -> None:
+    """Its folder is ignored; the committed results/demo is another's."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if "relugap demo" in line]
+    folder = line.split("--out ")[1].split()[0]
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert f"{Path(folder).parent.as_posix()}/" in ignored
+    assert folder != "results/demo"
