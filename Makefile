@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help demo test test-all mutants lint format clean
 
 help:
-	@echo "make demo      set up .venv, run experiments/demo.toml, write results/demo"
+	@echo "make demo      set up .venv, run experiments/demo.toml, write results/local/demo"
 	@echo "make test      set up .venv with all extras, run the tests"
 	@echo "make test-all  the same with the slow tests and many more random examples"
 	@echo "make mutants   break the code on purpose, one line at a time; write which tests notice to results/mutants"
@@ -18,7 +18,7 @@ help:
 	@echo "make clean     remove caches and build outputs (results and .venv stay)"
 
 demo: $(VENV)/.ready-demo
-	$(VENV)/bin/relugap demo --out results/demo
+	$(VENV)/bin/relugap demo --out results/local/demo
 
 test: $(VENV)/.ready-test
 	$(PYTHON) -m pytest -n 2

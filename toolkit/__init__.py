@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from toolkit.verify.layer_bounds import layer_bounds
     from toolkit.verify.margins import margins
     from toolkit.verify.prove import write_proof
+    from toolkit.verify.pyomo_block import to_pyomo
     from toolkit.verify.queries import QueryResult, QueryStatus, verify_query
     from toolkit.verify.radius import certified_radius, closest
     from toolkit.verify.smoothing import smoothed_radius
@@ -68,6 +69,7 @@ PUBLIC = {
     "QueryResult": "toolkit.verify.queries",
     "QueryStatus": "toolkit.verify.queries",
     "read_vnnlib": "toolkit.problems.vnnlib_reader",
+    "to_pyomo": "toolkit.verify.pyomo_block",
     "verify_query": "toolkit.verify.queries",
     "Settings": "toolkit.problems.settings",
     "Status": "toolkit.problems.answers",
@@ -127,6 +129,7 @@ __all__ = [
     "robustness",
     "run_sweep",
     "smoothed_radius",
+    "to_pyomo",
     "verify_query",
     "write_proof",
     "write_report",

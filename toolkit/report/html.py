@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from toolkit.data.atomic import write_text
+from toolkit.data.extras import not_installed
 from toolkit.data.names import NORM_TITLES, printable, printable_frame, printable_lines
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
@@ -78,7 +79,10 @@ def write_html(
 
 def plotly_script() -> str:
     """Plotly's JavaScript as the installed package ships it."""
-    import plotly.offline  # the extra `html`; its Python side is not used
+    try:
+        import plotly.offline  # its Python side is not used
+    except ImportError:
+        raise not_installed("plotly", "the HTML report") from None
 
     return str(plotly.offline.get_plotlyjs())
 
