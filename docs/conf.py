@@ -1,0 +1,146 @@
+"""The site: `make docs` builds it into build/site from docs/ and the tables in results/ it links to; warnings are errors.
+
+The pages are plain Markdown, to be read on a forge as well. Whatever only the site needs is here: the order of its
+pages, formulas in the forge's notation ($`…`$), Mermaid pictures drawn while building, docstrings as prose. A built site
+asks nothing of the network: MathJax is copied into it. Sources are found from the root of the checkout (`-c docs .`), so
+that links from a page to a table work in both places.
+"""
+
+import re
+from collections.abc import Iterable
+from importlib.metadata import version as installed_version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import mermaidx
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+project = "relugap"
+author = "The relugap authors"
+copyright = author
+version = release = installed_version("relugap")
+ROOT = Path(__file__).parents[1]
+
+
+def linked_tables() -> list[str]:
+    """Markdown files of results/ that a page links to, or that such a file links to."""
+    found: set[Path] = set()
+    waiting = sorted((ROOT / "docs").glob("*.md"))
+    while waiting:
+        page = waiting.pop()
+        for link in re.findall(r"\]\(([^):#]+\.md)", page.read_text(encoding="utf-8")):
+            target = (page.parent / link).resolve()
+            if target.is_relative_to(ROOT / "results") and target not in found:
+                found.add(target)
+                waiting.append(target)
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+LINKED = linked_tables()
+
+# Headings of the navigation and the pages below them, in order.
+NAVIGATION = {
+    "Start": ["method"],
+    "How to": ["networks", "vnnlib", "results", "tables"],
+    "Reference": ["api/index", "adding", "architecture"],
+}
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_copybutton"]
+root_doc = "docs/index"
+include_patterns = ["docs/**.md", "docs/**.rst", "docs/**.ipynb", *LINKED]
+exclude_patterns = [".*", "build", "dist", "toolkit", "tests", "experiments", "docs/_static", "**.ipynb_checkpoints"]
+templates_path: list[str] = []
+language = "en"
+
+html_theme = "furo"
+html_title = "relugap"
+html_show_copyright = html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = False
+copybutton_exclude = ".linenos, .gp, .go"
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_fence_as_directive = ["math", "mermaid"]
+myst_heading_anchors = 4
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+add_module_names = False
+
+
+def mathjax_file() -> Path:
+    """MathJax with its fonts in one file, out of a package that ships it for another framework."""
+    package = find_spec("mathjax")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the site needs the package django-static-mathjax: pip install 'relugap[docs]'")
+    return Path(package.origin).parent / "static" / "mathjax" / "es5" / "tex-svg.js"
+
+
+html_static_path.append(str(mathjax_file()))
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+
+
+class Mermaid(SphinxDirective):
+    """A Mermaid picture as SVG."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        name = f"mermaid-{self.env.new_serialno('mermaid')}"
+        drawn = mermaidx.render("\n".join(self.content)).svg().replace("my-svg", name)
+        return [nodes.raw("", f'<div class="mermaid">{drawn}</div>', format="html")]
+
+
+def toctree(pages: Iterable[str], caption: str = "") -> str:
+    options = [":hidden:", f":caption: {caption}"] if caption else [":hidden:"]
+    return "\n".join(["", "", ":::{toctree}", *options, "", *pages, ":::", ""])
+
+
+def adapt_page(app: Sphinx, page: str, source: list[str]) -> None:
+    """The forge's $`…`$ becomes a formula, a table gets a title, and pages the navigation below them."""
+    if page.startswith(("docs/api/", "docs/notebooks/")):
+        return
+    text = re.sub(r"\$`([^`]*)`\$", r"{math}`\1`", source[0])
+    if page.startswith("results/") and not text.startswith("# "):
+        text = f"# {Path(page).parent.name}\n\n{text}"
+    if page == root_doc:
+        text += "".join(toctree(pages, heading) for heading, pages in NAVIGATION.items())
+    if page == "docs/tables":
+        text += toctree(f"/{name.removesuffix('.md')}" for name in LINKED)
+    source[0] = text
+
+
+def as_prose(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are prose in which * and _ are letters of formulas, `x` is code, and indented lines stand as they are."""
+    found: list[str] = []
+    for line in lines:
+        if line.startswith("    "):
+            if not found or not found[-1].startswith("    "):
+                found += ["", "::", ""]
+            found.append(line)
+            continue
+        if found and found[-1].startswith("    "):
+            found.append("")
+        pieces = re.split(r"`([^`]+)`", line)
+        pieces[::2] = [re.sub(r"([*_|\\`])", r"\\\1", piece) for piece in pieces[::2]]
+        pieces[1::2] = [rf"\ ``{piece}``\ " for piece in pieces[1::2]]
+        found.append("".join(pieces).strip())
+    lines[:] = [*found, ""]
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("mermaid", Mermaid)
+    app.connect("source-read", adapt_page)
+    app.connect("autodoc-process-docstring", as_prose)
