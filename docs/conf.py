@@ -43,8 +43,8 @@ LINKED = linked_tables()
 
 # Headings of the navigation and the pages below them, in order.
 NAVIGATION = {
-    "Start": ["method"],
-    "How to": ["networks", "vnnlib", "results", "tables"],
+    "Start": ["notebooks/five_minutes", "notebooks/lecture", "guarantees", "method"],
+    "How to": ["networks", "vnnlib", "notebooks/sweep_to_figure", "notebooks/reading_a_gap", "results", "tables"],
     "Reference": ["api/index", "adding", "architecture"],
 }
 
