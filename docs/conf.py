@@ -1,9 +1,9 @@
-"""The site: `make docs` builds it into build/site from docs/ and the tables in results/ it links to; warnings are errors.
+"""The site: `make docs` builds build/site from docs/ and the tables it links to in results/; warnings are errors.
 
 The pages are plain Markdown, to be read on a forge as well. Whatever only the site needs is here: the order of its
-pages, formulas in the forge's notation ($`…`$), Mermaid pictures drawn while building, docstrings as prose. A built site
-asks nothing of the network: MathJax is copied into it. Sources are found from the root of the checkout (`-c docs .`), so
-that links from a page to a table work in both places.
+pages, formulas in the forge's notation ($`…`$), Mermaid pictures drawn while building, docstrings as prose. A built
+site asks nothing of the network: MathJax is copied into it. Sources are found from the root of the checkout
+(`-c docs .`), so that links from a page to a table work in both places.
 """
 
 import re
@@ -15,8 +15,12 @@ from typing import Any
 
 import mermaidx
 from docutils import nodes
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import stringify_annotation
+
+import toolkit.arrays
 
 project = "relugap"
 author = "The relugap authors"
@@ -75,6 +79,10 @@ nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {
+    name: name for name in (*vars(toolkit.arrays), "ArrayLike") if name.endswith(("Array", "ArrayLike"))
+}
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -115,7 +123,7 @@ def adapt_page(app: Sphinx, page: str, source: list[str]) -> None:
         return
     text = re.sub(r"\$`([^`]*)`\$", r"{math}`\1`", source[0])
     if page.startswith("results/") and not text.startswith("# "):
-        text = f"# {Path(page).parent.name}\n\n{text}"
+        text = f"# {Path(page).parent.name.replace('-', ' ').capitalize()}\n\n{text}"
     if page == root_doc:
         text += "".join(toctree(pages, heading) for heading, pages in NAVIGATION.items())
     if page == "docs/tables":
@@ -124,7 +132,7 @@ def adapt_page(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def as_prose(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are prose in which * and _ are letters of formulas, `x` is code, and indented lines stand as they are."""
+    """Docstrings are prose: * and _ are letters of formulas, `x` is code, and indented lines stand as they are."""
     found: list[str] = []
     for line in lines:
         if line.startswith("    "):
@@ -141,7 +149,17 @@ def as_prose(app: Sphinx, what: str, name: str, documented: Any, options: Any, l
     lines[:] = [*found, ""]
 
 
+def with_short_types(app: Sphinx, what: str, name: str, documented: Any, options: Any, *texts: str | None) -> Any:
+    """A signature and what it returns, in which ArrayLike is called that."""
+    long = [stringify_annotation(ArrayLike, mode) for mode in ("fully-qualified-except-typing", "smart")]
+    named = [re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) if text else text for text in texts]
+    for written in long:
+        named = [text.replace(written, "ArrayLike") if text else text for text in named]
+    return tuple(named)
+
+
 def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Mermaid)
     app.connect("source-read", adapt_page)
     app.connect("autodoc-process-docstring", as_prose)
+    app.connect("autodoc-process-signature", with_short_types)

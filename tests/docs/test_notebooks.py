@@ -1,4 +1,4 @@
-"""The notebooks run, cell after cell, in an empty folder; `make docs` runs them in a kernel and keeps what they print."""
+"""The notebooks run, cell after cell, in an empty folder; `make docs` runs them in a kernel and shows their output."""
 
 from __future__ import annotations
 
