@@ -45,12 +45,14 @@ def linked_tables() -> list[str]:
 
 LINKED = linked_tables()
 
-# Headings of the navigation and the pages below them, in order.
+# Headings of the navigation and the pages below them, in order; pages that none names come last under "How to".
 NAVIGATION = {
     "Start": ["notebooks/five_minutes", "notebooks/lecture", "guarantees", "method"],
     "How to": ["networks", "vnnlib", "notebooks/sweep_to_figure", "notebooks/reading_a_gap", "results", "tables"],
     "Reference": ["api/index", "adding", "architecture"],
 }
+NAMED = {name for names in NAVIGATION.values() for name in names} | {"index"}
+OTHERS = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in NAMED]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_copybutton"]
 root_doc = "docs/index"
@@ -125,7 +127,8 @@ def adapt_page(app: Sphinx, page: str, source: list[str]) -> None:
     if page.startswith("results/") and not text.startswith("# "):
         text = f"# {Path(page).parent.name.replace('-', ' ').capitalize()}\n\n{text}"
     if page == root_doc:
-        text += "".join(toctree(pages, heading) for heading, pages in NAVIGATION.items())
+        listed = NAVIGATION | {"How to": NAVIGATION["How to"] + OTHERS}
+        text += "".join(toctree(pages, heading) for heading, pages in listed.items())
     if page == "docs/tables":
         text += toctree(f"/{name.removesuffix('.md')}" for name in LINKED)
     source[0] = text
