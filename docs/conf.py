@@ -37,7 +37,7 @@ def linked_tables() -> list[str]:
         page = waiting.pop()
         for link in re.findall(r"\]\(([^):#]+\.md)", page.read_text(encoding="utf-8")):
             target = (page.parent / link).resolve()
-            if target.is_relative_to(ROOT / "results") and target not in found:
+            if target.is_relative_to(ROOT / "results") and target.is_file() and target not in found:
                 found.add(target)
                 waiting.append(target)
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
