@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ python_use_unqualified_type_names = True
 add_module_names = False
 
 
+WORD = r"[a-z](?:\w|\\_)*"
+ARGUMENTS = re.compile(rf"((?:\A|\n\n|[.;)]\s))({WORD}(?:, {WORD})*):(?=\s)")
+
+
 def mathjax_file() -> Path:
     """MathJax with its fonts in one file, out of a package that ships it for another framework."""
     package = find_spec("mathjax")
@@ -135,20 +140,19 @@ def adapt_page(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def as_prose(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are prose: * and _ are letters of formulas, `x` is code, and indented lines stand as they are."""
+    """Docstrings are prose: * and _ are letters of formulas, `x` is code, and indented lines stand as they are.
+
+    What a sentence begins with before a colon, as `eps, norm: …`, is the name of an argument or field.
+    """
     found: list[str] = []
-    for line in lines:
-        if line.startswith("    "):
-            if not found or not found[-1].startswith("    "):
-                found += ["", "::", ""]
-            found.append(line)
+    for indented, block in groupby(lines, lambda line: line.startswith("    ")):
+        if indented:
+            found += ["", "::", "", *block, ""]
             continue
-        if found and found[-1].startswith("    "):
-            found.append("")
-        pieces = re.split(r"`([^`]+)`", line)
+        pieces = re.split(r"`([^`]+)`", "\n".join(block))
         pieces[::2] = [re.sub(r"([*_|\\`])", r"\\\1", piece) for piece in pieces[::2]]
         pieces[1::2] = [rf"\ ``{piece}``\ " for piece in pieces[1::2]]
-        found.append("".join(pieces).strip())
+        found += ARGUMENTS.sub(r"\1**\2**:", "".join(pieces)).split("\n")
     lines[:] = [*found, ""]
 
 
