@@ -5,6 +5,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 EXTRAS := dev,train,onnx,cluster,scip,html
+DOCS_EXTRAS := train,docs
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo test test-all docs mutants lint format clean
@@ -81,4 +82,4 @@ $(VENV)/.ready-test: pyproject.toml constraints.txt | $(PYTHON)
 	$(call install,[$(EXTRAS)])
 
 $(VENV)/.ready-docs: pyproject.toml constraints.txt | $(PYTHON)
-	$(call install,[train,docs])
+	$(call install,[$(DOCS_EXTRAS)])
