@@ -3,13 +3,13 @@
 A leaf is a part of the region (some ReLUs split active or inactive) with the multipliers of an LP that was solved there
 or in a part that contains it; multipliers prove what they prove in any part. The certified bound of a tree is the least
 over its leaves of the bound in dual_bound.py, with the leaf's splits; an empty leaf is proven by the bound of 0·F.
-The trees of many rows, without cuts, are arrays: `Forest`.
+The trees of many rows are arrays: `Forest`; of cuts, the leaves of a tree share one per neuron (`TreeCuts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -119,23 +119,49 @@ def leaf_bounds(
     return np.where(empty, np.where(found > 0, np.inf, -np.inf), found)
 
 
+class TreeCuts:
+    """The cuts that the leaves of one tree weigh. neurons: (C,) unstable ones; shares: θ of their inputs, (C, inputs),
+    see `derive_cuts`. Raises ValueError for parts that do not fit each other."""
+
+    def __init__(self, neurons: IndexArray, shares: FloatArray) -> None:
+        if neurons.ndim != 1 or neurons.dtype.kind != "i" or shares.ndim != 2 or shares.shape[:1] != neurons.shape:
+            raise ValueError(f"shares must be one row per neuron, got shapes {neurons.shape} and {shares.shape}")
+        self.neurons, self.shares = neurons, shares
+        self._derived: tuple[ErrorModel, Cuts] | None = None
+
+    def derive(self, model: ErrorModel) -> Cuts:
+        """The cuts, derived from the network; memoised. Raises ValueError for those of another region."""
+        if self._derived is None or self._derived[0] is not model:
+            inputs, own = model.input_set.size, self.neurons
+            if self.shares.shape[1] != inputs or (own.size and not 0 <= own.min() <= own.max() < model.count):
+                raise ValueError(f"cuts must be of {model.count} neurons over {inputs} inputs")
+            members = np.zeros((own.size, inputs + model.count))
+            members[:, :inputs] = self.shares
+            self._derived = model, derive_cuts(model, own, members)
+        return self._derived[1]
+
+
 @dataclass(frozen=True, eq=False)
 class Forest:
     """The leaves of many rows' trees in one region, in any order.
 
     tree: (L,) which row, from 0 on, each leaf belongs to. phases: (L, N) int8 over the region's unstable neurons, −1
     free, 0 split inactive, 1 split active. multipliers: (L, N) λ, float32 or float64, NaN = CHORD. empty: (L,) whether
-    the multipliers prove the leaf empty instead of a bound. Raises ValueError for parts that do not fit each other.
+    the multipliers prove the leaf empty instead of a bound. cuts: of trees that have any; weights: (L, C) μ of the cuts
+    of the leaf's tree, the first ones of C columns, as many as there are; None: no leaf has cuts. Raises ValueError for
+    parts that do not fit each other.
     """
 
     tree: IndexArray
     phases: PhaseArray
     multipliers: FloatArray
     empty: BoolArray
+    weights: FloatArray | None = None
+    cuts: Mapping[int, TreeCuts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count, kinds = self.tree.shape, {"tree": "iu", "phases": "i", "multipliers": "f", "empty": "b"}
-        for name, kind in kinds.items():
+        for name, kind in (kinds if self.weights is None else kinds | {"weights": "f"}).items():
             array = getattr(self, name)
             if array.dtype.kind not in kind or array.shape[:1] != count or array.ndim != 1 + (name in TABLES):
                 raise ValueError(f"{name} must fit {count} leaves, got shape {array.shape} and dtype {array.dtype}")
@@ -143,6 +169,9 @@ class Forest:
             raise ValueError(f"phases have shape {self.phases.shape}, multipliers {self.multipliers.shape}")
         if self.phases.size and not (self.phases.min() >= -1 and self.phases.max() <= 1):
             raise ValueError(f"phases must be −1, 0 or 1, got {self.phases.min()} … {self.phases.max()}")
+        widest = max((cuts.neurons.size for cuts in self.cuts.values()), default=0)
+        if widest > (0 if self.weights is None else self.weights.shape[1]):
+            raise ValueError(f"weights must have a column for each of {widest} cuts")
 
     @classmethod
     def none(cls, neurons: int) -> Forest:
@@ -152,12 +181,37 @@ class Forest:
 
     @classmethod
     def joined(cls, forests: Sequence[Forest]) -> Forest:
-        """The leaves of several forests of one region and one numbering of trees, one forest after the other."""
+        """The leaves of several forests of one region and one numbering of trees and cuts, one after the other."""
         parts = ([getattr(one, name) for one in forests] for name in ("tree", "phases", "multipliers", "empty"))
-        return cls(*(np.concatenate(part) for part in parts))
+        widest = max((one.weights.shape[1] for one in forests if one.weights is not None), default=0)
+        cuts = {tree: own for one in forests for tree, own in one.cuts.items()}
+        weights = np.concatenate([one.weights_of(widest) for one in forests]) if widest else None
+        return cls(*(np.concatenate(part) for part in parts), weights, cuts)
+
+    def weights_of(self, columns: int) -> FloatArray:
+        """μ in so many columns."""
+        own = np.zeros((self.tree.size, 0), dtype=np.float32) if self.weights is None else self.weights
+        return np.pad(own, ((0, 0), (0, columns - own.shape[1])))
+
+    def take(self, leaves: Any) -> Forest:
+        """Some of the leaves, a mask or indices, in that order."""
+        weights = None if self.weights is None else self.weights[leaves]
+        parts = self.tree[leaves], self.phases[leaves], self.multipliers[leaves], self.empty[leaves]
+        return Forest(*parts, weights, self.cuts)
+
+    def renumbered(self, numbers: IndexArray) -> Forest:
+        """Tree t as tree numbers[t]."""
+        cuts = {int(numbers[tree]): own for tree, own in self.cuts.items()}
+        return replace(self, tree=numbers[self.tree], cuts=cuts)
+
+    def groups(self) -> list[tuple[IndexArray, TreeCuts | None]]:
+        """Leaves that can be certified together: those of each tree with cuts, and all others."""
+        rest = ~np.isin(self.tree, list(self.cuts))
+        own: list[tuple[IndexArray, TreeCuts | None]] = [(np.flatnonzero(rest), None)]
+        return own + [(np.flatnonzero(self.tree == tree), cuts) for tree, cuts in self.cuts.items()]
 
 
-TABLES = ("phases", "multipliers")
+TABLES = ("phases", "multipliers", "weights")
 
 
 def forest_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
@@ -184,15 +238,25 @@ def forest_leaf_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArr
     widest = max(model.input_set.size, rows.shape[1], neurons, *(low.size for low in model.lower), 1)
     step = max(1, min(FOREST_BATCH, FOREST_ENTRIES // widest))
     found = np.empty(leaves)
-    for start in range(0, leaves, step):
-        part = slice(start, start + step)
-        own, empty = rows[forest.tree[part]], forest.empty[part]
-        dense = np.asarray(own.toarray() if sp.issparse(own) else own, dtype=np.float64)
-        phases = forest.phases[part] if np.any(forest.phases[part] >= 0) else None
-        dense = np.where(empty[:, None], 0.0, dense)
-        bounds = certified_bounds(model, dense, forest.multipliers[part], phases)
-        found[part] = np.where(empty, np.where(bounds > 0, np.inf, -np.inf), bounds)
+    for members, cuts in forest.groups() if forest.cuts else [(None, None)]:
+        for start in range(0, leaves if members is None else members.size, step):
+            part: Any = slice(start, start + step)
+            part = part if members is None else members[part]
+            own, empty = rows[forest.tree[part]], forest.empty[part]
+            dense = np.asarray(own.toarray() if sp.issparse(own) else own, dtype=np.float64)
+            phases = forest.phases[part] if np.any(forest.phases[part] >= 0) else None
+            dense = np.where(empty[:, None], 0.0, dense)
+            weighed = _weighed(model, forest, part, cuts)
+            bounds = certified_bounds(model, dense, forest.multipliers[part], phases, *weighed)
+            found[part] = np.where(empty, np.where(bounds > 0, np.inf, -np.inf), bounds)
     return found
+
+
+def _weighed(model: ErrorModel, forest: Forest, part: Any, cuts: TreeCuts | None) -> tuple[Cuts | None, Any]:
+    """A tree's cuts and what these of its leaves weigh them with."""
+    if cuts is None or forest.weights is None:
+        return None, None
+    return cuts.derive(model), sp.csr_array(forest.weights[part, : cuts.neurons.size].astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)

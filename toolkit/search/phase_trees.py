@@ -7,6 +7,8 @@ at once (forest_leaf_bounds, float64, rounding included); one that fails stays o
 when nothing is open, by its budget of nodes, by the clock, or when it is given up; the nodes then open are certified
 too: leaves cover the region whenever the search ends, and the least of their certified bounds is the row's.
 
+With planes (hull_planes.py), every tree begins by an ascent on its own, from which all its nodes take them.
+
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Xu et al. 2021, "Fast
 and complete" (batches). Checked: every leaf. Trusted: nothing of the search.
 """
@@ -20,15 +22,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
-from toolkit.certificates.leaves import Forest, forest_leaf_bounds
+from toolkit.certificates.leaves import Forest, TreeCuts, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import ArrayMaker, on_host
-from toolkit.search.dual_function import DualFunction
+from toolkit.search.dual_function import DualFunction, Parts
+from toolkit.search.hull_planes import FirstLayer, Plane
 from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
+from toolkit.search.plane_ascent import raise_planes
 
-ROOT, CHILD = Pace(30), Pace(10, 0.2, 0.03)
+ROOT, CHILD, PLANTED = Pace(30), Pace(10, 0.2, 0.03), Pace(0)
 LAST = (Pace(100, 0.5, 0.01), Pace(100, 0.1, 0.001))  # of a node with nothing left to split
 TRIES = 3  # neurons tried per split
 WIDTH = 256  # nodes split per round
@@ -55,7 +59,8 @@ class PhaseTrees:
     """The trees of a problem's rows.
 
     cutoff: what a node must reach, certified, (T,). budget: nodes per tree. deadline: of time.perf_counter(). keep:
-    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction.
+    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction. planes: whether trees have
+    planes of the first layer, where it can have any.
     """
 
     def __init__(
@@ -66,9 +71,13 @@ class PhaseTrees:
         deadline: float = np.inf,
         keep: bool = False,
         make: ArrayMaker | None = None,
+        planes: bool = False,
     ) -> None:
         self.problem, self.cutoff, self.budget, self.deadline = problem, cutoff, budget, deadline
         self.function = DualFunction(problem, make)
+        self.layer = FirstLayer.of(problem, self.function.make) if planes else None
+        self.planes: dict[int, Plane] = {}
+        self.cuts: dict[int, TreeCuts] = {}
         self.model = error_model_of(problem)
         count = self.function.rows
         self.nodes = np.zeros(count, dtype=np.int64)
@@ -111,6 +120,10 @@ class PhaseTrees:
     def _plant(self) -> None:
         """All roots."""
         every, size = np.arange(self.nodes.size), self.function.size
+        if self.layer is not None:
+            for tree in every.tolist():
+                self._plant_with_planes(self.layer, tree)
+            return
         for some in np.array_split(every, max(1, -(-every.size // self.batch))):
             phases = np.full((size, some.size), -1, dtype=np.int8)
             parts = self.function.parts(some)
@@ -118,6 +131,20 @@ class PhaseTrees:
             duals = self.function.make(np.broadcast_to(start, (size, some.size)))
             found = ascend(parts, duals, self._aim(some), ROOT, self.deadline)
             self._settle(some, phases, found)
+
+    def _plant_with_planes(self, layer: FirstLayer, tree: int) -> None:
+        """One root, and the planes of its tree."""
+        raised = raise_planes(self.function, layer, tree, float(self.cutoff[tree]), deadline=self.deadline)
+        shares = on_host(raised.plane.shares)
+        self.planes[tree] = raised.plane
+        self.cuts[tree] = TreeCuts(np.arange(len(shares)), shares)
+        own, phases = np.array([tree]), np.full((self.function.size, 1), -1, dtype=np.int8)
+        found = ascend(self._parts(own, phases), raised.duals, self._aim(own), PLANTED, self.deadline)
+        self._settle(own, phases, found)
+
+    def _parts(self, tree: IndexArray, phases: PhaseArray) -> Parts:
+        """Nodes to evaluate."""
+        return self.function.parts(tree, phases, self.planes or None)
 
     def _aim(self, tree: IndexArray) -> Array:
         """What the search's bounds must reach."""
@@ -152,7 +179,7 @@ class PhaseTrees:
             tree, floor = np.tile(nodes.tree, 2), np.tile(nodes.bound, 2)
             np.add.at(self.nodes, tree, 1)
             found = ascend(
-                self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline
+                self._parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline
             )
             found = replace(found, value=np.fmax(found.value, floor))
             if offer is not None:
@@ -166,7 +193,7 @@ class PhaseTrees:
         if tries == 1:
             return np.zeros(count, dtype=np.int64)
         phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates, nodes.arriving)
-        parts = self.function.parts(np.tile(nodes.tree, 2 * tries), phases)
+        parts = self._parts(np.tile(nodes.tree, 2 * tries), phases)
         values = on_host(parts.values(self.function.make(duals))).astype(np.float64).reshape(2, tries, count)
         gain = np.maximum(np.minimum(values, self.cutoff[nodes.tree]) - nodes.bound, SLIGHT)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
@@ -196,7 +223,7 @@ class PhaseTrees:
 
     def _finish(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> None:
         """Nodes with nothing left to split become leaves, after a long ascent: that alone can still raise them."""
-        parts = self.function.parts(tree, phases)
+        parts = self._parts(tree, phases)
         for pace in LAST:
             duals = ascend(parts, self.function.make(duals), self._aim(tree), pace, self.deadline).duals
         self._certify(tree, phases, duals, final=True)
@@ -205,25 +232,23 @@ class PhaseTrees:
         """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
         proven = np.empty(tree.size)
         for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
-            parts = self.function.parts(tree[some], phases[:, some])
-            multipliers = on_host(parts.multipliers(self.function.make(duals[:, some]))).T
-            if self.kept is not None:  # what is certified is what a proof will hold
-                multipliers = multipliers.astype(np.float32)
-            leaves = Forest(
-                tree[some],
-                np.ascontiguousarray(phases[:, some].T),
-                np.ascontiguousarray(multipliers),
-                np.zeros(some.size, dtype=np.bool_),
-            )
+            leaves = self._leaves(tree[some], phases[:, some], duals[:, some])
             found = forest_leaf_bounds(self.model, self.problem.rows, leaves)
             proven[some] = found
             taken = np.ones(some.size, dtype=np.bool_) if final else found >= self.cutoff[tree[some]]
             np.minimum.at(self.closed, tree[some][taken], found[taken])
             if self.kept is not None and taken.any():
-                self.kept.append(
-                    Forest(leaves.tree[taken], leaves.phases[taken], leaves.multipliers[taken], leaves.empty[taken])
-                )
+                self.kept.append(leaves.take(taken))
         return proven
+
+    def _leaves(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> Forest:
+        """Nodes as leaves, with what their dual variables say."""
+        multipliers, planed = self._parts(tree, phases).evidence(self.function.make(duals))
+        stored = np.float32 if self.kept is not None else None  # what is certified is what a proof will hold
+        own = np.ascontiguousarray(on_host(multipliers).T, dtype=stored)
+        weights = None if planed is None else np.ascontiguousarray(-on_host(planed).T, dtype=stored)
+        empty = np.zeros(tree.size, dtype=np.bool_)
+        return Forest(tree, np.ascontiguousarray(phases.T), own, empty, weights, self.cuts)
 
     def _end(self) -> None:
         """What is open becomes leaves."""
