@@ -44,7 +44,7 @@ CHORD = np.nan  # in place of a multiplier: λ = s·ν with s = u/(u − l)
 class Cuts:
     """Valid inequalities rows·(x, y) + constant ≤ slope·a of single neurons, a ∈ {0, 1} their indicators.
 
-    rows: CSR (cuts, inputs + unstable neurons); neuron: which unstable neuron a belongs to; size: the sum of the
+    rows: (cuts, inputs + unstable neurons), CSR, or numpy where shares are floats; neuron: which unstable neuron a belongs to; size: the sum of the
     absolute values that each cut's terms can take, for the rounding of their sums.
     """
 
@@ -55,16 +55,19 @@ class Cuts:
     size: FloatArray
 
 
-def derive_cuts(model: ErrorModel, neurons: Any, members: Any) -> Cuts:
+Forms = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def derive_cuts(model: ErrorModel, neurons: Any, members: Any, forms: Forms | None = None) -> Cuts:
     """y_i ≤ Σ_j θ_j w_j(v_j − L̆_j(1 − a)) + (b + δ + Σ_j (1 − θ_j) w_j Ŭ_j) a for neurons i and shares θ of their inputs.
 
     w, b: x̂_i over the variables v = (x, y of earlier unstable neurons), up to δ (`linear_forms`). Valid at a = 0,
     y = 0 because each w_j v_j ≥ w_j L̆_j, and at a = 1, y = x̂ ≤ w·v + b + δ because each w_j v_j ≤ w_j Ŭ_j; sums are
     rounded to the safe side, and the float θ_j w_j stands for a product with some θ_j in [0, 1]. neurons: (k,) indices
     of unstable neurons; members: θ, (k, inputs + unstable), scipy.sparse or not, bool for a subset; numbers outside
-    [0, 1] are taken as the nearer end, NaN as 0.
+    [0, 1] are taken as the nearer end, NaN as 0. forms: their `linear_forms`, where these are known.
     """
-    weight, bias, slack = linear_forms(model, np.asarray(neurons, dtype=np.int64))
+    weight, bias, slack = linear_forms(model, np.asarray(neurons, dtype=np.int64)) if forms is None else forms
     inputs = model.input_set.size
     low = np.concatenate([model.input_set.lower, np.zeros(model.count)])
     high = np.concatenate([model.input_set.upper, *(u[i] for u, i in zip(model.upper, model.unstable, strict=True))])
@@ -82,7 +85,8 @@ def derive_cuts(model: ErrorModel, neurons: Any, members: Any) -> Cuts:
     reach = np.concatenate([np.maximum(np.abs(low[:inputs]), np.abs(high[:inputs])), high[inputs:]])
     size = SAFETY * (np.abs(rows) @ reach + 2.0 * np.abs(fixed) + np.abs(free))
     slope = fixed + free  # one rounding, relative to the sum
-    return Cuts(sp.csr_array(rows), fixed, slope + UNIT_SLACK * np.abs(slope), np.asarray(neurons), size)
+    whole = sp.csr_array(rows) if sp.issparse(members) or members.dtype == np.bool_ else rows
+    return Cuts(whole, fixed, slope + UNIT_SLACK * np.abs(slope), np.asarray(neurons), size)
 
 
 def _product(one: FloatArray, other: FloatArray, where: BoolArray) -> FloatArray:
@@ -91,10 +95,9 @@ def _product(one: FloatArray, other: FloatArray, where: BoolArray) -> FloatArray
 
 
 UNIT_SLACK = 2.0**-50
-THIN = 0.2  # of a matrix's entries: fewer make products with it faster as scipy.sparse
 
 
-def linear_forms(model: ErrorModel, neurons: IndexArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def linear_forms(model: ErrorModel, neurons: IndexArray) -> Forms:
     """x̂_i = w·v + b ± δ on the region for the given unstable neurons, v = (x, y of unstable neurons).
 
     Walks back as the bound does: active neurons are passed through, unstable ones keep their coefficient. Shapes
@@ -174,8 +177,8 @@ class CornerStep:
 
     def add_cuts(self, cuts: Cuts, weights: Array) -> None:
         """Add μ·(left − right) of every cut to the objective: to x and y by `extra`, to a by `indicator`."""
-        thin = cuts.rows.nnz < THIN * cuts.rows.shape[0] * cuts.rows.shape[1]
-        self.extra = (weights @ cuts.rows).toarray() if thin else weights.toarray() @ cuts.rows.toarray()
+        thin = sp.issparse(cuts.rows)
+        self.extra = (weights @ cuts.rows).toarray() if thin else weights.toarray() @ cuts.rows
         owner = sp.csr_array(
             (-cuts.slope, (np.arange(cuts.slope.size), cuts.neuron)), shape=(cuts.slope.size, self.model.count)
         )

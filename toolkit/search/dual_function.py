@@ -20,7 +20,7 @@ Nothing here is trusted: what a bound rests on is evaluated again in float64 (ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.relaxations.relu import adaptive_slope, chord, evaluate, walk
 from toolkit.search.array_makers import ArrayMaker, fits_float32, in_float32, in_float64, on_host
-from toolkit.search.hull_planes import NodePlanes, Plane
+from toolkit.search.hull_planes import NodePlanes
 
 
 class Sweep(NamedTuple):
@@ -98,19 +98,15 @@ class DualFunction:
         """Number of objective rows."""
         return int(self.constant.shape[0])
 
-    def parts(
-        self, rows: Any = None, phases: PhaseArray | None = None, planes: Mapping[int, Plane] | None = None
-    ) -> Parts:
-        """The nodes of these rows (None: one per row) with these phases (N, B), None: nothing is split, and with planes
-        by row, or none."""
+    def parts(self, rows: Any = None, phases: PhaseArray | None = None, planes: NodePlanes | None = None) -> Parts:
+        """The nodes of these rows (None: one per row) with these phases (N, B), None: nothing is split."""
         starts, constant = self.starts, self.constant
         if rows is not None:
             xp = array_namespace(constant)
             chosen = xp.asarray(rows, device=_device(constant))
             starts, constant = {place: nu[:, chosen] for place, nu in starts.items()}, constant[chosen]
         splits = None if phases is None or not (phases >= 0).any() else Splits.of(self, phases)
-        own = None if planes is None else NodePlanes(planes, np.arange(self.rows) if rows is None else on_host(rows))
-        return Parts(self, starts, constant, splits, own)
+        return Parts(self, starts, constant, splits, planes)
 
     def starting_slopes(self) -> tuple[FloatArray, FloatArray]:
         """The dual rung's slopes and CROWN's, (N, 1) each."""

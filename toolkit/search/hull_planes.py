@@ -18,7 +18,7 @@ its cuts from θ again (certificates/dual_bound.py, derive_cuts).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -100,9 +100,11 @@ class FirstLayer:
         """
         xp = array_namespace(shares)
         zero = 0.0 * self.slope
-        shares = shares - self.sign * (length * neurons * toward)
-        inside = xp.minimum(xp.maximum(shares, zero), zero + 1.0)
-        own = inside == shares
+        step = self.sign * toward
+        step *= -length * neurons
+        step += shares
+        inside = xp.minimum(xp.maximum(step, zero), zero + 1.0)
+        own = inside == step
         lack = self.slope - xp.sum(inside * self.part, axis=1, keepdims=True)
         room = xp.sum(own * self.part, axis=1, keepdims=True)
         inside += lack / (room + LEAST_PART) * own
@@ -119,9 +121,9 @@ def takes_planes(problem: Problem) -> bool:
 
 
 class NodePlanes:
-    """Planes of the trees that columns belong to. tree: (B,); planes: by tree."""
+    """Planes of the trees that columns belong to. tree: (B,); planes: one per tree."""
 
-    def __init__(self, planes: Mapping[int, Plane], tree: IndexArray) -> None:
+    def __init__(self, planes: Sequence[Plane], tree: IndexArray) -> None:
         self.planes, self.tree = planes, tree
         names = np.unique(tree)
         every = [(int(names[0]), slice(None))] if names.size == 1 else None

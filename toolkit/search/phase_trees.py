@@ -7,7 +7,7 @@ at once (forest_leaf_bounds, float64, rounding included); one that fails stays o
 when nothing is open, by its budget of nodes, by the clock, or when it is given up; the nodes then open are certified
 too: leaves cover the region whenever the search ends, and the least of their certified bounds is the row's.
 
-With planes (hull_planes.py), every tree begins by an ascent on its own, from which all its nodes take them.
+Trees that begin at given nodes (Roots) have planes of their own (hull_planes.py), found in an ascent at the root.
 
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Xu et al. 2021, "Fast
 and complete" (batches). Checked: every leaf. Trusted: nothing of the search.
@@ -22,15 +22,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
-from toolkit.certificates.leaves import Forest, TreeCuts, forest_leaf_bounds
+from toolkit.certificates.leaves import Forest, SharedCuts, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import ArrayMaker, on_host
 from toolkit.search.dual_function import DualFunction, Parts
-from toolkit.search.hull_planes import FirstLayer, Plane
+from toolkit.search.hull_planes import FirstLayer, NodePlanes, Plane
 from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
-from toolkit.search.plane_ascent import raise_planes
+from toolkit.search.plane_ascent import Raised, raise_planes
 
 ROOT, CHILD, PLANTED = Pace(30), Pace(10, 0.2, 0.03), Pace(0)
 LAST = (Pace(100, 0.5, 0.01), Pace(100, 0.1, 0.001))  # of a node with nothing left to split
@@ -42,6 +42,21 @@ POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, w
 
 Stopped = Callable[["PhaseTrees"], BoolArray]
 Offer = Callable[[IndexArray, FloatArray], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Roots:
+    """Where trees with planes begin, T nodes. row: (T,) of the problem; phases, duals: (N, T); planes and their cuts:
+    of the tree that each was a node of; pace: how far to raise them."""
+
+    function: DualFunction
+    layer: FirstLayer
+    row: IndexArray
+    phases: PhaseArray
+    duals: FloatArray
+    planes: list[Plane]
+    cuts: list[SharedCuts]
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -56,11 +71,10 @@ class Grown:
 
 
 class PhaseTrees:
-    """The trees of a problem's rows.
+    """The trees of a problem's rows, or of the nodes `roots`.
 
     cutoff: what a node must reach, certified, (T,). budget: nodes per tree. deadline: of time.perf_counter(). keep:
-    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction. planes: whether trees have
-    planes of the first layer, where it can have any.
+    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction, where there are no roots.
     """
 
     def __init__(
@@ -71,15 +85,15 @@ class PhaseTrees:
         deadline: float = np.inf,
         keep: bool = False,
         make: ArrayMaker | None = None,
-        planes: bool = False,
+        roots: Roots | None = None,
     ) -> None:
         self.problem, self.cutoff, self.budget, self.deadline = problem, cutoff, budget, deadline
-        self.function = DualFunction(problem, make)
-        self.layer = FirstLayer.of(problem, self.function.make) if planes else None
-        self.planes: dict[int, Plane] = {}
-        self.cuts: dict[int, TreeCuts] = {}
+        self.function = DualFunction(problem, make) if roots is None else roots.function
+        self.roots, self.row = roots, np.arange(self.function.rows) if roots is None else roots.row
+        self.planes = [] if roots is None else list(roots.planes)
+        self.cuts = [] if roots is None else list(roots.cuts)
         self.model = error_model_of(problem)
-        count = self.function.rows
+        count = self.row.size
         self.nodes = np.zeros(count, dtype=np.int64)
         self.closed = np.full(count, np.inf)  # the least certified bound of a tree's leaves
         self.given_up = np.zeros(count, dtype=np.bool_)
@@ -92,10 +106,20 @@ class PhaseTrees:
     def grow(self, stopped: Stopped | None = None, offer: Offer | None = None) -> Grown:
         """Split until every tree has ended. stopped: told after every round, which trees to give up. offer: is given
         x̃ of the worst nodes of a round, (k,) trees and (k, n) points."""
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
-            return self._grown(stopped, offer)
+        finished = self.split(stopped, offer)
+        self.close(np.arange(self.pool.tree.size))
+        leaves = None if self.kept is None else Forest.joined([Forest.none(self.function.size), *self.kept])
+        return Grown(np.where(self.closed < np.inf, self.closed, -np.inf), finished, self.nodes, leaves)
 
-    def _grown(self, stopped: Stopped | None, offer: Offer | None) -> Grown:
+    def split(self, stopped: Stopped | None = None, offer: Offer | None = None) -> BoolArray:
+        """The same but for the nodes left open, which no leaf covers yet; which trees have none, (T,)."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
+            self._split_until_ended(stopped, offer)
+        finished = np.ones(self.nodes.size, dtype=np.bool_)
+        finished[self.pool.tree] = False
+        return finished
+
+    def _split_until_ended(self, stopped: Stopped | None, offer: Offer | None) -> None:
         self._plant()
         while True:
             if stopped is not None:
@@ -104,11 +128,6 @@ class PhaseTrees:
             if not chosen.size or time.perf_counter() > self.deadline:
                 break
             self._split(chosen, offer)
-        finished = np.ones(self.nodes.size, dtype=np.bool_)
-        finished[self.pool.tree] = False
-        self._end()
-        leaves = None if self.kept is None else Forest.joined([Forest.none(self.function.size), *self.kept])
-        return Grown(np.where(self.closed < np.inf, self.closed, -np.inf), finished, self.nodes, leaves)
 
     @property
     def won(self) -> BoolArray:
@@ -120,9 +139,9 @@ class PhaseTrees:
     def _plant(self) -> None:
         """All roots."""
         every, size = np.arange(self.nodes.size), self.function.size
-        if self.layer is not None:
+        if self.roots is not None:
             for tree in every.tolist():
-                self._plant_with_planes(self.layer, tree)
+                self._plant_with_planes(self.roots, tree)
             return
         for some in np.array_split(every, max(1, -(-every.size // self.batch))):
             phases = np.full((size, some.size), -1, dtype=np.int8)
@@ -132,19 +151,21 @@ class PhaseTrees:
             found = ascend(parts, duals, self._aim(some), ROOT, self.deadline)
             self._settle(some, phases, found)
 
-    def _plant_with_planes(self, layer: FirstLayer, tree: int) -> None:
-        """One root, and the planes of its tree."""
-        raised = raise_planes(self.function, layer, tree, float(self.cutoff[tree]), deadline=self.deadline)
-        shares = on_host(raised.plane.shares)
-        self.planes[tree] = raised.plane
-        self.cuts[tree] = TreeCuts(np.arange(len(shares)), shares)
-        own, phases = np.array([tree]), np.full((self.function.size, 1), -1, dtype=np.int8)
-        found = ascend(self._parts(own, phases), raised.duals, self._aim(own), PLANTED, self.deadline)
+    def _plant_with_planes(self, roots: Roots, tree: int) -> None:
+        """One root, and planes for its tree if there is time."""
+        own, phases = np.array([tree]), roots.phases[:, [tree]]
+        start = Raised(roots.planes[tree], self.function.make(roots.duals[:, [tree]]), -np.inf)
+        if not self.given_up[tree] and time.perf_counter() < self.deadline:
+            start = raise_planes(roots.layer, self._parts(own, phases), start, float(self.cutoff[tree]), roots.pace,
+                                 self.deadline)  # fmt: skip
+            shares = on_host(start.plane.shares)
+            self.planes[tree], self.cuts[tree] = start.plane, SharedCuts(np.arange(len(shares)), shares, self.cuts[tree])
+        found = ascend(self._parts(own, phases), start.duals, self._aim(own), PLANTED, self.deadline)
         self._settle(own, phases, found)
 
     def _parts(self, tree: IndexArray, phases: PhaseArray) -> Parts:
         """Nodes to evaluate."""
-        return self.function.parts(tree, phases, self.planes or None)
+        return self.function.parts(self.row[tree], phases, NodePlanes(self.planes, tree) if self.planes else None)
 
     def _aim(self, tree: IndexArray) -> Array:
         """What the search's bounds must reach."""
@@ -247,13 +268,12 @@ class PhaseTrees:
         stored = np.float32 if self.kept is not None else None  # what is certified is what a proof will hold
         own = np.ascontiguousarray(on_host(multipliers).T, dtype=stored)
         weights = None if planed is None else np.ascontiguousarray(-on_host(planed).T, dtype=stored)
-        empty = np.zeros(tree.size, dtype=np.bool_)
-        return Forest(tree, np.ascontiguousarray(phases.T), own, empty, weights, self.cuts)
+        parts = self.row[tree], np.ascontiguousarray(phases.T), own, np.zeros(tree.size, dtype=np.bool_)
+        return Forest(*parts) if planed is None else Forest(*parts, weights, tree, tuple(self.cuts))
 
-    def _end(self) -> None:
-        """What is open becomes leaves."""
-        every = np.arange(self.pool.tree.size)
-        for some in np.array_split(every, max(1, -(-every.size // self.batch))):
+    def close(self, chosen: IndexArray) -> None:
+        """These of the open nodes become leaves."""
+        for some in np.array_split(chosen, max(1, -(-chosen.size // self.batch))):
             if some.size:
                 nodes = self.pool.get(some)
                 self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)

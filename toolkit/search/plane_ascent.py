@@ -1,4 +1,4 @@
-"""The planes of one row's tree: an ascent on the shares θ of its first layer and on the dual variables d, together.
+"""The planes of one tree: an ascent on the shares θ of its first layer and on the dual variables d, together.
 
 Where ν < 0 at neuron i, its plane takes μ = −min(ν,0)·d of it, and ∂g/∂θ_ij = −μ_i w_ij (x̃_j − c_j) with θ balanced
 (hull_planes.py): θ moves so that what the neurons send to an input cancels. Its size is |μ_i||w_ij|r_j, its sign that
@@ -12,24 +12,22 @@ combination itself moves. Trusted: nothing.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from toolkit.arrays import Array, FloatArray
-from toolkit.search.array_makers import on_host
-from toolkit.search.dual_function import DualFunction, Parts
-from toolkit.search.hull_planes import FirstLayer, Plane
-from toolkit.search.node_ascent import MOMENTS, Pace
+from toolkit.arrays import Array
+from toolkit.search.dual_function import Parts
+from toolkit.search.hull_planes import FirstLayer, NodePlanes, Plane
+from toolkit.search.node_ascent import MOMENTS, DualMoves, Pace
 
-PACE = Pace(60, 0.3, 0.02)
 LEAST_SPREAD, LEAST_RADIUS = 1e-12, 1e-30
 
 
 @dataclass(frozen=True, eq=False)
 class Raised:
-    """Where an ascent ended: the planes, d of the root (N, 1) and the bound there."""
+    """Where an ascent ended: the planes, d (N, 1) and the bound there."""
 
     plane: Plane
     duals: Array
@@ -37,47 +35,36 @@ class Raised:
 
 
 def raise_planes(
-    function: DualFunction, layer: FirstLayer, row: int, aim: float, pace: Pace = PACE, deadline: float = np.inf
+    layer: FirstLayer, parts: Parts, start: Raised, aim: float, pace: Pace, deadline: float = np.inf
 ) -> Raised:
-    """Planes for the tree of this row, from its chords, until its root's bound exceeds `aim`, the steps are made or the
-    deadline (of time.perf_counter()) is over. The best on the way counts."""
+    """Planes for one node (parts of one column) and those below it, from others, until its bound exceeds `aim`, the
+    steps are made or the deadline (of time.perf_counter()) is over. The best on the way counts."""
     xp = array_namespace(layer.weight)
-    own, zero = function.own[0], function.zero
-    shares = layer.chords()
-    planes = {row: layer.plane(shares)}
-    parts = function.parts(np.array([row]), None, planes)
-    duals = _start(function, parts)
+    own, zero = parts.function.own[0], parts.function.zero
     radius = xp.maximum(layer.radius, zero + LEAST_RADIUS)
-    where, taken, slopes = _Adam(), _Adam(), _Adam()
-    best = Raised(planes[row], duals, -np.inf)
+    where, taken = _Moments(), _Moments()
+    plane, duals = start.plane, start.duals
+    best, moves = replace(start, value=-np.inf), None
     for t in range(pace.steps + 1):
+        parts = replace(parts, planes=NodePlanes((plane,), np.zeros(1, dtype=np.int64)))
         sweep = parts.sweep(duals)
         value = float(sweep.value[0])
         if value > best.value:
-            best = Raised(planes[row], duals, value)
+            best = Raised(plane, duals, value)
         if value >= aim or t == pace.steps or time.perf_counter() > deadline:
             break
+        moves = DualMoves(parts, duals, sweep) if moves is None else moves
         length = pace.first * (pace.last / pace.first) ** ((t + 1) / pace.steps)
         where.hear((sweep.points - layer.center) / radius)
-        taken.hear(-xp.minimum(sweep.arriving[own], zero) * duals[own])
-        slopes.hear(sweep.gradient)
-        shares = layer.moved(shares, where.mean.mT, taken.direction, length)
-        duals = xp.minimum(xp.maximum(duals + length * slopes.direction, zero), zero + 1)
-        planes[row] = layer.plane(shares)
+        taken.hear(-parts.planed(xp.minimum(sweep.arriving[own], zero), duals[own]))
+        plane = layer.plane(layer.moved(plane.shares, where.mean.mT, taken.direction, length))
+        moves.move(sweep.gradient, length)
+        duals = moves.duals
     return best
 
 
-def _start(function: DualFunction, parts: Parts) -> Array:
-    """The dual rung's slopes, rounded, and planes alone where ν < 0 in the first layer."""
-    start: FloatArray = np.clip(np.rint(function.starting_slopes()[0]), 0.0, 1.0)
-    own = function.own[0]
-    arriving = on_host(parts.sweep(function.make(start)).arriving)
-    start[own] = np.where(arriving[own] < 0, 1.0, start[own])
-    return function.make(start)
-
-
-class _Adam:
-    """Moments of an array that is told step by step."""
+class _Moments:
+    """Adam's moments of an array that is told step by step."""
 
     def __init__(self) -> None:
         self.first: Array = 0.0

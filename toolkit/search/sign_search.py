@@ -1,6 +1,6 @@
 """Which rows of a problem are above a mark everywhere: trees over ReLU phases for all rows, and the points they meet.
 
-A tree that is not small begins again with planes of the first layer (hull_planes.py), where that can have any: they
+A tree that is not small begins again with planes of the first layer (plane_trees.py), where that can have any: they
 take as long as some hundreds of nodes, and spare most of those of a larger tree. A row is proven once all leaves of its tree are certified above settings.stop_at, refuted once a replayed point is not.
 Points come from the worst nodes' x̃ (phase_trees.py), a few per round.
 
@@ -10,7 +10,7 @@ Checked: leaves, in float64; points, by replay. Trusted: nothing of the search.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.hull_planes import takes_planes
 from toolkit.search.incumbent import STOP_MARGIN
 from toolkit.search.phase_trees import Grown, PhaseTrees
+from toolkit.search.plane_trees import PlaneTrees
 
 REPLAYED = 8  # points per round
 PLAIN_NODES = 256  # of a row's tree before it begins again with planes
@@ -80,32 +81,25 @@ def search_signs(
     center = problem.clean_values()
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
     nodes = np.iinfo(np.int64).max if budget is None else budget
-
-    def grown(rows: IndexArray, budget: int, planes: bool) -> Grown:
-        own = problem.with_rows(problem.rows[rows], [problem.targets[row] for row in rows.tolist()])
-        trees = PhaseTrees(own, aim[rows], np.full(rows.size, budget), deadline, keep, make, planes)
-        return trees.grow(lambda _: np.full(rows.size, True) if ended() else found.refuted[rows], found.offer)
-
-    def ended() -> bool:
-        return problem.settings.until_refuted and bool(found.refuted.any())
-
     planar = takes_planes(problem)
-    known = grown(np.arange(count), min(nodes, PLAIN_NODES) if planar else nodes, False)
-    signs = Signs(known.lower, found.upper, found.points, known.nodes, known.leaves)
-    still = np.flatnonzero(~known.finished & ~found.refuted)
-    if planar and nodes > PLAIN_NODES and still.size and not ended() and time.perf_counter() < deadline:
-        return _better(signs, still, grown(still, nodes - PLAIN_NODES, True))
-    return signs
+
+    def stopped() -> BoolArray:
+        refuted = found.refuted
+        return np.full(count, True) if problem.settings.until_refuted and refuted.any() else refuted
+
+    first = np.full(count, min(nodes, PLAIN_NODES) if planar else nodes)
+    grown = PhaseTrees(problem, aim, first, deadline, keep, make).grow(lambda _: stopped(), found.offer)
+    still = np.flatnonzero(~grown.finished & ~stopped())
+    if planar and nodes > PLAIN_NODES and still.size and time.perf_counter() < deadline:
+        trees = PlaneTrees(problem, aim, nodes - PLAIN_NODES, deadline, keep, make)
+        grown = _better(grown, trees.grow(still, stopped, found.offer))
+    return Signs(grown.lower, found.upper, found.points, grown.nodes, grown.leaves)
 
 
-def _better(signs: Signs, rows: IndexArray, grown: Grown) -> Signs:
-    """With what a second search says of some of the rows, where it says more."""
-    lower, nodes = signs.lower.copy(), signs.nodes.copy()
-    more = grown.lower > lower[rows]
-    lower[rows] = np.where(more, grown.lower, lower[rows])
-    nodes[rows] += grown.nodes
-    if signs.leaves is None or grown.leaves is None:
-        return replace(signs, lower=lower, nodes=nodes)
-    old = signs.leaves.take(~np.isin(signs.leaves.tree, rows[more]))
-    new = grown.leaves.take(more[grown.leaves.tree]).renumbered(rows)
-    return replace(signs, lower=lower, nodes=nodes, leaves=Forest.joined([old, new]))
+def _better(one: Grown, other: Grown) -> Grown:
+    """What two searches say of the rows together: of each the one that says more."""
+    more, leaves = other.lower > one.lower, None
+    if one.leaves is not None and other.leaves is not None:
+        leaves = Forest.joined([one.leaves.take(~more[one.leaves.tree]), other.leaves.take(more[other.leaves.tree])])
+    lower = np.where(more, other.lower, one.lower)
+    return Grown(lower, one.finished | other.finished, one.nodes + other.nodes, leaves)
