@@ -44,8 +44,8 @@ CHORD = np.nan  # in place of a multiplier: λ = s·ν with s = u/(u − l)
 class Cuts:
     """Valid inequalities rows·(x, y) + constant ≤ slope·a of single neurons, a ∈ {0, 1} their indicators.
 
-    rows: (cuts, inputs + unstable neurons), CSR, or numpy where shares are floats; neuron: which unstable neuron a belongs to; size: the sum of the
-    absolute values that each cut's terms can take, for the rounding of their sums.
+    rows: (cuts, inputs + unstable neurons), CSR, or numpy where shares are floats; neuron: which unstable neuron a
+    belongs to; size: the sum of the absolute values that each cut's terms can take, for the rounding of their sums.
     """
 
     rows: Any
@@ -59,7 +59,7 @@ Forms = tuple[FloatArray, FloatArray, FloatArray]
 
 
 def derive_cuts(model: ErrorModel, neurons: Any, members: Any, forms: Forms | None = None) -> Cuts:
-    """y_i ≤ Σ_j θ_j w_j(v_j − L̆_j(1 − a)) + (b + δ + Σ_j (1 − θ_j) w_j Ŭ_j) a for neurons i and shares θ of their inputs.
+    """y_i ≤ Σ_j θ_j w_j(v_j − L̆_j(1 − a)) + (b + δ + Σ_j (1 − θ_j) w_j Ŭ_j) a for neurons i, shares θ of their inputs.
 
     w, b: x̂_i over the variables v = (x, y of earlier unstable neurons), up to δ (`linear_forms`). Valid at a = 0,
     y = 0 because each w_j v_j ≥ w_j L̆_j, and at a = 1, y = x̂ ≤ w·v + b + δ because each w_j v_j ≤ w_j Ŭ_j; sums are

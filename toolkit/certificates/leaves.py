@@ -36,8 +36,8 @@ class Evidence:
 
 @dataclass
 class CutStore:
-    """Every cut ever made in a region, by id: its neuron, and the columns (x, then y) of its subset I, or those that have
-    a share of their own in it, and these."""
+    """Every cut ever made in a region, by id: its neuron and the columns (x, then y) of its subset I, or of those with
+    a share in it, and these."""
 
     neurons: list[int] = field(default_factory=list)
     subsets: list[IndexArray] = field(default_factory=list)
@@ -67,8 +67,8 @@ class CutStore:
 
     def derive(self, model: ErrorModel, ids: IndexArray) -> Cuts:
         """The named cuts, derived again from the network."""
-        kind = np.float64 if any(i in self.shares for i in ids.tolist()) else np.bool_
-        members = np.zeros((ids.size, model.input_set.size + model.count), dtype=kind)
+        whole = not any(i in self.shares for i in ids.tolist())
+        members: AnyArray = np.zeros((ids.size, model.input_set.size + model.count), dtype=np.bool_ if whole else float)
         for r, i in enumerate(ids.tolist()):
             members[r, self.subsets[i]] = self.shares.get(i, True)
         return derive_cuts(model, np.array([self.neurons[i] for i in ids.tolist()], dtype=np.int64), members)
@@ -160,6 +160,10 @@ class SharedCuts:
             self._derived = model, derive_cuts(model, own, members, self._forms[0][1])
         return self._derived[1]
 
+    def forget(self) -> None:
+        """Drop what is memoised: some ten times as much memory as the shares."""
+        self._derived = None
+
 
 @dataclass(frozen=True, eq=False)
 class Forest:
@@ -176,7 +180,7 @@ class Forest:
     phases: PhaseArray
     multipliers: FloatArray
     empty: BoolArray
-    weights: FloatArray | None = None
+    weights: AnyArray | None = None
     family: IndexArray | None = None
     cuts: tuple[SharedCuts, ...] = ()
 
@@ -208,16 +212,17 @@ class Forest:
         widest = max((one.weights.shape[1] for one in forests if one.weights is not None), default=0)
         whole = [np.concatenate(part) for part in parts]
         if not widest:
-            return cls(*whole)
-        cuts = list({id(own): own for one in forests for own in one.cuts}.values())
+            return cls(whole[0], whole[1], whole[2], whole[3])
+        cuts = list({id(own): own for one in forests for own in one.weighed()}.values())
         place = {id(own): at for at, own in enumerate(cuts)}
         weights, family = [], []
         for one in forests:
-            names = np.array([*(place[id(own)] for own in one.cuts), -1], dtype=np.int64)
+            names = np.array([*(place.get(id(own), -1) for own in one.cuts), -1], dtype=np.int64)
             own = np.zeros((one.tree.size, 0), dtype=np.float32) if one.weights is None else one.weights
             weights.append(np.pad(own, ((0, 0), (0, widest - own.shape[1]))))
             family.append(np.full(one.tree.size, -1) if one.family is None else names[one.family])
-        return cls(*whole, np.concatenate(weights), np.concatenate(family), tuple(cuts))
+        mixed = np.concatenate(weights), np.concatenate(family), tuple(cuts)
+        return cls(whole[0], whole[1], whole[2], whole[3], *mixed)
 
     def take(self, leaves: Any) -> Forest:
         """Some of the leaves, a mask or indices, in that order."""
@@ -225,6 +230,11 @@ class Forest:
         if self.weights is None or self.family is None:
             return Forest(*parts)
         return Forest(*parts, self.weights[leaves], self.family[leaves], self.cuts)
+
+    def weighed(self) -> list[SharedCuts]:
+        """The cuts that any leaf names."""
+        used = np.zeros(0, dtype=np.int64) if self.family is None else np.unique(self.family)
+        return [self.cuts[at] for at in used.tolist() if at >= 0]
 
     def groups(self) -> list[tuple[IndexArray, SharedCuts | None]]:
         """Leaves that can be certified together: those that weigh the same cuts."""
@@ -245,6 +255,8 @@ def forest_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
     ValueError for a forest of another region, and for a tree that has no row.
     """
     proven = forest_leaf_bounds(model, rows, forest)
+    for cuts in forest.cuts:
+        cuts.forget()
     least = np.full(rows.shape[0], np.inf)
     np.minimum.at(least, forest.tree, proven)
     return np.where(least < np.inf, least, -np.inf)

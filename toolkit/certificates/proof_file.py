@@ -3,9 +3,10 @@
 header: JSON with PROOF_KEYS and the set's norm. The set: center; of a box set.lower and set.upper; of an ℓ∞ ball with
 a radius per coordinate (eps null) also set.eps. The question: label, and the targets; of another property label null,
 question.* and its groups' numbers as targets. Per ReLU layer k lowerK, upperK and tightK.*, trees of single sides, of
-the network that the question is lowered to; cut.*, shares where any are not 1; per target t targetT.*, a tree over phases or one over the box.
-Format 1 had one leaf without splits per tightened side and no trees over boxes; it is read as what it means.
-Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
+the network that the question is lowered to; cut.*, with shares where any are not 1; per target t targetT.*, a tree over
+phases or one over the box. Format 1 had one leaf without splits per tightened side and no trees over boxes; it is read
+as what it means. Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there
+is.
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ def read_arrays(archive: Archive, inputs: int, relu_sizes: Sequence[int], header
     content["cut.neurons"] = neurons
     content["cut.ends"] = archive.array("cut.ends", neurons.shape, "i", low=0)
     columns = content["cut.columns"] = archive.array("cut.columns", (None,), "i", low=0)
-    content[SHARES] = archive.array(SHARES, columns.shape, low=0.0, high=1.0) if SHARES in cuts else np.ones(columns.shape)
+    shared = SHARES in cuts
+    content[SHARES] = archive.array(SHARES, columns.shape, low=0.0, high=1.0) if shared else np.ones(columns.shape)
     for t in targets:
         own = f"target{t}"
         content |= _boxes(archive, own, inputs) if t in boxes else _tree(archive, own, sum(relu_sizes))

@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from toolkit.arrays import Array, IndexArray
+from toolkit.arrays import Array, FloatArray, IndexArray
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices
 from toolkit.search.array_makers import ArrayMaker, on_host
 
-LAYER_ENTRIES = 1 << 22  # weights of the unstable neurons at most: as many shares has every tree
+LAYER_ENTRIES = 1 << 20  # weights of the unstable neurons at most: as many shares has every tree
 LEAST_PART = 1e-3  # of a neuron's reach, that is taken to be free to move when θ is balanced
 
 
@@ -68,9 +68,7 @@ class FirstLayer:
             return None
         first, box = alive_matrices(problem).stages[0], problem.input_set
         chosen = np.flatnonzero(alive_network(problem).unstable(0))
-        picked = np.zeros((first.sources[0][1].shape[0], chosen.size))
-        picked[chosen, np.arange(chosen.size)] = 1.0
-        weight = np.asarray((first.sources[0][2] @ picked).T, dtype=np.float64)  # a convolution's weight only multiplies
+        weight: FloatArray = first.sources[0][1][chosen]
         bias = np.zeros(chosen.size) if first.bias is None else np.ravel(first.bias)[chosen]
         center, radius = 0.5 * box.lower + 0.5 * box.upper, 0.5 * box.upper - 0.5 * box.lower
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -112,12 +110,14 @@ class FirstLayer:
 
 
 def takes_planes(problem: Problem) -> bool:
-    """Whether the input set is a box and the first stage one of unstable ReLUs, and of not too many weights."""
+    """Whether the input set is a box, and the first stage a dense one of ReLUs, of which some are unstable, but not
+    of too many weights."""
     network = alive_network(problem)
     if not network.lower or not isinstance(problem.input_set, BoxShaped):
         return False
     first, entries = alive_matrices(problem).stages[0], int(network.unstable(0).sum()) * problem.input_set.size
-    return 0 < entries <= LAYER_ENTRIES and first.relu and len(first.sources) == 1
+    dense = first.relu and len(first.sources) == 1 and isinstance(first.sources[0][1], np.ndarray)
+    return dense and 0 < entries <= LAYER_ENTRIES
 
 
 class NodePlanes:
@@ -126,8 +126,9 @@ class NodePlanes:
     def __init__(self, planes: Sequence[Plane], tree: IndexArray) -> None:
         self.planes, self.tree = planes, tree
         names = np.unique(tree)
-        every = [(int(names[0]), slice(None))] if names.size == 1 else None
-        self.groups: list[tuple[int, Any]] = every or [(t, np.flatnonzero(tree == t)) for t in names.tolist()]
+        self.groups: list[tuple[int, Any]] = [(t, np.flatnonzero(tree == t)) for t in names.tolist()]
+        if names.size == 1:  # no copies of columns
+            self.groups = [(int(names[0]), slice(None))]
 
     def keep(self, columns: Any) -> NodePlanes:
         """The same for these columns only (a mask or indices)."""

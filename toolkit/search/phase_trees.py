@@ -158,8 +158,8 @@ class PhaseTrees:
         if not self.given_up[tree] and time.perf_counter() < self.deadline:
             start = raise_planes(roots.layer, self._parts(own, phases), start, float(self.cutoff[tree]), roots.pace,
                                  self.deadline)  # fmt: skip
-            shares = on_host(start.plane.shares)
-            self.planes[tree], self.cuts[tree] = start.plane, SharedCuts(np.arange(len(shares)), shares, self.cuts[tree])
+            known, self.planes[tree] = self.cuts[tree], start.plane
+            self.cuts[tree] = SharedCuts(known.neurons, on_host(start.plane.shares), known)
         found = ascend(self._parts(own, phases), start.duals, self._aim(own), PLANTED, self.deadline)
         self._settle(own, phases, found)
 
@@ -199,9 +199,7 @@ class PhaseTrees:
             phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates[one][None], nodes.arriving[one][None])
             tree, floor = np.tile(nodes.tree, 2), np.tile(nodes.bound, 2)
             np.add.at(self.nodes, tree, 1)
-            found = ascend(
-                self._parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline
-            )
+            found = ascend(self._parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline)
             found = replace(found, value=np.fmax(found.value, floor))
             if offer is not None:
                 offer(tree, found.points.T)

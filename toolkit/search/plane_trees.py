@@ -26,7 +26,7 @@ from toolkit.search.node_ascent import Pace
 from toolkit.search.phase_trees import Grown, Offer, PhaseTrees, Roots
 
 OF_ROWS, OF_NODES = Pace(60, 0.3, 0.02), Pace(10, 0.1, 0.02)
-TREE_NODES = 62  # of one tree: five splits in a row
+TREE_NODES = 254  # of one tree: seven splits in a row
 ROOTS = 16  # at a time
 
 
@@ -81,12 +81,13 @@ class PlaneTrees:
         over = ended()[left.tree]
         trees.close(np.flatnonzero(over))
         np.minimum.at(self.closed, row, trees.closed)
-        self.kept += trees.kept or []
-        on = ~over
-        tree = left.tree[on]
+        self.kept += [Forest.joined(trees.kept)] if trees.kept else []
+        for cuts in trees.cuts:
+            cuts.forget()
+        tree, phases, duals = left.tree[~over], left.phases[:, ~over], left.duals[:, ~over]
         planes, cuts = [trees.planes[t] for t in tree.tolist()], [trees.cuts[t] for t in tree.tolist()]
-        found = replace(roots, row=row[tree], phases=left.phases[:, on], duals=left.duals[:, on], planes=planes, cuts=cuts)
-        return replace(found, pace=OF_NODES), np.unique(row[left.tree[over]])
+        found = Roots(roots.function, roots.layer, row[tree], phases, duals, planes, cuts, OF_NODES)
+        return found, np.unique(row[left.tree[over]])
 
 
 def _of_rows(function: DualFunction, layer: FirstLayer, rows: IndexArray) -> Roots:

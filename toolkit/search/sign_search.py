@@ -1,8 +1,9 @@
 """Which rows of a problem are above a mark everywhere: trees over ReLU phases for all rows, and the points they meet.
 
 A tree that is not small begins again with planes of the first layer (plane_trees.py), where that can have any: they
-take as long as some hundreds of nodes, and spare most of those of a larger tree. A row is proven once all leaves of its tree are certified above settings.stop_at, refuted once a replayed point is not.
-Points come from the worst nodes' x̃ (phase_trees.py), a few per round.
+take as long as some hundreds of nodes, and spare most of those of a larger tree. A row is proven once all leaves of its
+tree are certified above settings.stop_at, refuted once a replayed point is not. Points come from the worst nodes' x̃
+(phase_trees.py), a few per round.
 
 Checked: leaves, in float64; points, by replay. Trusted: nothing of the search.
 """
@@ -25,6 +26,7 @@ from toolkit.search.plane_trees import PlaneTrees
 
 REPLAYED = 8  # points per round
 PLAIN_NODES = 256  # of a row's tree before it begins again with planes
+SHALLOW_NODES = 14  # the same where no other layer is: planes then are all that its bound lacks
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,16 +84,17 @@ def search_signs(
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
     nodes = np.iinfo(np.int64).max if budget is None else budget
     planar = takes_planes(problem)
+    plain = SHALLOW_NODES if len(problem.relu_bounds.lower) == 1 else PLAIN_NODES
 
     def stopped() -> BoolArray:
         refuted = found.refuted
         return np.full(count, True) if problem.settings.until_refuted and refuted.any() else refuted
 
-    first = np.full(count, min(nodes, PLAIN_NODES) if planar else nodes)
+    first = np.full(count, min(nodes, plain) if planar else nodes)
     grown = PhaseTrees(problem, aim, first, deadline, keep, make).grow(lambda _: stopped(), found.offer)
     still = np.flatnonzero(~grown.finished & ~stopped())
-    if planar and nodes > PLAIN_NODES and still.size and time.perf_counter() < deadline:
-        trees = PlaneTrees(problem, aim, nodes - PLAIN_NODES, deadline, keep, make)
+    if planar and nodes > plain and still.size and time.perf_counter() < deadline:
+        trees = PlaneTrees(problem, aim, nodes - plain, deadline, keep, make)
         grown = _better(grown, trees.grow(still, stopped, found.offer))
     return Signs(grown.lower, found.upper, found.points, grown.nodes, grown.leaves)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.arrays import AnyArray, BoolArray, FloatArray, IndexArray
 from toolkit.certificates.coverage import BoxTree, covered
 from toolkit.certificates.leaves import CutStore, Evidence, Forest, Leaves, SideTrees, forest_bounds
 from toolkit.certificates.rounding import ErrorModel, error_model_of
@@ -252,7 +252,7 @@ def _of_leaves(tree: Leaves) -> Proven:
 def _rounded(forest: Forest) -> Forest:
     """The forest with λ rounded to float32, as it is stored: half the size, and bounds hold at any λ."""
     with np.errstate(over="ignore", under="ignore"):
-        weights = None if forest.weights is None else forest.weights.astype(np.float32)
+        weights: AnyArray | None = None if forest.weights is None else forest.weights.astype(np.float32)
         return replace(forest, multipliers=forest.multipliers.astype(np.float32), weights=weights)
 
 
