@@ -185,6 +185,8 @@ class Forest:
     cuts: tuple[SharedCuts, ...] = ()
 
     def __post_init__(self) -> None:
+        if (self.weights is None) != (self.family is None):
+            raise ValueError("weights and family must both be given, or none of them")
         count, kinds = self.tree.shape, {"tree": "iu", "phases": "i", "multipliers": "f", "empty": "b"}
         for name, kind in (kinds if self.weights is None else kinds | {"weights": "f", "family": "i"}).items():
             array = getattr(self, name)

@@ -72,7 +72,7 @@ class PlaneTrees:
             late = time.perf_counter() > self.deadline
             return np.asarray((stopped() | (self.nodes >= self.budget) | late)[row])
 
-        budget = np.full(row.size, TREE_NODES)
+        budget = np.minimum(TREE_NODES, np.maximum(self.budget - self.nodes[row], 0))
         trees = PhaseTrees(self.problem, self.cutoff[row], budget, self.deadline, self.keep, roots=roots)
         trees.given_up = ended()
         trees.split(lambda _: ended(), offer)
