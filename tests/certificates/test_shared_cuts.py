@@ -84,7 +84,9 @@ def forest_with_cuts(problem: Problem, seed: int, trees: int = 3) -> Forest:
     weights = rng.exponential(0.3, (count, first.size + 1)).astype(np.float32)
     family = np.array([-1 if t == 1 else t % 2 for t in tree])
     multipliers = rng.normal(size=(count, model.count))
-    return Forest(np.array(tree), np.array(phases), multipliers, np.zeros(count, np.bool_), weights, family, tuple(cuts))
+    return Forest(
+        np.array(tree), np.array(phases), multipliers, np.zeros(count, np.bool_), weights, family, tuple(cuts)
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

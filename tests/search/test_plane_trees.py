@@ -50,7 +50,7 @@ def test_rows_above_their_cutoff_are_proven_and_those_below_are_not(
     problem = small_problem(seed, sizes)
     truth = _truth(problem)
     for nodes, roots in ((254, 16), (2, 2)):
-        monkeypatch.setattr(plane_trees, "TREE_NODES", nodes)
+        monkeypatch.setattr(plane_trees, "SMALL_LAYER_NODES", nodes)
         monkeypatch.setattr(plane_trees, "ROOTS", roots)
         for gap in (0.02, 0.3):
             grown = _grown(problem, truth - gap)
@@ -91,7 +91,7 @@ def test_a_deadline_that_is_over_leaves_roots_that_are_certified() -> None:
 
 
 def test_rows_that_are_given_up_or_spend_their_nodes_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plane_trees, "TREE_NODES", 6)
+    monkeypatch.setattr(plane_trees, "SMALL_LAYER_NODES", 6)
     problem = small_problem(1, (4, 8, 6, 2))
     trees = PlaneTrees(problem, np.full(3, 1e3), 40, keep=True)
     grown = trees.grow(np.arange(3), lambda: np.array([False, True, False]))

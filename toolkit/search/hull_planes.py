@@ -79,6 +79,11 @@ class FirstLayer:
             return None
         return cls(*map(make, (weight, np.sign(weight), center[:, None], radius[:, None], part, reach, middle, slope)))
 
+    @property
+    def entries(self) -> int:
+        """Number of weights."""
+        return int(self.weight.shape[0]) * int(self.weight.shape[1])
+
     def chords(self) -> Array:
         """The shares of the chords."""
         return self.slope + 0.0 * self.weight

@@ -26,7 +26,8 @@ from toolkit.search.node_ascent import Pace
 from toolkit.search.phase_trees import Grown, Offer, PhaseTrees, Roots
 
 OF_ROWS, OF_NODES = Pace(60, 0.3, 0.02), Pace(10, 0.1, 0.02)
-TREE_NODES = 254  # of one tree: seven splits in a row
+TREE_NODES, SMALL_LAYER_NODES = 254, 2046  # of one tree: seven splits in a row, ten where nodes are the cheaper way
+SMALL_LAYER = 100_000  # weights of the first layer, from where on passes over all shares, not calls, take the time
 ROOTS = 16  # at a time
 
 
@@ -72,7 +73,8 @@ class PlaneTrees:
             late = time.perf_counter() > self.deadline
             return np.asarray((stopped() | (self.nodes >= self.budget) | late)[row])
 
-        budget = np.minimum(TREE_NODES, np.maximum(self.budget - self.nodes[row], 0))
+        nodes = TREE_NODES if roots.layer.entries >= SMALL_LAYER else SMALL_LAYER_NODES
+        budget = np.minimum(nodes, np.maximum(self.budget - self.nodes[row], 0))
         trees = PhaseTrees(self.problem, self.cutoff[row], budget, self.deadline, self.keep, roots=roots)
         trees.given_up = ended()
         trees.split(lambda _: ended(), offer)
