@@ -39,7 +39,7 @@ def small(seed: int) -> Problem:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_cuts_with_shares_hold_in_rational_arithmetic(seed: int) -> None:
-    """With θ' = the float θ_j w_j over w_j, in [0, 1]: fixed ≤ Σ θ' min w v, slope ≥ fixed + Σ (1 − θ') max w v + b + δ."""
+    """With θ' = the float θw over w, in [0, 1]: fixed ≤ Σ θ' min w v, slope ≥ fixed + Σ (1 − θ') max w v + b + δ."""
     model, rng = error_model_of(small(seed)), np.random.default_rng(seed)
     neurons, inputs = np.arange(model.count), model.input_set.size
     shares = rng.uniform(-0.2, 1.2, (model.count, inputs + model.count))  # those outside of [0, 1] count as its ends
@@ -83,10 +83,8 @@ def forest_with_cuts(problem: Problem, seed: int, trees: int = 3) -> Forest:
     count = len(tree)
     weights = rng.exponential(0.3, (count, first.size + 1)).astype(np.float32)
     family = np.array([-1 if t == 1 else t % 2 for t in tree])
-    multipliers = rng.normal(size=(count, model.count))
-    return Forest(
-        np.array(tree), np.array(phases), multipliers, np.zeros(count, np.bool_), weights, family, tuple(cuts)
-    )
+    parts = np.array(tree), np.array(phases), rng.normal(size=(count, model.count)), np.zeros(count, dtype=np.bool_)
+    return Forest(*parts, weights, family, tuple(cuts))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

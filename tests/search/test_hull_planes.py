@@ -57,7 +57,7 @@ def test_equal_shares_are_the_chord(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_step_towards_a_point_lowers_the_planes_there(seed: int) -> None:
     """Shares stay in [0, 1], and no plane at a chord rises at the point."""
-    problem, layer, _ = _layer(seed)
+    _, layer, _ = _layer(seed)
     rng, shares = np.random.default_rng(seed), layer.chords()
     toward = np.sign(rng.normal(size=(1, 4)))
     point = layer.center + layer.radius * toward.T

@@ -1,4 +1,4 @@
-"""Trees with planes prove nothing false, prove what is true of tiny networks, cover the region, and end when told to."""
+"""Trees with planes prove nothing false and what is true of tiny networks, cover the region, and end when told to."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ and complete" (batches). Checked: every leaf. Trusted: nothing of the search.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -261,13 +261,10 @@ class PhaseTrees:
         return proven
 
     def _leaves(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> Forest:
-        """Nodes as leaves, with what their dual variables say."""
-        multipliers, planed = self._parts(tree, phases).evidence(self.function.make(duals))
-        stored = np.float32 if self.kept is not None else None  # what is certified is what a proof will hold
-        own = np.ascontiguousarray(on_host(multipliers).T, dtype=stored)
-        weights = None if planed is None else np.ascontiguousarray(-on_host(planed).T, dtype=stored)
-        parts = self.row[tree], np.ascontiguousarray(phases.T), own, np.zeros(tree.size, dtype=np.bool_)
-        return Forest(*parts) if planed is None else Forest(*parts, weights, tree, tuple(self.cuts))
+        """Nodes as leaves."""
+        return leaves_of(
+            self._parts(tree, phases), self.row[tree], phases, duals, self.kept is not None, tree, self.cuts
+        )
 
     def close(self, chosen: IndexArray) -> None:
         """These of the open nodes become leaves."""
@@ -275,6 +272,26 @@ class PhaseTrees:
             if some.size:
                 nodes = self.pool.get(some)
                 self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)
+
+
+def leaves_of(
+    parts: Parts,
+    row: IndexArray,
+    phases: PhaseArray,
+    duals: FloatArray,
+    stored: bool,
+    family: IndexArray,
+    cuts: Sequence[SharedCuts],
+) -> Forest:
+    """Nodes (columns) as leaves of their rows' trees, with what their dual variables say; cuts, and which of them each
+    node has, are read where the parts have planes. stored: in float32, since what a proof will hold is certified."""
+    multipliers, planed = parts.evidence(parts.function.make(duals))
+    kind = np.float32 if stored else None
+    own = row, np.ascontiguousarray(phases.T), np.ascontiguousarray(on_host(multipliers).T, dtype=kind)
+    empty = np.zeros(row.size, dtype=np.bool_)
+    if planed is None:
+        return Forest(*own, empty)
+    return Forest(*own, empty, np.ascontiguousarray(-on_host(planed).T, dtype=kind), family, tuple(cuts))
 
 
 def _children(

@@ -17,13 +17,14 @@ from dataclasses import replace
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.certificates.leaves import Forest, SharedCuts
+from toolkit.certificates.leaves import Forest, SharedCuts, forest_leaf_bounds
+from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import ArrayMaker, on_host
 from toolkit.search.dual_function import DualFunction
-from toolkit.search.hull_planes import FirstLayer
+from toolkit.search.hull_planes import FirstLayer, NodePlanes
 from toolkit.search.node_ascent import Pace
-from toolkit.search.phase_trees import Grown, Offer, PhaseTrees, Roots
+from toolkit.search.phase_trees import Grown, Offer, PhaseTrees, Roots, leaves_of
 
 OF_ROWS, OF_NODES = Pace(60, 0.3, 0.02), Pace(10, 0.1, 0.02)
 TREE_NODES, SMALL_LAYER_NODES = 254, 2046  # of one tree: seven splits in a row, ten where nodes are the cheaper way
@@ -57,39 +58,63 @@ class PlaneTrees:
         layer = FirstLayer.of(self.problem, function.make)
         if layer is not None:
             finished[rows] = True
-            waiting = _several(_of_rows(function, layer, rows))
+            waiting, over = _several(_of_rows(function, layer, rows)), []
             while waiting:
-                roots, opened = self._split(waiting.pop(), stopped, offer)
+                roots = waiting.pop()
+                if np.all(self._ended(stopped)[roots.row]):
+                    over.append(roots)
+                    finished[roots.row] = False
+                    continue
+                more, opened = self._split(roots, stopped, offer)
                 finished[opened] = False
-                waiting += _several(roots)
+                waiting += _several(more)
+            self._close(over)
         leaves = Forest.joined([Forest.none(function.size), *self.kept]) if self.keep else None
         return Grown(np.where(self.closed < np.inf, self.closed, -np.inf), finished, self.nodes, leaves)
+
+    def _ended(self, stopped: Callable[[], BoolArray]) -> BoolArray:
+        """Which of all rows are given up, have spent their nodes, or have no time left."""
+        late = time.perf_counter() > self.deadline
+        return np.asarray(stopped() | (self.nodes >= self.budget) | late)
 
     def _split(self, roots: Roots, stopped: Callable[[], BoolArray], offer: Offer | None) -> tuple[Roots, IndexArray]:
         """Trees from these roots: what is open becomes roots, or leaves of rows that have ended, which are named."""
         row = roots.row
-
-        def ended() -> BoolArray:
-            late = time.perf_counter() > self.deadline
-            return np.asarray((stopped() | (self.nodes >= self.budget) | late)[row])
-
         nodes = TREE_NODES if roots.layer.entries >= SMALL_LAYER else SMALL_LAYER_NODES
         budget = np.minimum(nodes, np.maximum(self.budget - self.nodes[row], 0))
         trees = PhaseTrees(self.problem, self.cutoff[row], budget, self.deadline, self.keep, roots=roots)
-        trees.given_up = ended()
-        trees.split(lambda _: ended(), offer)
+        trees.given_up = self._ended(stopped)[row]
+        trees.split(lambda _: self._ended(stopped)[row], offer)
         np.add.at(self.nodes, row, trees.nodes)
         left = trees.pool.get(np.arange(trees.pool.tree.size))
-        over = ended()[left.tree]
+        over = self._ended(stopped)[row[left.tree]]
         trees.close(np.flatnonzero(over))
         np.minimum.at(self.closed, row, trees.closed)
         self.kept += [Forest.joined(trees.kept)] if trees.kept else []
-        for cuts in trees.cuts:
-            cuts.forget()
+        for one in trees.cuts:
+            one.forget()
         tree, phases, duals = left.tree[~over], left.phases[:, ~over], left.duals[:, ~over]
         planes, cuts = [trees.planes[t] for t in tree.tolist()], [trees.cuts[t] for t in tree.tolist()]
         found = Roots(roots.function, roots.layer, row[tree], phases, duals, planes, cuts, OF_NODES)
         return found, np.unique(row[left.tree[over]])
+
+    def _close(self, waiting: list[Roots]) -> None:
+        """Roots for which no time is left become leaves, with the planes that they have; those of the same together."""
+        nodes = [(roots, t, id(plane)) for roots in waiting for t, plane in enumerate(roots.planes)]
+        for name in dict.fromkeys(which for _, _, which in nodes):
+            own = [(roots, t) for roots, t, which in nodes if which == name]
+            (roots, first), row = own[0], np.array([roots.row[t] for roots, t in own])
+            phases, duals = (np.stack([getattr(roots, of)[:, t] for roots, t in own], axis=1) for of in NODE)
+            family = np.zeros(row.size, dtype=np.int64)
+            parts = roots.function.parts(row, phases, NodePlanes([roots.planes[first]], family))
+            leaves = leaves_of(parts, row, phases, duals, self.keep, family, [roots.cuts[first]])
+            found = forest_leaf_bounds(error_model_of(self.problem), self.problem.rows, leaves)
+            np.minimum.at(self.closed, row, found)
+            roots.cuts[first].forget()
+            self.kept += [leaves] if self.keep else []
+
+
+NODE = ("phases", "duals")
 
 
 def _of_rows(function: DualFunction, layer: FirstLayer, rows: IndexArray) -> Roots:
