@@ -271,7 +271,8 @@ class PhaseTrees:
         for some in np.array_split(chosen, max(1, -(-chosen.size // self.batch))):
             if some.size:
                 nodes = self.pool.get(some)
-                self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                    self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)
 
 
 def leaves_of(

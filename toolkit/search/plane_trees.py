@@ -53,6 +53,10 @@ class PlaneTrees:
     def grow(self, rows: IndexArray, stopped: Callable[[], BoolArray], offer: Offer | None = None) -> Grown:
         """Split the trees of these rows until they have ended; stopped: which of all rows to give up. offer: as of
         PhaseTrees. Rows without a tree, and all where the first layer has no planes, get −inf and count as open."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
+            return self._grown(rows, stopped, offer)
+
+    def _grown(self, rows: IndexArray, stopped: Callable[[], BoolArray], offer: Offer | None) -> Grown:
         finished = np.zeros(self.nodes.size, dtype=np.bool_)
         function = DualFunction(self.problem, self.make)
         layer = FirstLayer.of(self.problem, function.make)
