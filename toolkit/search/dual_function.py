@@ -36,7 +36,7 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.relaxations.relu import adaptive_slope, chord, evaluate, walk
-from toolkit.search.array_makers import ArrayMaker, fits_float32, in_float32, in_float64, on_host
+from toolkit.search.array_makers import ArrayMaker, fitting_maker, in_float64, on_host
 from toolkit.search.hull_planes import NodePlanes
 
 
@@ -57,8 +57,8 @@ class Sweep(NamedTuple):
 class DualFunction:
     """g of a problem's rows over the dual variables of all unstable neurons, layer after layer in one array (N, B).
 
-    make: puts numpy and scipy.sparse arrays into the library, type and device to compute in; None: numpy, in float32
-    where the problem's numbers fit it. Numbers that are infinite, or overflow, make g infinite or NaN.
+    make: puts numpy and scipy.sparse arrays into the library, type and device to compute in; None: in float32 where the
+    problem's numbers fit it, on settings.device. Numbers that are infinite, or overflow, make g infinite or NaN.
     """
 
     def __init__(self, problem: Problem, make: ArrayMaker | None = in_float64) -> None:
@@ -72,7 +72,7 @@ class DualFunction:
             sides = (*network.lower, *network.upper, *starts.values(), constant)
             weights = (weight for stage in stages for _, weight, _ in stage.sources)
             biases = (stage.bias for stage in stages if stage.bias is not None)
-            make = in_float32 if fits_float32((*sides, *weights, *biases)) else in_float64
+            make = fitting_maker((*sides, *weights, *biases), problem.settings.device)
         self.make = make
         self.starts = {place: make(rows) for place, rows in starts.items()}
         self.constant = make(constant)

@@ -35,8 +35,8 @@ from toolkit.search.plane_ascent import Raised, raise_planes
 ROOT, CHILD, PLANTED = Pace(30), Pace(10, 0.2, 0.03), Pace(0)
 LAST = (Pace(100, 0.5, 0.01), Pace(100, 0.1, 0.001))  # of a node with nothing left to split
 TRIES = 3  # neurons tried per split
-WIDTH = 256  # nodes split per round
-BATCH_ENTRIES = 1 << 21  # numbers in a batch's widest array
+WIDTH, DEVICE_WIDTH = 256, 4096  # nodes split per round, on a core and elsewhere
+BATCH_ENTRIES, DEVICE_ENTRIES = 1 << 21, 1 << 27  # numbers in a batch's widest array
 SLIGHT = 1e-6
 POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
 
@@ -101,7 +101,9 @@ class PhaseTrees:
         self.kept: list[Forest] | None = [] if keep else None
         self.pool = NodePool(self.function.size, TRIES, on_host(self.function.zero).dtype)
         widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
-        self.batch = max(1, BATCH_ENTRIES // widest)
+        core = problem.settings.device == "cpu"
+        self.width = WIDTH if core else DEVICE_WIDTH
+        self.batch = max(1, (BATCH_ENTRIES if core else DEVICE_ENTRIES) // widest)
 
     def grow(self, stopped: Stopped | None = None, offer: Offer | None = None) -> Grown:
         """Split until every tree has ended. stopped: told after every round, which trees to give up. offer: is given
@@ -183,10 +185,10 @@ class PhaseTrees:
         tree = pool.tree[order]
         first = np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]])
         rank = np.arange(tree.size) - np.repeat(first, np.diff(np.r_[first, tree.size]))
-        chosen = order[rank < max(1, WIDTH // first.size)]
-        if chosen.size > WIDTH:  # more trees than nodes to split: those with the fewest so far
+        chosen = order[rank < max(1, self.width // first.size)]
+        if chosen.size > self.width:  # more trees than nodes to split: those with the fewest so far
             fewest: IndexArray = np.argsort(self.nodes[pool.tree[chosen]], kind="stable")
-            chosen = chosen[fewest[:WIDTH]]
+            chosen = chosen[fewest[: self.width]]
         return chosen
 
     def _split(self, chosen: IndexArray, offer: Offer | None) -> None:
