@@ -1,7 +1,9 @@
-"""How a rung looks in every figure, and the paper-sized canvas it is drawn on.
+"""What a colour means in every figure, and the paper-sized canvas it is drawn on.
 
-Colours are those of Okabe & Ito ("Color Universal Design", 2008), told apart by readers with any colour vision; marker
-and line style repeat the distinction for print without colour.
+A rung, a training, a solver and a class each have a palette of their own, so that a colour means one thing: no colour
+stands in two of them, and every figure takes its colours from here. Rungs have those of Okabe & Ito ("Color Universal
+Design", 2008), trainings the muted, solvers the dark, classes the light ones of Tol ("Colour Schemes", SRON/EPS/TN/
+09-002, 2021): told apart by readers with any colour vision. Marker and line style repeat it for print without colour.
 """
 
 from __future__ import annotations
@@ -68,7 +70,17 @@ LOOKS = {
     "fgsm": Look("#7BC8A4", "1", (0, (1, 1)), 6.0),
     "pgd": Look("#009E73", "*", (0, (4, 1.5)), 5.5),
 }
-OTHER_LOOKS = (Look("#882255", "h"), Look("#44AA99", "d"), Look("#332288", "8"), Look("#999933", ">"))
+OTHER_LOOKS = (Look("#44AA99", "d"), Look("#661100", "h"), Look("#6699CC", "8"), Look("#AA7744", ">"))
+TRAINING_COLOURS = {
+    "standard": "#CC6677",
+    "adversarial": "#AA4499",
+    "dual": "#332288",
+    "interval": "#117733",
+    "crown-ibp": "#999933",
+    "mtl-ibp": "#882255",
+}
+SOLVER_COLOURS = {"bab": "#222255", "highs": "#225555", "gurobi": "#663333", "scip": "#666633"}
+CLASS_COLOURS = ("#77AADD", "#EE8866")  # the one asked about and another
 
 
 def look_of(rung: str, rungs: Sequence[str]) -> Look:
