@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from toolkit.data.atomic import write_figure
+from toolkit.report import save_figure
+from toolkit.report.plots import EPS_LABEL
+from toolkit.report.styles import TEXT_GREY, TRAINING_COLOURS, panel_grid, paper_style, shared_legend
 from toolkit.runs.outputs import write_files
 
-COLOURS = {"standard": "#D55E00", "adversarial": "#E69F00", "dual": "#0072B2", "interval": "#009E73"}
+MARKERS = dict(zip(TRAINING_COLOURS, "osD^vP", strict=True))
 FLOOR = 1e-4  # of a gap's axis: below it are solvers' tolerances
 PERCENT = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "interval": "interval", "dual": "dual", "lp": "LP"}
 
@@ -22,8 +24,8 @@ def write_results(
     """table.csv, table.md, accuracy.csv, gaps.csv, certified.png, gap.png and README.md."""
     texts = {"table.md": markdown(table, plan), "README.md": paragraph(table, plan)}
     write_files(out, {"table.csv": table, "accuracy.csv": accuracy, "gaps.csv": gaps} | texts, "%.6g")
-    draw(accuracy, "eps", ("certified",), "certified by dual (share of images)", out / "certified.png")
-    draw(gaps, "gap_eps", ("gap_dual_low", "gap_dual_high"), "mean gap m* − dual", out / "gap.png", log=True)
+    draw(accuracy, "eps", ("certified",), "certified share (by dual)", out / "certified")
+    draw(gaps, "gap_eps", ("gap_dual_low", "gap_dual_high"), "mean gap m* − dual", out / "gap", log=True)
 
 
 def interval_text(low: float, high: float, digits: str) -> str:
@@ -121,24 +123,27 @@ def _pessimism(table: pd.DataFrame) -> str:
     )
 
 
-def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, path: Path, log: bool = False) -> None:
-    """One panel per family, one line per training; between two ends a band."""
-    from matplotlib.figure import Figure
-
+def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, stem: Path, log: bool = False) -> None:
+    """STEM.png: one panel per family, one line per training; between two ends a band, which the legend explains."""
     families = list(dict.fromkeys(frame["family"]))
-    figure = Figure(figsize=(3.4 * len(families) + 0.6, 3.3), layout="constrained")
-    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
-    for panel, family in zip(panels, families, strict=True):
-        for training, curve in frame[frame["family"] == family].groupby("training", sort=False):
-            colour = COLOURS.get(str(training), "0.3")
-            panel.plot(curve[x], curve[ends[-1]], "o-", color=colour, markersize=3, label=str(training))
-            if len(ends) == 2:
-                panel.fill_between(curve[x], curve[ends[0]], curve[ends[1]], color=colour, alpha=0.2, linewidth=0)
-        panel.set(title=family, xlabel="ε")
-        if log:
-            panel.set_yscale("log")
-    panels[0].set_ylabel(label)
     values = frame[ends[-1]]
-    panels[0].set_ylim((max(FLOOR, 0.5 * values.min()), 1.5 * values.max()) if log else (-0.02, 1.02))
-    panels[0].legend(frameon=False, fontsize=8)
-    write_figure(path, figure, dpi=150)
+    with paper_style():
+        figure, panels = panel_grid(len(families), share_y=True)
+        for panel, family in zip(panels, families, strict=True):
+            for training, curve in frame[frame["family"] == family].groupby("training", sort=False):
+                colour = TRAINING_COLOURS.get(str(training), TEXT_GREY)
+                panel.plot(
+                    curve[x], curve[ends[-1]], color=colour, marker=MARKERS.get(str(training), "x"), markersize=3.5,
+                    linewidth=1.3, label=str(training),
+                )  # fmt: skip
+                if len(ends) == 2:
+                    panel.fill_between(curve[x], curve[ends[0]], curve[ends[1]], color=colour, alpha=0.25, linewidth=0)
+            panel.set(title=str(family), xlabel=EPS_LABEL)
+            if log:
+                panel.set_yscale("log")
+        panels[0].set_ylabel(label)
+        panels[0].set_ylim((max(FLOOR, 0.5 * values.min()), 1.5 * values.max()) if log else (-0.02, 1.02))
+        if len(ends) == 2 and (frame[ends[0]] < frame[ends[1]]).any():
+            panels[0].fill_between([], [], color=TEXT_GREY, alpha=0.25, linewidth=0, label="m* known as an interval")
+        shared_legend(figure, panels)
+    save_figure(figure, stem)

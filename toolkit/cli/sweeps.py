@@ -30,7 +30,7 @@ HOW_TO_READ = (
 def run_demo(out: Path, workers: int | None) -> None:
     """The demo sweep, its gap table and where to look next."""
     rows = run_sweep(demo_spec(), out, workers=workers)
-    written = write_report(rows, out)
+    written = write_report(rows, out, networks=_networks_of(out))
     console = Console()
     _print_table(console, rows)
     for line in HOW_TO_READ:
@@ -75,7 +75,7 @@ def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance
     rows = read_rows(folder)
     if html:
         plotly_script()  # a missing package is told before anything is written
-    written = write_report(rows, out or folder, formats, tolerance)
+    written = write_report(rows, out or folder, formats, tolerance, _networks_of(folder))
     if html:
         written.append(write_html(rows, (out or folder) / "report.html", read_provenance(folder), tolerance))
     console = Console()
@@ -83,6 +83,12 @@ def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance
     for line in mixed(rows, read_provenance(folder)):
         console.print(f"mixed: {printable(line)}", highlight=False, markup=False)
     _print_written(console, written, out or folder)
+
+
+def _networks_of(folder: Path) -> list[str]:
+    """The networks' names as the latest run lists them."""
+    runs = read_provenance(folder)
+    return [printable(net["name"]) for net in runs[-1].get("networks", [])] if runs else []
 
 
 def _print_table(console: Console, rows: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from toolkit.data.names import plotly_text
 from toolkit.report.plots import EPS_LABEL, panel_parts, present_rungs
-from toolkit.report.styles import TEXT_GREY, label_of, look_of
+from toolkit.report.styles import GRID_GREY, INK, TEXT_GREY, label_of, look_of
 from toolkit.report.tables import sample_shares
 
 Trace = dict[str, Any]
@@ -85,9 +85,9 @@ def _numbers(values: pd.Series[float]) -> list[float | None]:
 
 def _layout() -> dict[str, Any]:
     """Everything but the places of the three plots, which the page sets by its width."""
-    axis = {"gridcolor": "#DDDDDD", "linecolor": TEXT_GREY, "ticks": "outside", "automargin": True}
+    axis = {"gridcolor": GRID_GREY, "linecolor": TEXT_GREY, "ticks": "outside", "automargin": True}
     layout: dict[str, Any] = {
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
         "hovermode": "x unified",
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "groupclick": "togglegroup"},
         "paper_bgcolor": "white",

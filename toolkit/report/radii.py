@@ -16,7 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from toolkit.arrays import FloatArray
 from toolkit.data.names import plot_text
-from toolkit.report.styles import Look, label_of, look_of, panel_grid, paper_style, shared_legend
+from toolkit.report.styles import INK, Look, label_of, look_of, panel_grid, paper_style, shared_legend
 
 NORMS = {"linf": "ℓ∞", "l1": "ℓ1", "l2": "ℓ2"}
 RADIUS_COLUMNS_DRAWN = ("sample", "rung", "side", "certified", "refuted")
@@ -65,7 +65,7 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
         radii = [0.5 * (low + high) for low, high in ends.values()]
         shown = [values[np.isfinite(values)] for values in radii]
         left_out = [values.size - kept.size for values, kept in zip(radii, shown, strict=True)]
-        drawn = panel.boxplot(shown, widths=0.55, patch_artist=True, showmeans=True, medianprops={"color": "black"})
+        drawn = panel.boxplot(shown, widths=0.55, patch_artist=True, showmeans=True, medianprops={"color": INK})
         for k, name in enumerate(names):
             look = look_of(name, names)
             drawn["boxes"][k].set(facecolor=look.color, alpha=0.45, edgecolor=look.color)

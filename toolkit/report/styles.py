@@ -2,8 +2,9 @@
 
 A rung, a training, a solver and a class each have a palette of their own, so that a colour means one thing: no colour
 stands in two of them, and every figure takes its colours from here. Rungs have those of Okabe & Ito ("Color Universal
-Design", 2008), trainings the muted, solvers the dark, classes the light ones of Tol ("Colour Schemes", SRON/EPS/TN/
-09-002, 2021): told apart by readers with any colour vision. Marker and line style repeat it for print without colour.
+Design", 2008), trainings the muted and classes the light ones of Tol ("Colour Schemes", SRON/EPS/TN/09-002, 2021),
+solvers those of IBM's design library, with a darker violet: told apart by readers with any colour vision. Marker and line style repeat the
+distinction for print without colour.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from toolkit.data.names import plot_text
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.5  # inches: one column of a two-column page
-GRID_GREY, TEXT_GREY, YES_GREEN = "#DDDDDD", "#444444", "#00785A"
-GAP_HEIGHT = 1.5  # inches: the smaller panel under another one
+PAGE_WIDTH = 7.0  # inches, both columns
+MOST_PANELS = 4  # in one figure: what has more is drawn on several, so that each fits half a page
+PRINT_DPI = 300
+INK, SURFACE = "#000000", "#FFFFFF"
+GRID_GREY, TEXT_GREY, OPEN_GREY, YES_GREEN = "#DDDDDD", "#444444", "#AAAAAA", "#00785A"
+IMAGE_MAP = "gray"  # of pixels
+CHANGE_MAP = "PRGn"  # of signed changes of pixels, white at 0: no rung's colours
 PAPER: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -41,7 +48,7 @@ PAPER: dict[Any, Any] = {
     "ytick.color": TEXT_GREY,
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
-    "axes.titlecolor": "black",
+    "axes.titlecolor": INK,
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
@@ -65,21 +72,21 @@ LOOKS = {
     "alpha": Look("#CC79A7", "P"),
     "lp": Look("#0072B2", "s", "-", 3.6),
     "ideal": Look("#56B4E9", "D", (0, (4, 1.5)), 3.6),
-    "exact": Look("#000000", "o"),
+    "exact": Look(INK, "o"),
     "bab": Look("#555555", "X", (0, (4, 1.5))),
     "fgsm": Look("#7BC8A4", "1", (0, (1, 1)), 6.0),
     "pgd": Look("#009E73", "*", (0, (4, 1.5)), 5.5),
 }
-OTHER_LOOKS = (Look("#44AA99", "d"), Look("#661100", "h"), Look("#6699CC", "8"), Look("#AA7744", ">"))
+OTHER_LOOKS = (Look("#882255", "d"), Look("#661100", "h"), Look("#6699CC", "8"), Look("#AA7744", ">"))
 TRAINING_COLOURS = {
     "standard": "#CC6677",
     "adversarial": "#AA4499",
     "dual": "#332288",
     "interval": "#117733",
     "crown-ibp": "#999933",
-    "mtl-ibp": "#882255",
+    "mtl-ibp": "#44AA99",
 }
-SOLVER_COLOURS = {"bab": "#222255", "highs": "#225555", "gurobi": "#663333", "scip": "#666633"}
+SOLVER_COLOURS = {"bab": "#5D3A9B", "highs": "#648FFF", "gurobi": "#DC267F", "scip": "#FFB000"}
 CLASS_COLOURS = ("#77AADD", "#EE8866")  # the one asked about and another
 
 
@@ -104,29 +111,37 @@ def paper_style() -> Iterator[None]:
 
 
 def panel_grid(count: int, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, two a row (7 inches wide), on an Agg canvas; call it inside `paper_style`."""
-    across = min(2, count)
+    """A figure with `count` panels on an Agg canvas, half a page at most for MOST_PANELS; call it inside `paper_style`.
+
+    Up to three stand in one row, four in two rows; more than that are small, four a row.
+    """
+    across = count if count <= 3 else 2 if count == MOST_PANELS else 4
     down = -(-count // across)
-    figure = Figure(figsize=(PANEL_WIDTH * across + 0.2, PANEL_HEIGHT * down + 0.55), layout="constrained")
+    width = PANEL_WIDTH + 0.2 if across == 1 else PAGE_WIDTH
+    height = {1: PANEL_HEIGHT, 2: PANEL_HEIGHT, 3: 2.1}.get(count, 1.85 if across == 2 else 1.5)
+    figure = Figure(figsize=(width, height * down + 0.55), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(down, across, squeeze=False, sharey=share_y)
     panels = list(grid.flat)
     for spare in panels[count:]:
         spare.set_axis_off()
     for panel in panels[:count]:
-        panel.grid(axis="y", color=GRID_GREY, linewidth=0.5)
-        panel.set_axisbelow(True)
+        _prepare(panel)
     return figure, panels[:count]
 
 
-def stacked_grid(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """A figure with `count` pairs of panels sharing their x axis, a smaller one below; two pairs a row."""
-    across = min(2, count)
+def stacked_grid(count: int, across: int | None = None) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """A figure with `count` pairs of panels sharing their x axis, a smaller one below; half a page for MOST_PANELS.
+
+    across: pairs a row; None: all of up to MOST_PANELS.
+    """
+    across = min(count, across or MOST_PANELS)
     down = -(-count // across)
-    height = (PANEL_HEIGHT + GAP_HEIGHT) * down + 0.7
-    figure = Figure(figsize=(PANEL_WIDTH * across + 0.2, height), layout="constrained")
+    upper_height, lower_height = (2.3, 1.3) if across <= 2 and down == 1 else (1.9, 1.1)
+    width = PANEL_WIDTH + 0.2 if across == 1 else PAGE_WIDTH
+    figure = Figure(figsize=(width, (upper_height + lower_height) * down + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 * down, across, height_ratios=[PANEL_HEIGHT, GAP_HEIGHT] * down)
+    grid = figure.add_gridspec(2 * down, across, height_ratios=[upper_height, lower_height] * down)
     pairs = []
     for k in range(count):
         row, column = 2 * (k // across), k % across
@@ -134,10 +149,39 @@ def stacked_grid(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
         lower = figure.add_subplot(grid[row + 1, column], sharex=upper)
         upper.tick_params(labelbottom=False)
         for panel in (upper, lower):
-            panel.grid(axis="y", color=GRID_GREY, linewidth=0.5)
-            panel.set_axisbelow(True)
+            _prepare(panel)
         pairs.append((upper, lower))
     return figure, pairs
+
+
+def _prepare(panel: Axes) -> None:
+    panel.grid(axis="y", color=GRID_GREY, linewidth=0.5)
+    panel.set_axisbelow(True)
+
+
+def panels_across(panel: Axes) -> int:
+    """How many panels stand in a row of this one's figure."""
+    place = panel.get_subplotspec()
+    return 1 if place is None else int(place.get_gridspec().ncols)
+
+
+def set_title(panel: Axes, title: str) -> None:
+    """The title, its bracket on a line of its own where three or more panels stand in a row."""
+    shown = plot_text(title)
+    panel.set_title(shown.replace(" (", "\n(", 1) if panels_across(panel) > 2 else shown)
+
+
+def eps_ticks(panel: Axes) -> None:
+    """Round values on the axis of ε, few where the panel is narrow."""
+    panel.xaxis.set_major_locator(
+        MaxNLocator(nbins={1: 6, 2: 6, 3: 5}.get(panels_across(panel), 4), steps=[1, 2, 5, 10])
+    )
+
+
+def is_leftmost(panel: Axes) -> bool:
+    """Whether a panel stands in the first column, where the y axis is named."""
+    place = panel.get_subplotspec()
+    return place is None or place.is_first_col()
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes], remarks: Mapping[str, str] | None = None) -> None:
