@@ -229,7 +229,7 @@ def _costs_of_full(table: pd.DataFrame) -> list[str]:
     for model in ("LP", "MILP"):
         ratios = [
             f"{solver} {zoo[model, 'full', solver] / zoo[model, 'compact', solver]:.2g}"
-            for solver in COLOURS
+            for solver in SOLVER_COLOURS
             if (model, "full", solver) in zoo.index and (model, "compact", solver) in zoo.index
         ]
         if ratios:

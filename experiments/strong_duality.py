@@ -138,7 +138,7 @@ def draw(cases: Sequence[Measured]) -> Figure:
                 steps,
                 case.lower[:, at],
                 color=LOOKS["alpha"].color,
-                label="dual bound g(α), best so far",
+                label="g(α), the best so far",
                 linewidth=1.6,
             )
             upper.plot(
@@ -146,7 +146,7 @@ def draw(cases: Sequence[Measured]) -> Figure:
                 case.relaxed[:, at],
                 color=TEXT_GREY,
                 linestyle=(0, (1, 1)),
-                label="LP feasible point of the ascent",
+                label="the ascent's LP point",
             )
             for name in ("dual", "crown"):
                 look = LOOKS[name]

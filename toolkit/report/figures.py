@@ -1,4 +1,4 @@
-"""The figures by the names a script or notebook calls them: each takes what the API returns and gives a matplotlib Figure.
+"""The figures a script or notebook calls by name: each takes what the API returns and gives a matplotlib Figure.
 
     from toolkit import plot_margins, plot_radii, plot_tightness
     plot_margins(certify(network, ball, label)).savefig("margins.pdf")
@@ -61,7 +61,9 @@ def plot_tightness(frame: pd.DataFrame, networks: Sequence[str] | None = None) -
     columns = gaps[PANEL_KEYS].drop_duplicates()
     if len(columns) > MOST_PANELS:
         found = ", ".join(dict.fromkeys(columns["network"]))
-        raise ValueError(f"a figure has at most {MOST_PANELS} columns, got {len(columns)}; choose networks of {found}")
+        raise ValueError(
+            f"a figure has at most {MOST_PANELS} columns, got {len(columns)}; choose some by networks=[…] among {found}"
+        )
     return tightness_curve(gaps)
 
 

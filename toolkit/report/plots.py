@@ -8,6 +8,7 @@ many panels into parts of a figure each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,7 @@ def figure_parts(gaps: pd.DataFrame, networks: Sequence[str] = ()) -> list[pd.Da
     keys = keys[PANEL_KEYS]
     figures = -(-len(keys) // MOST_PANELS)
     ends = np.linspace(0, len(keys), figures + 1).round().astype(int)
-    parts = (keys.iloc[low:high] for low, high in zip(ends[:-1], ends[1:], strict=True))
+    parts = (keys.iloc[low:high] for low, high in pairwise(ends))
     return [gaps.merge(part, on=PANEL_KEYS, how="inner") for part in parts]
 
 

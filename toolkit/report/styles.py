@@ -3,8 +3,8 @@
 A rung, a training, a solver and a class each have a palette of their own, so that a colour means one thing: no colour
 stands in two of them, and every figure takes its colours from here. Rungs have those of Okabe & Ito ("Color Universal
 Design", 2008), trainings the muted and classes the light ones of Tol ("Colour Schemes", SRON/EPS/TN/09-002, 2021),
-solvers those of IBM's design library, with a darker violet: told apart by readers with any colour vision. Marker and line style repeat the
-distinction for print without colour.
+solvers those of IBM's design library, with a darker violet: told apart by readers with any colour vision. Marker and
+line style repeat the distinction for print without colour.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def write_report(
 ) -> list[Path]:
     """Write table.csv, table.md, table.tex, margins.csv and the figures into `out_dir`; returns the paths.
 
-    Figures: tightness, certified, gap_unstable, time and, where an exact rung ran, ratio and gap_distribution. With more
-    than MOST_PANELS panels a figure is several: NAME, NAME-2, …, filled in the order of `networks`, others by name.
+    Figures: tightness, certified, gap_unstable, time and, where an exact rung ran, ratio and gap_distribution. With
+    more than MOST_PANELS panels one is several: NAME, NAME-2, …, filled in the order of `networks`, others by name.
     formats: "png", "svg", "pdf". Raises ValueError, before anything is written, for an empty frame, missing columns,
     an unknown format, or rows that break the order lower ≤ exact ≤ upper beyond `tolerance` (named).
     """
