@@ -119,7 +119,7 @@ def measure(case: Case, iterations: int) -> Measured:
         strict=True,
     ):
         table.insert(table.columns.get_loc("target"), column, value)
-    training = TRAININGS.get(name.split("_")[0])
+    training = TRAININGS.get(name.split("/")[-1].split("_")[0])
     shown = name if training is None else f"MLP-B, {training}"
     title = f"{shown}\n{case.dataset} image {case.sample}, ε = {case.eps:g}"
     return Measured(title, table, *follow(problem, iterations))
