@@ -15,6 +15,7 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data import idx_files, packaged_images
 from toolkit.data.arguments import instance, real_number, shown, text, whole_numbers
 from toolkit.data.dataset_source import DatasetSource
+from toolkit.data.summaries import counted, one_line, sizes, span
 
 DATASETS: dict[str, DatasetSource] = {
     "digits": packaged_images.DIGITS,
@@ -66,6 +67,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return int(self.labels.size)
+
+    def __repr__(self) -> str:
+        images = f"{counted(len(self), 'image')} of {sizes(self.shape)} in {span(self.images)}"
+        return one_line("Dataset", [self.name, self.split, images, f"classes {span(self.labels)}"])
 
     @property
     def features(self) -> FloatArray:

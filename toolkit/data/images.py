@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
+from toolkit.data.arguments import file_path, whole_numbers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +52,7 @@ def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, floa
     grey (0.299 R + 0.587 G + 0.114 B) for one channel, grey is repeated for three. Raises FileNotFoundError, or
     ValueError naming what does not fit.
     """
-    file, wanted = Path(path).expanduser(), tuple(int(n) for n in shape)
+    file, wanted = file_path("path", path).expanduser(), whole_numbers("shape", shape, 1)
     if not file.is_file():
         raise FileNotFoundError(f"no image file at {file}")
     readers = {".npy": _read_npy, ".png": _read_png}

@@ -74,7 +74,8 @@ def plot_margins(certification: Certification) -> Figure:
     margin is certified; a bound that is not finite runs off the panel. Raises ValueError for another object.
     """
     answer = instance("certification", certification, Certification, "as certify(network, ball, label) returns it")
-    order = sorted(range(len(answer.margins)), key=lambda k: _least(answer.margins[k]))[:MARGINS_SHOWN]
+    margins = answer.margins
+    order = sorted(range(len(margins)), key=lambda k: (_least(margins[k]), margins[k].upper))[:MARGINS_SHOWN]
     ends = [end for k in order for end in (_least(answer.margins[k]), answer.margins[k].upper) if math.isfinite(end)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.08 * (high - low) or 1.0

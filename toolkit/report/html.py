@@ -20,8 +20,8 @@ from toolkit.data.names import NORM_TITLES, printable, printable_frame, printabl
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, asked_of, sample_sections, sample_verdicts
-from toolkit.report.order import TRUTH_KEYS, check_order
-from toolkit.report.tables import gap_table, margin_gaps, varying_keys
+from toolkit.report.order import TRUTH_KEYS, check_order, varying_keys
+from toolkit.report.tables import gap_table, margin_gaps
 
 if TYPE_CHECKING:
     from toolkit.runs.provenance import RunRecord

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from toolkit.data.names import plot_text
+from toolkit.report.order import varying_keys
 from toolkit.report.styles import (
     MOST_PANELS,
     OPEN_GREY,
@@ -31,7 +32,7 @@ from toolkit.report.styles import (
     set_title,
     shared_legend,
 )
-from toolkit.report.tables import margin_gaps, sample_shares, varying_keys
+from toolkit.report.tables import margin_gaps, sample_shares
 
 PANEL_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "layer_bounds"]
 EPS_LABEL = "ε (radius, input units)"

@@ -86,7 +86,8 @@ def _ends(lines: pd.DataFrame) -> Mapping[str, tuple[FloatArray, FloatArray]]:
     ValueError for lines without what is drawn."""
     missing = [name for name in RADIUS_COLUMNS_DRAWN if name not in lines.columns]
     if missing or lines.empty:
-        raise ValueError(f"radii to draw need lines with {', '.join(RADIUS_COLUMNS_DRAWN)}, got {missing or 'none'}")
+        lacking = f"they lack {', '.join(missing)}" if missing else "got none"
+        raise ValueError(f"radii to draw need lines with {', '.join(RADIUS_COLUMNS_DRAWN)}; {lacking}")
     found = {}
     for side in ("lower", "exact", "upper"):
         for name, part in lines[lines["side"] == side].groupby("rung", sort=False):
