@@ -11,7 +11,9 @@ from rich.console import Console
 import toolkit
 from toolkit.data.names import printable
 from toolkit.report import gap_table, terminal_table, write_report
-from toolkit.report.html import plotly_script, write_html
+from toolkit.report.html import write_html
+from toolkit.report.html_page import plotly_script, run_networks
+from toolkit.report.html_views import WRITERS, read_view, view_of
 from toolkit.runs.provenance import read_provenance
 from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.results import mixed
@@ -71,7 +73,10 @@ def run_spec(
 
 
 def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance: float, html: bool = False) -> None:
-    """Tables and figures of the rows in a results folder, and report.html if asked for."""
+    """Tables and figures of a sweep's folder, report.html if asked for; of radii or a scorecard only that page."""
+    if (kind := view_of(folder)) is not None:
+        _write_view(kind, folder, out or folder, html)
+        return
     rows = read_rows(folder)
     if html:
         plotly_script()  # a missing package is told before anything is written
@@ -85,10 +90,18 @@ def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance
     _print_written(console, written, out or folder)
 
 
+def _write_view(kind: str, folder: Path, out: Path, html: bool) -> None:
+    """The page of a folder whose tables are written already."""
+    if not html:
+        raise ValueError(f"{printable(folder)} holds {kind}, whose tables are written already; --html writes a page")
+    page = WRITERS[kind](read_view(folder / kind), out / "report.html", read_provenance(folder))
+    _print_written(Console(), [page], out)
+
+
 def _networks_of(folder: Path) -> list[str]:
     """The networks' names as the latest run lists them."""
     runs = read_provenance(folder)
-    return [printable(net["name"]) for net in runs[-1].get("networks", [])] if runs else []
+    return [printable(name) for name, _ in run_networks(runs[-1])] if runs else []
 
 
 def _print_table(console: Console, rows: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@ interval, drawn as a band between both ends. Curves never cross: dual ≤ LP ≤
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -81,13 +81,18 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
     return figure
 
 
+def check_radius_lines(lines: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises ValueError for no lines, and for lines without one of the columns."""
+    missing = [name for name in columns if name not in lines.columns]
+    if missing or lines.empty:
+        lacking = f"they lack {', '.join(missing)}" if missing else "got none"
+        raise ValueError(f"radii to draw need lines with {', '.join(columns)}; {lacking}")
+
+
 def _ends(lines: pd.DataFrame) -> Mapping[str, tuple[FloatArray, FloatArray]]:
     """Both ends of every rung's radii, sorted: lower rungs, exact ones, attacks, each in order of appearance. Raises
     ValueError for lines without what is drawn."""
-    missing = [name for name in RADIUS_COLUMNS_DRAWN if name not in lines.columns]
-    if missing or lines.empty:
-        lacking = f"they lack {', '.join(missing)}" if missing else "got none"
-        raise ValueError(f"radii to draw need lines with {', '.join(RADIUS_COLUMNS_DRAWN)}; {lacking}")
+    check_radius_lines(lines, RADIUS_COLUMNS_DRAWN)
     found = {}
     for side in ("lower", "exact", "upper"):
         for name, part in lines[lines["side"] == side].groupby("rung", sort=False):

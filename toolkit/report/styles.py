@@ -15,19 +15,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from toolkit.arrays import FloatArray
 from toolkit.data.names import plot_text
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.5  # inches: one column of a two-column page
 PAGE_WIDTH = 7.0  # inches, both columns
 MOST_PANELS = 4  # in one figure: what has more is drawn on several, so that each fits half a page
 PRINT_DPI = 300
-INK, SURFACE = "#000000", "#FFFFFF"
+INK, SURFACE, DARK_SURFACE = "#000000", "#FFFFFF", "#15181B"
 GRID_GREY, TEXT_GREY, OPEN_GREY, YES_GREEN = "#DDDDDD", "#444444", "#AAAAAA", "#00785A"
 IMAGE_MAP = "gray"  # of pixels
 CHANGE_MAP = "PRGn"  # of signed changes of pixels, white at 0: no rung's colours
@@ -88,6 +91,27 @@ TRAINING_COLOURS = {
 }
 SOLVER_COLOURS = {"bab": "#5D3A9B", "highs": "#648FFF", "gurobi": "#DC267F", "scip": "#FFB000"}
 CLASS_COLOURS = ("#77AADD", "#EE8866")  # the one asked about and another
+
+
+def on_dark(colour: str, least: float = 4.5) -> str:
+    """The colour mixed with white until its contrast with the dark surface is enough (WCAG 2.2, 1.4.11), as hex."""
+    mixed = np.array(to_rgb(colour))
+    if np.ptp(mixed) == 0 and mixed[0] < 0.5:  # black and dark greys become white and light ones
+        mixed = 1.0 - mixed
+    while _contrast(mixed, np.array(to_rgb(DARK_SURFACE))) < least:
+        mixed = 1.0 - 0.95 * (1.0 - mixed)
+    return to_hex(mixed)
+
+
+def _contrast(one: FloatArray, other: FloatArray) -> float:
+    """(L₁ + 0.05)/(L₂ + 0.05) of the relative luminances, the larger above."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: FloatArray) -> float:
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
 def look_of(rung: str, rungs: Sequence[str]) -> Look:

@@ -29,7 +29,7 @@ class NotebookPage:
     def __init__(self) -> None:
         from IPython import display  # there, since a kernel runs
 
-        self._display = display
+        self._display: Any = display
         self._handle: Any = None
 
     def show(self, shown: RenderableType) -> None:

@@ -39,8 +39,8 @@ class Shown(Protocol):
 
 
 class Display:
-    """Shows what it is given: on a terminal live, refreshed by a thread of rich's own, in a notebook by `tick`, elsewhere
-    as lines.
+    """Shows what it is given: on a terminal live, refreshed by a thread of rich's own, in notebooks by `tick`,
+    elsewhere as lines.
 
     A closed pipe or terminal does not end a run.
     """

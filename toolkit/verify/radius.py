@@ -160,7 +160,8 @@ def closest(
     distance. largest: ε beyond which nothing is asked, None: what the domain holds. bounds, tighten, settings: as in
     certify. Raises ValueError for an unknown norm or rung, numbers out of range, and as certify.
     """
-    instance("network", network, Network), a_function("progress", progress)
+    instance("network", network, Network)
+    a_function("progress", progress)
     chosen = get_rungs("rungs", rungs)
     flat = exact_numbers("center", center).ravel()
     if flat.size != network.input_size:
