@@ -11,7 +11,10 @@ import pytest
 from test_html import Page
 
 from toolkit.cli import main
-from toolkit.report.html_views import RADII, SCORECARD, read_view, view_of, write_radii_html, write_scorecard_html
+from toolkit.report import html_views
+from toolkit.report.html_views import RADII, SCORECARD, read_view, view_of
+from toolkit.runs.distances import distance_table
+from toolkit.runs.scorecard import totals
 
 pytest.importorskip("plotly", reason="the HTML report needs the extra html")
 EVIL = "</script><script>alert(1)</script>"
@@ -31,6 +34,14 @@ SCORES = pd.DataFrame(
         "message": ["", "", "=1+1"],
     }
 )  # fmt: skip
+
+
+def write_radii_html(lines: pd.DataFrame, path: Path) -> Path:
+    return html_views.write_radii_html(lines, path, (), distance_table)
+
+
+def write_scorecard_html(table: pd.DataFrame, path: Path) -> Path:
+    return html_views.write_scorecard_html(table, path, (), totals)
 
 
 def parsed(path: Path) -> Page:

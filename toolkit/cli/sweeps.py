@@ -13,8 +13,10 @@ from toolkit.data.names import printable
 from toolkit.report import gap_table, terminal_table, write_report
 from toolkit.report.html import write_html
 from toolkit.report.html_page import plotly_script, run_networks
-from toolkit.report.html_views import WRITERS, read_view, view_of
+from toolkit.report.html_views import RADII, read_view, view_of, write_radii_html, write_scorecard_html
+from toolkit.runs.distances import distance_table
 from toolkit.runs.provenance import read_provenance
+from toolkit.runs.scorecard import totals
 from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.results import mixed
 from toolkit.runs.sweep.run import run_sweep
@@ -94,7 +96,9 @@ def _write_view(kind: str, folder: Path, out: Path, html: bool) -> None:
     """The page of a folder whose tables are written already."""
     if not html:
         raise ValueError(f"{printable(folder)} holds {kind}, whose tables are written already; --html writes a page")
-    page = WRITERS[kind](read_view(folder / kind), out / "report.html", read_provenance(folder))
+    table, runs = read_view(folder / kind), read_provenance(folder)
+    write, summarise = (write_radii_html, distance_table) if kind == RADII else (write_scorecard_html, totals)
+    page = write(table, out / "report.html", runs, summarise)
     _print_written(Console(), [page], out)
 
 

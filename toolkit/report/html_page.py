@@ -68,11 +68,12 @@ def shown_table(
     order: of columns whose text does not say it. texts: columns that are no numbers. chosen: keys by which rows can be
     chosen, each a column of `shown` or another, row by row.
     """
-    columns = [{"name": str(name).replace("\n", " "), "numeric": name not in texts} for name in shown.columns]
+    heads = [str(name) for name in shown.columns]
+    columns = [{"name": name.replace("\n", " "), "numeric": name not in texts} for name in heads]
     keys = {key: [str(value) for value in values] for key, values in chosen.items()}
     lines = []
     for k, cells in enumerate(shown.astype(str).to_numpy().tolist()):
-        values = [order[name].iloc[k] if name in order else text for name, text in zip(shown, cells, strict=True)]
+        values = [order[name].iloc[k] if name in order else text for name, text in zip(heads, cells, strict=True)]
         sorts = ["" if isinstance(value, float) and value != value else str(value) for value in values]
         lines.append(
             {"cells": list(zip(cells, sorts, strict=True)), "chosen": {key: found[k] for key, found in keys.items()}}

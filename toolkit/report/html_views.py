@@ -5,7 +5,7 @@ Each is one file like report.html: what was asked, curves, a table to sort and f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,39 +20,39 @@ from toolkit.report.html_curves import SYMBOLS, Trace, axis_of, plot_panel
 from toolkit.report.html_page import plotly_script, run_title, shown_table, write_page
 from toolkit.report.radii import RADIUS_COLUMNS_DRAWN, check_radius_lines
 from toolkit.report.styles import SOLVER_COLOURS, TEXT_GREY, label_of, look_of, on_dark
-from toolkit.runs.distances import distance_table
-from toolkit.runs.scorecard import LARGEST_TABLE, SOLVED, totals
 
 if TYPE_CHECKING:
     from toolkit.runs.provenance import RunRecord
 
+Summarise = Callable[[pd.DataFrame], pd.DataFrame]
 RADII, SCORECARD = "radii.csv", "scorecard.csv"
-RADIUS_COLUMNS = (*RADIUS_COLUMNS_DRAWN, "label", "verdicts", "seconds")
+RADIUS_LINE_COLUMNS = (*RADIUS_COLUMNS_DRAWN, "label", "verdicts", "seconds")
 SCORE_COLUMNS = ("benchmark", "onnx", "vnnlib", "timeout", "verdict", "seconds", "certified", "official", "agrees")
 NUMBERS = ("certified", "refuted", "seconds", "timeout", "official_seconds", "cpu_seconds")
+LARGEST_VIEW = 64 << 20  # bytes of a CSV
+DECIDED_WORDS = ("sat", "unsat")
 LEAST_SECONDS = 0.01  # where the axis of seconds begins
 
 
-def write_radii_html(lines: pd.DataFrame, path: str | Path, runs: Sequence[RunRecord] = ()) -> Path:
+def write_radii_html(lines: pd.DataFrame, path: str | Path, runs: Sequence[RunRecord], summarise: Summarise) -> Path:
     """The robustness distribution of many images as one page: radii.csv's lines, a curve and a row per rung.
 
-    lines: one per (sample, rung), as `measure_distances` gives them. Raises ValueError for other frames, and
-    ModuleNotFoundError without Plotly.
+    lines: one per (sample, rung), as `measure_distances` gives them; summarise: `distance_table`. Raises ValueError for
+    other frames, and ModuleNotFoundError without Plotly.
     """
     plotly_script()
     instance("lines", lines, pd.DataFrame, f"the lines of {RADII}")
-    check_radius_lines(lines, RADIUS_COLUMNS)
+    check_radius_lines(lines, RADIUS_LINE_COLUMNS)
     lines = printable_frame(lines)
-    plan = next((run["details"] for run in reversed(list(runs)) if "norm" in run.get("details", {})), {})
+    details = [run["details"] for run in runs if "norm" in run.get("details", {})]
+    plan: Mapping[str, Any] = details[-1] if details else {}
     norm = NORM_TITLES.get(str(plan.get("norm", "")), "the norm asked about")
     rungs = [str(name) for name in dict.fromkeys(lines["rung"])]
-    sums = distance_table(lines)
     images = counted(int(lines["sample"].nunique()), "image")
     facts = [("images", images), ("distance", norm), ("rungs", ", ".join(rungs))]
     facts += [("data", str(plan["dataset"]))] if "dataset" in plan else []
     table = lines[["sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds"]]
-    found = shown_table(_texts(table), dict(table.items()), ("rung", "side"), {"rung": table["rung"]})
-    kept = [name for name in sums.columns if name not in ("verdicts", "open")]
+    sums = summarise(lines).drop(columns=["verdicts", "open"], errors="ignore")
     return write_page(
         path,
         "view.html",
@@ -61,19 +61,22 @@ def write_radii_html(lines: pd.DataFrame, path: str | Path, runs: Sequence[RunRe
         question="How far are images from being misclassified?",
         facts=facts,
         warnings=[],
-        totals=shown_table(_texts(sums[kept]), {}, ("rung", "end"), {}),
+        totals=_plain(sums, ("rung", "end")),
         totals_title="Per rung: a lower one's radius is what it certified, an attack's the distance it found",
         panels=[plot_panel("", *_radius_curves(lines, rungs, norm), f"Share of {images} within a radius, per rung")],
-        table=found,
+        table=_plain(table, ("rung", "side"), ("rung",)),
         all_title="Radii",
         all_caption="One row per image and rung",
     )
 
 
-def write_scorecard_html(table: pd.DataFrame, path: str | Path, runs: Sequence[RunRecord] = ()) -> Path:
+def write_scorecard_html(
+    table: pd.DataFrame, path: str | Path, runs: Sequence[RunRecord], summarise: Summarise
+) -> Path:
     """The scorecard of a benchmark as one page: totals, decided instances over time, every instance.
 
-    table: scorecard.csv's rows. Raises ValueError for other frames, and ModuleNotFoundError without Plotly.
+    table: scorecard.csv's rows; summarise: `totals`. Raises ValueError for other frames, and ModuleNotFoundError
+    without Plotly.
     """
     plotly_script()
     missing = [name for name in SCORE_COLUMNS if name not in instance("table", table, pd.DataFrame)]
@@ -81,52 +84,62 @@ def write_scorecard_html(table: pd.DataFrame, path: str | Path, runs: Sequence[R
         raise ValueError(f"a scorecard needs rows with {', '.join(SCORE_COLUMNS)}; {', '.join(missing) or 'none'} lack")
     table = printable_frame(table).reset_index(drop=True)
     table = table.assign(**{name: table[name].fillna("") for name in ("official", "agrees", "verdict", "benchmark")})
-    sums = totals(table if "cpu_seconds" in table else table.assign(cpu_seconds=np.nan))
-    wrong = table[table["agrees"] == "WRONG"]
-    decided = int(table["verdict"].isin(SOLVED).sum())
-    facts = [
-        ("instances", str(len(table))),
-        ("decided", f"{decided}, {int(table.loc[table['verdict'].isin(SOLVED), 'certified'].sum())} of them certified"),
-        ("against official", f"{int((table['agrees'] == 'right').sum())} right, {len(wrong)} wrong"),
-    ]
-    warnings = [
-        f"WRONG: {row.benchmark} {row.onnx} {row.vnnlib}: official {row.official}, here {row.verdict}"
-        for row in wrong.itertuples()
-    ]
+    sums = summarise(table if "cpu_seconds" in table else table.assign(cpu_seconds=np.nan))
+    decided = table[table["verdict"].isin(DECIDED_WORDS)]
     shown = table[[name for name in (*SCORE_COLUMNS, "official_seconds", "message") if name in table]]
     texts = ("benchmark", "onnx", "vnnlib", "verdict", "official", "agrees", "message")
-    chosen = {"benchmark": table["benchmark"], "verdict": table["verdict"]}
+    told = f"{len(decided)} of {len(table)} instances decided, by seconds"
     return write_page(
         path,
         "view.html",
         run_title(runs, "scorecard"),
         runs,
         question="Which queries are decided?",
-        facts=facts,
-        warnings=warnings,
-        totals=shown_table(_texts(sums), {}, ("benchmark",), {}),
+        facts=_score_facts(table, decided),
+        warnings=_wrong(table),
+        totals=_plain(sums, ("benchmark",)),
         totals_title="Verdicts per benchmark",
-        panels=[
-            plot_panel("", *_time_curves(table), f"{decided} of {len(table)} instances decided, over seconds each")
-        ],
-        table=shown_table(_texts(shown), dict(shown.items()), texts, chosen),
+        panels=[plot_panel("", *_time_curves(table, decided), told)],
+        table=_plain(shown, texts, ("benchmark", "verdict")),
         all_title="Instances",
         all_caption="One row per instance",
     )
 
 
-WRITERS: dict[str, Callable[..., Path]] = {RADII: write_radii_html, SCORECARD: write_scorecard_html}
+def _score_facts(table: pd.DataFrame, decided: pd.DataFrame) -> list[tuple[str, str]]:
+    return [
+        ("instances", str(len(table))),
+        ("decided", f"{len(decided)}, {int(decided['certified'].sum())} of them certified"),
+        (
+            "compared",
+            f"{int((table['agrees'] == 'right').sum())} right, {int((table['agrees'] == 'WRONG').sum())} wrong",
+        ),
+    ]
+
+
+def _wrong(table: pd.DataFrame) -> list[str]:
+    """A sentence per verdict that contradicts the official one."""
+    rows = table[table["agrees"] == "WRONG"].itertuples()
+    return [
+        f"WRONG: {row.benchmark} {row.onnx} {row.vnnlib}: official {row.official}, here {row.verdict}" for row in rows
+    ]
+
+
+def _plain(table: pd.DataFrame, texts: Sequence[str], chosen: Sequence[str] = ()) -> dict[str, Any]:
+    """A table sorted by its own values; chosen: columns by whose values rows can be chosen."""
+    order = {str(name): table[name] for name in table}
+    return shown_table(_texts(table), order, texts, {name: table[name] for name in chosen})
 
 
 def view_of(folder: Path) -> str | None:
     """The file in a results folder that a page of its own shows, None in a sweep's."""
-    return next((name for name in WRITERS if (folder / name).is_file()), None)
+    return next((name for name in (RADII, SCORECARD) if (folder / name).is_file()), None)
 
 
 def read_view(path: Path) -> pd.DataFrame:
     """The table in such a file. Raises ValueError, naming it, for one that is too large or no table of numbers."""
-    if path.stat().st_size > LARGEST_TABLE:
-        raise ValueError(f"{path.name} must have at most {LARGEST_TABLE >> 20} MiB, got {path.stat().st_size} bytes")
+    if path.stat().st_size > LARGEST_VIEW:
+        raise ValueError(f"{path.name} must have at most {LARGEST_VIEW >> 20} MiB, got {path.stat().st_size} bytes")
     try:
         frame = pd.read_csv(path)
         numbers = [name for name in NUMBERS if name in frame]
@@ -158,11 +171,11 @@ def _radius_curves(lines: pd.DataFrame, rungs: list[str], norm: str) -> tuple[li
     return traces, axes
 
 
-def _time_curves(table: pd.DataFrame) -> tuple[list[Trace], dict[str, Any]]:
+def _time_curves(table: pd.DataFrame, decided: pd.DataFrame) -> tuple[list[Trace], dict[str, Any]]:
     """How many instances were decided within so many seconds each: here, and by the fastest official tool."""
-    curves = [("here", "here", SOLVER_COLOURS["bab"], "circle", table.loc[table["verdict"].isin(SOLVED), "seconds"])]
+    curves = [("here", "here", SOLVER_COLOURS["bab"], "circle", decided["seconds"])]
     if "official_seconds" in table:
-        theirs = table.loc[table["official"].isin(SOLVED), "official_seconds"].dropna()
+        theirs = table.loc[table["official"].isin(DECIDED_WORDS), "official_seconds"].dropna()
         curves.append(("official", "fastest official tool", TEXT_GREY, "square", theirs))
     traces = []
     for group, name, colour, symbol, seconds in curves:

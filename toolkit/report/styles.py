@@ -100,7 +100,8 @@ def on_dark(colour: str, least: float = 4.5) -> str:
         mixed = 1.0 - mixed
     while _contrast(mixed, np.array(to_rgb(DARK_SURFACE))) < least:
         mixed = 1.0 - 0.95 * (1.0 - mixed)
-    return to_hex(mixed)
+    red, green, blue = mixed.tolist()
+    return to_hex((red, green, blue))
 
 
 def _contrast(one: FloatArray, other: FloatArray) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-COLUMNS = 100
+PAGE_COLUMNS = 100
 CODE = '<pre style="font-family:ui-monospace,monospace;line-height:1.3;margin:0">{code}</pre>'
 
 
@@ -18,7 +18,7 @@ def in_notebook() -> bool:
 
 def as_html(shown: RenderableType) -> str:
     """What rich would print, as HTML; texts are escaped by rich."""
-    console = Console(file=io.StringIO(), record=True, width=COLUMNS, force_jupyter=False, force_terminal=True)
+    console = Console(file=io.StringIO(), record=True, width=PAGE_COLUMNS, force_jupyter=False, force_terminal=True)
     console.print(shown)
     return console.export_html(inline_styles=True, code_format=CODE)
 
