@@ -91,6 +91,11 @@ def test_a_report_of_many_networks_has_figures_of_few(tmp_path: Path) -> None:
     assert "net4" in (tmp_path / "tightness.svg").read_text(encoding="utf-8")
 
 
+def test_a_notebook_shows_what_a_cell_ends_with() -> None:
+    for figure in (plot_margins(answer(0.01)), plot_radii(RADII), plot_tightness(TWO_TARGETS)):
+        assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
 def test_pyplot_knows_of_no_figure() -> None:
     for figure in (plot_margins(answer(0.01)), plot_radii(RADII), plot_tightness(TWO_TARGETS)):
         assert isinstance(figure.canvas, FigureCanvasAgg)

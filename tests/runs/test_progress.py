@@ -123,8 +123,10 @@ with RunProgress() as progress:
     for k in range(1, 4):
         progress.advance("a <b> bar", k, 3)
 network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
-certify(network, LinfBall(data.features[0], 0.05, (0, 1)), int(data.labels[0]), ladder=("dual",))
+answer = certify(network, LinfBall(data.features[0], 0.05, (0, 1)), int(data.labels[0]), ladder=("dual",))
+answer
 """
+FIGURE = "from toolkit import plot_margins\nplot_margins(answer)"
 
 
 @pytest.mark.slow
@@ -132,7 +134,7 @@ def test_a_notebook_shows_bars_and_answers_as_html(tmp_path: Path) -> None:
     """A real kernel: one output for the bars, whose last state is the end; the certification as a table."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    cells = [nbformat.v4.new_code_cell(NOTEBOOK)]
+    cells = [nbformat.v4.new_code_cell(text) for text in (NOTEBOOK, FIGURE)]
     book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python"}})
     nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [one for one in book.cells[0].outputs if "data" in one]
@@ -141,6 +143,7 @@ def test_a_notebook_shows_bars_and_answers_as_html(tmp_path: Path) -> None:
     assert "a &lt;b&gt; bar" in bars
     assert "3/3" in bars
     assert "certified lower bound" in answer
+    assert "image/png" in book.cells[1].outputs[0]["data"]
 
 
 def test_a_notebook_gets_one_output_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

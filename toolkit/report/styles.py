@@ -9,6 +9,7 @@ line style repeat the distinction for print without colour.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from toolkit.data.names import plot_text
 PANEL_WIDTH, PANEL_HEIGHT = 3.4, 2.5  # inches: one column of a two-column page
 PAGE_WIDTH = 7.0  # inches, both columns
 MOST_PANELS = 4  # in one figure: what has more is drawn on several, so that each fits half a page
-PRINT_DPI = 300
+PRINT_DPI, SCREEN_DPI = 300, 150
 INK, SURFACE, DARK_SURFACE = "#000000", "#FFFFFF", "#15181B"
 GRID_GREY, TEXT_GREY, OPEN_GREY, YES_GREEN = "#DDDDDD", "#444444", "#AAAAAA", "#00785A"
 IMAGE_MAP = "gray"  # of pixels
@@ -135,6 +136,16 @@ def paper_style() -> Iterator[None]:
         yield
 
 
+class PaperFigure(Figure):
+    """A figure that a notebook shows where a cell ends with it, whether pyplot was loaded or not."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        with paper_style():
+            self.savefig(stream, format="png", dpi=SCREEN_DPI)
+        return stream.getvalue()
+
+
 def panel_grid(count: int, share_y: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels on an Agg canvas, half a page at most for MOST_PANELS; call it inside `paper_style`.
 
@@ -144,7 +155,7 @@ def panel_grid(count: int, share_y: bool = False) -> tuple[Figure, list[Axes]]:
     down = -(-count // across)
     width = PANEL_WIDTH + 0.2 if across == 1 else PAGE_WIDTH
     height = {1: PANEL_HEIGHT, 2: PANEL_HEIGHT, 3: 2.1}.get(count, 1.85 if across == 2 else 1.5)
-    figure = Figure(figsize=(width, height * down + 0.55), layout="constrained")
+    figure = PaperFigure(figsize=(width, height * down + 0.55), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(down, across, squeeze=False, sharey=share_y)
     panels = list(grid.flat)
@@ -164,7 +175,7 @@ def stacked_grid(count: int, across: int | None = None) -> tuple[Figure, list[tu
     down = -(-count // across)
     upper_height, lower_height = (2.3, 1.3) if across <= 2 and down == 1 else (1.9, 1.1)
     width = PANEL_WIDTH + 0.2 if across == 1 else PAGE_WIDTH
-    figure = Figure(figsize=(width, (upper_height + lower_height) * down + 0.7), layout="constrained")
+    figure = PaperFigure(figsize=(width, (upper_height + lower_height) * down + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 * down, across, height_ratios=[upper_height, lower_height] * down)
     pairs = []
