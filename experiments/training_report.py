@@ -10,10 +10,10 @@ import pandas as pd
 
 from toolkit.report import save_figure
 from toolkit.report.plots import EPS_LABEL
-from toolkit.report.styles import TEXT_GREY, TRAINING_COLOURS, panel_grid, paper_style, shared_legend
+from toolkit.report.styles import TEXT_GREY, TRAINING_LOOKS, Look, panel_grid, paper_style, shared_legend
 from toolkit.runs.outputs import write_files
 
-MARKERS = dict(zip(TRAINING_COLOURS, "osD^vP", strict=True))
+OTHER = Look(TEXT_GREY, "x")
 FLOOR = 1e-4  # of a gap's axis: below it are solvers' tolerances
 PERCENT = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "interval": "interval", "dual": "dual", "lp": "LP"}
 
@@ -131,13 +131,15 @@ def draw(frame: pd.DataFrame, x: str, ends: tuple[str, ...], label: str, stem: P
         figure, panels = panel_grid(len(families), share_y=True)
         for panel, family in zip(panels, families, strict=True):
             for training, curve in frame[frame["family"] == family].groupby("training", sort=False):
-                colour = TRAINING_COLOURS.get(str(training), TEXT_GREY)
+                look = TRAINING_LOOKS.get(str(training), OTHER)
                 panel.plot(
-                    curve[x], curve[ends[-1]], color=colour, marker=MARKERS.get(str(training), "x"), markersize=3.5,
+                    curve[x], curve[ends[-1]], color=look.color, marker=look.marker, markersize=look.marker_size,
                     linewidth=1.3, label=str(training),
                 )  # fmt: skip
                 if len(ends) == 2:
-                    panel.fill_between(curve[x], curve[ends[0]], curve[ends[1]], color=colour, alpha=0.25, linewidth=0)
+                    panel.fill_between(
+                        curve[x], curve[ends[0]], curve[ends[1]], color=look.color, alpha=0.25, linewidth=0
+                    )
             panel.set(title=str(family), xlabel=EPS_LABEL)
             if log:
                 panel.set_yscale("log")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolkit.certificates.check import check_proof
     from toolkit.certificates.rounding import float32_error
-    from toolkit.data.datasets import Dataset, dataset_names, load_dataset
+    from toolkit.data.datasets import Dataset, dataset_names, load_dataset, register_dataset
     from toolkit.data.images import load_image
     from toolkit.networks.convolutions import Conv2d
     from toolkit.networks.layers import Dense, Flatten
@@ -53,6 +53,7 @@ PUBLIC = {
     "Dataset": "toolkit.data.datasets",
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
+    "register_dataset": "toolkit.data.datasets",
     "load_image": "toolkit.data.images",
     "layer_bounds": "toolkit.verify.layer_bounds",
     "Conv2d": "toolkit.networks.convolutions",
@@ -134,6 +135,7 @@ __all__ = [
     "plot_tightness",
     "read_rows",
     "read_vnnlib",
+    "register_dataset",
     "robustness",
     "run_sweep",
     "verify_query",
@@ -143,6 +145,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("relugap")
     if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

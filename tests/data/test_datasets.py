@@ -57,9 +57,11 @@ def test_a_data_set_is_shared_and_read_only():
 
 
 def test_unknown_names_list_what_is_allowed():
-    assert dataset_names() == ("digits", "mnist5k", "mnist", "fashion-mnist")
-    with pytest.raises(ValueError, match=r"unknown data set 'cifar10'; allowed: digits, mnist5k, mnist, fashion-mnist"):
-        load_dataset("cifar10")
+    names = ("digits", "mnist5k", "mnist", "fashion-mnist", "cifar10", "sdp-mnist", "sdp-cifar", "eran-mnist")
+    assert dataset_names() == names
+    allowed = f"allowed: {', '.join(names)}; own data are a .npz or .csv file, or a folder"
+    with pytest.raises(ValueError, match=rf"unknown data set 'cifar100'; {allowed}"):
+        load_dataset("cifar100")
     with pytest.raises(ValueError, match="split must be train or test, got 'validation'"):
         load_dataset("digits", "validation")
 

@@ -96,6 +96,25 @@ def test_an_architecture_can_be_spelled_out(tmp_path: Path) -> None:
     assert net.digest == Network.from_torch(module, (2, 9, 9)).digest
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_normalisation_is_folded_in_and_padding_stays_zero_behind_it(
+    per_channel: bool, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)).double()
+    mean, std = ([0.5, 0.25, 0.4], [0.25, 0.2, 0.3]) if per_channel else ([0.1307], [0.3081])
+    spelled = f"normalize(mean={':'.join(map(str, mean))},std={':'.join(map(str, std))})"
+    net = Network.load(
+        saved(module.state_dict(), tmp_path), f"3x8x8 {spelled} conv(stride=2,padding=1) relu flatten linear"
+    )
+    images = rng.uniform(size=(5, 3, 8, 8))
+    normalized = (images - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+    with torch.no_grad():
+        expected = module(torch.as_tensor(normalized)).numpy()
+    np.testing.assert_allclose(net.forward(images.reshape(5, -1)), expected, rtol=0, atol=1e-12)
+    assert f"(x − {mean[0]}" in str(net.metadata["assumed"])
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -208,6 +227,19 @@ REFUSED: dict[str, tuple[Any, str | None, str]] = {
         "1x28x28 conv(stride=1,stride=2)",
         "option 'stride' stands twice",
     ),
+    "a mean that is no number": (
+        lambda: mlp().state_dict(),
+        "12 normalize(mean=grey,std=1) linear",
+        "normalize takes numbers, one or one per channel, .* got 'normalize\\(mean=grey,std=1\\)'",
+    ),
+    "a number that is none": (lambda: mlp().state_dict(), "12 normalize(mean=1.2.3,std=1) linear", "takes numbers"),
+    "a mean of too many channels": (
+        lambda: conv_net().state_dict(),
+        "1x28x28 normalize(mean=0:1,std=1) conv",
+        "mean must be one number or 1, one per channel, got 2",
+    ),
+    "an infinite mean": (lambda: mlp().state_dict(), "12 normalize(mean=1e999,std=1) linear", "mean must be finite"),
+    "a std of zero": (lambda: mlp().state_dict(), "12 normalize(mean=0,std=0) linear", "std must be > 0, got 0"),
     "options run together": (lambda: conv_net().state_dict(), "1x28x28 conv(stride=2padding=1)", "unknown operation"),
     "a bias alone": (lambda: {"0.bias": torch.zeros(3)}, "mlp", "layer '0' has a bias but no weight"),
     "nothing": (dict, None, "the state dict is empty"),

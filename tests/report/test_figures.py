@@ -17,7 +17,7 @@ from test_report import TWO_TARGETS
 from toolkit import LinfBall, Verdict, certify, plot_margins, plot_radii, plot_tightness, robustness
 from toolkit.report import write_report
 from toolkit.report.plots import figure_parts
-from toolkit.report.styles import CLASS_COLOURS, MOST_PANELS, SOLVER_COLOURS, TRAINING_COLOURS, on_dark
+from toolkit.report.styles import CLASS_COLOURS, MOST_PANELS, SOLVER_COLOURS, TRAINING_LOOKS, on_dark
 from toolkit.report.tables import margin_gaps
 from toolkit.verify.certification import Certification
 
@@ -104,7 +104,13 @@ def test_pyplot_knows_of_no_figure() -> None:
 
 
 def test_colours_for_dark_pages_are_bright_enough_and_stay_apart() -> None:
-    for colour in (*TRAINING_COLOURS.values(), *SOLVER_COLOURS.values(), *CLASS_COLOURS, "#000000", "#555555"):
+    for colour in (
+        *(look.color for look in TRAINING_LOOKS.values()),
+        *SOLVER_COLOURS.values(),
+        *CLASS_COLOURS,
+        "#000000",
+        "#555555",
+    ):
         assert sum(int(on_dark(colour)[k : k + 2], 16) for k in (1, 3, 5)) > 255
     assert on_dark("#000000") == "#ffffff"
     assert on_dark("#ffffff") == "#ffffff"

@@ -17,7 +17,7 @@ from toolkit.report.styles import (
     MOST_PANELS,
     OTHER_LOOKS,
     SOLVER_COLOURS,
-    TRAINING_COLOURS,
+    TRAINING_LOOKS,
     panel_grid,
     paper_style,
     stacked_grid,
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 RUNG_COLOURS = [look.color for look in (*LOOKS.values(), *OTHER_LOOKS)]
 PALETTES = {
     "rungs": RUNG_COLOURS,
-    "trainings": list(TRAINING_COLOURS.values()),
+    "trainings": [look.color for look in TRAINING_LOOKS.values()],
     "solvers": list(SOLVER_COLOURS.values()),
     "classes": list(CLASS_COLOURS),
 }

@@ -14,8 +14,10 @@ import typer.core
 from rich.console import Console
 from rich.text import Text
 
+from toolkit.cli.certify_command import certify_command
 from toolkit.cli.errors import expected_message, plain_warnings
-from toolkit.cli.question import DEFAULT_LADDER, Question, listed
+from toolkit.cli.options import AsJson, everywhere, own_log
+from toolkit.cli.question import listed
 from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
 from toolkit.cli.scorecard import scorecard_command
@@ -29,6 +31,7 @@ HELP = """How tightly can the robustness of a ReLU network be certified?
 Exact, relaxed (LP) and dual margins of a network over a ball (ℓ∞, ℓ1, ℓ2), on the same bounds l,u, side by side.
 Start with: relugap demo"""
 
+COMPLETION = "_RELUGAP_COMPLETE"  # set by a shell that completes a command
 PIPE_CLOSED = 141  # as of a program that SIGPIPE ended
 LEFT = {  # what an interrupted command leaves, and how to go on
     "demo": "finished rows are kept; the same command continues",
@@ -60,11 +63,12 @@ class _Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    name="relugap", help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="relugap", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
 
+@own_log()
 @plain_warnings()
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for an error told in one line, 130 after an interrupt, 141 where the
@@ -79,7 +83,9 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except InterruptedCommandError as stop:
         return _complain(str(stop), ENDED)
-    except (SystemExit, BrokenPipeError):  # rich and typer leave by SystemExit where a pipe is closed
+    except (SystemExit, BrokenPipeError) as left:  # rich and typer leave by SystemExit where a pipe is closed
+        if COMPLETION in os.environ and isinstance(left, SystemExit):  # and where a shell asked what may follow
+            return left.code if isinstance(left.code, int) else 0
         return _closed_pipe()
     except Exception as error:
         message = expected_message(error)
@@ -113,14 +119,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Everywhere")]
-
-
 app.add_typer(results_app, name="results")
-app.command("verify")(query_command)
-app.command("supports")(supports_command)
-app.command("scorecard")(scorecard_command)
-app.command("radius")(radius_command)
+app.command("verify")(everywhere(query_command))
+app.command("supports")(everywhere(supports_command))
+app.command("scorecard")(everywhere(scorecard_command))
+app.command("radius")(everywhere(radius_command))
+app.command("certify")(everywhere(certify_command))
 
 
 @app.callback()
@@ -128,16 +132,16 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-    debug: Debug = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options of every command; the work is in the commands."""
 
 
 @app.command()
+@everywhere
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/demo"),
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
-    debug: Debug = False,
 ) -> None:
     """The gap table of two small networks, in about a minute.
 
@@ -151,76 +155,8 @@ def demo(
     run_demo(out, workers)
 
 
-@app.command("certify")
-def certify_command(
-    network: Annotated[
-        str, typer.Argument(help="zoo:NAME, published:NAME, or a file: .npz, .onnx, .pth (with --architecture).")
-    ],
-    eps: Annotated[float, typer.Option(help="Radius ε of the ball, in input units.")],
-    norm: Annotated[str, typer.Option(help="Norm of the ball: linf, l1 or l2.")] = "linf",
-    data: Annotated[str | None, typer.Option(help="Data set whose test image is the centre, as in mnist5k.")] = None,
-    index: Annotated[int | None, typer.Option(help="Index of that image, from 0.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image of your own instead: .npy or .png.")] = None,
-    label: Annotated[int | None, typer.Option(help="Class c* of --image; replaces the data set's with --data.")] = None,
-    rung: Annotated[list[str] | None, typer.Option(help="A bound to compute; may be repeated.")] = None,
-    rungs: Annotated[str | None, typer.Option(help="The same as a list.", show_default="dual,lp,exact")] = None,
-    bounds: Annotated[str, typer.Option(help="Rungs that bound every ReLU's input, in order.")] = "interval,dual",
-    property_file: Annotated[Path | None, typer.Option("--property", help="What must hold instead: a .toml.")] = None,
-    target: Annotated[list[int] | None, typer.Option(help="A class t ≠ c*; may be repeated. Default: all.")] = None,
-    domain: Annotated[str, typer.Option(help="LOW,HIGH: the ball is cut by this box.")] = "0,1",
-    no_domain: Annotated[bool, typer.Option("--no-domain", help="Do not cut the ball.")] = False,
-    architecture: Annotated[
-        str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")
-    ] = None,
-    solver: Annotated[str, typer.Option(help="auto, highs, gurobi or scip.")] = "auto",
-    time_limit: Annotated[float | None, typer.Option(help="Seconds per margin; with --count, per image.")] = None,
-    count: Annotated[int | None, typer.Option(help="Verdicts of the first COUNT test images of --data.")] = None,
-    ladder: Annotated[
-        str | None, typer.Option(help="Rungs to climb for the verdict; else --rungs.", show_default=DEFAULT_LADDER)
-    ] = None,
-    trust_solver: Annotated[bool, typer.Option("--trust-solver", help="Trust a MILP solver, and say so.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="With --count: processes.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="With --count: a CSV file with one row per image.")] = None,
-    proof: Annotated[Path | None, typer.Option(help="Write a proof to this .npz, for `relugap check`.")] = None,
-    debug: Debug = False,
-) -> None:
-    """One image: its margins by every rung, and the verdict. Or many: --count.
-
-    YES: every margin has a certified lower bound > 0. NO: a point of the ball, replayed through the network, is
-    misclassified, whatever the rounding. MAYBE: neither was shown.
-
-    Example: relugap certify zoo:mnist5k-standard --data mnist5k --index 3 --eps 0.02
-
-    Example: relugap certify zoo:mnist5k-standard --data mnist5k --count 100 --eps 0.01
-    """
-    _answer(
-        Question(
-            network=network, architecture=architecture, eps=eps, norm=norm, box=None if no_domain else domain,
-            data=data, index=index, image=image, label=label, rung=rung or (), rungs=rungs, bounds=bounds,
-            targets=target, climbed=ladder, solver=solver, trust_solver=trust_solver, time_limit=time_limit,
-            count=count, workers=workers, out=out, proof=proof, property_file=property_file,
-        )
-    )  # fmt: skip
-
-
-def _answer(question: Question) -> None:
-    """Check that the options fit together, and answer for one image or for many."""
-    question.check()
-    if question.count is not None:
-        from toolkit.cli.verdicts import answer_batch
-
-        return answer_batch(question)
-    from toolkit.cli.certify import answer
-
-    answer(question)
-    if question.proof is not None:
-        from toolkit.cli.check import prove
-
-        prove(question, question.proof)
-    return None
-
-
 @app.command("check")
+@everywhere
 def check_command(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
     network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
@@ -230,7 +166,7 @@ def check_command(
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
     property_file: Annotated[Path | None, typer.Option("--property", help="What it must be about: a .toml.")] = None,
-    debug: Debug = False,
+    as_json: AsJson = False,
 ) -> None:
     """Verify a proof without any solver. Exit code 1 if it is rejected.
 
@@ -238,11 +174,12 @@ def check_command(
     """
     from toolkit.cli.check import answer_check
 
-    if not answer_check(proof, network, architecture, data, index, property_file):
+    if not answer_check(proof, network, architecture, data, index, property_file, as_json):
         raise typer.Exit(1)
 
 
 @app.command()
+@everywhere
 def sweep(
     spec: Annotated[Path, typer.Argument(help="The sweep as a TOML file; see experiments/demo.toml.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the rows.", show_default="results/NAME")] = None,
@@ -250,7 +187,6 @@ def sweep(
     rerun: Annotated[str | None, typer.Option(help="Compute rows again: failed, timeout or all.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Start no task after so many hours.")] = None,
     dask: Annotated[str | None, typer.Option(help="A Dask scheduler's address, or local for a cluster here.")] = None,
-    debug: Debug = False,
 ) -> None:
     """Networks × samples × ε × rungs, as a spec says; rows that are there already are not computed again.
 
@@ -266,13 +202,13 @@ def sweep(
 
 
 @app.command()
+@everywhere
 def report(
     folder: Annotated[Path, typer.Argument(help="A sweep's results folder.")],
     out: Annotated[Path | None, typer.Option(help="Folder for tables and figures.", show_default="FOLDER")] = None,
     formats: Annotated[str, typer.Option(help="Of the figures: png, svg, pdf.")] = "png",
     tolerance: Annotated[float, typer.Option(help="By which bounds may break their order.")] = 1e-6,
     html: Annotated[bool, typer.Option("--html", help="Also write report.html, one interactive page.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Tables and figures of a sweep; refuses rows that contradict each other.
 
@@ -288,6 +224,7 @@ def report(
 
 
 @app.command("reproduce")
+@everywhere
 def reproduce_command(
     name: Annotated[str | None, typer.Argument(help="An experiment, or all. Left out: which there are.")] = None,
     out: Annotated[
@@ -300,7 +237,6 @@ def reproduce_command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget what a stopped run left in the folder (not for scripts).")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """A paper's table or one of the project's experiments, ours beside the published.
 
@@ -319,12 +255,12 @@ def reproduce_command(
 
 
 @app.command("train")
+@everywhere
 def train_command(
     spec: Annotated[Path, typer.Argument(help="Networks to train, as a TOML file; see experiments/zoo.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.npz, README.md and the training curves.")],
     only: Annotated[list[str] | None, typer.Option(help="Train this network; may be repeated. Default: all.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train again what is there already.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Train networks (needs the extra `train`).
 
@@ -337,7 +273,8 @@ def train_command(
 
 
 @app.command()
-def doctor(debug: Debug = False) -> None:
+@everywhere
+def doctor(as_json: AsJson = False) -> None:
     """What is installed here: solvers with licence and limits, optional packages, data sets.
 
     Every solver is tried on a network whose exact margin is known. Exit code 1 if none passes.
@@ -346,5 +283,5 @@ def doctor(debug: Debug = False) -> None:
     """
     from toolkit.cli.doctor import print_diagnosis
 
-    if not print_diagnosis():
+    if not print_diagnosis(as_json):
         raise typer.Exit(1)

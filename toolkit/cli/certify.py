@@ -3,117 +3,65 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.arrays import FloatArray
+from toolkit.cli.asked import about, centre
+from toolkit.cli.certify_json import print_answer
+from toolkit.cli.image_answer import Found, ImageAnswer, answer_image
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
-from toolkit.data.datasets import load_dataset
-from toolkit.data.images import check_fits, read_image
+from toolkit.cli.witness_file import save_witness
+from toolkit.data.amounts import domain_text, radius_text
 from toolkit.data.names import NORM_TITLES, markup_text, printable
-from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.bounds import ReluBounds
-from toolkit.problems.input_sets import make_ball
-from toolkit.problems.lowering import lowered
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import Property, as_property, robustness
-from toolkit.problems.property_table import load_property
-from toolkit.problems.region import Region
-from toolkit.problems.settings import Settings
-from toolkit.rungs import RUNGS, get_rung
 from toolkit.rungs.rung import Rung, Side
-from toolkit.solvers.registry import check_solver_name
 from toolkit.verify.certification import Certification
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.ladder import certify
-from toolkit.verify.layer_bounds import layer_bounds
+
+__all__ = ["STYLES", "answer", "centre", "equality_note", "margin_columns", "neuron_table"]
 
 CLOSED = 1e-3  # an interval narrower than this share of the margin or of the clean margin is shown as one number
-Found = Mapping[str, Sequence[Bound]]
 STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bold yellow"}
 
 
-def answer(question: Question) -> None:
-    """Compute and print; names and files are checked before any work."""
-    solver, limit = check_solver_name(question.solver), question.time_limit
-    settings = Settings(solver, time_limit=limit, rigorous=not question.trust_solver)
-    chosen = sorted({get_rung(name).name: get_rung(name) for name in question.shown}.values(), key=_place)
-    network = Network.load(question.network, question.architecture)
-    title, center, label = centre(question, network)
-    asked = asked_property(question, network, label)
-    ball = make_ball(question.norm, center, question.eps, question.domain)
-    whole, rows = lowered(network, asked)
-    started = time.perf_counter()
-    relu_bounds = layer_bounds(whole, ball, question.chain, settings)
-    seconds = time.perf_counter() - started
-    problem = Problem(Region(whole, ball, relu_bounds), rows.objective, settings)
-    found = {rung.name: rung(problem) for rung in chosen}
-    console = Console()
-    where = f"domain [{ball.domain[0]:g}, {ball.domain[1]:g}]" if ball.domain else "no domain"
-    title = f"{title}, {about(question, label)}"
+def answer(question: Question) -> Verdict:
+    """Compute, and print as text or as JSON; write the witness if asked for."""
+    done = answer_image(question)
+    saved = ""
+    if question.witness_file is not None:
+        saved = save_witness(question.witness_file, done.network, done.ball.center, done.verdict.witness, done.label)
+    if question.as_json:
+        print_answer(question, done)
+        return done.verdict.verdict
+    _print_text(question, done)
+    if saved:
+        Console(soft_wrap=True).print(printable(saved), highlight=False, markup=False)
+    return done.verdict.verdict
+
+
+def _print_text(question: Question, done: ImageAnswer) -> None:
+    console, network = Console(), done.network
+    title = f"{done.title}, {about(question, done.label)}"
     console.print(f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(title)}", highlight=False)
     show_notes(console, network)
     console.print(
-        f"ε = {question.eps:g} in {NORM_TITLES[question.norm]}, {where}, l,u by {' + '.join(question.chain)}",
-        highlight=False,
-    )
-    console.print(neuron_table(relu_bounds, seconds))
-    _print_whole(console, margin_columns(problem, chosen, found))
-    if note := equality_note(found):
-        console.print(note, highlight=False, markup=False)
-    answer = certify(
-        network, ball, asked, question.ladder, question.chain, settings=settings, time_limit=limit, known=found,
+        f"{radius_text(done.ball.eps)} in {NORM_TITLES[question.norm]}, {domain_text(done.ball.domain)}, "
+        f"l,u by {' + '.join(question.chain)}",
+        highlight=False, markup=False,
     )  # fmt: skip
-    _print_verdict(console, answer)
-    for note in sorted({bound.message for bounds in found.values() for bound in bounds if bound.message}):
+    console.print(neuron_table(done.problem.relu_bounds, done.bounds_seconds))
+    _print_whole(console, margin_columns(done.problem, done.chosen, done.found))
+    if note := equality_note(done.found):
+        console.print(note, highlight=False, markup=False)
+    _print_verdict(console, done.verdict)
+    for note in done.notes:
         console.print(f"note: {printable(note)}", highlight=False, markup=False)
-
-
-def _place(rung: Rung) -> tuple[int, int]:
-    """Lower bounds first, then exact rungs, then attacks; within a side in the registry's order."""
-    return [Side.LOWER, Side.EXACT, Side.UPPER].index(rung.side), list(RUNGS).index(rung.name)
-
-
-def asked_property(question: Question, network: Network, label: int | None) -> Property:
-    """The property of --property, else that the class c* = label holds. Raises ValueError if it is not about the
-    network's outputs."""
-    if question.property_file is not None:
-        return as_property(load_property(question.property_file), network.output_size)
-    assert label is not None
-    return robustness(network.output_size, label, question.targets)
-
-
-def about(question: Question, label: int | None) -> str:
-    """What is asked, in words: the class, or the file of the property."""
-    return f"class {label}" if question.property_file is None else f"property {question.property_file.name}"
-
-
-def centre(question: Question, network: Network) -> tuple[str, FloatArray, int | None]:
-    """What the centre is called, its features, and its class c*; None where a property is asked of an --image."""
-    if (question.data is None) == (question.image is None):
-        raise ValueError("give either --data NAME --index N or --image FILE --label C")
-    if question.image is not None:
-        if question.label is None and question.property_file is None:
-            raise ValueError("--image needs --label, the class the image shows")
-        image = read_image(question.image, network.input_shape, question.domain)
-        return f"{question.image.name} ({image.reading})", image.pixels.ravel(), question.label
-    if question.index is None:
-        raise ValueError("--data needs --index, which of its test images to take")
-    data = load_dataset(str(question.data))
-    if not 0 <= question.index < len(data):
-        raise ValueError(f"--index must be in 0 … {len(data) - 1} for {data.name}, got {question.index}")
-    features = data.features[question.index]
-    if features.size != network.input_size:
-        raise ValueError(f"{data.name} has images of {features.size} numbers, the network takes {network.input_size}")
-    check_fits(data.shape, network.input_shape)
-    label = int(data.labels[question.index]) if question.label is None else question.label
-    return f"{data.name} test image {question.index}", features, label
 
 
 def _print_verdict(console: Console, answer: Certification) -> None:

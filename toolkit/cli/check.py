@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.certificates.check import Checked, RejectedProofError, check_proof
-from toolkit.cli.certify import asked_property, centre
+from toolkit.cli.asked import asked_property, ball_domain, centre
+from toolkit.cli.json_output import print_json
 from toolkit.cli.question import Question
+from toolkit.data.amounts import domain_text
 from toolkit.data.datasets import load_dataset
 from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
@@ -19,6 +21,8 @@ from toolkit.problems.properties import as_property
 from toolkit.problems.property_table import load_property, property_digest
 from toolkit.problems.settings import Settings
 
+NOT_CHECKED = dict.fromkeys(("verdict", "reason", "positive", "label", "leaves", "set", "claims", "seconds"))
+
 
 def prove(question: Question, path: Path) -> None:
     """Search for a proof of the question's margins, write it and say what it proves."""
@@ -26,18 +30,26 @@ def prove(question: Question, path: Path) -> None:
 
     network = Network.load(question.network, question.architecture)
     _, center, label = centre(question, network)
-    ball = make_ball(question.norm, center, question.eps, question.domain)
+    ball = make_ball(question.norm, center, question.eps, ball_domain(question))
     started = time.perf_counter()
     asked = asked_property(question, network, label)
     proof = write_proof(path, network, ball, asked, settings=Settings(time_limit=question.time_limit))
     seconds = time.perf_counter() - started
     least = f"smallest certified margin {min(proof.claims):.6g}, {proof.leaves} leaves, {seconds:.3g} s"
     word = "every margin is positive" if proof.positive else "not every margin could be shown positive"
-    Console().print(f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True)
+    Console(quiet=question.as_json).print(
+        f"proof {printable(path)}: {word}; {least}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def answer_check(
-    path: Path, source: str, architecture: str | None, data: str | None, index: int | None, property_file: Path | None
+    path: Path,
+    source: str,
+    architecture: str | None,
+    data: str | None,
+    index: int | None,
+    property_file: Path | None,
+    as_json: bool = False,
 ) -> bool:
     """Verify a proof and print what it states; False if it is rejected, or is about another image or property."""
     if (data is None) != (index is None):
@@ -47,7 +59,9 @@ def answer_check(
     network = Network.load(source, architecture)
     wanted = None if property_file is None else as_property(load_property(property_file), network.output_size)
     started = time.perf_counter()
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, quiet=as_json)
+    facts: dict[str, object] = {"proof": path, "data": data, "index": index, "property": property_file}
+    facts["network"] = {"source": source, "name": network.name, "digest": network.digest}
     try:
         checked = check_proof(path, network)
         seconds = time.perf_counter() - started
@@ -57,6 +71,8 @@ def answer_check(
             raise RejectedProofError(f"the proof is about another question than the property in {property_file}")
     except RejectedProofError as error:
         console.print(f"[bold red]REJECTED[/]: {markup_text(error)}", highlight=False)
+        if as_json:
+            print_json("check", {**facts, **NOT_CHECKED, "verdict": "REJECTED", "reason": str(error)})
         return False
     console.print(f"[bold green]VERIFIED[/] in {seconds:.3g} s: {checked.leaves} leaves, network {network.digest[:12]}",
                   highlight=False)  # fmt: skip
@@ -68,7 +84,24 @@ def answer_check(
     for target, claim in checked.claims.items():
         console.print(f"{margin} {target} ≥ {claim:.6g}", highlight=False)
     console.print(_summary(checked), highlight=False, markup=False)
+    if as_json:
+        print_json("check", {**facts, **NOT_CHECKED, **_checked_facts(checked), "seconds": seconds})
     return True
+
+
+def _checked_facts(checked: Checked) -> dict[str, object]:
+    ball = checked.ball
+    box = {"lower": ball.lower, "upper": ball.upper} if isinstance(ball, Box) else {}
+    asked = {"eps": getattr(ball, "eps", None), "domain": getattr(ball, "domain", None)}
+    return {
+        "verdict": "VERIFIED",
+        "reason": _summary(checked),
+        "positive": checked.positive,
+        "label": checked.label,
+        "leaves": checked.leaves,
+        "set": {"norm": ball.norm, **(box or asked)},
+        "claims": [{"target": target, "lower": claim} for target, claim in checked.claims.items()],
+    }
 
 
 def _about(ball: InputSet, image: str) -> str:
@@ -77,8 +110,7 @@ def _about(ball: InputSet, image: str) -> str:
         return "the box in the file"
     eps, domain = getattr(ball, "eps", None), getattr(ball, "domain", None)
     size = f"ε = {eps!r}" if isinstance(eps, float) else f"one ε per coordinate, the largest {ball.radius!r},"
-    where = f"domain [{domain[0]:g}, {domain[1]:g}]" if domain else "no domain"
-    return f"{size} in {NORM_TITLES[ball.norm]} around {image}, {where}"
+    return f"{size} in {NORM_TITLES[ball.norm]} around {image}, {domain_text(domain)}"
 
 
 def _summary(checked: Checked) -> str:
@@ -98,7 +130,7 @@ def _summary(checked: Checked) -> str:
 
 def _compare(checked: Checked, data: str, index: int, named: bool) -> None:
     """Raise RejectedProofError unless the proof is about this image, and its label or a property that is named."""
-    images = load_dataset(data)
+    images = load_dataset(data, domain=getattr(checked.ball, "domain", None))
     if not 0 <= index < len(images):
         raise ValueError(f"--index must be in 0 … {len(images) - 1} for {images.name}, got {index}")
     features = images.features[index]

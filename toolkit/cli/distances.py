@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
-from toolkit.cli.certify import about, asked_property, centre
+from toolkit.cli.asked import about, asked_data, asked_property, ball_domain, centre
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
+from toolkit.cli.radius_json import print_radii, print_radius
+from toolkit.cli.witness_file import save_witness
+from toolkit.data.amounts import domain_text
 from toolkit.data.arguments import one_of
-from toolkit.data.datasets import load_dataset
 from toolkit.data.names import BALL_NORMS, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
@@ -44,7 +46,7 @@ def _plan(
     one_of("--norm", norm, BALL_NORMS)
     return DistancePlan(
         norm=norm,
-        domain=question.domain,
+        domain=ball_domain(question),
         rungs=tuple(rungs),
         time_limit=question.time_limit,
         tolerance=tolerance,
@@ -62,7 +64,7 @@ def answer_radius(
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
     asked = asked_property(question, network, label)
-    console = Console()
+    console = Console(quiet=question.as_json)
     _print_head(console, network, question, f"{title}, {about(question, label)}", plan)
     with RunProgress() as progress:
         steps = iter(range(1, len(plan.rungs) + 1))
@@ -79,6 +81,11 @@ def answer_radius(
     ]
     console.print(_grid(("rung", "certified", "nearest found", "verdicts", "seconds"), rows))
     console.print(_sentence(radius, network, norm, asked), highlight=False, markup=False)
+    if question.witness_file is not None:
+        told = save_witness(question.witness_file, network, center, radius.witness, label)
+        console.print(printable(told), highlight=False, markup=False, soft_wrap=True)
+    if question.as_json:
+        print_radius(question, network, plan, label, radius)
 
 
 def answer_radii(
@@ -87,11 +94,11 @@ def answer_radii(
     """Many images: progress, a table by rung, and in the folder the rows, the table and both figures."""
     plan, out = _plan(question, rungs, norm, tolerance, largest), question.out or FOLDER_OF_RADII
     network = Network.load(question.network, question.architecture)
-    data, count = load_dataset(str(question.data)), question.count or 0
+    data, count = asked_data(question), question.count or 0
     if not 1 <= count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
     check_distances(network, data, range(count), plan)
-    console = Console()
+    console = Console(quiet=question.as_json)
     _print_head(console, network, question, f"first {count} test images of {data.name}", plan)
     details = {"dataset": data.name, "count": count, "workers": question.workers, **plan.asked}
     facts = {"details": details, "networks": {network.name or question.network: network.digest}}
@@ -106,13 +113,14 @@ def answer_radii(
         save_figure(radius_boxes(lines, norm, title), out / "radii_box")
     console.print(_grid(PRINTED, _readable(table)[list(PRINTED)].itertuples(index=False)))
     console.print(f"written to {printable(out)}", highlight=False, markup=False)
+    if question.as_json:
+        print_radii(question, network, plan, lines, table, out)
 
 
 def _print_head(console: Console, network: Network, question: Question, about: str, plan: DistancePlan) -> None:
-    where = f"domain [{plan.domain[0]:g}, {plan.domain[1]:g}]" if plan.domain else "no domain"
     console.print(
         f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(about)}, distances in "
-        f"{NORMS.get(plan.norm, plan.norm)}, {where}, rungs {' → '.join(plan.rungs)}",
+        f"{NORMS.get(plan.norm, plan.norm)}, {domain_text(plan.domain)}, rungs {' → '.join(plan.rungs)}",
         highlight=False,
     )
     show_notes(console, network)

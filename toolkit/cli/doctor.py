@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from toolkit.cli.json_output import print_json
 from toolkit.data.datasets import find_data
 from toolkit.data.names import markup_text
 from toolkit.data.registry import place
@@ -113,8 +114,10 @@ def _version(name: str) -> str:
         return ""
 
 
-def print_diagnosis() -> bool:
+def print_diagnosis(as_json: bool = False) -> bool:
     """Print everything; returns whether some solver passed its check."""
+    if as_json:
+        return _print_json()
     console = Console()
     console.print(machine(), highlight=False)
     solvers = solvers_found()
@@ -135,11 +138,35 @@ def print_diagnosis() -> bool:
     console.print(grid)
     grid = _table("published network", "found", "paper")
     for network in PUBLISHED.values():
-        here = place(network.file).is_file()
+        here = all(place(file).is_file() for file in network.files)
         mark = "[green]yes[/]" if here else "[yellow]no, fetched when asked for[/]"
         grid.add_row(f"published:{network.name}", mark, network.paper.split(",")[0])
     console.print(grid)
     return any(solver.passed for solver in solvers)
+
+
+def _print_json() -> bool:
+    solvers = solvers_found()
+    passed = any(solver.passed for solver in solvers)
+    print_json(
+        "doctor",
+        {
+            "machine": machine(),
+            "solvers": [{**asdict(solver), "passed": solver.passed} for solver in solvers],
+            "packages": [asdict(package) for package in packages()],
+            "data": [asdict(data) for data in find_data()],
+            "published": [
+                {
+                    "name": f"published:{network.name}",
+                    "available": all(place(file).is_file() for file in network.files),
+                    "paper": network.paper,
+                }
+                for network in PUBLISHED.values()
+            ],
+            "passed": passed,
+        },
+    )
+    return passed
 
 
 def _table(*columns: str) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def plain_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: object) -> None:
         text = _one_line(str(message))
-        if text not in seen:
+        if text not in seen and logging.getLogger("relugap").isEnabledFor(logging.WARNING):
             seen.add(text)
             print(f"note: {text}", file=sys.stderr)
 

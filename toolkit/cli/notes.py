@@ -10,8 +10,12 @@ from toolkit.networks.network import Network
 NOTES = {"assumed": "assumed architecture", "dropped": "left out"}
 
 
+def read_notes(network: Network) -> list[str]:
+    """What a reader assumed and what it left out, a line each."""
+    return [f"{word}: {network.metadata[key]}" for key, word in NOTES.items() if network.metadata.get(key)]
+
+
 def show_notes(console: Console, network: Network) -> None:
     """What a reader assumed and what it left out, as kept in the network's metadata."""
-    for key, word in NOTES.items():
-        if found := network.metadata.get(key):
-            console.print(f"{word}: {printable(str(found))}", highlight=False, markup=False)
+    for line in read_notes(network):
+        console.print(printable(line), highlight=False, markup=False)

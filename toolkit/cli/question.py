@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.arrays import FloatArray
+from toolkit.data.amounts import DataDomain, read_domain
 from toolkit.data.arguments import check_writable, one_of
+from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.names import BALL_NORMS
 
+OF_DATA = "data"  # --domain, where it is left out
 DEFAULT_LADDER = "dual,pgd,bab"  # as ladder.LADDER, which would take a second to import for --help
 
 
@@ -16,15 +20,16 @@ DEFAULT_LADDER = "dual,pgd,bab"  # as ladder.LADDER, which would take a second t
 class Question:
     """The options as they were given; see `relugap certify --help`.
 
-    norm: of the ball. box: --domain, None with --no-domain. rung, rungs: two ways to name bounds. bounds: the chain for
+    norm: of the ball. eps: a number, or one per coordinate. box: --domain, None with --no-domain, OF_DATA for the
+    data set's own. rung, rungs: two ways to name bounds. bounds: the chain for
     l,u. climbed: --ladder. property_file: --property.
     """
 
     network: str
-    eps: float
+    eps: float | FloatArray
     norm: str = "linf"
     architecture: str | None = None
-    box: str | None = "0,1"
+    box: str | None = OF_DATA
     data: str | None = None
     index: int | None = None
     image: Path | None = None
@@ -42,6 +47,9 @@ class Question:
     out: Path | None = None
     proof: Path | None = None
     property_file: Path | None = None
+    witness_file: Path | None = None
+    as_json: bool = False
+    exit_code: bool = False
 
     @property
     def asked(self) -> list[str]:
@@ -66,23 +74,26 @@ class Question:
         return tuple(self.asked or DEFAULT_LADDER.split(","))
 
     @property
-    def domain(self) -> tuple[float, float] | None:
-        """The box that cuts the ball."""
+    def domain(self) -> DataDomain | None:
+        """What numbers may lie in as far as the options say; [0, 1] where they say OF_DATA."""
         if self.box is None:
             return None
-        try:
-            low, high = (float(part) for part in self.box.split(","))
-        except ValueError:
-            raise ValueError(f"--domain must be LOW,HIGH, as in 0,1, got {self.box!r}") from None
-        return low, high
+        return UNIT_RANGE if self.box == OF_DATA else read_domain("--domain", self.box)
 
     def check(self) -> None:
         """Raises ValueError for options that are wrong or do not go together, before anything heavy is imported."""
+        if hasattr(self.eps, "shape") and self.norm != "linf":
+            raise ValueError(f"--eps of one radius per coordinate is for --norm linf, got {self.norm}")
         _ = self.chain, self.ladder, one_of("--norm", self.norm, BALL_NORMS)
         if self.count is not None:
             if self.data is None or self.index is not None or self.image is not None:
                 raise ValueError("--count needs --data and neither --index nor --image")
-            single = {"--proof": self.proof, "--label": self.label, "--target": self.targets}
+            single = {
+                "--proof": self.proof,
+                "--save-witness": self.witness_file,
+                "--label": self.label,
+                "--target": self.targets,
+            }
             for name, value in {**single, "--property": self.property_file}.items():
                 if value is not None:
                     raise ValueError(f"{name} is for one image, not for --count")
@@ -94,6 +105,10 @@ class Question:
             raise ValueError(f"{'--workers' if self.out is None else '--out'} is for --count, not for one image")
         if self.image is not None and self.index is not None and self.data is None:
             raise ValueError("--index is for --data, an --image is one image already")
+        if self.witness_file is not None:
+            if self.witness_file.suffix not in (".npy", ".png"):
+                raise ValueError(f"--save-witness writes a .npy or a .png, got {self.witness_file.name!r}")
+            check_writable(self.witness_file)
         if self.proof is not None:
             if self.proof.suffix != ".npz":
                 raise ValueError(f"proofs are written as .npz, got {self.proof.name!r}")

@@ -16,7 +16,7 @@ def scorecard_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="results/scorecard-FOLDER")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds an instance gets at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds an instance, at most; else what the CSV says.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     count: Annotated[int | None, typer.Option(min=1, help="The first COUNT instances only.")] = None,
 ) -> None:

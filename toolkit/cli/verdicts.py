@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from toolkit.cli.asked import asked_data, ball_domain
 from toolkit.cli.certify import STYLES
+from toolkit.cli.certify_json import network_facts
+from toolkit.cli.json_output import print_json
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
+from toolkit.data.amounts import domain_text, radius_text
 from toolkit.data.arguments import check_writable
 from toolkit.data.atomic import write_csv
-from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
 from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
@@ -25,34 +30,61 @@ from toolkit.runs.progress import RunProgress
 from toolkit.solvers.registry import check_solver_name
 
 
-def answer_batch(question: Question) -> None:
-    """Certify, show progress, print totals; with `out`, write one row per image as CSV."""
+def answer_batch(question: Question) -> Verdict:
+    """Certify, show progress, print totals; with `out`, write one row per image as CSV. The worst of all verdicts."""
     network = Network.load(question.network, question.architecture)
-    data, count = load_dataset(str(question.data)), question.count or 0
+    data, count = asked_data(question), question.count or 0
     if not 1 <= count <= len(data):
         raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
     settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
     how = question.ladder, question.chain
-    plan = BatchPlan(question.eps, question.domain, *how, settings=settings, time_limit=question.time_limit,
+    plan = BatchPlan(question.eps, ball_domain(question), *how, settings=settings, time_limit=question.time_limit,
                      norm=question.norm)  # fmt: skip
     check_batch(network, data, range(count), plan)
     if question.out is not None:
         check_writable(question.out)
-    console = Console()
-    where = f"domain {list(plan.domain)}" if plan.domain else "no domain"
+    console = Console(quiet=question.as_json)
     console.print(
-        f"[bold]{markup_text(network.name or question.network)}[/], first {count} test images of {data.name}, "
-        f"ε = {plan.eps:g} in {NORM_TITLES[plan.norm]}, {where}, ladder {' → '.join(plan.ladder)}",
+        f"[bold]{markup_text(network.name or question.network)}[/], first {count} test images of "
+        f"{markup_text(data.name)}, {radius_text(plan.eps)} in {NORM_TITLES[plan.norm]}, "
+        f"{markup_text(domain_text(plan.domain))}, ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
     show_notes(console, network)
     started = time.perf_counter()
     rows = _with_progress(network, data, plan, count, question.workers)
+    seconds = time.perf_counter() - started
     if question.out is not None:
         write_csv(question.out, rows)
-    _print_totals(console, rows, time.perf_counter() - started)
+    _print_totals(console, rows, seconds)
     if question.out is not None:
         console.print(f"one row per image in {printable(question.out)}", highlight=False, markup=False)
+    if question.as_json:
+        _print_json(question, network, plan, rows, seconds)
+    return worst(rows["verdict"])
+
+
+def worst(verdicts: Iterable[object]) -> Verdict:
+    """NO if any is, else MAYBE if any is, else YES."""
+    found = set(map(str, verdicts))
+    return next(one for one in (Verdict.NO, Verdict.MAYBE, Verdict.YES) if str(one) in found or one is Verdict.YES)
+
+
+def _print_json(question: Question, network: Network, plan: BatchPlan, rows: pd.DataFrame, seconds: float) -> None:
+    texts = rows.astype(object).where(rows.notna(), None)
+    print_json(
+        "certify",
+        {
+            "network": network_facts(question, network),
+            "data": question.data,
+            "count": len(rows),
+            "set": {"norm": plan.norm, "eps": plan.eps, "domain": plan.domain},
+            "verdicts": batch_totals(rows).verdicts,
+            "verdict": worst(rows["verdict"]),
+            "images": texts.to_dict("records"),
+            "seconds": seconds,
+        },
+    )
 
 
 def _with_progress(network: Network, data: Dataset, plan: BatchPlan, count: int, workers: int) -> pd.DataFrame:

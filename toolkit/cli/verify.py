@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.cli.json_output import json_line
+from toolkit.cli.options import AsJson
 from toolkit.data.names import printable
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from toolkit.verify.queries import QueryResult
 
 EXIT_CODES = {"unsat": 0, "sat": 10, "unknown": 20, "timed-out": 20}
+EMPTY: dict[str, object] = dict.fromkeys(  # of --json, in this order, whatever the answer is
+    ("status", "seconds", "questions", "decided", "certified", "witness", "outputs", "onnxruntime_agrees", "message")
+)
 LEAST_TIMEOUT = 0.01  # seconds, where reading took all of them
 
 
@@ -29,7 +33,7 @@ def query_command(
     context: typer.Context,
     query: Annotated[Path, typer.Argument(help="A .vnnlib or .vnnlib.gz file, version 1.0 or 2.0.")],
     network: Annotated[str, typer.Option(help="FILE, or NAME=FILE with NAME as the query declares it.")],
-    timeout: Annotated[float, typer.Option(help="Seconds for everything.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for everything, reading and start included.")] = 60.0,
     results: Annotated[Path | None, typer.Option(help="Write what is printed to this file as well.")] = None,
     as_real: Annotated[
         bool, typer.Option("--as-real", help="Take the query's element types, such as float32, as Real.")
@@ -37,7 +41,7 @@ def query_command(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 0 unsat, 10 sat, 20 unknown or timed-out.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Is there an input that makes a VNN-LIB query true: sat, unsat, unknown or timed-out?
 
@@ -81,7 +85,9 @@ class TimedAnswer:
 
     def __init__(self, results: Path | None, timeout: float, began: float, as_json: bool, code: int) -> None:
         self._results, self._end_at, self._code = results, began + timeout, code
-        self._late = json.dumps({"status": "timed-out", "seconds": timeout}) if as_json else "timed-out"
+        self._late = (
+            json_line("verify", {**EMPTY, "status": "timed-out", "seconds": timeout}) if as_json else "timed-out"
+        )
         self._given = threading.Lock()
 
     @contextlib.contextmanager
@@ -157,6 +163,7 @@ def _tensor_lines(tensor: Tensor, values: Sequence[float]) -> list[str]:
 def json_text(found: QueryResult) -> str:
     """The answer as one JSON object."""
     content = {
+        **EMPTY,
         "status": str(found.status),
         "seconds": found.seconds,
         "questions": found.questions,
@@ -167,4 +174,4 @@ def json_text(found: QueryResult) -> str:
         "onnxruntime_agrees": found.deployed,
         "message": found.message,
     }
-    return json.dumps(content)
+    return json_line("verify", content)

@@ -72,6 +72,10 @@ class Archive:
         """The shape in the member's header."""
         return self._member(key).shape
 
+    def dtype(self, key: str) -> np.dtype[Any]:
+        """The type in the member's header."""
+        return self._member(key).dtype
+
     def array(
         self,
         key: str,

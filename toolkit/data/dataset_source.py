@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
 
 
 class DatasetSource(ABC):
-    """Reads the images of one data set; its name stands in `datasets.DATASETS`."""
+    """Reads the images of one data set; its name stands in `datasets.DATASETS`.
+
+    fixed: whether its content is checked, by SHA-256, so that the name alone says what it is.
+    """
+
+    fixed: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, split: str) -> tuple[FloatArray, IndexArray]:
@@ -21,3 +30,19 @@ class DatasetSource(ABC):
     def found(self, split: str) -> tuple[bool, str]:
         """Whether the split is at hand, and where, or how it is got; neither reads nor fetches anything."""
         return True, type(self).__module__
+
+
+class LoadedSource(DatasetSource):
+    """A data set of one's own, read by a function: load(split) gives images in [0, 1] and their classes."""
+
+    def __init__(self, load: Callable[[str], tuple[Any, Any]]) -> None:
+        self._load = load
+
+    def read(self, split: str) -> tuple[FloatArray, IndexArray]:
+        found = self._load(split)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise ValueError(f"its loader must give (images, labels), got {type(found).__name__}")
+        return np.asarray(found[0], dtype=np.float64), np.asarray(found[1])
+
+    def found(self, split: str) -> tuple[bool, str]:
+        return True, str(getattr(self._load, "__module__", "a function"))

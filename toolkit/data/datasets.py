@@ -1,86 +1,56 @@
-"""Image data sets as one type, by name; where each is read from stands in `DATASETS`.
+"""Data sets by name; where each is read from stands in `DATASETS`. And one's own, by path.
 
-A new data set is a `DatasetSource` in a file of its own and a line there.
+A new data set is a `DatasetSource` in a file of its own and a line there, or a function and `register_dataset`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data import idx_files, packaged_images
-from toolkit.data.arguments import instance, real_number, shown, text, whole_numbers
-from toolkit.data.dataset_source import DatasetSource
-from toolkit.data.summaries import counted, one_line, sizes, span
+from toolkit.data import cifar_files, idx_files, packaged_images, verifier_images
+from toolkit.data.amounts import DataDomain
+from toolkit.data.arguments import shown, text
+from toolkit.data.dataset import Dataset
+from toolkit.data.dataset_parts import UNIT_RANGE
+from toolkit.data.dataset_source import DatasetSource, LoadedSource
+from toolkit.data.names import path_name
+from toolkit.data.own_files import WHAT_FITS, is_own_data
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "DataStatus",
+    "Dataset",
+    "check_data_name",
+    "data_beside",
+    "dataset_key",
+    "dataset_names",
+    "find_data",
+    "load_dataset",
+    "register_dataset",
+]
 
 DATASETS: dict[str, DatasetSource] = {
     "digits": packaged_images.DIGITS,
     "mnist5k": packaged_images.MNIST5K,
     "mnist": idx_files.MNIST,
     "fashion-mnist": idx_files.FASHION_MNIST,
+    "cifar10": cifar_files.CIFAR10,
+    "sdp-mnist": verifier_images.SDP_MNIST,
+    "sdp-cifar": verifier_images.SDP_CIFAR,
+    "eran-mnist": verifier_images.ERAN_MNIST,
 }
+_logger = logging.getLogger("relugap.data")
+_Named = TypeVar("_Named")
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images in the unit box with their classes.
-
-    images: float64 (n, channels, height, width) in [0, 1], read-only. labels: int64 (n,). shape: of one image.
-    domain: the range of every pixel. Raises ValueError where images and labels are not that, naming the first offender.
-    """
-
-    name: str
-    split: str
-    images: FloatArray
-    labels: IndexArray
-    shape: tuple[int, ...]
-    domain: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        who = f"data set {text('name', self.name)!r} ({text('split', self.split)})"
-        for key in ("images", "labels"):
-            instance(f"{who}: {key}", getattr(self, key), np.ndarray)
-        if self.images.dtype.kind != "f":
-            raise ValueError(f"{who}: images must be floating-point numbers, got {self.images.dtype}")
-        object.__setattr__(self, "shape", whole_numbers(f"{who}: shape", self.shape, 1))
-        if not isinstance(self.domain, Sequence) or len(self.domain) != 2:
-            raise ValueError(f"{who}: domain must be (low, high), got {shown(self.domain)}")
-        for end in self.domain:
-            real_number(f"{who}: domain", end)
-        if self.images.shape[1:] != tuple(self.shape) or not len(self.images):
-            raise ValueError(f"{who}: images must have shape (n, {self.shape}) with n ≥ 1, got {self.images.shape}")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"{who}: labels must be {len(self.images)} whole numbers, one per image, "
-                f"got {self.labels.dtype} of shape {self.labels.shape}"
-            )
-        if int(self.labels.min()) < 0:
-            raise ValueError(f"{who}: labels must be ≥ 0, got {self.labels.min()} at {int(self.labels.argmin())}")
-        low, high = float(self.images.min()), float(self.images.max())  # NaN where any pixel is
-        if not (low >= self.domain[0] and high <= self.domain[1]):
-            raise ValueError(f"{who}: pixels must lie in {list(self.domain)}, got {low:g} … {high:g}")
-
-    def __len__(self) -> int:
-        return int(self.labels.size)
-
-    def __repr__(self) -> str:
-        images = f"{counted(len(self), 'image')} of {sizes(self.shape)} in {span(self.images)}"
-        return one_line("Dataset", [self.name, self.split, images, f"classes {span(self.labels)}"])
-
-    @property
-    def features(self) -> FloatArray:
-        """The images as flat vectors, shape (n, channels·height·width)."""
-        return self.images.reshape(len(self), -1)
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(self.labels.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -98,27 +68,100 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(DATASETS)
 
 
-def load_dataset(name: str, split: str = "test") -> Dataset:
-    """The named data set's split, pixels divided by their largest value.
+def register_dataset(name: str, load: Callable[[str], tuple[Any, Any]] | DatasetSource, replace: bool = False) -> None:
+    """Make a data set of one's own known by a name, in this process, wherever data sets are named.
+
+    load: called with "train" or "test", gives images in [0, 1], (n, …), and their classes, (n,); or a source. Raises
+    ValueError for a name that is taken (unless `replace`) or unfit for a path, and for a loader that is none.
+    """
+    path_name(text("name", name), "name of a data set")
+    if name in DATASETS and not replace:
+        raise ValueError(f"the name {name!r} is taken by a data set; give another, or replace=True")
+    if not isinstance(load, DatasetSource) and not callable(load):
+        raise ValueError(f"load must be a function of the split, got {shown(load)}")
+    DATASETS[name] = load if isinstance(load, DatasetSource) else LoadedSource(load)
+
+
+def check_data_name(name: str) -> str:
+    """The name of a data set that is known, or a path, which is not looked at. Raises ValueError for any other."""
+    if text("name", name) not in DATASETS and not is_own_data(name):
+        raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(DATASETS)}; own data are {WHAT_FITS}")
+    return name
+
+
+def data_beside(name: _Named, folder: Path) -> _Named:
+    """A data set's path as it is looked up beside the file that names it; anything else as it is."""
+    if not isinstance(name, str) or name in DATASETS:
+        return name
+    return str(folder / Path(name).expanduser())  # type: ignore[return-value]
+
+
+def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | None = UNIT_RANGE) -> Dataset:
+    """The named data set's split, pixels divided by their largest value; or one's own at a path.
 
     digits: 8×8, 1,297 train and 500 test. mnist5k: 28×28, 4,000 train and 1,000 test of MNIST's first training
     images. Both splits are fixed and stratified by class. mnist, fashion-mnist: 28×28, 60,000 train and 10,000 test.
+    sdp-mnist, sdp-cifar, eran-mnist: 200, 200, 1,000 test images on which verifiers are compared (verifier_images.py).
+    cifar10: 3×32×32, 50,000 train and 10,000 test. A path: see `own_files.read_own_data`, also for the domain, which
+    the named ones state themselves.
     Raises ValueError for an unknown name or split and for a file with the wrong content, FileNotFoundError (saying
     what to download and where to put it) for files that are neither here nor reachable.
     """
-    if text("name", name) not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(DATASETS)}")
+    known = check_data_name(str(name) if isinstance(name, Path) else name)
     if text("split", split) not in SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
-    return _read(DATASETS[name], name, split)
+    if known in DATASETS:
+        return _read(DATASETS[known], known, split)
+    path = Path(known).expanduser().resolve()
+    return _read_own(path, split, _Stated(domain), _stamp(path))
+
+
+def dataset_key(name: str, domain: DataDomain | None = UNIT_RANGE) -> str:
+    """`Dataset.key` of the test split, without reading it where the name fixes its content; see `load_dataset`."""
+    source = DATASETS.get(name)
+    return name if source is not None and source.fixed else load_dataset(name, domain=domain).key
 
 
 @functools.lru_cache(maxsize=4)
 def _read(source: DatasetSource, name: str, split: str) -> Dataset:
     images, labels = source.read(split)
+    _logger.info("read %s (%s): %d images", name, split, len(images))
     own = np.ascontiguousarray(images, dtype=np.float64)
     own.setflags(write=False)
-    return Dataset(name, split, own, labels.astype(np.int64), tuple(own.shape[1:]))
+    if np.asarray(labels).dtype.kind not in "iu":
+        raise ValueError(f"data set {name!r} ({split}): labels must be whole numbers, got {np.asarray(labels).dtype}")
+    return Dataset(name, split, own, labels.astype(np.int64), tuple(own.shape[1:]), fixed=source.fixed)
+
+
+class _Stated:
+    """A domain, equal to others of the same numbers, which arrays in tuples are not."""
+
+    def __init__(self, domain: DataDomain | None) -> None:
+        self.domain = domain
+        self._key = None if domain is None else tuple((np.shape(e), np.asarray(e, float).tobytes()) for e in domain)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Stated) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_own(path: Path, split: str, stated: _Stated, stamp: str) -> Dataset:
+    """stamp: of the content as it lies there now, so that what has changed is read anew."""
+    data = Dataset.load(path, split, stated.domain)
+    _logger.info("read %s (%s): %d images of shape %s, digest %s", path, split, len(data), data.shape, data.digest[:12])
+    return data
+
+
+def _stamp(path: Path) -> str:
+    """Names, sizes and times of all files at a path."""
+    state = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path] * path.exists():
+        found = file.stat()
+        state.update(f"{file}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+    return state.hexdigest()
 
 
 def find_data() -> list[DataStatus]:

@@ -40,6 +40,7 @@ class IdxSource(DatasetSource):
     origin: where NAME.gz is fetched. system: the folder of Debian's package, None where there is none.
     """
 
+    fixed = True
     name: str
     origin: str
     system: str | None

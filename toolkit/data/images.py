@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import file_path, whole_numbers
+from toolkit.data.dataset_parts import UNIT_RANGE
+from toolkit.data.npy_files import open_npy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNIT_RANGE = (0.0, 1.0)
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue in grey
 PNG_START = b"\x89PNG\r\n\x1a\n"
+LARGEST_PNG = 1 << 26  # pixels of an image whose size nothing else tells
 GREY, COLOUR, PALETTE = 0, 2, 3  # PNG's colour types; + 4: with alpha
 
 
@@ -71,7 +73,16 @@ def check_fits(images: Sequence[int], inputs: Sequence[int]) -> None:
     or one of the two is flat."""
     own, taken = (tuple(n for n in shape if n != 1) for shape in (images, inputs))
     if math.prod(own) != math.prod(taken) or (own != taken and min(len(own), len(taken)) > 1):
-        raise ValueError(f"images have shape {tuple(images)}, the network takes {tuple(inputs)}")
+        hint = ""
+        if len(images) == len(inputs) == 3 and (images[2], *images[:2]) == tuple(inputs):
+            hint = "; if they are height×width×channels, save np.moveaxis(images, -1, 1)"
+        if (
+            len(images) == len(inputs) == 3
+            and tuple(images)[1:] == tuple(inputs)[1:]
+            and {images[0], inputs[0]} == {1, 3}
+        ):
+            hint = f"; save them in {'grey' if inputs[0] == 1 else 'colour'}"
+        raise ValueError(f"images have shape {tuple(images)}, the network takes {tuple(inputs)}{hint}")
 
 
 def _check_range(pixels: FloatArray, domain: tuple[float, float] | None) -> None:
@@ -94,13 +105,7 @@ def _check_scaled(domain: tuple[float, float] | None, what: str) -> None:
 
 
 def _read_npy(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | None) -> OwnImage:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)  # mapped: a header that lies takes no memory
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError, OverflowError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"not an array of numbers: {reason}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError("not one array of numbers, but an archive of several")
+    array = open_npy(file)
     if array.dtype != np.uint8 and array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise ValueError(
             f"must hold uint8 (0 … 255), float16, float32 or float64 (in the network's units), got {array.dtype}"
@@ -146,7 +151,7 @@ def _read_png(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | 
     wanted = {1: (1, side, side), 2: (1, *core), 3: core}.get(len(core), (0,))
     if wanted[0] not in (1, 3) or math.prod(wanted) != math.prod(shape):
         raise ValueError(f"a .png is 1 or 3 channels of height×width, the network takes {shape}")
-    levels, reading = _decoded(file, (wanted[1], wanted[2]))
+    levels, reading = read_levels(file, (wanted[1], wanted[2]))
     if wanted[0] == levels.shape[2]:
         pixels = np.moveaxis(levels, 2, 0)
     elif wanted[0] == 3:
@@ -158,8 +163,11 @@ def _read_png(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | 
     return OwnImage(np.ascontiguousarray(pixels).reshape(shape), reading)
 
 
-def _decoded(file: Path, size: tuple[int, int]) -> tuple[FloatArray, str]:
-    """The pixels in [0, 1], shape (height, width, 1 or 3), and what the file holds."""
+def read_levels(file: Path, size: tuple[int, int] | None = None) -> tuple[FloatArray, str]:
+    """The pixels of a .png in [0, 1], shape (height, width, 1 or 3), and what the file holds.
+
+    size: the height and width it must have, None: any of at most LARGEST_PNG pixels. Raises ValueError, OSError.
+    """
     from PIL.Image import open as open_image
 
     with file.open("rb") as stream:
@@ -167,7 +175,9 @@ def _decoded(file: Path, size: tuple[int, int]) -> tuple[FloatArray, str]:
     if len(head) < 29 or head[:8] != PNG_START or head[12:16] != b"IHDR":
         raise ValueError("not a readable .png: it does not begin like one")
     width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
-    if (height, width) != size:
+    if size is None and not 0 < height * width <= LARGEST_PNG:
+        raise ValueError(f"must have at most {LARGEST_PNG:,} pixels, got {height}×{width}")
+    if size is not None and (height, width) != size:
         raise ValueError(f"has {height}×{width} pixels, the network takes {size[0]}×{size[1]}")
     if bits == 16 and colour != GREY:
         raise ValueError("16 bits a channel are read from grey images only; save 8 bits, or the numbers as .npy")

@@ -21,6 +21,7 @@ SPLIT_SEED = 0  # of the fixed train/test splits; results refer to test indices,
 class PackagedSource(DatasetSource):
     """package: what ships the images. whole: reads all of them. tests: how many are the test split."""
 
+    fixed = True
     package: str
     whole: Callable[[], tuple[FloatArray, IndexArray]]
     tests: int

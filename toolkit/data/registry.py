@@ -6,6 +6,7 @@ but for a file whose content is another: pooch would fetch it anew over the user
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,8 @@ def obtain(download: Download) -> Path:
         raise ValueError(
             f"{path} must have the SHA-256 {download.sha256}, got {found}; replace it by {download.url} or remove it"
         )
+    if not path.is_file():
+        logging.getLogger("relugap.data").info("fetching %s", download.url)
     try:
         return Path(registry(download).fetch(download.path))
     except (OSError, ValueError) as error:  # requests' errors are OSError; ValueError is a wrong hash

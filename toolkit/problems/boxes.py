@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
+from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import number_array, real_number, shown, whole_number
 from toolkit.networks.weights import exact_numbers, read_only
 from toolkit.problems.input_set import InputSet, box_range_linear
@@ -28,6 +29,30 @@ def rounded_sum(values: FloatArray, step: float | FloatArray, towards: float) ->
     error = (values - (total - virtual)) + (step - virtual)
     wrong = error > 0 if towards > 0 else error < 0
     return np.asarray(np.where(wrong, np.nextafter(total, towards), total), dtype=np.float64)
+
+
+def checked_ends(domain: object, center: FloatArray, shape: tuple[int, ...]) -> DataDomain:
+    """(low, high) as `checked_domain`; or arrays of one end per coordinate, low ≤ high, flat. Raises ValueError.
+
+    shape: of the centre as it was given.
+    """
+    if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2 or all(np.ndim(end) == 0 for end in domain):
+        return checked_domain(domain, center)  # type: ignore[arg-type]
+    low, high = (exact_numbers("domain", end) for end in domain)
+    for end in (low, high):
+        if end.size != 1 and end.shape not in (shape, center.shape):
+            raise ValueError(f"domain must have one end per coordinate, of shape {shape}, got shape {end.shape}")
+    low, high = (np.broadcast_to(end.ravel(), center.shape).copy() for end in (low, high))
+    wrong = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high) & (low <= high)))
+    if wrong.size:
+        raise ValueError(
+            f"domain must have finite low ≤ high, got [{low[wrong[0]]}, {high[wrong[0]]}] at index {wrong[0]}"
+        )
+    outside = np.flatnonzero((center < low) | (center > high))
+    if outside.size:
+        k = int(outside[0])
+        raise ValueError(f"center must lie in the domain, got {center[k]} outside [{low[k]}, {high[k]}] at index {k}")
+    return read_only(low), read_only(high)
 
 
 def checked_domain(domain: Sequence[float], center: FloatArray | None = None) -> tuple[float, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 from numpy.typing import ArrayLike
 
+from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import one_of
 from toolkit.problems.boxes import Box
 from toolkit.problems.input_set import InputSet
@@ -20,6 +21,12 @@ INPUT_SETS: dict[str, type[InputSet]] = {kind.norm: kind for kind in (LinfBall, 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l1": L1Ball, "l2": L2Ball}
 
 
-def make_ball(norm: str, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> Ball:
-    """The ball {x̃ : ‖x̃ − center‖ ≤ eps} in a norm by its name, cut by the domain. Raises ValueError as the balls do."""
-    return BALLS[one_of("norm", norm, tuple(BALLS))](center, eps, domain)
+def make_ball(
+    norm: str, center: ArrayLike, eps: float | ArrayLike, domain: DataDomain | Sequence[float] | None = None
+) -> Ball:
+    """The ball {x̃ : ‖x̃ − center‖ ≤ eps} in a norm by its name, cut by the domain. Raises ValueError as the balls do.
+
+    eps, domain: of one number, or for ℓ∞ of one per coordinate.
+    """
+    kind: Any = BALLS[one_of("norm", norm, tuple(BALLS))]
+    return cast(Ball, kind(center, eps, domain))

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
+from toolkit.data.amounts import DataDomain, keyed
 from toolkit.data.arguments import EPS_HINT, real_number
 from toolkit.networks.weights import exact_numbers, read_only
-from toolkit.problems.boxes import BoxShaped, checked_domain, rounded_sum
+from toolkit.problems.boxes import BoxShaped, checked_ends, rounded_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,17 +29,20 @@ class LinfBall(BoxShaped):
     """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 
     center: any shape, stored flat as float64; shape: the one it was given in. eps ≥ 0, in input units: one number, or
-    one per coordinate, of a shape that numpy broadcasts to the centre's, stored flat. domain: None or (low, high).
+    one per coordinate, of a shape that numpy broadcasts to the centre's, stored flat. domain: None,
+    (low, high), or such arrays for low and high.
     Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
     """
 
     norm = "linf"
     center: FloatArray
     eps: float | FloatArray
-    domain: tuple[float, float] | None = None
+    domain: DataDomain | None = None
     shape: tuple[int, ...] = ()
 
-    def __init__(self, center: ArrayLike, eps: float | ArrayLike, domain: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, center: ArrayLike, eps: float | ArrayLike, domain: DataDomain | Sequence[float] | None = None
+    ) -> None:
         given = exact_numbers("center", center)
         flat = given.ravel()
         if flat.size == 0:
@@ -51,7 +55,7 @@ class LinfBall(BoxShaped):
         object.__setattr__(self, "center", flat)
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "shape", tuple(int(n) for n in given.shape))
-        object.__setattr__(self, "domain", None if domain is None else checked_domain(domain, flat))
+        object.__setattr__(self, "domain", None if domain is None else checked_ends(domain, flat, given.shape))
         with np.errstate(over="ignore"):
             ends = np.stack([flat - eps, flat + eps])
         if not np.all(np.isfinite(ends)):
@@ -78,10 +82,11 @@ class LinfBall(BoxShaped):
     def digest(self) -> str:
         """SHA-256 over centre, ε and domain: equal digests are the same set."""
         state = hashlib.sha256(self.center.tobytes())
+        domain = keyed(self.domain)  # of arrays their hashes
         if isinstance(self.eps, float):
-            state.update(json.dumps([self.eps, self.domain]).encode())
+            state.update(json.dumps([self.eps, domain]).encode())
         else:  # a hash, whose length no radius in JSON has
-            state.update(hashlib.sha256(self.eps.tobytes()).digest() + json.dumps(self.domain).encode())
+            state.update(hashlib.sha256(self.eps.tobytes()).digest() + json.dumps(domain).encode())
         return state.hexdigest()
 
     @cached_property

@@ -67,6 +67,8 @@ class BallShaped(InputSet):
 
     def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
         ends = LinfBall(center, real_number("eps", eps, hint="a radius per coordinate is for LinfBall"), domain)
+        if ends.domain is not None and isinstance(ends.domain[0], np.ndarray):
+            raise ValueError(f"a domain per coordinate is for LinfBall, not for {type(self).__name__}")
         object.__setattr__(self, "ends", ends)
         for name in ("center", "eps", "domain", "shape"):
             object.__setattr__(self, name, getattr(ends, name))

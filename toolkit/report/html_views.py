@@ -31,7 +31,7 @@ SCORE_COLUMNS = ("benchmark", "onnx", "vnnlib", "timeout", "verdict", "seconds",
 NUMBERS = ("certified", "refuted", "seconds", "timeout", "official_seconds", "cpu_seconds")
 LARGEST_VIEW = 64 << 20  # bytes of a CSV
 DECIDED_WORDS = ("sat", "unsat")
-LEAST_SECONDS = 0.01  # where the axis of seconds begins
+SHORTEST_DRAWN = 0.01  # where the axis of seconds begins
 
 
 def write_radii_html(lines: pd.DataFrame, path: str | Path, runs: Sequence[RunRecord], summarise: Summarise) -> Path:
@@ -179,7 +179,7 @@ def _time_curves(table: pd.DataFrame, decided: pd.DataFrame) -> tuple[list[Trace
         curves.append(("official", "fastest official tool", TEXT_GREY, "square", theirs))
     traces = []
     for group, name, colour, symbol, seconds in curves:
-        times = np.maximum(np.sort(seconds.to_numpy(dtype=np.float64)), LEAST_SECONDS)
+        times = np.maximum(np.sort(seconds.to_numpy(dtype=np.float64)), SHORTEST_DRAWN)
         count = np.arange(1, times.size + 1, dtype=np.float64)
         traces.append(_steps(group, name, name, colour, symbol, times, count, group != "here"))
     axes = {

@@ -82,13 +82,13 @@ LOOKS = {
     "pgd": Look("#009E73", "*", (0, (4, 1.5)), 5.5),
 }
 OTHER_LOOKS = (Look("#882255", "d"), Look("#661100", "h"), Look("#6699CC", "8"), Look("#AA7744", ">"))
-TRAINING_COLOURS = {
-    "standard": "#CC6677",
-    "adversarial": "#AA4499",
-    "dual": "#332288",
-    "interval": "#117733",
-    "crown-ibp": "#999933",
-    "mtl-ibp": "#44AA99",
+TRAINING_LOOKS = {
+    "standard": Look("#CC6677", "o"),
+    "adversarial": Look("#AA4499", "s", "-", 3.6),
+    "dual": Look("#332288", "^"),
+    "interval": Look("#117733", "v"),
+    "crown-ibp": Look("#999933", "D", "-", 3.4),
+    "mtl-ibp": Look("#44AA99", "P"),
 }
 SOLVER_COLOURS = {"bab": "#5D3A9B", "highs": "#648FFF", "gurobi": "#DC267F", "scip": "#FFB000"}
 CLASS_COLOURS = ("#77AADD", "#EE8866")  # the one asked about and another

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from toolkit.arrays import FloatArray, IndexArray
+from toolkit.data.amounts import DataDomain, keyed
 from toolkit.data.arguments import check_labels, instance, optional_number, real_number, whole_numbers
 from toolkit.data.datasets import Dataset
 from toolkit.data.images import check_fits
@@ -32,8 +33,8 @@ LARGEST_CHUNK = 16  # samples a process is handed at a time
 class BatchPlan:
     """What every sample of a batch is asked; the parameters are those of `certify`."""
 
-    eps: float
-    domain: tuple[float, float] | None = (0.0, 1.0)
+    eps: float | FloatArray
+    domain: DataDomain | None = (0.0, 1.0)
     ladder: tuple[str, ...] = LADDER
     bounds: tuple[str, ...] = ("interval", "dual")
     tighten: tuple[str, ...] = TIGHTEN
@@ -45,7 +46,7 @@ class BatchPlan:
     @property
     def record(self) -> dict[str, Any]:
         """All that determines the answers; the norm only where it is not ℓ∞, as answers kept from before lack it."""
-        found = asdict(self)
+        found = {name: keyed(value) for name, value in asdict(self).items()}
         return found if self.norm != "linf" else {name: value for name, value in found.items() if name != "norm"}
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from toolkit.arrays import FloatArray
+from toolkit.data.amounts import DataDomain, keyed
 from toolkit.data.arguments import instance, one_of, whole_numbers
 from toolkit.data.datasets import Dataset
 from toolkit.data.names import BALL_NORMS
@@ -41,7 +42,7 @@ class DistancePlan:
     """What every sample is asked; the parameters are those of `closest`. time_limit: seconds a sample."""
 
     norm: str = "linf"
-    domain: tuple[float, float] | None = (0.0, 1.0)
+    domain: DataDomain | None = (0.0, 1.0)
     rungs: tuple[str, ...] = CLOSEST
     time_limit: float | None = None
     tolerance: float | None = None
@@ -61,7 +62,7 @@ class DistancePlan:
     def asked(self) -> dict[str, object]:
         """All that an answer depends on, but for the network and the sample."""
         named = get_rungs("rungs", (*self.bounds, *self.tighten, *self.rungs))
-        return asdict(self) | {"versions": {rung.name: rung.version for rung in named}}
+        return asdict(self) | {"domain": keyed(self.domain)} | {"versions": {rung.name: rung.version for rung in named}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ def measure_distances(
     """
     samples = whole_numbers("samples", samples)
     check_distances(network, data, samples, plan)
-    asked = {"network": network.digest, "dataset": data.name, "plan": plan.asked}
+    asked = {"network": network.digest, "dataset": data.key, "plan": plan.asked}
     answers = Answers(out, run_id, DISTANCE_ROWS, asked)
     ask = partial(_ask, network, data, plan, check_workers(workers))
     found = answers.complete(f"{network.name or 'network'} · {plan.norm}", samples, ask, advance)

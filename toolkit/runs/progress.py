@@ -9,6 +9,7 @@ What is shown can be replaced: a sweep shows its Snapshot (sweep/progress.py) on
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from dataclasses import dataclass, field
@@ -42,11 +43,12 @@ class Display:
     """Shows what it is given: on a terminal live, refreshed by a thread of rich's own, in notebooks by `tick`,
     elsewhere as lines.
 
-    A closed pipe or terminal does not end a run.
+    A closed pipe or terminal does not end a run. Nothing is shown where the logger "relugap" lets no warnings pass.
     """
 
     def __init__(self, shown: Shown, show: bool = True) -> None:
-        self._shown, self._show, self._console = shown, show, Console(stderr=True)
+        quiet = not logging.getLogger("relugap").isEnabledFor(logging.WARNING)
+        self._shown, self._show, self._console = shown, show and not quiet, Console(stderr=True)
         self._live: Live | None = None
         self._page: NotebookPage | None = None
         self._printed, self._last = time.monotonic(), ""

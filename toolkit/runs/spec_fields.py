@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
+from pydantic_core import PydanticCustomError
 
-from toolkit.data.datasets import dataset_names
+from toolkit.data.amounts import amount
+from toolkit.data.dataset import Dataset
+from toolkit.data.datasets import check_data_name
+from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX, published_network
 from toolkit.networks.sources import zoo_names
 from toolkit.rungs import get_rung
@@ -15,12 +19,6 @@ Names = tuple[str, ...]
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
-
-
-def _dataset_known(name: str) -> str:
-    if name not in dataset_names():
-        raise ValueError(f"unknown data set {name!r}; allowed: {', '.join(dataset_names())}")
-    return name
 
 
 def _source_known(source: str) -> str:
@@ -43,7 +41,34 @@ def _rung_known(name: str) -> str:
     return name
 
 
-DatasetName = Annotated[str, AfterValidator(_dataset_known)]
+def _amount_of(value: object) -> object:
+    """A fraction in quotes as a number; anything else is for the type to say."""
+    return amount("a radius", value) if isinstance(value, str) else value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+def _source_or_network(value: object) -> str | Network:
+    return value if isinstance(value, Network) else _source_known(_text(value))
+
+
+def _name_or_dataset(value: object) -> str | Dataset:
+    return value if isinstance(value, Dataset) else check_data_name(_text(value))
+
+
+def _written(value: str | Network | Dataset) -> str:
+    """What a record says of it: an object goes by its name."""
+    return value if isinstance(value, str) else value.name
+
+
+Amount = Annotated[float, BeforeValidator(_amount_of)]  # 0.03, or "8/255"
+DatasetName = Annotated[str, AfterValidator(check_data_name)]  # a name, or a path, which is not looked at here
 NetworkSource = Annotated[str, AfterValidator(_source_known)]  # zoo:NAME, published:NAME or a file, not opened here
+AnyNetwork = Annotated[str | Network, PlainValidator(_source_or_network), PlainSerializer(_written)]
+AnyDataset = Annotated[str | Dataset, PlainValidator(_name_or_dataset), PlainSerializer(_written)]
 Domain = Annotated[tuple[float, float], AfterValidator(_ordered)]
 RungName = Annotated[str, AfterValidator(_rung_known)]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from toolkit.arrays import FloatArray
-from toolkit.data.datasets import Dataset, load_dataset
+from toolkit.data.datasets import Dataset, data_beside, load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.progress import RunProgress
 from toolkit.training.bounds import BoundMethod, seen_on_patches
@@ -72,7 +72,8 @@ def train_spec(
             continue
         target, checkpoint = folder / f"{spec.name}.npz", folder / "checkpoints" / f"{spec.name}.pt"
         if force or not _made_by(target, spec):
-            training, test = load_dataset(spec.dataset, "train"), load_dataset(spec.dataset, "test")
+            place = data_beside(spec.dataset, Path(path).resolve().parent)
+            training, test = (load_dataset(place, split, spec.domain) for split in ("train", "test"))
             with RunProgress(progress) as display:
                 shown = partial(show_epoch, display, spec)
                 trained = train(spec, training, test, shown, checkpoint)

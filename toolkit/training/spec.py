@@ -24,7 +24,9 @@ from pydantic import Field, field_validator, model_validator
 from toolkit.data.arguments import one_of
 from toolkit.data.datasets import dataset_names
 from toolkit.data.names import BALL_NORMS, path_name
+from toolkit.data.own_files import is_own_data
 from toolkit.data.toml_file import StrictModel, load_toml
+from toolkit.runs.spec_fields import Amount
 
 # The keys of losses.LOSSES, which needs torch.
 LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval")
@@ -87,7 +89,8 @@ class NetworkSpec(StrictModel):
     """One network to train.
 
     Architecture: exactly one of hidden (widths of dense layers), layers, or architecture (a name).
-    eps: radius in units of the pixel range [0, 1]; robust losses train for it, every network is evaluated at it. norm:
+    dataset: a name, or a folder of one's own that holds a train and a test split, looked up beside the file.
+    eps: radius in input units, also as "8/255"; robust losses train for it, every network is evaluated at it. norm:
     of the ball, linf, l1 or l2.
     ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps.
     domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss.
@@ -104,7 +107,7 @@ class NetworkSpec(StrictModel):
     layers: tuple[LayerSpec, ...] | None = None
     architecture: str | None = None
     loss: str = "standard"
-    eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    eps: Amount = Field(default=0.0, ge=0, allow_inf_nan=False)
     norm: str = "linf"
     domain: tuple[float, float] | None = None
     ramp: float = Field(default=0.5, ge=0, le=1)
@@ -134,7 +137,7 @@ class NetworkSpec(StrictModel):
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, value: str) -> str:
-        return one_of("dataset", value, dataset_names())
+        return one_of("dataset", value, dataset_names()) if not is_own_data(value) else value
 
     @field_validator("norm")
     @classmethod

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
+from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import a_function, instance, optional_number, real_number, shown
 from toolkit.data.summaries import counted, number, one_line, span
 from toolkit.networks.network import Network
@@ -96,7 +97,7 @@ def certified_radius(
     ladder: Sequence[Rung | str] = LADDER,
     largest: float = 0.5,
     tolerance: float = 1e-3,
-    domain: tuple[float, float] | None = None,
+    domain: DataDomain | None = None,
     bounds: Sequence[Rung | str] = ("interval", "dual"),
     tighten: Sequence[Rung | str] = TIGHTEN,
     settings: Settings | None = None,
@@ -138,7 +139,7 @@ def closest(
     center: ArrayLike,
     label: int | Property,
     norm: str = "linf",
-    domain: tuple[float, float] | None = None,
+    domain: DataDomain | None = None,
     rungs: Sequence[Rung | str] = CLOSEST,
     time_limit: float | None = None,
     tolerance: float | None = None,
@@ -176,10 +177,14 @@ def closest(
     return Radius(search.certified, search.refuted, tuple(search.tried), search.witness, tuple(search.stages))
 
 
-def _reach(center: FloatArray, norm: str, domain: tuple[float, float] | None) -> float:
+def _reach(center: FloatArray, norm: str, domain: DataDomain | None) -> float:
     """An ε whose ball holds the whole domain; without one, twice the input's own size."""
     make_ball(norm, center, 0.0, domain)  # says what is wrong with the arguments
-    side = 2.0 * max(1.0, float(np.abs(center).max())) if domain is None else float(domain[1]) - float(domain[0])
+    side = (
+        2.0 * max(1.0, float(np.abs(center).max()))
+        if domain is None
+        else float(np.max(np.subtract(domain[1], domain[0])))
+    )
     return float(side * center.size ** (1.0 / NORM_ORDER[norm]))
 
 
@@ -200,7 +205,7 @@ class _Question:
     center: FloatArray
     property: Property
     norm: str
-    domain: tuple[float, float] | None
+    domain: DataDomain | None
     bounds: Sequence[Rung | str]
     tighten: Sequence[Rung | str]
     settings: Settings | None

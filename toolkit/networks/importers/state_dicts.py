@@ -57,7 +57,8 @@ def read_state_dict(path: str | Path, architecture: str | None = None, name: str
 
     architecture: a name in STATE_DICT_ARCHITECTURES, or a specification: the input shape, then one word per operation,
     in order: `linear`, `relu`, `flatten`, `conv(stride=…,padding=…,dilation=…,groups=…)` (all four optional), as in
-    "1x28x28 conv(stride=2,padding=1) relu flatten linear". The weights are taken in the file's order. The state dict
+    "1x28x28 conv(stride=2,padding=1) relu flatten linear", and `normalize(mean=…,std=…)` for (x − mean)/std, both one
+    number or one per channel, as in mean=0.49:0.48:0.45. The weights are taken in the file's order. The state dict
     may be wrapped, under one key of WRAPPERS or in a list of one. name: default the file's stem.
 
     What was assumed stands in metadata["assumed"], as in "mlp (Linear 784→100, ReLU, Linear 100→10)". Raises
@@ -194,6 +195,8 @@ def _from_specification(layers: str, modules: dict[str, Parameters]) -> tuple[Op
         elif word == "flatten":
             chain.reshape((chain.size,))
             said.append("Flatten")
+        elif word.startswith("normalize"):
+            said.append(_normalized(chain, word))
         else:
             if not waiting:
                 raise ValueError(f"the architecture asks for {word!r}, but all {len(modules)} layers are used")
@@ -207,6 +210,28 @@ def _from_specification(layers: str, modules: dict[str, Parameters]) -> tuple[Op
     return chain, said
 
 
+def _normalized(chain: OperationChain, word: str) -> str:
+    """Append (x − mean)/std; what it is in words."""
+    numbers = r"[-+.0-9e]+(?::[-+.0-9e]+)*"
+    match = re.fullmatch(rf"normalize\(mean=({numbers}),std=({numbers})\)", word)
+    try:
+        mean, std = ([float(n) for n in text.split(":")] for text in (match.groups() if match else ("", "")))
+    except ValueError:
+        raise ValueError(
+            f"normalize takes numbers, one or one per channel, as in normalize(mean=0.5:0.4:0.5,std=0.25), got {word!r}"
+        ) from None
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, chain.shape[0]):
+            raise ValueError(f"{name} must be one number or {chain.shape[0]}, one per channel, got {len(values)}")
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{name} must be finite, got {values} in {word!r}")
+    if min(std) <= 0:
+        raise ValueError(f"std must be > 0, got {min(std)}")
+    axes = (1,) * (len(chain.shape) - 1)
+    chain.normalize(np.reshape(mean, (-1, *axes)), np.reshape(std, (-1, *axes)))
+    return f"(x − {', '.join(f'{m:g}' for m in mean)})/{', '.join(f'{s:g}' for s in std)}"
+
+
 def _weighted(chain: OperationChain, word: str, part: Parameters) -> str:
     """Append the layer that `word` asks for, with the given parameters; what it is in words."""
     before = "×".join(map(str, chain.shape))
@@ -215,7 +240,10 @@ def _weighted(chain: OperationChain, word: str, part: Parameters) -> str:
         return f"Linear {before}→{chain.size}"
     match = re.fullmatch(r"conv(?:\((\w+=[0-9]+(?:,\w+=[0-9]+)*)?\))?", word)
     if match is None:
-        raise ValueError(f"unknown operation {word!r}; allowed: linear, relu, flatten, conv, conv(stride=2,padding=1)")
+        raise ValueError(
+            f"unknown operation {word!r}; allowed: linear, relu, flatten, conv, conv(stride=2,padding=1), "
+            "normalize(mean=0,std=1)"
+        )
     options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     given = [item.split("=") for item in (match[1] or "").split(",") if item]
     for key, value in given:

@@ -24,10 +24,13 @@ from toolkit.problems.properties import as_property
 from toolkit.runs.sweep.spec import SweepSpec, SweptNetwork
 from toolkit.runs.sweep.tasks import NetworkRef, Task, Work, row_keys
 
+NETWORKS = "networks"  # where a results folder keeps networks that were given as objects
+
 
 @dataclass(frozen=True, eq=False)
 class PlannedNetwork:
-    """A network with the images and radii it is asked about. centers: flat, one per sample."""
+    """A network with the images and radii it is asked about. centers: flat, one per sample. made: the network itself
+    where it was given as an object, which workers read from a file that the sweep writes."""
 
     ref: NetworkRef
     dataset: str
@@ -35,6 +38,7 @@ class PlannedNetwork:
     samples: tuple[int, ...]
     labels: tuple[int, ...]
     centers: tuple[FloatArray, ...]
+    made: Network | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ class SweepPlan:
 
     def tasks(self, work: Work) -> Iterator[Task]:
         """Every task with all its rungs."""
+        refs = {network: _placed(network, Path(work.out)) for network in self.networks}
         wanted = tuple((chain, self.spec.rungs) for chain in self.spec.layer_bounds)
         for rank in range(max(len(network.samples) for network in self.networks)):
             for place in range(max(len(network.eps) for network in self.networks)):
@@ -61,7 +66,7 @@ class SweepPlan:
                     if rank < len(network.samples) and place < len(network.eps):
                         yield Task(
                             work,
-                            network.ref,
+                            refs[network],
                             network.dataset,
                             network.samples[rank],
                             network.labels[rank],
@@ -90,11 +95,12 @@ class SweepPlan:
     def facts(self, spec_text: str) -> dict[str, Any]:
         """What provenance records of the sweep, without absolute paths. spec_text: of the spec's file."""
         for entry in self.spec.networks:
-            if Path(entry.source).is_absolute():
-                spec_text = spec_text.replace(entry.source, Path(entry.source).name)
+            for path in (entry.source, entry.dataset):
+                if isinstance(path, str) and Path(path).is_absolute():
+                    spec_text = spec_text.replace(path, Path(path).name)
         spec = self.spec.model_dump(mode="json", exclude_none=True)
         for network in spec["networks"]:
-            network["source"] = _shown_source(network["source"])
+            network |= {key: _shown_source(network[key]) for key in ("source", "dataset")}
         networks = [
             {"name": network.ref.name, "source": _shown_source(network.ref.source), "digest": network.ref.digest}
             for network in self.networks
@@ -105,6 +111,21 @@ class SweepPlan:
 def _shown_source(source: str) -> str:
     """A network's source without the folders of an absolute path."""
     return Path(source).name if Path(source).is_absolute() else source
+
+
+def _placed(network: PlannedNetwork, out: Path) -> NetworkRef:
+    """Where workers find the network: an object in a file of the results folder."""
+    if network.made is None:
+        return network.ref
+    return replace(network.ref, source=str(out / NETWORKS / f"{network.ref.digest[:40]}.npz"))
+
+
+def write_networks(plan: SweepPlan, out: Path) -> None:
+    """Write the networks that were given as objects, once each, into the results folder. Raises OSError."""
+    for network in plan.networks:
+        place = Path(_placed(network, out).source)
+        if network.made is not None and not place.is_file():
+            network.made.save(place)
 
 
 def make_plan(spec: SweepSpec) -> SweepPlan:
@@ -120,19 +141,28 @@ def make_plan(spec: SweepSpec) -> SweepPlan:
     return SweepPlan(spec, planned)
 
 
+def _network(entry: SweptNetwork) -> Network:
+    if isinstance(entry.source, str):
+        return Network.load(entry.source, entry.architecture)
+    if entry.architecture is not None:
+        raise ValueError(f"only .pth and .pt files take an architecture, got {entry.architecture!r} with a Network")
+    return entry.source
+
+
 def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
-    network = Network.load(entry.source, entry.architecture)
-    dataset = load_dataset(entry.dataset)
+    network = _network(entry)
+    dataset = entry.dataset if isinstance(entry.dataset, Dataset) else load_dataset(entry.dataset, domain=spec.domain)
+    source = entry.source if isinstance(entry.source, str) else network.name
     if network.input_size != dataset.features.shape[1]:
         raise ValueError(
-            f"network {entry.source!r} takes {network.input_size} inputs, "
-            f"images of {entry.dataset} have {dataset.features.shape[1]}"
+            f"network {source!r} takes {network.input_size} inputs, "
+            f"images of {dataset.name} have {dataset.features.shape[1]}"
         )
     check_fits(dataset.shape, network.input_shape)
     try:
         _check_question(spec, network)
     except ValueError as error:
-        raise ValueError(f"network {entry.source!r}: {error}") from None
+        raise ValueError(f"network {source!r}: {error}") from None
     samples = choose_samples(dataset, spec.samples, spec.seed)
     samples = tuple(sample for sample in samples if spec.targets != (int(dataset.labels[sample]),))
     if not samples:
@@ -141,15 +171,16 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     for sample, label in zip(samples, labels, strict=True):
         if label >= network.output_size and spec.property is None:
             raise ValueError(
-                f"sample {sample} of {entry.dataset} has label {label}, "
-                f"network {entry.source!r} has {network.output_size} classes"
+                f"sample {sample} of {dataset.name} has label {label}, "
+                f"network {source!r} has {network.output_size} classes"
             )
     centers = tuple(np.array(dataset.features[sample], dtype=np.float64) for sample in samples)
     for center in centers:
         make_ball(spec.norm, center, 0.0, spec.domain)  # raises for images outside the domain
-    name = entry.name or network.name or entry.source
-    ref = NetworkRef(entry.source, entry.architecture, name, network.digest, network.output_size)
-    return PlannedNetwork(ref, entry.dataset, entry.eps or spec.eps, samples, labels, centers)
+    name = entry.name or network.name or source
+    made = None if isinstance(entry.source, str) else network
+    ref = NetworkRef(source if made is None else "", entry.architecture, name, network.digest, network.output_size)
+    return PlannedNetwork(ref, dataset.name, entry.eps or spec.eps, samples, labels, centers, made)
 
 
 def _check_question(spec: SweepSpec, network: Network) -> None:

@@ -9,6 +9,7 @@ again. One sweep at a time writes to a folder.
 from __future__ import annotations
 
 import contextlib
+import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +30,12 @@ from toolkit.runs.run import Driver, Execution, Stop, choose_execution
 from toolkit.runs.shards import StoreError, prepare_folder
 from toolkit.runs.store import compact, read_rows, write_plan
 from toolkit.runs.sweep.compute import explain, interrupted_rows, run_task
-from toolkit.runs.sweep.plan import SweepPlan, make_plan
+from toolkit.runs.sweep.plan import SweepPlan, make_plan, write_networks
 from toolkit.runs.sweep.progress import SweepProgress, write_log
 from toolkit.runs.sweep.spec import SweepSpec, load_spec
 from toolkit.runs.workers import check_main_guard
 
+_logger = logging.getLogger("relugap.sweep")
 RERUN = {"failed": (Status.FAILED,), "timeout": (Status.TIME_LIMIT,), "all": tuple(Status)}
 
 
@@ -49,6 +51,8 @@ def run_sweep(
     executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Compute every row of a spec that `out` does not hold yet, and return the spec's rows.
+
+    spec: a SweepSpec, whose networks and data sets may be objects (kept in `out`), or the path of a .toml file.
 
     workers: local processes, None = one per usable core, 1 = in this process. dask: address of a Dask scheduler, or
     "local" for a cluster of `workers` on this machine. executor: any concurrent.futures.Executor instead; `workers` is
@@ -103,10 +107,13 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
         return
     threads = {"solver_threads": spec.threads, "blas_threads": 1}
     how = {"executor": execution.name, "workers": execution.workers} | threads
+    write_networks(plan, out)
     run_id = begin_run(out, plan.facts(text) | {"rows": {}, "execution": how})
     tasks = list(plan.missing(replace(work, run_id=run_id), done))
     to_do = sum(len(rungs) * len(task.targets) for task in tasks for _, rungs in task.wanted)
     counts = {"planned": planned, "present": planned - to_do, "written": 0}
+    _logger.info("%s: %d rows of %d to compute, %d tasks, %d workers", spec.name, to_do, planned, len(tasks),
+                execution.workers)  # fmt: skip
     stop = Stop(options.max_hours)
     progress = SweepProgress(spec.name, out, tasks, counts["present"], execution.workers, options.progress)
     outcome = "failed"
@@ -114,6 +121,7 @@ def _run(plan: SweepPlan, text: str, out: Path, execution: Execution, options: _
         with one_thread_environment(), threadpool_limits(1), progress, stop.handling():
             Driver(run_task, tasks, execution, progress, stop).run()
         outcome = f"stopped: {stop.reason}" if stop.reason else "finished"
+        _logger.info("%s: %s", spec.name, outcome)
     except BaseException as error:
         outcome = f"ended by {explain(error)}"
         write_log(out, outcome)

@@ -11,7 +11,7 @@
 
     [[networks]]
     source = "zoo:digits-standard"               # or a file; relative paths are looked up beside the spec
-    dataset = "digits"
+    dataset = "digits"                           # or a .npz, a .csv or a folder of images, as in "./photos"
 
 Names and numbers are checked here, before any work starts; what needs the networks and images (indices, sizes) is
 checked by plan.py, also before any work starts.
@@ -24,18 +24,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from toolkit.data.arguments import one_of
+from toolkit.data.datasets import data_beside
 from toolkit.data.names import BALL_NORMS, path_name
 from toolkit.data.summaries import counted, one_line, span
 from toolkit.data.toml_file import StrictModel, load_toml, validated
+from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX
 from toolkit.problems.property_table import PropertyTable
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
-from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, Names, NetworkSource, Seconds
+from toolkit.runs.spec_fields import Amount, AnyDataset, AnyNetwork, Count, Domain, Index, Names, Seconds
 from toolkit.solvers.registry import check_solver_name
 
 
@@ -58,13 +60,16 @@ def _without_repeats(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
 class SweptNetwork(StrictModel):
     """One network with the data set whose test images it is asked about.
 
-    source: "zoo:NAME", "published:NAME" or a file. eps: replaces the sweep's list. architecture: for .pth files. name:
+    source: "zoo:NAME", "published:NAME", a file, or a Network. dataset: a name, a file or folder of one's own, or a
+    Dataset. eps: replaces the sweep's list. architecture: for .pth files. name:
     shown in tables instead of the network's own.
     """
 
-    source: NetworkSource
-    dataset: DatasetName
-    eps: tuple[float, ...] | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    source: AnyNetwork
+    dataset: AnyDataset
+    eps: tuple[Amount, ...] | None = None
     architecture: str | None = None
     name: str | None = None
 
@@ -79,7 +84,8 @@ class SweepSpec(StrictModel):
 
     name: also of the folder it writes to, results/NAME, so it has no separators; see names.path_name.
     samples: how many to draw with `seed` from the test split, without replacement (a larger count keeps the smaller
-    one's), or their indices. eps: ≥ 0, in input units. norm: linf, l1 or l2. domain: (low, high) cuts every ball.
+    one's), or their indices. eps: ≥ 0, in input units; "8/255" is one too. norm: linf, l1 or l2.
+    domain: (low, high) cuts every ball.
     targets: classes t to bound the margins to, None: all; a sample of the only one is left out. property: what is asked
     of every sample in place of its label; a row's `target` is then the number of a group.
     solver, time_limit (seconds per objective), threads, mip_gap, mip_gap_abs, rigorous, attack_*: as in Settings.
@@ -91,7 +97,7 @@ class SweepSpec(StrictModel):
     name: Annotated[str, Field(min_length=1)]
     networks: Annotated[tuple[SweptNetwork, ...], Field(min_length=1)]
     samples: Count | Annotated[tuple[Index, ...], Field(min_length=1)]
-    eps: tuple[float, ...]
+    eps: tuple[Amount, ...]
     rungs: Annotated[Names, Field(min_length=1)]
     layer_bounds: Annotated[tuple[Names, ...], Field(min_length=1)] = (("interval", "dual"),)
     norm: str = "linf"
@@ -208,9 +214,14 @@ def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepS
 
 
 def _found_beside(spec: SweepSpec, folder: Path) -> SweepSpec:
-    found = tuple(n.model_copy(update={"source": _resolved(n.source, folder)}) for n in spec.networks)
+    found = tuple(
+        n.model_copy(update={"source": _resolved(n.source, folder), "dataset": data_beside(n.dataset, folder)})
+        for n in spec.networks
+    )
     return spec.model_copy(update={"networks": found})
 
 
-def _resolved(source: str, folder: Path) -> str:
+def _resolved(source: str | Network, folder: Path) -> str | Network:
+    if isinstance(source, Network):
+        return source
     return source if source.startswith(("zoo:", PREFIX)) else str(folder / Path(source).expanduser())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -16,17 +16,18 @@ from toolkit.runs.tables.radii import RadiusCell
 CONFIDENCE = 0.95
 
 
-def errors_table(cells: Sequence[ErrorCell], full: int) -> pd.DataFrame:
+def errors_table(cells: Sequence[ErrorCell], full: Mapping[str, int]) -> pd.DataFrame:
     """One line per cell. difference = ours − published; where either is an interval, the distance between them.
 
-    ci_low, ci_high: the Clopper-Pearson 95 % interval of the whole test set's error for cells measured on fewer than
-    `full` images (taken as a random draw); [attacked, error] there, NaN where nothing was left open.
+    full: images of every row's test set. ci_low, ci_high: the Clopper-Pearson 95 % interval of the whole test set's
+    error for cells measured on fewer images (taken as a random draw); of [attacked, error] where that was left open.
+    NaN where all images were asked.
     """
     table = pd.DataFrame([asdict(cell) for cell in cells])
     lines = []
     for cell in cells:
         low = cell.attacked if _is_last(cell, cells) else cell.error
-        partial = cell.images < full
+        partial = cell.images < full[cell.row]
         lines.append(
             {
                 "difference": _difference((low, cell.error), cell.published),

@@ -35,7 +35,7 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
 from toolkit.runs.batch import BatchPlan
-from toolkit.runs.spec_fields import Count, DatasetName, Domain, Index, Names, NetworkSource, RungName, Seconds
+from toolkit.runs.spec_fields import Amount, Count, DatasetName, Domain, Index, Names, NetworkSource, RungName, Seconds
 
 Rungs = tuple[RungName, ...]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -97,7 +97,7 @@ class _Row(StrictModel):
 class ErrorsRow(_Row):
     """One row of robust errors. published: % by column, or [low, high] where only an interval was published."""
 
-    eps: Annotated[float, Field(ge=0)]
+    eps: Annotated[Amount, Field(ge=0)]
     samples: Mapping[str, Count] = {}
     time_limit: Mapping[str, Seconds] = {}
     stages: Names | None = None
@@ -112,7 +112,7 @@ class RadiiRow(_Row):
 
     predicted: bool = False
     samples: Annotated[tuple[Index, ...], Field(min_length=1)]
-    largest: Annotated[float, Field(gt=0)] = 0.5
+    largest: Annotated[Amount, Field(gt=0)] = 0.5
     methods: Names | None = None
     published: Mapping[str, float] = {}
 
@@ -179,7 +179,7 @@ class RadiusMethod(StageSpec):
     time_limit: seconds a verdict, of which a radius takes about ten. samples: of the rows alone, refused here.
     """
 
-    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    tolerance: Annotated[Amount, Field(gt=0)] = 1e-4
     samples: None = None
 
 

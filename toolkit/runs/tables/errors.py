@@ -67,7 +67,7 @@ def run_errors(
     cells: list[ErrorCell] = []
     asked: list[pd.DataFrame] = []
     for row in entry.rows:
-        network, data = Network.load(row.network, row.architecture), load_dataset(row.dataset)
+        network, data = Network.load(row.network, row.architecture), load_dataset(row.dataset, domain=row.domain)
         check_labels(data.labels[:count], network.output_size, row.dataset)
         verdicts = _clean_verdicts(network, data, count)
         cells.append(_clean_cell(row, network, verdicts))
@@ -77,7 +77,7 @@ def run_errors(
             plan = stage.plan(row.eps, row.domain)
             question = {
                 "network": network.digest,
-                "dataset": row.dataset,
+                "dataset": data.key,
                 "plan": plan.record,
                 "rungs": stage.versions,
             }

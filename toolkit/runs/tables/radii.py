@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.arrays import FloatArray
-from toolkit.data.datasets import load_dataset
+from toolkit.data.datasets import dataset_key, load_dataset
 from toolkit.networks.network import Network
 from toolkit.runs.rows import RADIUS_ROWS
 from toolkit.runs.run import gather
@@ -67,7 +67,8 @@ def run_radii(
             earlier.append(method)
             # all methods so far: each starts from what those before it found
             methods = [one.model_dump() | {"rungs": one.versions} for one in earlier]
-            asked = {"network": network.digest, "row": row.model_dump(include=ASKED), "methods": methods}
+            about = row.model_dump(include=ASKED) | {"dataset": dataset_key(row.dataset, row.domain)}
+            asked = {"network": network.digest, "row": about, "methods": methods}
             answers = Answers(out, run_id, RADIUS_ROWS, asked)
             ask = partial(_ask, row, method, network, known, workers)
             radii = answers.complete(f"{row.name} · {method.name}", samples, ask, advance)
@@ -100,7 +101,7 @@ def _ask(
     samples: Sequence[int],
     settle: Callable[[Answer], None],
 ) -> None:
-    data = load_dataset(row.dataset)
+    data = load_dataset(row.dataset, domain=row.domain)
     outside = [sample for sample in samples if sample >= len(data)]
     if outside:
         raise ValueError(f"row {row.name!r}: samples must be in 0 … {len(data) - 1}, got {outside[0]}")

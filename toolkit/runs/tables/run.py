@@ -40,6 +40,7 @@ def run_table(
     """
     if isinstance(entry, ErrorsEntry):
         cells, images = run_errors(entry, out, run_id, count, workers, advance)
-        return TableRun(errors_table(cells, min(len(load_dataset(row.dataset)) for row in entry.rows)), images)
+        images_of = {row.name: len(load_dataset(row.dataset, domain=row.domain)) for row in entry.rows}
+        return TableRun(errors_table(cells, images_of), images)
     radii, images = run_radii(entry, out, run_id, count, workers, advance)
     return TableRun(radii_table(radii), images)

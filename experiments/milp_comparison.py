@@ -1,24 +1,31 @@
-"""Solvers and formulations on the same templates: Gurobi, HiGHS, SCIP and the toolkit's own branch and bound.
+"""MILP solvers, formulations and bounds l,u on the same templates: Gurobi, HiGHS, SCIP and our own branch and bound.
 
-    python experiments/solver_comparison.py --out results/solver-comparison            # about 10 minutes, one core
-    RELUGAP_DATA=FOLDER python experiments/solver_comparison.py                        # with published networks, 20
-    RELUGAP_DATA=FOLDER python experiments/solver_comparison.py --retry 15             # what a busy machine stopped
+    python experiments/milp_comparison.py --out results/milp-comparison            # about an hour of one core
+    RELUGAP_DATA=FOLDER python experiments/milp_comparison.py                        # with published networks too
+    RELUGAP_DATA=FOLDER python experiments/milp_comparison.py --retry 8              # what a busy machine stopped
 
 Every margin of a case is the same problem for all: network, ball, shared l,u, objective row. LPs (the lp rung's model)
-for all nine targets of a sample, MILPs (the exact rung's) for the classes with the largest other logits, to an absolute
-gap of 1e-4, one thread each. Two formulations of each: compact, the template every rung uses (stable neurons
-substituted), and full (a variable for every neuron, stable ones fixed by an equality, unstable ones by big-M). `bab`
-has no LP and no full formulation. Cases: the dense zoo networks at two ε each and, where their files are at hand,
-LPD_MLP_B_0.1 (Salman et al. 2019) and Wong & Kolter's (2018) convolutional MNIST network at ε .1; the first COUNT test
-images that the network classifies correctly and that leave an unstable neuron.
+for all nine targets of a sample, MILPs (the exact rung's) for the two classes with the largest other logits, to an
+absolute gap of 1e-4, one thread each. Two formulations of each: compact, the template every rung uses (stable neurons
+substituted), and full (a variable for every neuron, stable ones fixed by an equality, unstable ones by big-M), the
+latter on the first samples where it is large. `bab` has no LP and no full formulation. Cases: the dense zoo networks at
+two ε each and, where their files are at hand, MLP-B networks of Salman et al. 2019, Wong & Kolter's (2018)
+convolutional MNIST network and the 256x2 network of VNN-COMP's mnistfc (2021); the first test images that the network
+classifies correctly and that leave an unstable neuron: 20 MILP margins a network and more.
+
+What l,u are worth: the networks marked `study` are asked again, compact, at their larger ε, with l,u by interval
+arithmetic, the dual, LPs (every unstable neuron's two) and refined by trees: how far the LP of all targets stays from
+m*, which images its verdict leaves at MAYBE, and how long the MILP of the closest class takes.
 
 Seconds are the process's own (CPU), handing over a model included and divided over its margins, building the template
-not (build_seconds); LPs of one sample follow one another in one warm session, as in the product. A licence that refuses
-a model, and a time limit (wall-clock), are failures; --retry SECONDS forgets the sessions in which a margin was stopped
-with less CPU time than that, once, before it measures what is missing. Published values: none.
+not (build_seconds; bounds_seconds are those of l,u); LPs of one sample follow one another in one warm session, as in
+the product. A licence that refuses a model, and a time limit (wall-clock), are failures; --retry SECONDS forgets the
+sessions in which a margin was stopped with less CPU time than that, once, before it measures what is missing. Published
+values: none.
 
-Writes OUT/rows.csv (a margin, formulation and solver a row, appended while it runs: a stopped comparison goes on where
-it was), OUT/table.csv, OUT/table.md, OUT/profile.png (performance profiles, Dolan & Moré 2002) and OUT/provenance.json.
+Writes OUT/rows.csv (a margin, l,u, formulation and solver a row, appended while it runs: a stopped comparison goes on
+where it was), OUT/table.{csv,md}, OUT/bounds.{csv,md}, OUT/profile.png (performance profiles, Dolan & Moré 2002),
+OUT/bounds.png and OUT/provenance.json.
 """
 
 from __future__ import annotations
@@ -32,14 +39,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from solver_comparison_report import METHOD, write_tables
+from milp_comparison_bounds import write_bounds
+from milp_comparison_report import METHOD, write_tables
 from threadpoolctl import threadpool_limits
 
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import load_dataset
+from toolkit.data.registry import data_folder
 from toolkit.networks.network import Network
-from toolkit.networks.published import PREFIX
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
@@ -57,46 +65,83 @@ from toolkit.verify.margins import margin_problem
 GAP = 1e-4  # absolute, of every MILP
 LP, MILP = "LP", "MILP"
 FORMULATIONS: tuple[Formulation, ...] = ("compact", "full")
-SESSION = ["network", "eps", "sample", *METHOD]  # what is measured in one go
+SESSION = ["network", "eps", "sample", "chain", *METHOD]  # what is measured in one go
 COLUMNS = [*SESSION, "target", "unstable", "variables", "constraints", "version", "status", "bound", "upper", "trust",
-           "cpu_seconds", "wall_seconds", "build_seconds", "nodes", "iterations", "message"]  # fmt: skip
+           "cpu_seconds", "wall_seconds", "build_seconds", "bounds_seconds", "nodes", "iterations",
+           "message"]  # fmt: skip
+CHAINS = {  # of l,u, each tighter than the one before
+    "interval": ("interval",),
+    "dual": ("interval", "dual"),
+    "LP": ("interval", "dual", "lp"),
+    "tree": ("interval", "dual", "crown", "bab"),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network. chain: of l,u. milps: targets that the MILP is solved for. limit: seconds a margin."""
+    """One network. chain: of l,u, a name of CHAINS. samples, full: how many, and for how many of them the full
+    formulation is solved too. study: whether all chains are compared. limit: seconds a MILP margin."""
 
     source: str
     dataset: str
     eps: tuple[float, ...]
-    chain: tuple[str, ...] = ("interval", "dual")
-    milps: int = 2
-    limit: float = 20.0
+    chain: str = "dual"
+    samples: int = 5
+    full: int = 5
+    study: bool = False
+    limit: float = 10.0
 
     @property
     def name(self) -> str:
         """As in the table."""
-        return self.source.partition(":")[2]
+        return self.source.partition(":")[2] if ":" in self.source else self.source.rpartition("/")[2]
 
 
-TIGHT = ("dual", "lp")
+MILPS = 2  # targets of a sample
 CASES = (
     Case("zoo:digits-standard", "digits", (0.02, 0.05)),
-    Case("zoo:digits-adversarial", "digits", (0.03, 0.08)),
+    Case("zoo:digits-adversarial", "digits", (0.03, 0.08), study=True),
     Case("zoo:digits-dual", "digits", (0.06, 0.12)),
     Case("zoo:digits-interval", "digits", (0.06, 0.12)),
-    Case("zoo:mnist5k-standard", "mnist5k", (0.01, 0.02)),
+    Case("zoo:mnist5k-standard", "mnist5k", (0.01, 0.02), study=True),
     Case("zoo:mnist5k-adversarial", "mnist5k", (0.02, 0.04)),
     Case("zoo:mnist5k-dual", "mnist5k", (0.06, 0.12)),
     Case("zoo:mnist5k-interval", "mnist5k", (0.06, 0.12)),
-    Case("published:salman-2019/LPD_MLP_B_0.1", "mnist", (0.1,), TIGHT, milps=1),
-    Case("published:wong-kolter-2018/mnist", "mnist", (0.1,), TIGHT, milps=1),
+    Case("published:salman-2019/LPD_MLP_B_0.1", "mnist", (0.1,), "LP", 10, 2),
+    Case("published:salman-2019/ADV_MLP_B_0.1", "mnist", (0.1,), "LP", 10, 2),
+    Case("published:salman-2019/NOR_MLP_B", "mnist", (0.02,), "LP", 10, 2, study=True),
+    Case("published:wong-kolter-2018/mnist", "mnist", (0.1,), "LP", 10, 2, study=True),
+    Case("vnncomp/mnistfc/mnist-net_256x2.onnx.gz", "mnist", (0.02,), "LP", 10, 2),
 )
 
 
-def problems(case: Case, eps: float, count: int) -> Iterator[tuple[int, Problem]]:
-    """The first `count` samples to be asked about, all targets, largest logits first."""
-    network, data = Network.load(case.source), load_dataset(case.dataset)
+def load_network(case: Case) -> Network:
+    """The case's network: by name, or a file in the data folder."""
+    return Network.load(case.source if ":" in case.source else data_folder() / case.source)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sample of a case at one ε, with l,u of any chain. targets: all, those with the largest logits first."""
+
+    network: Network
+    ball: LinfBall
+    sample: int
+    label: int
+    targets: list[int]
+    settings: Settings
+
+    def problem(self, chain: str) -> tuple[Problem, float]:
+        """Its margins on l,u of a chain in CHAINS, and the CPU seconds that l,u took."""
+        started = time.process_time()
+        bounds = layer_bounds(self.network, self.ball, CHAINS[chain], replace(self.settings, time_limit=None))
+        spent = time.process_time() - started
+        return margin_problem(self.network, self.ball, self.label, bounds, self.targets, self.settings), spent
+
+
+def questions(case: Case, eps: float, count: int) -> Iterator[Question]:
+    """The first `count` samples to be asked about: classified correctly, and the dual's l,u leave a ReLU unstable."""
+    network, data = load_network(case), load_dataset(case.dataset)
     settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=GAP, time_limit=case.limit)
     found = 0
     for sample, (x, label) in enumerate(zip(data.features, data.labels.tolist(), strict=True)):
@@ -105,18 +150,23 @@ def problems(case: Case, eps: float, count: int) -> Iterator[tuple[int, Problem]
         if network.predict(x) != label:
             continue
         ball = LinfBall(x, eps, data.domain)
-        bounds = layer_bounds(network, ball, case.chain, settings)
-        if not any(unstable for unstable, _, _ in bounds.counts()):
+        if not any(unstable for unstable, _, _ in layer_bounds(network, ball, CHAINS["dual"]).counts()):
             continue
         found += 1
         targets = [int(t) for t in network.forward(x).argsort()[::-1] if t != label]
-        yield sample, margin_problem(network, ball, label, bounds, targets, settings)
+        yield Question(network, ball, sample, label, targets, settings)
 
 
-def methods(solvers: Sequence[str]) -> list[tuple[str, Formulation, str]]:
+def methods(solvers: Sequence[str], full: bool) -> list[tuple[str, Formulation, str]]:
     """(model, formulation, solver) in the order they are run: solvers take turns on one model."""
-    every = [(model, form, solver) for model in (LP, MILP) for form in FORMULATIONS for solver in solvers]
+    forms = FORMULATIONS if full else FORMULATIONS[:1]
+    every = [(model, form, solver) for model in (LP, MILP) for form in forms for solver in solvers]
     return [one for one in every if one[2] != "bab" or one[:2] == (MILP, "compact")]
+
+
+def studied(solvers: Sequence[str]) -> list[tuple[str, Formulation, str]]:
+    """As `methods`, of what is compared over chains for l,u: LPs by HiGHS, MILPs by all but SCIP."""
+    return [(LP, "compact", "highs"), *((MILP, "compact", one) for one in solvers if one != "scip")]
 
 
 class Templates:
@@ -212,24 +262,40 @@ def replayed(problem: Problem, row: int, report: SolveReport) -> float:
     return float(problem.with_rows(problem.rows[[row]]).replay(point)[0, 0])
 
 
-def run_case(case: Case, solvers: Sequence[str], count: int, file: Path) -> None:
+def run_case(case: Case, solvers: Sequence[str], count: int | None, file: Path) -> None:
     """Measure what the file lacks of a case and append it, a session at a time."""
+    samples = case.samples if count is None else min(count, case.samples)
     for eps in case.eps:
-        for sample, problem in problems(case, eps, count):
-            done = {tuple(row) for row in read_rows(file)[SESSION].itertuples(index=False)}
-            templates = Templates(problem)
-            for model, formulation, solver in methods(solvers):
-                if (case.name, eps, sample, model, formulation, solver) in done:
-                    continue
-                asked = len(problem.targets) if model == LP else min(case.milps, len(problem.targets))
-                rows = measure(templates, model, formulation, solver, asked)
-                frame = pd.DataFrame([{"network": case.name, "eps": eps, "sample": sample} | row for row in rows])
-                frame.reindex(columns=COLUMNS).to_csv(
-                    file, mode="a", header=not file.is_file(), index=False, float_format="%.15g"
-                )
-                spent = frame.reindex(columns=COLUMNS)["cpu_seconds"].sum()
-                print(f"{case.name} ε={eps:g} #{sample} {model} {formulation} {solver}: "
-                      f"{', '.join(sorted(set(frame['status'])))} {spent:.2f} s", flush=True)  # fmt: skip
+        for place, question in enumerate(questions(case, eps, samples)):
+            run_question(case, eps, question, case.chain, methods(solvers, place < case.full), MILPS, file)
+            for chain in CHAINS if case.study and eps == case.eps[-1] else ():
+                run_question(case, eps, question, chain, studied(solvers), 1, file)
+
+
+def run_question(
+    case: Case,
+    eps: float,
+    question: Question,
+    chain: str,
+    asked: Sequence[tuple[str, Formulation, str]],
+    milps: int,
+    file: Path,
+) -> None:
+    """Measure what the file lacks of these methods on one sample with l,u of one chain. milps: targets of a MILP."""
+    done = {tuple(row) for row in read_rows(file)[SESSION].itertuples(index=False)}
+    first = case.name, eps, question.sample, chain
+    lacking = [method for method in asked if (*first, *method) not in done]
+    if not lacking:
+        return
+    problem, bounds_seconds = question.problem(chain)
+    templates = Templates(problem)
+    for method in lacking:
+        rows = measure(templates, *method, len(problem.targets) if method[0] == LP else milps)
+        told = dict(zip(SESSION, (*first, *method), strict=True)) | {"bounds_seconds": bounds_seconds}
+        frame = pd.DataFrame([told | row for row in rows]).reindex(columns=COLUMNS)
+        frame.to_csv(file, mode="a", header=not file.is_file(), index=False, float_format="%.15g")
+        print(f"{case.name} ε={eps:g} #{question.sample} l,u {chain} {' '.join(method)}: "
+              f"{', '.join(sorted(set(frame['status'])))} {frame['cpu_seconds'].sum():.2f} s", flush=True)  # fmt: skip
 
 
 def read_rows(file: Path) -> pd.DataFrame:
@@ -247,10 +313,10 @@ def forget_stopped(file: Path, seconds: float) -> None:
 
 def available(case: Case) -> str:
     """Why a case cannot be run here, "" if it can."""
-    if not case.source.startswith(PREFIX):
+    if case.source.startswith("zoo:"):
         return ""
     try:
-        Network.load(case.source)
+        load_network(case)
         load_dataset(case.dataset)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return str(error).splitlines()[0]
@@ -259,8 +325,8 @@ def available(case: Case) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the comparison and write its tables and figure; returns the table."""
-    parser = experiment_parser(__doc__, "solver-comparison")
-    parser.add_argument("--count", type=int, default=2, help="samples per network and ε")
+    parser = experiment_parser(__doc__, "milp-comparison")
+    parser.add_argument("--count", type=int, help="at most so many samples per network and ε")
     parser.add_argument("--networks", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--solvers", nargs="*", default=["bab", *SOLVERS])
     parser.add_argument("--retry", type=float, metavar="SECONDS", help="measure again what had less CPU time than this")
@@ -280,7 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
             chosen.append(asdict(case))
             run_case(case, solvers, options.count, file)
         run.record(cases=chosen, gap=GAP, skipped=skipped)
-        return write_tables(read_rows(file), options.out, GAP, skipped)
+        rows, main = read_rows(file), {case.name: case.chain for case in CASES}
+        write_bounds(rows, options.out, tuple(CHAINS))
+        return write_tables(rows[rows["chain"] == rows["network"].map(main)], options.out, GAP, skipped)
 
 
 if __name__ == "__main__":

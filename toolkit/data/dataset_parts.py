@@ -1,0 +1,62 @@
+"""What a data set is made of before it is checked, so that readers of files need not know the type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.arrays import FloatArray, IndexArray
+from toolkit.data.amounts import DataDomain
+
+UNIT_RANGE = (0.0, 1.0)
+LARGEST_COUNT = 1 << 29  # numbers in the images of one data set: 4 GiB in double precision
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetParts:
+    """images: (n, …). labels: (n,). domain: what their numbers lie in, None = any. class_names: by class, or none.
+    image_names: by image, or none."""
+
+    images: FloatArray
+    labels: IndexArray
+    domain: DataDomain | None = UNIT_RANGE
+    class_names: tuple[str, ...] = ()
+    image_names: tuple[str, ...] = ()
+
+
+def check_count(numbers: int) -> None:
+    """Raises ValueError for more numbers than are read into memory."""
+    if numbers > LARGEST_COUNT:
+        raise ValueError(f"must hold at most {LARGEST_COUNT:,} numbers in its images, got {numbers:,}")
+
+
+def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> tuple[FloatArray, DataDomain]:
+    """Levels 0 … 255 as numbers, and what these lie in: divided by 255, or where [0, 255] is the domain as they are.
+
+    Raises ValueError for another domain: how levels would be mapped into it is not guessed. what: how messages call it.
+    """
+    ends = None if domain is None else tuple(map(float, domain)) if _is_pair(domain) else "one per coordinate"
+    if ends in (None, UNIT_RANGE):
+        return levels / 255.0, UNIT_RANGE
+    if ends == (0.0, 255.0):
+        return levels, (0.0, 255.0)
+    raise ValueError(
+        f"{what} is read as numbers in [0, 1] or [0, 255], the domain is {ends}; save the numbers as float64"
+    )
+
+
+def _is_pair(domain: DataDomain) -> bool:
+    return all(isinstance(end, int | float) for end in domain)
+
+
+def numbered(names: list[str]) -> tuple[IndexArray, tuple[str, ...]]:
+    """Classes of texts, one per image, and the names of the classes.
+
+    Whole numbers are the classes they say. Other texts are numbered 0, 1, … in the order of the distinct sorted ones.
+    """
+    distinct = sorted(set(names))
+    if all(name.isascii() and name.isdigit() and len(name) <= 9 for name in distinct):
+        return np.array([int(name) for name in names], dtype=np.int64), ()
+    place = {name: k for k, name in enumerate(distinct)}
+    return np.array([place[name] for name in names], dtype=np.int64), tuple(distinct)

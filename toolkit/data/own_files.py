@@ -1,0 +1,227 @@
+"""One's own data from files, read as hostile: .npz, .csv, folders of .png, and folders of a train and a test one.
+
+Checked: types, shapes, that every number is finite, that every image has the shape of the first, sizes before anything
+is read whole; no pickle. Trusted: that labels and the order of classes are what their maker meant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.arrays import FloatArray, IndexArray
+from toolkit.data.amounts import DataDomain
+from toolkit.data.archives import Archive, open_archive
+from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
+from toolkit.data.images import read_levels
+from toolkit.data.own_data import frame_parts
+
+OWN_FILES = (".npz", ".csv")
+SPLIT_NAMES = ("train", "test")
+MEMBERS_OF_DATA = ("images", "labels", "shape", "domain", "names")
+LARGEST_CSV = 1 << 31  # bytes
+LARGEST_FOLDER = 2_000_000  # images
+LONGEST_CLASS = 200  # characters of a class's name
+WHAT_FITS = "a .npz or .csv file, or a folder with a sub-folder of .png images a class"
+
+
+def read_own_data(path: Path, split: str = "test", domain: DataDomain | None = UNIT_RANGE) -> DatasetParts:
+    """What is at `path`: the parts of a data set.
+
+    .npz: images (n, …), floats as they are or uint8, labels (n,) whole numbers; optional: shape of one image where they
+    are flat, domain (2,) or (2, …), names of the classes. .csv: a row an image, the label in the column `label`, else
+    in the first. A folder: CLASS/*.png, in turns a first image of every class, then a second, each by name; classes
+    named by whole numbers are these, others 0, 1, … in sorted order. A folder that holds `train` and `test`, each one
+    of these, has two splits; everything else is a test split.
+    domain: where the file states none, what its numbers lie in; levels (uint8, .png) are divided by 255, but for
+    [0, 255]. Raises FileNotFoundError, ValueError naming file, member, column or image.
+    """
+    file = _of_split(path, split)
+    if not file.exists():
+        raise FileNotFoundError(f"no data at {file}; own data are {WHAT_FITS}")
+    try:
+        if file.is_dir():
+            return _read_folder(file, domain)
+        if file.suffix == ".npz":
+            with open_archive(file) as archive:
+                return _read_npz(archive, domain)
+        if file.suffix == ".csv":
+            return _read_csv(file, domain)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+    raise ValueError(f"{file.name}: own data are {WHAT_FITS}")
+
+
+def is_own_data(name: str) -> bool:
+    """Whether a data set's name is a path: by its ending, by a separator, or as a folder that is there."""
+    return name.endswith(OWN_FILES) or "/" in name or "\\" in name or Path(name).expanduser().is_dir()
+
+
+def _of_split(path: Path, split: str) -> Path:
+    """The file or folder of a split. Raises ValueError for one that is not there."""
+    if path.is_dir():
+        parts = {name: [path / f"{name}{end}" for end in ("", *OWN_FILES)] for name in SPLIT_NAMES}
+        found = {name: [one for one in ends if one.exists()] for name, ends in parts.items()}
+        if all(found.values()):
+            if len(found[split]) > 1:
+                raise ValueError(
+                    f"{path.name}: must hold one {split} split, got {', '.join(p.name for p in found[split])}"
+                )
+            return found[split][0]
+    if split != "test":
+        raise ValueError(
+            f"{path.name}: has no {split} split; put two data sets, train and test, into a folder and name it"
+        )
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------- .npz
+
+
+def _read_npz(archive: Archive, domain: DataDomain | None) -> DatasetParts:
+    for key in archive.keys:
+        if key not in MEMBERS_OF_DATA:
+            raise ValueError(f"unknown array {key[:100]!r}; allowed: {', '.join(MEMBERS_OF_DATA)}")
+    size = archive.shape("images")
+    if len(size) < 2 or not math.prod(size):
+        raise ValueError(f"images must have shape (n, …) with n ≥ 1, got {size}")
+    check_count(math.prod(size))
+    labels: IndexArray = archive.array("labels", (size[0],), "i", low=0)
+    ends: DataDomain | None
+    stated = _domain(archive, domain)
+    if archive.dtype("images") == np.uint8:
+        images, ends = scaled_levels(archive.array("images", kind="i").astype(np.float64), stated, "uint8")
+    else:
+        images, ends = archive.array("images", finite=True), stated
+    if "shape" in archive:
+        own = tuple(archive.array("shape", (None,), "i", low=1).tolist())
+        if math.prod(own) != math.prod(size[1:]):
+            raise ValueError(f"shape must have as many entries as an image of shape {size[1:]}, got {own}")
+        images = images.reshape(size[0], *own)
+    return DatasetParts(images, labels, ends, _names(archive))
+
+
+def _domain(archive: Archive, domain: DataDomain | None) -> DataDomain | None:
+    if "domain" not in archive:
+        return domain
+    kind = "f" if archive.dtype("domain").kind == "f" else "i"
+    ends = archive.array("domain", kind=kind, finite=True).astype(np.float64)
+    if ends.shape[:1] != (2,):
+        raise ValueError(f"domain must have shape (2,) or (2, …), low and high, got {ends.shape}")
+    return (float(ends[0]), float(ends[1])) if ends.ndim == 1 else (ends[0], ends[1])
+
+
+def _names(archive: Archive) -> tuple[str, ...]:
+    if "names" not in archive:
+        return ()
+    if archive.dtype("names").itemsize > 4 * LONGEST_CLASS:
+        raise ValueError(f"names must have at most {LONGEST_CLASS} characters each")
+    try:
+        return tuple(str(name) for name in archive.array("names", (None,), "U").tolist())
+    except (ValueError, UnicodeError) as error:
+        raise ValueError(f"names must be a list of texts: {error}") from None
+
+
+# ------------------------------------------------------------------------------------------------------- .csv
+
+
+def _read_csv(file: Path, domain: DataDomain | None) -> DatasetParts:
+    import pandas as pd
+
+    if file.stat().st_size > LARGEST_CSV:
+        raise ValueError(f"must have at most {LARGEST_CSV} bytes, got {file.stat().st_size}")
+    try:
+        first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
+        named = not all(_is_number(str(value)) for value in first.iloc[0])
+        if named and "label" not in list(first.iloc[0]) and all(_is_number(str(v)) for v in first.iloc[0][1:]):
+            named = False  # a text as the label of the first row
+        heads = [str(value) for value in first.iloc[0]] if named else [f"column {k}" for k in range(first.shape[1])]
+        label = "label" if "label" in heads else heads[0]
+        frame = pd.read_csv(
+            file, header=None, names=range(len(heads)), skiprows=int(named), dtype={heads.index(label): str},
+            index_col=False, **_EXACT if pd.__version__.startswith("2.") else {},
+        )  # fmt: skip
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"not a table: {str(error).splitlines()[0] if str(error) else 'it is empty'}") from None
+    except ValueError as error:
+        raise ValueError(f"not a table of numbers: {str(error).splitlines()[0]}") from None
+    frame.columns = pd.Index(heads)
+    parts = frame_parts(frame, label)
+    return DatasetParts(parts.images, parts.labels, domain, parts.class_names)
+
+
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"}  # what pandas does by itself from version 3 on
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------- folders
+
+
+def folder_images(folder: Path) -> list[tuple[str, Path]]:
+    """The .png images of every class's sub-folder, in turns over the classes; (class, file).
+
+    Raises ValueError for a folder without such, and for other files in them, which would silently be left out.
+    """
+    classes: dict[str, list[Path]] = {}
+    for inside in sorted(folder.iterdir()):
+        if inside.name.startswith("."):
+            continue
+        if not inside.is_dir():
+            raise ValueError(f"must hold a sub-folder a class and nothing else, got {inside.name!r}")
+        files = sorted(file for file in inside.iterdir() if not file.name.startswith("."))
+        other = next((file for file in files if file.suffix.lower() != ".png" or not file.is_file()), None)
+        if other is not None:
+            raise ValueError(f"{inside.name} must hold .png images alone, got {other.name!r}")
+        if not files:
+            raise ValueError(f"{inside.name} holds no images")
+        classes[inside.name] = files
+    count = sum(map(len, classes.values()))
+    if not 0 < count <= LARGEST_FOLDER:
+        raise ValueError(f"must hold 1 to {LARGEST_FOLDER:,} images, each in the sub-folder of its class, got {count}")
+    longest = max(map(len, classes.values()))
+    return [(name, files[k]) for k in range(longest) for name, files in classes.items() if k < len(files)]
+
+
+def _read_folder(folder: Path, domain: DataDomain | None) -> DatasetParts:
+    found = folder_images(folder)
+    names = [f"{name}/{file.name}" for name, file in found]
+    images: FloatArray | None = None
+    for k, (_, file) in enumerate(found):
+        try:
+            levels = np.moveaxis(read_levels(file)[0], 2, 0)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{names[k]}: {error}") from error
+        if images is None:
+            check_count(len(found) * levels.size)
+            images = np.empty((len(found), *levels.shape))
+        if levels.shape != images.shape[1:]:
+            raise ValueError(f"{names[k]} is {_size(levels.shape)}, {names[0]} is {_size(images.shape[1:])}")
+        images[k] = levels
+    assert images is not None
+    whole, ends = images, domain
+    if domain is not None and not _is_unit(domain):
+        scaled_levels(images[:1], domain, "a .png")  # raises for what is neither [0, 1] nor [0, 255]
+        whole, ends = images * 255.0, (0.0, 255.0)
+        level = np.rint(whole)
+        whole = np.where(np.abs(whole - level) < 1e-9, level, whole)  # (v / 255)·255 may miss v by its last place
+    labels, class_names = numbered([name for name, _ in found])
+    return DatasetParts(whole, labels, UNIT_RANGE if ends is None else ends, class_names, tuple(names))
+
+
+def _is_unit(domain: Any) -> bool:
+    return all(np.ndim(end) == 0 for end in domain) and tuple(map(float, domain)) == UNIT_RANGE
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}×{shape[2]} in {'grey' if shape[0] == 1 else 'colour'}"
