@@ -117,7 +117,7 @@ class SweepSpec(StrictModel):
     cache_bounds: bool = False
 
     def __repr__(self) -> str:
-        names = ", ".join(one.name or one.source for one in self.networks)
+        names = ", ".join(one.name or str(getattr(one.source, "name", one.source)) for one in self.networks)
         samples = self.samples if isinstance(self.samples, int) else len(self.samples)
         asked = [counted(samples, "sample"), f"eps {span(self.eps)} in {self.norm}", f"rungs {', '.join(self.rungs)}"]
         return one_line("SweepSpec", [self.name, f"networks {names}", *asked])
