@@ -6,8 +6,8 @@ Colours are given both for light and dark notebooks: text takes the notebook's o
 from __future__ import annotations
 
 import html
+import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -64,28 +64,25 @@ def interval_bar(low: float, high: float, view: tuple[float, float], colour: str
     )
 
 
-class ShownFrame(pd.DataFrame):
-    """A DataFrame that a notebook shows for reading. All else is a DataFrame's; what is derived from it is one."""
+def shown_as(frame: pd.DataFrame, reading: Callable[[pd.DataFrame], str]) -> pd.DataFrame:
+    """The frame itself, which a notebook from now on shows as the HTML that `reading` makes of it.
 
-    _metadata: ClassVar[list[str]] = ["reading"]
-    reading: Callable[[pd.DataFrame], str]
+    It stays a plain DataFrame: only this object knows, no copy, slice or pickle of it does. Where `reading` cannot read
+    it any more, as its columns were changed in place, it is shown as any other.
+    """
+    known = weakref.ref(frame)
 
-    @classmethod
-    def of(cls, frame: pd.DataFrame, reading: Callable[[pd.DataFrame], str]) -> ShownFrame:
-        """The frame, shown as the HTML that `reading` makes of it; a module-level function, so that it pickles."""
-        found = cls(frame)
-        object.__setattr__(found, "reading", reading)
-        return found
-
-    @property
-    def _constructor(self) -> Any:
-        return pd.DataFrame
-
-    def _repr_html_(self) -> str:
+    def as_html() -> str:
+        own = known()
+        if own is None:
+            return ""
         try:
-            return self.reading(self)
-        except (AttributeError, KeyError, ValueError, TypeError, IndexError):  # columns were changed in place
-            return pd.DataFrame(self)._repr_html_()  # type: ignore[operator, no-any-return]
+            return reading(own)
+        except (AttributeError, KeyError, ValueError, TypeError, IndexError):
+            return str(pd.DataFrame._repr_html_(own))  # type: ignore[operator]
+
+    object.__setattr__(frame, "_repr_html_", as_html)  # on the object, where IPython looks first
+    return frame
 
 
 def frame_html(frame: pd.DataFrame, caption: str = "") -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.data.arguments import instance
-from toolkit.data.notebook import ShownFrame, frame_html
+from toolkit.data.notebook import frame_html, shown_as
 from toolkit.data.summaries import number
 from toolkit.report.formats import readable
 from toolkit.report.order import CELL_KEYS, TRUTH_KEYS, require_rows, rung_sides
@@ -134,7 +134,7 @@ def gap_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = table.merge(shares.agg(certified=("certified", "mean"), decided=("decided", "mean")), on=keys)
     last = ["certified", "decided", "seconds_mean", "bounds_seconds_mean", "unstable_mean"]
     table = table[[name for name in table.columns if name not in last] + last]
-    return ShownFrame.of(table.sort_values(keys, kind="stable", ignore_index=True), _gap_html)
+    return shown_as(table.sort_values(keys, kind="stable", ignore_index=True), _gap_html)
 
 
 def margin_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -169,7 +169,7 @@ def margin_table(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*(key for key in GROUP_KEYS if key != "network_digest"), "sample", "label", "target"]
     values = [name for name in table.columns if name not in CELL_KEYS]
     table = table[[*keys, *values, "network_digest"]].sort_values(keys, kind="stable", ignore_index=True)
-    return ShownFrame.of(table, _margin_html)
+    return shown_as(table, _margin_html)
 
 
 def _gap_html(table: pd.DataFrame) -> str:
