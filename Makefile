@@ -1,30 +1,37 @@
 # make demo   the gap table of two small networks (sets up .venv first)
 # make test   the test suite; make test-all adds the slow tests
+# make docs   the documentation as a site in build/site, notebooks executed, links checked
 # make mutants  which small faults in the code the tests would not see
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 EXTRAS := dev,train,onnx,cluster,scip,html
+DOCS_EXTRAS := train,docs
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-all mutants lint format clean
+.PHONY: help demo test test-all docs mutants lint format clean
 
 help:
-	@echo "make demo      set up .venv, run experiments/demo.toml, write results/demo"
+	@echo "make demo      set up .venv, run experiments/demo.toml, write results/local/demo"
 	@echo "make test      set up .venv with all extras, run the tests"
 	@echo "make test-all  the same with the slow tests and many more random examples"
+	@echo "make docs      build the documentation into build/site: notebooks executed, warnings are errors, links checked"
 	@echo "make mutants   break the code on purpose, one line at a time; write which tests notice to results/mutants"
 	@echo "make lint      ruff check, ruff format --check, mypy"
 	@echo "make format    let ruff rewrite the code"
 	@echo "make clean     remove caches and build outputs (results and .venv stay)"
 
 demo: $(VENV)/.ready-demo
-	$(VENV)/bin/relugap demo --out results/demo
+	$(VENV)/bin/relugap demo --out results/local/demo
 
 test: $(VENV)/.ready-test
 	$(PYTHON) -m pytest -n 2
 
 test-all: $(VENV)/.ready-test
 	HYPOTHESIS_PROFILE=long $(PYTHON) -m pytest -n 2 -m ""
+
+docs: $(VENV)/.ready-docs
+	$(PYTHON) -m sphinx -E -W --keep-going -q -d build/doctrees -c docs . build/site
+	$(PYTHON) docs/check_site.py build/site
 
 mutants: $(VENV)/.ready-test
 	$(PYTHON) experiments/mutants.py --out results/mutants
@@ -73,3 +80,6 @@ $(VENV)/.ready-demo: pyproject.toml constraints.txt | $(PYTHON)
 
 $(VENV)/.ready-test: pyproject.toml constraints.txt | $(PYTHON)
 	$(call install,[$(EXTRAS)])
+
+$(VENV)/.ready-docs: pyproject.toml constraints.txt | $(PYTHON)
+	$(call install,[$(DOCS_EXTRAS)])

@@ -267,7 +267,7 @@ def test_commands_exist_with_their_options(page: Path) -> None:
         assert not unknown or command is None, f"{line!r}: no option {unknown[0]}"
 
 
-SOURCES = sorted(path for name in ("toolkit", "experiments", "tests") for path in (ROOT / name).rglob("*.py"))
+SOURCES = sorted(path for name in ("toolkit", "experiments", "tests", "docs") for path in (ROOT / name).rglob("*.py"))
 
 
 def defined_names() -> dict[str, set[str]]:

@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from toolkit.verify.layer_bounds import layer_bounds
     from toolkit.verify.margins import margins
     from toolkit.verify.prove import write_proof
+    from toolkit.verify.pyomo_block import to_pyomo
     from toolkit.verify.queries import QueryResult, QueryStatus, verify_query
     from toolkit.verify.radius import certified_radius, closest
+    from toolkit.verify.smoothing import smoothed_radius
 
 PUBLIC = {
     "LinfBall": "toolkit.problems.input_sets",
@@ -50,6 +52,7 @@ PUBLIC = {
     "certify": "toolkit.verify.ladder",
     "certified_radius": "toolkit.verify.radius",
     "closest": "toolkit.verify.radius",
+    "smoothed_radius": "toolkit.verify.smoothing",
     "Dataset": "toolkit.data.datasets",
     "dataset_names": "toolkit.data.datasets",
     "load_dataset": "toolkit.data.datasets",
@@ -74,6 +77,7 @@ PUBLIC = {
     "QueryResult": "toolkit.verify.queries",
     "QueryStatus": "toolkit.verify.queries",
     "read_vnnlib": "toolkit.problems.vnnlib_reader",
+    "to_pyomo": "toolkit.verify.pyomo_block",
     "verify_query": "toolkit.verify.queries",
     "Settings": "toolkit.problems.settings",
     "Status": "toolkit.problems.answers",
@@ -138,6 +142,8 @@ __all__ = [
     "register_dataset",
     "robustness",
     "run_sweep",
+    "smoothed_radius",
+    "to_pyomo",
     "verify_query",
     "write_proof",
     "write_report",

@@ -210,7 +210,7 @@ def test_a_bug_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch) ->
         main(["report", "folder"])
     assert expected_message(ModuleNotFoundError("No module named 'toolkit.x'", name="toolkit.x")) is None
     missing = expected_message(ModuleNotFoundError("No module named 'torch'", name="torch"))
-    assert missing == "torch is not installed; pip install 'relugap[train]'"
+    assert missing == 'torch is not installed: pip install "relugap[train]"'
 
 
 def test_an_interrupt_is_told_and_ends_with_130(

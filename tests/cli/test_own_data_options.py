@@ -95,6 +95,7 @@ def test_the_domain_is_the_data_sets_own_unless_said(place: Path, capsys: pytest
     [
         ("--data wide.csv --index 0 --eps 1", "'wide.csv' (test): pixels must lie in [0.0, 1.0], got"),
         ("--data none.npz --index 0 --eps 1", "no data at none.npz; own data are a .npz or .csv file, or a folder"),
+        ("--data ~nobody-here/x.npz --index 0 --eps 1", "no home folder is known for '~nobody-here/x.npz'"),
         ("--data mine.npz --index 9 --eps 1", "--index must be in 0 … 5 for mine.npz, got 9"),
         ("--data mine.npz --count 9 --eps 1", "--count must be in 1 … 6 for mine.npz, got 9"),
         ("--data mine.npz --index 0 --eps 1/0", "--eps must be a number or a fraction such as 8/255, or a .npy file"),

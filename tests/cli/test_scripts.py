@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,10 @@ import typer.main
 
 import toolkit
 from toolkit import Dense, LinfBall, Network, load_dataset, run_sweep
-from toolkit.cli import main
+from toolkit.cli import image_answer, main
 from toolkit.cli.app import app
 from toolkit.cli.json_output import JSON_FORMAT, plain
+from toolkit.rungs.rung import Rung
 from toolkit.runs.sweep.spec import parse_spec
 
 NET = "zoo:digits-standard"
@@ -110,9 +108,7 @@ def test_numbers_that_json_has_not_are_null() -> None:
         plain(object())
 
 
-@pytest.mark.parametrize(
-    ("eps", "rungs", "code"), [("0.001", "dual", 0), ("0.3", "pgd,bab", 10), ("0.3", "interval", 20)]
-)
+@pytest.mark.parametrize(("eps", "rungs", "code"), [("0.001", "dual", 0), ("0.3", "pgd", 10), ("0.3", "interval", 20)])
 def test_exit_codes_say_the_verdict(eps: str, rungs: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [*ONE, "--eps", eps, "--rungs", rungs]
     assert main([*asked, "--exit-code"]) == code
@@ -160,11 +156,43 @@ def test_a_witness_as_numbers_and_as_a_picture(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "no.npy").exists()
 
 
-def test_the_time_limit_is_the_images_own(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nine margins by two searching rungs, each of which alone would take longer."""
-    asked = ["certify", "zoo:mnist5k-standard", "--data", "mnist5k", "--index", "3", "--eps", "0.05", "--json"]
-    found = answered(capsys, *asked, "--rungs", "dual,exact", "--solver", "highs", "--time-limit", "0.5")
-    assert found["seconds"] < 5
+def test_the_time_limit_is_the_images_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What every rung may take for all its margins, and then the verdict, is at most what is left of the image's."""
+    shares: list[float] = []
+    limits: list[float | None] = []
+    call, verdict = Rung.__call__, image_answer.certify
+
+    def counted(rung: Rung, problem: Any) -> Any:
+        shares.append(len(problem.objective) * (problem.settings.time_limit or np.inf))
+        return call(rung, problem)
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        limits.append(kwargs["time_limit"])
+        monkeypatch.setattr(Rung, "__call__", call)  # the verdict's own rungs have their clock
+        return verdict(*args, **kwargs)
+
+    monkeypatch.setattr(image_answer, "layer_bounds", _unbounded(monkeypatch, counted))
+    monkeypatch.setattr(image_answer, "certify", limited)
+    assert main([*ONE, "--eps", "0.01", "--rungs", "dual,crown,lp", "--time-limit", "40"]) == 0
+    capsys.readouterr()
+    assert len(shares) == 3
+    assert shares[0] <= 40 / 4
+    assert max(shares) <= 40 / 2  # what is left is shared with those to come
+    (left,) = limits
+    assert left is not None
+    assert left <= 40
+
+
+def _unbounded(monkeypatch: pytest.MonkeyPatch, counted: Any) -> Any:
+    """layer_bounds, whose own calls of rungs are not counted."""
+    layers = image_answer.layer_bounds
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        found = layers(*args, **kwargs)
+        monkeypatch.setattr(Rung, "__call__", counted)
+        return found
+
+    return bounded
 
 
 def test_quiet_and_verbose_change_stderr_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,14 +239,19 @@ def test_versions_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert toolkit.__version__ == version("relugap")
 
 
-def test_a_shell_is_told_what_may_follow() -> None:
-    def completed(words: str) -> list[str]:
-        asked = {"_RELUGAP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-        code = "import sys; from toolkit.cli import main; sys.exit(main())"
-        done = subprocess.run([sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True)
-        assert done.returncode == 0
-        return done.stdout.split()
-
-    assert completed("relugap certi") == ["certify"]
-    assert "zoo:digits-standard" in completed("relugap certify zoo:digits")
-    assert completed("relugap certify --data mnist5") == ["mnist5k"]
+@pytest.mark.parametrize(
+    ("words", "follows"),
+    [
+        ("relugap certi", "certify"),
+        ("relugap certify zoo:digits-st", "zoo:digits-standard"),
+        ("relugap certify --data mnist5", "mnist5k"),
+    ],
+)
+def test_a_shell_is_told_what_may_follow(
+    words: str, follows: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"_RELUGAP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == [follows]

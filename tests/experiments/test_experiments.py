@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,18 @@ def test_omlt_comparison_at_smoke_size(tmp_path: Path) -> None:
     pytest.importorskip("omlt", reason="the comparison runs in an environment with OMLT, which is not a dependency")
     found = against_omlt.main(["--out", str(tmp_path), "--eps", "0.01", "--target", "3"])
     assert found["template"]["lower"] == pytest.approx(found["omlt"]["lower"], abs=1e-2)
+
+
+def test_bounds_beside_other_tools_at_smoke_size(tmp_path: Path) -> None:
+    import beside
+
+    if not any(importlib.util.find_spec(package) for package, _, _ in beside.TOOLS.values()):
+        with pytest.raises(ValueError, match="pip install gurobi-machinelearning omlt"):
+            beside.main(["--out", str(tmp_path), "--count", "1"])
+        pytest.skip("neither gurobi-machinelearning nor OMLT is installed, and neither is a dependency")
+    table = beside.main(["--out", str(tmp_path), "--count", "1", "--eps", "0.01"])
+    assert (table["closed"] == table["margins"]).all()
+    assert (table["apart"] < 1e-4).all()
 
 
 def test_our_side_of_the_omlt_comparison() -> None:

@@ -47,24 +47,54 @@ def test_toy2d_dual_training_certifies_its_boxes(tmp_path: Path) -> None:
 def test_training_table_is_ordered_and_written(tmp_path: Path) -> None:
     import training
 
-    arguments = ["--out", str(tmp_path), "--families", "digits", "--images", "2", "--gap-eps", "0.01", "0.02"]
+    arguments = ["--out", str(tmp_path), "--datasets", "digits", "--images", "2", "--gap-eps", "0.01", "0.02"]
+    arguments += ["--curve-eps", "0.0", "0.1"]
     table = training.main(arguments)
-    assert list(table["training"]) == ["standard", "adversarial", "dual", "interval"]
+    dense = table[table["layers"] == "64-32-32-10"]
+    assert list(dense["training"]) == ["standard", "adversarial", "dual", "interval", "crown-ibp", "mtl-ibp"]
+    assert {"64-64-64-64-24-10", "64-256-128-64-24-10"} < set(table["layers"])
     ordered = ["clean", "pgd", "exact_low", "exact_high", "lp", "dual"]
     for left, right in pairwise(ordered):
         assert (table[left] <= table[right] + 1e-12).all(), (left, right)
     assert (table["fgsm"] <= table["exact_low"] + 1e-12).all()
     assert (table["gap_lp_low"] >= -1e-6).all()
     assert (table["gap_lp_high"] <= table["gap_dual_high"] + 1e-6).all()
-    gap = table.set_index("training")["gap_dual_high"]
+    gap = dense.set_index("training")["gap_dual_high"]
     assert 5 * gap["dual"] < gap["adversarial"]
     assert len(pd.read_csv(tmp_path / "gaps.csv")) == 2 * len(table)
     for name in ("table.csv", "table.md", "certified.png", "gap.png", "README.md", "provenance.json"):
         assert (tmp_path / name).is_file(), name
-    joined = training.main(["--out", str(tmp_path / "joined"), "--join", str(tmp_path)])
-    assert np.allclose(joined["gap_lp_low"], table["gap_lp_low"], rtol=1e-5, atol=1e-9)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"{100 * table.set_index('training').loc['interval', 'dual']:.0f} % by dual" in text
+    assert f"{100 * dense.set_index('training').loc['interval', 'dual']:.1f} % by dual" in text
+    _shares_and_their_intervals_fit(table)
+    answers = sorted((tmp_path / "answers").rglob("*.*"))
+    again = training.main(arguments)
+    assert sorted((tmp_path / "answers").rglob("*.*")) == answers  # nothing was asked a second time
+    pd.testing.assert_frame_equal(again, table)
+
+
+def _shares_and_their_intervals_fit(table: pd.DataFrame) -> None:
+    """What a bound misses is what lies between its error and the exact one; every interval holds its share."""
+    for bound in ("dual", "lp"):
+        assert np.allclose(table[f"missed_{bound}_low"], table[bound] - table["exact_high"])
+        assert np.allclose(table[f"missed_{bound}_high"], table[bound] - table["exact_low"])
+        for name in (f"missed_{bound}", f"gap_{bound}"):
+            assert (table[f"{name}_ci_low"] <= table[f"{name}_low"] + 1e-9).all()
+            assert (table[f"{name}_ci_high"] >= table[f"{name}_high"] - 1e-9).all()
+
+
+def test_intervals_of_the_training_tables_are_those_of_their_formulas() -> None:
+    """Clopper–Pearson at the ends: 1 − 0.025^(1/n) of nothing in n; Student: two values, mean ± 12.7062·|a − b|/2."""
+    from training_report import mean_interval, share_interval
+
+    low, high = share_interval(0.0, 1.0, 20)
+    assert (low, high) == (0.0, 1.0)
+    assert share_interval(0.0, 0.0, 20) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+    assert share_interval(1.0, 1.0, 20) == pytest.approx((0.025 ** (1 / 20), 1.0))
+    mean, below, above = mean_interval(pd.Series([1.0, 3.0, np.nan]))
+    assert (mean, mean - below) == pytest.approx((2.0, above - mean))
+    assert above == pytest.approx(2.0 + 12.7062, abs=1e-3)
+    assert mean_interval(pd.Series([1.5])) == (1.5, 1.5, 1.5)
 
 
 def test_training_speed_measures_each_case_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_a_missing_plotly_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     assert main(["report", str(folder), "--html", "--out", str(tmp_path / "out")]) == 2
-    assert "pip install 'relugap[html]'" in capsys.readouterr().err
+    assert 'pip install "relugap[html]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -274,6 +274,7 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
         ("eps = 0.05", "eps = -1", "rows[0].eps"),
+        ("eps = 0.05", 'eps = 0.05\nnorm = "l9"', "norm must be one of linf, l1, l2, got 'l9'"),
         (
             'network = "zoo:digits-standard"',
             'network = "zoo:digit"',
@@ -306,7 +307,7 @@ def test_every_entry_of_the_catalogue_loads_and_every_script_takes_out() -> None
             assert experiment.workers == ('"--workers"' in text), file.name
         elif "kind = " in file.read_text(encoding="utf-8"):
             for row in load_entry(file).rows:
-                assert row.network.removeprefix("published:") in PUBLISHED, row.name
+                assert row.network.startswith("zoo:") or row.network.removeprefix("published:") in PUBLISHED, row.name
             names.add(experiment.name)
     assert {"wong-kolter-2018-table1", "salman-2019-table1", "salman-2019-table2"} <= names
     scripts = {f.name for f in (ROOT / "experiments").glob("*.py") if "end_experiment" in f.read_text(encoding="utf-8")}
@@ -417,3 +418,74 @@ def test_the_catalogue_is_found_from_anywhere(tmp_path: Path) -> None:
     code = "from toolkit.runs.tables import read_catalogue; print(len(read_catalogue().experiments))"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert int(found.stdout) >= 3
+
+
+TWO_ROWS = ERRORS + ERRORS[ERRORS.index("[[rows]]") :].replace('name = "digits"', 'name = "again"').replace(
+    "0.05", "0.02"
+)
+
+
+def test_a_stopped_table_leaves_its_finished_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, out = written(tmp_path, TWO_ROWS), tmp_path / "out"
+    real = errors.certify_samples
+
+    def stopped(network, data, samples, plan, *rest):  # type: ignore[no-untyped-def]
+        if plan.eps == 0.02:
+            raise KeyboardInterrupt
+        return real(network, data, samples, plan, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(errors, "certify_samples", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce_table(file, out, 2, 1, False, silent)
+    so_far = pd.read_csv(out / "table_so_far.csv")
+    assert set(so_far["row"]) == {"digits"}
+    assert "Unfinished: 1 of 2 rows; again left. The same command continues." in (out / "table_so_far.md").read_text()
+    assert not (out / "table.csv").exists()
+    _, run = reproduce_table(file, out, 2, 1, False, silent)
+    assert not list(out.glob("table_so_far*"))
+    whole = pd.read_csv(out / "table.csv")
+    assert list(whole["row"].unique()) == ["digits", "again"]
+    pd.testing.assert_frame_equal(whole[whole["row"] == "digits"][so_far.columns], so_far)
+    assert set(run.networks) == {"digits", "again"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("zoo:digits-standard", "gone.npz", r"files are missing for again: no network file at .*gone\.npz"),
+        (
+            '"digits"\neps = 0.02',
+            '"mnist5k"\neps = 0.02',
+            r"again: mnist5k has images of 784 numbers, the network takes 64",
+        ),
+    ],
+)
+def test_nothing_begins_before_every_row_has_its_files(
+    old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = TWO_ROWS.split('name = "again"')
+    file = written(tmp_path, f'{before}name = "again"{after.replace(old, new)}')
+    monkeypatch.setattr(errors, "certify_samples", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises((ValueError, FileNotFoundError), match=f"nothing was begun.*{message}"):
+        reproduce_table(file, tmp_path / "out", 2, 1, False, silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_cannot_be_fetched_are_named_with_all_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RELUGAP_DATA", str(tmp_path / "none"))
+    tried: list[str] = []
+
+    def unreachable(_: object, name: str) -> str:
+        tried.append(name)
+        raise OSError("no network")
+
+    monkeypatch.setattr("pooch.Pooch.fetch", unreachable)
+    assert main(["reproduce", "salman-2019-table2", "--count", "1", "--out", str(tmp_path / "out")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nothing was begun, since files are missing for MLP-" in said
+    assert "cannot fetch mnist_MLP_9_100_LPD.pth" in said
+    assert len(tried) == len(set(tried)) > 1  # none is tried again
+    assert not (tmp_path / "out").exists()

@@ -51,7 +51,7 @@ def test_a_solver_that_is_not_installed_says_how_to_get_it() -> None:
         "no_such_package is not installed (pip install no_such_package)",
     )
     extra = replace(CLAIMED, package="no_such_package", extra="scip").status()
-    assert "pip install 'relugap[scip]'" in extra.reason
+    assert 'pip install "relugap[scip]"' in extra.reason
 
 
 def test_where_the_last_resort_refuses_too_every_report_has_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install r
 
 from toolkit.data.datasets import load_dataset  # noqa: E402
 from toolkit.networks.network import Network  # noqa: E402
-from toolkit.training.loop import learning_rate, radius, train, train_spec  # noqa: E402
+from toolkit.training.loop import train, train_spec  # noqa: E402
+from toolkit.training.schedules import learning_rate, radius  # noqa: E402
 from toolkit.training.spec import NetworkSpec, load_train_spec  # noqa: E402
 from toolkit.training.trainable import frozen, parameters  # noqa: E402
 
@@ -62,7 +63,7 @@ def test_dual_training_certifies_where_standard_training_does_not():
         assert epoch.attacked_error <= epoch.certified_error
 
 
-@pytest.mark.parametrize("loss", ["interval", "dual-margin", "adversarial-fgsm"])
+@pytest.mark.parametrize("loss", ["interval", "dual-margin", "adversarial-fgsm", "crown-ibp"])
 def test_the_other_losses_train_too(loss):
     keys = {**ROBUST, "eps": 0.02, "epochs": 4, "images": 1000, "kappa": 0.3}
     history = _train(**keys, loss=loss).history

@@ -21,6 +21,7 @@ from toolkit.cli.question import listed
 from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
 from toolkit.cli.scorecard import scorecard_command
+from toolkit.cli.streams import take_any_text
 from toolkit.cli.supports import supports_command
 from toolkit.cli.verify import query_command
 from toolkit.data.names import printable
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
 
     arguments: None = those of the process; with --debug errors are raised. began: when the command's clock started.
     """
+    take_any_text()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
@@ -263,6 +265,8 @@ def train_command(
     force: Annotated[bool, typer.Option("--force", help="Train again what is there already.")] = False,
 ) -> None:
     """Train networks (needs the extra `train`).
+
+    Losses: standard, adversarial, adversarial-fgsm, dual, dual-margin, interval, crown-ibp, mtl-ibp.
 
     Example: relugap train experiments/zoo.toml --out networks --only digits-standard
     """

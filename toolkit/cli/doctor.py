@@ -13,6 +13,7 @@ from rich.table import Table
 
 from toolkit.cli.json_output import print_json
 from toolkit.data.datasets import find_data
+from toolkit.data.extras import install_line
 from toolkit.data.names import markup_text
 from toolkit.data.registry import place
 from toolkit.networks.layers import Dense
@@ -27,10 +28,10 @@ from toolkit.solvers.session import Solver
 from toolkit.verify.margins import margins
 
 OPTIONAL = {
-    "torch": "training, .pth files: pip install 'relugap[train]'",
-    "onnx": "ONNX models: pip install 'relugap[onnx]'",
-    "onnxruntime": "tests of ONNX import: pip install 'relugap[onnx]'",
-    "distributed": "clusters: pip install 'relugap[cluster]'",
+    "torch": "training, torch modules:",
+    "onnx": "ONNX models:",
+    "onnxruntime": "tests of ONNX import:",
+    "distributed": "clusters:",
 }
 CORE = {
     "relugap": "",
@@ -104,7 +105,8 @@ def solver_fault(solver: Solver) -> str:
 
 def packages() -> list[Package]:
     """The core packages and the optional ones, with their versions."""
-    return [Package(name, _version(name), purpose) for name, purpose in {**CORE, **OPTIONAL}.items()]
+    optional = {name: f"{purpose} {install_line(name)}" for name, purpose in OPTIONAL.items()}
+    return [Package(name, _version(name), purpose) for name, purpose in {**CORE, **optional}.items()]
 
 
 def _version(name: str) -> str:

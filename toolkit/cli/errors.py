@@ -11,18 +11,10 @@ from concurrent.futures import BrokenExecutor
 
 from pydantic import ValidationError
 
+from toolkit.data.extras import EXTRAS, not_installed
 from toolkit.data.names import printable, shortened
 
 LONGEST_MESSAGE = 2000  # characters of a message: a file can make one as long as itself
-EXTRAS = {
-    "torch": "train",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "dask": "cluster",
-    "distributed": "cluster",
-    "pyscipopt": "scip",
-    "plotly": "html",
-}
 
 
 def expected_message(error: Exception) -> str | None:
@@ -33,9 +25,9 @@ def expected_message(error: Exception) -> str | None:
     """
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            return None
-        return f"{package} is not installed; pip install 'relugap[{EXTRAS[package]}]'"
+        if "pip install" in str(error):  # ours, which says what it is needed for
+            return _one_line(str(error))
+        return str(not_installed(package)) if package in EXTRAS else None
     if isinstance(error, ImportError):  # ours, which says what to install
         return _one_line(str(error)) if "pip install" in str(error) else None
     usage = getattr(error, "format_message", None)  # click's, whichever copy of click typer brings

@@ -27,6 +27,7 @@ from typing import Any
 import pandas as pd
 
 from toolkit.cli.errors import expected_message
+from toolkit.cli.streams import take_any_text
 from toolkit.runs.interrupts import ENDED
 from toolkit.runs.outputs import Content, write_files
 from toolkit.runs.provenance import RunRecord, recorded_run
@@ -95,6 +96,7 @@ def _given(name: str, value: object) -> str:
 def end_experiment(main: Callable[[Sequence[str]], object]) -> int:
     """Run `main` on the process's arguments, print what it returns, and give the exit code: a number it returns, else
     0; 2 for an error told in one line; 130 after an interrupt."""
+    take_any_text()
     try:
         found = main(sys.argv[1:])
     except KeyboardInterrupt:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-import toolkit
 from toolkit.data.names import printable
+from toolkit.data.shipped_specs import shipped_spec
 from toolkit.report import gap_table, terminal_table, write_report
 from toolkit.report.html import write_html
 from toolkit.report.html_page import plotly_script, run_networks
@@ -22,7 +22,7 @@ from toolkit.runs.sweep.results import mixed
 from toolkit.runs.sweep.run import run_sweep
 from toolkit.runs.sweep.spec import load_spec
 
-DEMO = Path("experiments", "demo.toml")
+DEMO = "demo.toml"
 HOW_TO_READ = (
     "Every lower bound is ≤ m*, the exact worst-case margin over the ball; m* − bound is what a rung gives away.",
     "tightness: the share of the fall from the clean margin that is real (1 = exact).",
@@ -48,12 +48,11 @@ def run_demo(out: Path, workers: int | None) -> None:
 
 
 def demo_spec() -> Path:
-    """experiments/demo.toml of the working folder, else of the checkout this package is installed from."""
-    checkout = Path(toolkit.__file__).resolve().parents[1]
-    for folder in (Path(), checkout):
-        if (folder / DEMO).is_file():
-            return folder / DEMO
-    raise FileNotFoundError(f"no {DEMO} here nor in {checkout}; run this in a checkout of the project")
+    """experiments/demo.toml of the working folder, else of the package, else of the checkout it is installed from."""
+    found = shipped_spec(DEMO)
+    if found is None:
+        raise FileNotFoundError(f"no experiments/{DEMO} here, in the package or beside it; install relugap again")
+    return found
 
 
 def run_spec(

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import shown
+from toolkit.data.arguments import own_path, shown
 from toolkit.data.npy_files import read_numbers
 
 # (low, high): numbers for every coordinate, or arrays of one per coordinate.
@@ -40,7 +40,7 @@ def amount(name: str, text: str) -> float:
 def read_radius(name: str, text: str) -> float | FloatArray:
     """ε ≥ 0: a number, a fraction, or a .npy file with one per coordinate. Raises ValueError, FileNotFoundError."""
     if Path(text).suffix == ".npy":
-        radii = read_numbers(Path(text).expanduser())
+        radii = read_numbers(own_path(text))
         if radii.size == 0 or not (radii >= 0).all():
             least = f"{radii.min():g}" if radii.size else "none"
             raise ValueError(f"{name}: {Path(text).name} must hold radii ≥ 0, got {least}")
@@ -57,7 +57,7 @@ def read_domain(name: str, text: str) -> DataDomain:
     Raises ValueError, FileNotFoundError. Whether low < high, and whether it fits a centre, says the ball.
     """
     if Path(text).suffix == ".npy":
-        ends = read_numbers(Path(text).expanduser())
+        ends = read_numbers(own_path(text))
         if ends.ndim < 2 or ends.shape[0] != 2:
             raise ValueError(f"{name}: {Path(text).name} must have shape (2, …), low and high, got {ends.shape}")
         return ends[0].ravel(), ends[1].ravel()

@@ -250,6 +250,14 @@ def file_path(name: str, value: object) -> Path:
     return Path(value)
 
 
+def own_path(path: str | os.PathLike[str]) -> Path:
+    """The path with ~ as a home folder. Raises ValueError where there is none of that user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {shown(str(path))}") from None
+
+
 def check_writable(path: Path) -> None:
     """Make the folder of a file that is written when the work is done, before it begins. Raises OSError where that or
     the file cannot be written."""

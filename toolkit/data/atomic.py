@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from toolkit.data.names import csv_frame
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+REPLACE_WAITS = (0.01, 0.03, 0.1, 0.3, 1.0) if os.name == "nt" else ()  # seconds
 
 
 @contextmanager
@@ -48,7 +51,7 @@ def write_atomically(path: str | Path, mode: str = "wb", newline: str | None = N
             os.fsync(file.fileno())
         if permissions:
             draft.chmod(permissions)
-        os.replace(draft, target)
+        _take_the_name(draft, target)
     except BaseException as error:  # Ctrl-C included: no drafts are left behind
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -56,6 +59,18 @@ def write_atomically(path: str | Path, mode: str = "wb", newline: str | None = N
             error.filename = str(target)
         raise
     sync_folder(target.parent)
+
+
+def _take_the_name(draft: Path, target: Path) -> None:
+    """os.replace; Windows refuses it while a reader has the file open, which is over in an instant."""
+    for wait in REPLACE_WAITS:
+        try:
+            os.replace(draft, target)
+        except PermissionError:
+            time.sleep(wait)
+        else:
+            return
+    os.replace(draft, target)
 
 
 def _permissions(target: Path) -> int | None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain, domain_text
-from toolkit.data.arguments import instance, number_array, real_number, shown, text, whole_numbers
+from toolkit.data.arguments import instance, number_array, own_path, real_number, shown, text, whole_numbers
 from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts
 from toolkit.data.own_data import frame_parts, torch_parts
 from toolkit.data.own_files import read_own_data
@@ -173,7 +173,7 @@ class Dataset:
         the file and what does not fit.
         """
         ends: Any = domain
-        file = Path(path).expanduser()
+        file = own_path(path)
         parts = read_own_data(file, split, ends)
         return cls._of(file.resolve().name, split, parts)
 

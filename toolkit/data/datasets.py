@@ -17,7 +17,7 @@ import numpy as np
 
 from toolkit.data import cifar_files, idx_files, packaged_images, verifier_images
 from toolkit.data.amounts import DataDomain
-from toolkit.data.arguments import shown, text
+from toolkit.data.arguments import own_path, shown, text
 from toolkit.data.dataset import Dataset
 from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.dataset_source import DatasetSource, LoadedSource
@@ -93,7 +93,7 @@ def data_beside(name: _Named, folder: Path) -> _Named:
     """A data set's path as it is looked up beside the file that names it; anything else as it is."""
     if not isinstance(name, str) or name in DATASETS:
         return name
-    return str(folder / Path(name).expanduser())  # type: ignore[return-value]
+    return str(folder / own_path(name))  # type: ignore[return-value]
 
 
 def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | None = UNIT_RANGE) -> Dataset:
@@ -112,7 +112,7 @@ def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | Non
         raise ValueError(f"split must be train or test, got {split!r}")
     if known in DATASETS:
         return _read(DATASETS[known], known, split)
-    path = Path(known).expanduser().resolve()
+    path = own_path(known).resolve()
     return _read_own(path, split, _Stated(domain), _stamp(path))
 
 

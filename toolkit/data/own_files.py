@@ -16,6 +16,7 @@ import numpy as np
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 from toolkit.data.archives import Archive, open_archive
+from toolkit.data.arguments import own_path
 from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
 from toolkit.data.images import read_levels
 from toolkit.data.own_data import frame_parts
@@ -58,7 +59,7 @@ def read_own_data(path: Path, split: str = "test", domain: DataDomain | None = U
 
 def is_own_data(name: str) -> bool:
     """Whether a data set's name is a path: by its ending, by a separator, or as a folder that is there."""
-    return name.endswith(OWN_FILES) or "/" in name or "\\" in name or Path(name).expanduser().is_dir()
+    return name.endswith(OWN_FILES) or "/" in name or "\\" in name or own_path(name).is_dir()
 
 
 def _of_split(path: Path, split: str) -> Path:

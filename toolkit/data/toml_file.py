@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from toolkit.data.arguments import file_path
 from toolkit.data.names import shortened
+from toolkit.data.shipped_specs import SPECS, shipped_spec
 
 LARGEST_SPEC = 10_000_000  # bytes of a spec; the project's own have less than 20,000
 LONGEST_INPUT = 200  # characters of a value that a message shows
@@ -62,12 +63,19 @@ class TomlFile:
             raise ValueError(f"{placed(self.path, self.text, place)}: {_in_words(model, problem)}") from None
 
 
+def spec_path(path: str | Path) -> Path:
+    """The path itself; experiments/NAME.toml, as the documentation writes it, is the shipped one where none is here."""
+    file = file_path("path", path).expanduser()
+    shipped = shipped_spec(file.name) if file.parent == Path(SPECS) else None
+    return shipped if shipped is not None and not file.is_file() else file
+
+
 def open_toml(path: str | Path, what: str = "spec") -> TomlFile:
-    """The TOML file at `path`; what: how messages call it.
+    """The TOML file at `path`; what: how messages call it. experiments/NAME.toml: see `spec_path`.
 
     Raises FileNotFoundError, ValueError saying what is not TOML and in which line, OSError.
     """
-    file = file_path("path", path).expanduser()
+    file = spec_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"no {what} file at {file}")
     try:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.compressed import read_bytes
+from toolkit.data.extras import not_installed
 
 LARGEST_MODEL = 2 * 2**30  # bytes
 _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
@@ -31,7 +32,7 @@ def inference_session(data: bytes) -> Any:
     it does not take."""
     runtime = import_runtime()
     if runtime is None:
-        raise ModuleNotFoundError("onnxruntime is not installed; pip install 'relugap[onnx]'")
+        raise not_installed("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     try:

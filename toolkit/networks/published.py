@@ -181,7 +181,7 @@ def published_network(name: str) -> PublishedNetwork:
 
 
 def read_published(name: str) -> NetworkParts:
-    """The network, fetched if it is not here; state dicts need torch. Raises ValueError or FileNotFoundError."""
+    """The network, fetched if it is not here. Raises ValueError or FileNotFoundError."""
     known = published_network(name)
     paths = [obtain(file) for file in known.files]
     if known.architecture is not None:

@@ -15,6 +15,7 @@ from toolkit.data.summaries import one_line, span
 from toolkit.networks.network import Network
 from toolkit.networks.weights import exact_float64, read_only
 from toolkit.problems.input_set import InputSet
+from toolkit.problems.other_models import BoundedModels
 from toolkit.problems.phases import is_active, is_inactive, is_unstable
 
 
@@ -34,7 +35,7 @@ def _frozen(name: str, side: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class ReluBounds:
+class ReluBounds(BoundedModels):
     """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
 
     lower, upper: one flat array per ReLU layer, in the network's order, kept as read-only float64 copies. chain: names

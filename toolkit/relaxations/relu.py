@@ -17,13 +17,15 @@ bounds certify: `walk`, and its calls of the ledger, which charges each product,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray
 from toolkit.problems.phases import is_unstable
+
+ArrayT = TypeVar("ArrayT", bound=Any)  # one kind of array in and out
 
 
 class Backward(Protocol):
@@ -121,9 +123,11 @@ def chord(lower: Array, upper: Array) -> Array:
     return xp.where(unstable, half, xp.where(lower >= 0, one, 0.0)) / width
 
 
-def adaptive_slope(lower: FloatArray, upper: FloatArray) -> FloatArray:
+def adaptive_slope(lower: ArrayT, upper: ArrayT) -> ArrayT:
     """CROWN's lower slope: 1 where u ≥ −l, else 0, whichever cuts off the smaller area (Zhang et al. 2018, §3.3)."""
-    return np.where(upper >= -lower, 1.0, 0.0)
+    xp = array_namespace(lower, upper)
+    slope: ArrayT = xp.where(upper >= -lower, 1.0, 0.0)
+    return slope
 
 
 def corners(

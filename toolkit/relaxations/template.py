@@ -18,7 +18,7 @@ products in the substitution. Units are the network's own; equilibration.py give
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -94,27 +94,38 @@ def build_template(region: Region, formulation: Formulation = "compact") -> Temp
     formulation: same optima, other sizes. Raises ValueError for another value of `formulation`, TemplateError for
     infinite l or u of an unstable neuron and for coefficients that overflow.
     """
-    network, input_set = region.network, region.input_set
-    layout = template_layout(network, input_set, region.relu_bounds, formulation)
-    require_finite(layout.lower, layout.upper, "l or u of an unstable neuron")
-    with PauseGC():
-        model = pyo.ConcreteModel(name=f"relugap {network.name}".strip())
-        model.x = _variables(input_set.lower, input_set.upper)
-        model.y = _variables(np.zeros(layout.count), layout.upper)
-        model.s = _variables(np.zeros(layout.count), -layout.lower)
-        model.a = pyo.Var(range(layout.count), bounds=(0, 1))
-        set_indicators(model, "relaxed")
-        model.split = pyo.Constraint(range(layout.count))
-        model.on = pyo.Constraint(range(layout.count))
-        model.off = pyo.Constraint(range(layout.count))
-        _add_relus(model, layout)
-        input_set.constrain(model)  # last: its variables and rows stand behind the template's own
-        model.objective = pyo.Objective(expr=0.0)
+    model = pyo.ConcreteModel(name=f"relugap {region.network.name}".strip())
+    layout = fill_block(model, region, formulation)
+    model.objective = pyo.Objective(expr=0.0)
     return Template(model, layout)
 
 
-def set_indicators(model: pyo.ConcreteModel, indicators: Indicators) -> None:
-    """Flip a built model between MILP ("binary") and LP ("relaxed")."""
+def fill_block(block: Any, region: Region, formulation: Formulation = "compact", named: bool = False) -> TemplateLayout:
+    """Put the template, indicators relaxed and without an objective, into a concrete Pyomo model or block.
+
+    named: y, s, a and the rows are indexed by (ReLU layer, neuron), as in `layout.neurons`; else by 0, 1, …. Raises as
+    `build_template` does.
+    """
+    input_set = region.input_set
+    layout = template_layout(region.network, input_set, region.relu_bounds, formulation)
+    require_finite(layout.lower, layout.upper, "l or u of an unstable neuron")
+    neurons: Sequence[Any] = layout.neurons if named else range(layout.count)
+    with PauseGC():
+        block.x = _variables(range(input_set.size), input_set.lower, input_set.upper)
+        block.y = _variables(neurons, np.zeros(layout.count), layout.upper)
+        block.s = _variables(neurons, np.zeros(layout.count), -layout.lower)
+        block.a = pyo.Var(neurons, bounds=(0, 1))
+        set_indicators(block, "relaxed")
+        block.split = pyo.Constraint(neurons)
+        block.on = pyo.Constraint(neurons)
+        block.off = pyo.Constraint(neurons)
+        _add_relus(block, layout, neurons)
+        input_set.constrain(block)  # last: its variables and rows stand behind the template's own
+    return layout
+
+
+def set_indicators(model: Any, indicators: Indicators) -> None:
+    """Flip a built model or block between MILP ("binary") and LP ("relaxed")."""
     domains = {"binary": pyo.Binary, "relaxed": pyo.UnitInterval}
     if indicators not in domains:
         raise ValueError(f"indicators must be 'binary' or 'relaxed', got {indicators!r}")
@@ -122,8 +133,8 @@ def set_indicators(model: pyo.ConcreteModel, indicators: Indicators) -> None:
         variable.domain = domains[indicators]
 
 
-def _variables(lower: FloatArray, upper: FloatArray) -> Any:
-    variables = pyo.Var(range(lower.size))
+def _variables(names: Sequence[Any], lower: FloatArray, upper: FloatArray) -> Any:
+    variables = pyo.Var(names)
     variables.construct()
     for variable, low, high in zip(variables.values(), lower.tolist(), upper.tolist(), strict=True):
         variable.setlb(low)
@@ -137,7 +148,7 @@ def _linear(coefficients: FloatArray, variables: Any) -> AffineRow:
     return AffineRow(coefficients[present].tolist(), variables[present].tolist())
 
 
-def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
+def _add_relus(model: Any, layout: TemplateLayout, neurons: Sequence[Any]) -> None:
     variables = np.array([*model.x.values(), *model.y.values(), *model.s.values()], dtype=object)
     lower, upper = layout.lower.tolist(), layout.upper.tolist()
     i = 0
@@ -145,14 +156,15 @@ def _add_relus(model: pyo.ConcreteModel, layout: TemplateLayout) -> None:
         matrix, constant = layout.pre_activations(layer)
         require_finite(matrix, constant, f"a coefficient of ReLU layer {layer}")
         for row, shift in zip(matrix, constant.tolist(), strict=True):
-            y, s, a = model.y[i], model.s[i], model.a[i]
+            neuron = neurons[i]
+            y, s, a = model.y[neuron], model.s[neuron], model.a[neuron]
             split = np.concatenate([-row, np.zeros(layout.count)])
             split[layout.inputs + i] += 1.0
             split[layout.inputs + layout.count + i] = -1.0
-            model.split[i] = (shift, _linear(split, variables), shift)
+            model.split[neuron] = (shift, _linear(split, variables), shift)
             if lower[i] < 0 < upper[i]:
-                model.on[i] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
-                model.off[i] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])
+                model.on[neuron] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
+                model.off[neuron] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])
             else:  # of the full formulation: y ≤ u = 0 or s ≤ −l = 0 says it all
                 a.setlb(float(upper[i] > 0))
                 a.setub(float(upper[i] > 0))

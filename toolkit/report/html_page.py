@@ -15,6 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from toolkit.data.atomic import write_text
+from toolkit.data.extras import not_installed
 from toolkit.data.names import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def write_page(path: str | Path, template: str, title: str, runs: Sequence[RunRe
 
 def plotly_script() -> str:
     """Plotly's JavaScript as the installed package ships it."""
-    import plotly.offline  # the extra `html`; its Python side is not used
+    try:
+        import plotly.offline  # its Python side is not used
+    except ImportError:
+        raise not_installed("plotly", "the HTML report") from None
 
     return str(plotly.offline.get_plotlyjs())
 

@@ -28,28 +28,32 @@ def radius_distribution(lines: pd.DataFrame, norm: str = "linf", title: str = ""
     lines: one per (sample, rung), as measure_distances gives them. A sample that the network gets wrong has radius 0;
     one for which no unsafe point was found never counts for the upper end.
     """
-    ends = _ends(lines)
     with paper_style():
         figure, (panel,) = panel_grid(1)
-        right = _right(ends)
-        rungs = list(ends)
-        for k, (name, (low, high)) in enumerate(ends.items()):
-            look = look_of(name, rungs)
-            at = np.unique(np.concatenate([[0.0], low, high, [right]]))
-            at = at[np.isfinite(at)]
-            upper, lower = _share(low, at), _share(high, at)
-            if not np.array_equal(low, high):
-                panel.fill_between(at, lower, upper, step="post", color=look.color, alpha=0.25, linewidth=0, zorder=2)
-                _steps(panel, at, lower, look, k, "")
-            _steps(panel, at, upper, look, k, label_of(name))
-        panel.set_xlim(0, right)
-        panel.set_ylim(0, 1.03)
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        panel.set_xlabel(f"ε in {NORMS.get(norm, plot_text(norm))}")
-        panel.set_ylabel("share of images with radius ≤ ε")
+        draw_radius_shares(panel, lines, norm)
         panel.set_title(plot_text(title))
         shared_legend(figure, [panel])
     return figure
+
+
+def draw_radius_shares(panel: Axes, lines: pd.DataFrame, norm: str) -> None:
+    """The curves of `radius_distribution` in a panel of a figure of one's own, with their axes."""
+    ends = _ends(lines)
+    right, rungs = _right(ends), list(ends)
+    for k, (name, (low, high)) in enumerate(ends.items()):
+        look = look_of(name, rungs)
+        at = np.unique(np.concatenate([[0.0], low, high, [right]]))
+        at = at[np.isfinite(at)]
+        upper, lower = _share(low, at), _share(high, at)
+        if not np.array_equal(low, high):
+            panel.fill_between(at, lower, upper, step="post", color=look.color, alpha=0.25, linewidth=0, zorder=2)
+            _steps(panel, at, lower, look, k, "")
+        _steps(panel, at, upper, look, k, label_of(name))
+    panel.set_xlim(0, right)
+    panel.set_ylim(0, 1.03)
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panel.set_xlabel(f"ε in {NORMS.get(norm, plot_text(norm))}")
+    panel.set_ylabel("share of images with radius ≤ ε")
 
 
 def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Figure:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from toolkit.data.extras import not_installed
 from toolkit.runs.executors import ONE_THREAD, TaskExecutor, one_thread_environment, usable_cpus
 from toolkit.runs.interrupts import block_signals
 from toolkit.runs.workers import GUARD_HINT, WorkerDiedError, WorkerStartError, limit_blas_threads
@@ -39,7 +40,7 @@ class DaskExecutor(TaskExecutor):
         try:
             import distributed
         except ImportError as error:
-            raise ImportError("Dask is not installed; pip install 'relugap[cluster]'") from error
+            raise not_installed("distributed", "a Dask cluster") from error
         self._distributed = distributed
         try:
             self._cluster = _local_cluster(workers or usable_cpus()) if address == LOCAL else None

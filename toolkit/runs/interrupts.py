@@ -73,7 +73,8 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
+        if hasattr(os, "set_blocking"):  # Windows has it for pipes from Python 3.12 on, and does without
+            os.set_blocking(self._pipe[1], False)
         threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         if self._last:

@@ -8,8 +8,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from pydantic_core import PydanticCustomError
 
 from toolkit.data.amounts import amount
+from toolkit.data.arguments import one_of
 from toolkit.data.dataset import Dataset
 from toolkit.data.datasets import check_data_name
+from toolkit.data.names import BALL_NORMS
 from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX, published_network
 from toolkit.networks.sources import zoo_names
@@ -34,6 +36,10 @@ def _ordered(domain: tuple[float, float]) -> tuple[float, float]:
     if not domain[0] < domain[1]:
         raise ValueError(f"domain must be [low, high] with low < high, got {list(domain)}")
     return domain
+
+
+def _norm_known(norm: str) -> str:
+    return one_of("norm", norm, BALL_NORMS)
 
 
 def _rung_known(name: str) -> str:
@@ -71,4 +77,5 @@ NetworkSource = Annotated[str, AfterValidator(_source_known)]  # zoo:NAME, publi
 AnyNetwork = Annotated[str | Network, PlainValidator(_source_or_network), PlainSerializer(_written)]
 AnyDataset = Annotated[str | Dataset, PlainValidator(_name_or_dataset), PlainSerializer(_written)]
 Domain = Annotated[tuple[float, float], AfterValidator(_ordered)]
+NormName = Annotated[str, AfterValidator(_norm_known)]  # of balls
 RungName = Annotated[str, AfterValidator(_rung_known)]

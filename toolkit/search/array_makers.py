@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import AnyArray, Array
+from toolkit.data.extras import not_installed
 
 ArrayMaker = Callable[[Any], Array]
 FLOAT32_RANGE = (1e-15, 1e15)
@@ -38,7 +39,10 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise not_installed("torch", "a search on a device") from None
 
     def make(values: Any) -> Array:
         if sp.issparse(values):

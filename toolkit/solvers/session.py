@@ -74,7 +74,7 @@ class Solver:
     def status(self) -> Licence:
         """Whether the solver can be used here, and up to which size."""
         if importlib.util.find_spec(self.package) is None:
-            hint = f"pip install 'relugap[{self.extra}]'" if self.extra else f"pip install {self.package}"
+            hint = f'pip install "relugap[{self.extra}]"' if self.extra else f"pip install {self.package}"
             return Licence(False, "not installed", reason=f"{self.package} is not installed ({hint})")
         return self.licence()
 

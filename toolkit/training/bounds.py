@@ -26,12 +26,14 @@ from toolkit.networks.network import Network
 from toolkit.networks.stages import Stage, hidden_stages
 from toolkit.problems.input_set import box_min_linear, over_box
 from toolkit.problems.phases import is_unstable
+from toolkit.relaxations.relu import adaptive_slope
 from toolkit.rungs.dual import dual_ranges, dual_values
 from toolkit.rungs.interval import post_activation_box
 from toolkit.training.fixed_maps import magnitude
 from toolkit.training.norm_inputs import ball_range
 
 BoundMethod = Literal["interval", "dual"]
+MarginMethod = Literal["interval", "dual", "crown"]
 MATRIX_LIMIT = 1 << 20  # entries up to which a convolution restricted to a patch is applied as a matrix
 
 
@@ -126,8 +128,11 @@ def stage_box(stage: Stage, bounds: BatchBounds) -> tuple[Tensor, Tensor]:
     return middle - half_width, middle + half_width
 
 
-def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: BoundMethod = "dual") -> Tensor:
-    """Lower bounds of F_y − F_t over each ball, for every class t (0 for t = y). Shapes: labels (B,) → (B, classes)."""
+def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method: MarginMethod = "dual") -> Tensor:
+    """Lower bounds of F_y − F_t over each ball, for every class t (0 for t = y). Shapes: labels (B,) → (B, classes).
+
+    dual and crown are the rungs of these names: the dual bound at the slopes u/(u−l), and at 0 or 1 (adaptive_slope).
+    """
     last = network.stages[-1]
     starts = {place: _margin_rows(layer, labels, bounds) for place, layer in last.sources}
     value = last.bias[labels][:, None] - last.bias
@@ -136,7 +141,10 @@ def margin_bounds(network: Network, bounds: BatchBounds, labels: Tensor, method:
         for place, rows in starts.items():
             margins = margins + _least(place, rows, bounds)
         return margins
-    return dual_values(network.stages[:-1], starts, value, bounds.relu_bounds, bounds.input_range)
+    slopes = None
+    if method == "crown":
+        slopes = [adaptive_slope(*ends)[..., None, :] for ends in zip(*bounds.relu_bounds, strict=True)]
+    return dual_values(network.stages[:-1], starts, value, bounds.relu_bounds, bounds.input_range, slopes)
 
 
 def _margin_rows(layer: AffineMap, labels: Tensor, bounds: BatchBounds) -> Tensor:

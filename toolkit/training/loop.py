@@ -12,7 +12,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,10 +31,10 @@ from toolkit.training.checkpoint import load_checkpoint, save_checkpoint
 from toolkit.training.curves import Epoch, show_epoch, write_history, write_table
 from toolkit.training.evaluation import network_errors
 from toolkit.training.losses import LOSSES, Perturbation, at_radius, pgd_points, robust_margins, standard
+from toolkit.training.schedules import clean_share, crown_share, learning_rate, radius
 from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
 
-FIRST_RADIUS = 0.01  # where the ramp of ε starts, as published
 CHUNK_NUMBERS = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory
 
 
@@ -167,18 +167,6 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def learning_rate(spec: NetworkSpec, epoch: int) -> float:
-    """lr·lr_decay^((epoch − 1)/(epochs − 1)): from lr in the first epoch to lr·lr_decay in the last."""
-    return spec.lr * math.pow(spec.lr_decay, (epoch - 1) / max(1, spec.epochs - 1))
-
-
-def radius(spec: NetworkSpec, done: float) -> float:
-    """ε after `done` epochs (a fraction within one): linear from min(0.01, eps), reaching eps after ramp·epochs."""
-    first = min(FIRST_RADIUS, spec.eps)
-    share = 1.0 if spec.ramp == 0 else min(1.0, done / (spec.ramp * spec.epochs))
-    return spec.eps if share == 1.0 else first + (spec.eps - first) * share
-
-
 def _device(spec: NetworkSpec) -> torch.device:
     if spec.device != "auto":
         return torch.device(spec.device)
@@ -217,12 +205,12 @@ def _run_epoch(
     batches = torch.randperm(len(y), generator=generator).split(spec.batch)
     total = 0.0
     for step, batch in enumerate(batches):
-        eps = radius(spec, number - 1 + step / len(batches))
-        region = Perturbation(eps, spec.domain, generator, spec.attack_steps, spec.projections, spec.norm)
-        loss = backward(spec, network, optimizer, x[batch], y[batch], region)
+        done = number - 1 + step / len(batches)
+        region = region_of(spec, done, generator)
+        loss = backward(spec, network, optimizer, x[batch], y[batch], region, clean_share(spec, done))
         if not math.isfinite(loss):
             raise ValueError(
-                f"{spec.name}: the loss became {loss} in epoch {number}, batch {step}, at eps {eps:g}; "
+                f"{spec.name}: the loss became {loss} in epoch {number}, batch {step}, at eps {region.eps:g}; "
                 f"lower lr (now {spec.lr:g}) or raise ramp (now {spec.ramp:g})"
             )
         optimizer.step()
@@ -230,20 +218,38 @@ def _run_epoch(
     return total / len(y)
 
 
+def region_of(spec: NetworkSpec, done: float, generator: torch.Generator) -> Perturbation:
+    """The balls after `done` epochs, and the shares of a mixed loss."""
+    found = Perturbation(
+        radius(spec, done), spec.domain, generator, spec.attack_steps, spec.projections, spec.norm,
+        crown_share(spec, done),
+    )  # fmt: skip
+    return found if spec.alpha is None else replace(found, alpha=spec.alpha)
+
+
 def backward(
-    spec: NetworkSpec, network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, region: Perturbation
+    spec: NetworkSpec,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    region: Perturbation,
+    kappa: float | None = None,
 ) -> float:
     """Leave the gradient of the mean of kappa·clean + (1 − kappa)·robust loss in the weights; returns that mean.
 
-    Chunk by chunk, which bounds memory: spec.chunk images, or as many as keep a dual loss's arrays small.
+    kappa: None = the spec's. At radius 0, the warm-up's, the loss is the clean one. Chunk by chunk, which bounds
+    memory: spec.chunk images, or as many as keep a dual loss's arrays small.
     """
     optimizer.zero_grad()
     chunk = spec.chunk or _chunk(spec, network)
+    kappa = spec.kappa if kappa is None else kappa
+    robust = spec.loss != "standard" and region.eps > 0
     total = 0.0
     for part_x, part_y in zip(x.split(chunk), y.split(chunk), strict=True):
-        loss = LOSSES[spec.loss](network, part_x, part_y, region).sum()
-        if spec.kappa > 0 and spec.loss != "standard":
-            loss = (1 - spec.kappa) * loss + spec.kappa * standard(network, part_x, part_y, region).sum()
+        loss = (LOSSES[spec.loss] if robust else standard)(network, part_x, part_y, region).sum()
+        if kappa > 0 and robust:
+            loss = (1 - kappa) * loss + kappa * standard(network, part_x, part_y, region).sum()
         loss = loss / len(y)
         loss.backward()
         total += float(loss.detach())
@@ -271,7 +277,7 @@ def _monitored_errors(spec: NetworkSpec, network: Network, x: Tensor, y: Tensor)
     )
     few_x, few_y = x[: spec.monitor], y[: spec.monitor]
     attacked = network.forward(pgd_points(network, few_x, few_y, region)).argmax(-1)
-    method: BoundMethod = "interval" if spec.loss == "interval" else "dual"
+    method: BoundMethod = "interval" if spec.loss in ("interval", "crown-ibp") else "dual"
     parts = zip(few_x.split(10), few_y.split(10), strict=True)
     margins = torch.cat([robust_margins(network, px, py, region, method) for px, py in parts])
     others = margins.scatter(1, few_y[:, None], math.inf)

@@ -1,9 +1,10 @@
 """What training minimises: one small function per loss, of the network, a batch and the region around each image.
 
-Every loss maps x (B, n), y (B,) to one value per image (B,). The robust ones upper-bound the worst loss over the ball
-by the same closed-form functions that certify: with g ≤ min over the ball of F_y − F_t, the logits −g (0 for t = y)
-dominate every point's logits relative to the label's, so that cross_entropy(−g, y) ≥ max over the ball of
-cross_entropy(F(x̃), y): Wong & Kolter 2018, Theorem 2.
+Every loss maps x (B, n), y (B,) to one value per image (B,). Adversarial ones are lower bounds of the worst loss over
+the ball, robust ones upper bounds by the same closed-form functions that certify: with g ≤ min over the ball of
+F_y − F_t, the logits −g (0 for t = y) dominate every point's logits relative to the label's, so that
+cross_entropy(−g, y) ≥ max over the ball of cross_entropy(F(x̃), y): Wong & Kolter 2018, Theorem 2. Mixed ones combine
+two bounds (crown_ibp) or two losses (mtl_ibp).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu
 
 from toolkit.networks.network import Network
-from toolkit.training.bounds import BatchBounds, BoundMethod, batch_bounds, input_balls, margin_bounds
+from toolkit.training.bounds import BatchBounds, BoundMethod, MarginMethod, batch_bounds, input_balls, margin_bounds
 from toolkit.training.norm_inputs import best_moves, nearest_moves
 from toolkit.training.projections import estimated_bounds
 
@@ -28,6 +29,7 @@ class Perturbation:
     eps: radius in pixel units, in this norm: linf, l1 or l2. domain: the ball's cut, None = none. generator: of every
     random draw (on the CPU).
     attack_steps: gradient steps of PGD. projections: number of random projections that estimate l,u, None = exact.
+    beta: CROWN's share in the bounds of crown_ibp. alpha: the interval loss's share in mtl_ibp.
     """
 
     eps: float
@@ -36,6 +38,8 @@ class Perturbation:
     attack_steps: int = 10
     projections: int | None = None
     norm: str = "linf"
+    beta: float = 1.0
+    alpha: float = 0.5
 
 
 Loss = Callable[[Network, Tensor, Tensor, Perturbation], Tensor]
@@ -71,6 +75,29 @@ def interval(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Te
     return cross_entropy(-robust_margins(network, x, y, region, "interval"), y, reduction="none")
 
 
+def crown_ibp(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
+    """Robust cross-entropy of the mean bound β·g_CROWN + (1 − β)·g_interval, both on interval l,u.
+
+    A mean of lower bounds is one. Source: Zhang et al. 2020, "Towards stable and efficient training of verifiably
+    robust neural networks", §3.2: β falls from 1 to 0 while ε grows, so that training begins with the tighter bound and
+    ends with the cheaper one.
+    """
+    bounds = batch_bounds(network, input_balls(x, region.eps, region.domain, region.norm), "interval")
+    shares: tuple[tuple[MarginMethod, float], ...] = (("crown", region.beta), ("interval", 1.0 - region.beta))
+    parts = [share * margin_bounds(network, bounds, y, method) for method, share in shares if share > 0]
+    return cross_entropy(-torch.stack(parts).sum(0), y, reduction="none")
+
+
+def mtl_ibp(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> Tensor:
+    """α·interval + (1 − α)·adversarial: between a lower and an upper bound of the worst loss, so for α < 1 no bound.
+
+    Source: De Palma et al. 2024, "Expressive losses for verified robustness via convex combinations", MTL-IBP.
+    """
+    losses = ((interval, region.alpha), (adversarial, 1.0 - region.alpha))
+    parts = [share * loss(network, x, y, region) for loss, share in losses if share > 0]
+    return torch.stack(parts).sum(0)
+
+
 LOSSES: dict[str, Loss] = {
     "standard": standard,
     "adversarial": adversarial,
@@ -78,6 +105,8 @@ LOSSES: dict[str, Loss] = {
     "dual": dual,
     "dual-margin": dual_margin,
     "interval": interval,
+    "crown-ibp": crown_ibp,
+    "mtl-ibp": mtl_ibp,
 }
 
 

@@ -29,7 +29,11 @@ from toolkit.data.toml_file import StrictModel, load_toml
 from toolkit.runs.spec_fields import Amount
 
 # The keys of losses.LOSSES, which needs torch.
-LOSS_NAMES = ("standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval")
+LOSS_NAMES = (
+    "standard", "adversarial", "adversarial-fgsm", "dual", "dual-margin", "interval", "crown-ibp", "mtl-ibp",
+)  # fmt: skip
+# Keys that came later: left out of records and digests where a spec does not say them.
+LATER = ("kappa_end", "beta", "beta_end", "alpha", "warmup")
 
 
 class LayerSpec(StrictModel):
@@ -92,8 +96,12 @@ class NetworkSpec(StrictModel):
     dataset: a name, or a folder of one's own that holds a train and a test split, looked up beside the file.
     eps: radius in input units, also as "8/255"; robust losses train for it, every network is evaluated at it. norm:
     of the ball, linf, l1 or l2.
-    ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps.
-    domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss.
+    ramp: share of the epochs over which a robust loss's radius grows linearly, from min(0.01, eps) to eps. warmup:
+    share of the epochs before the ramp, which minimise the clean loss; absent = none.
+    domain: the ball's cut, absent = none. kappa: weight of the clean loss beside (1 − kappa)·robust loss; with
+    kappa_end it moves there linearly during the ramp.
+    beta, beta_end: CROWN's share in the bound of crown-ibp before and after the ramp, absent = 1 and 0. alpha: the
+    interval loss's share in mtl-ibp, which needs it.
     projections: Cauchy projections that estimate l,u in dual losses, absent = exact bounds.
     images: train on so many images only, drawn with the seed. lr_decay: the factor by which the learning rate has
     fallen, geometrically, at the last epoch. chunk: images per backward pass (memory), absent = chosen by layer sizes.
@@ -111,7 +119,12 @@ class NetworkSpec(StrictModel):
     norm: str = "linf"
     domain: tuple[float, float] | None = None
     ramp: float = Field(default=0.5, ge=0, le=1)
+    warmup: float | None = Field(default=None, ge=0, le=1)
     kappa: float = Field(default=0.0, ge=0, le=1)
+    kappa_end: float | None = Field(default=None, ge=0, le=1)
+    beta: float | None = Field(default=None, ge=0, le=1)
+    beta_end: float | None = Field(default=None, ge=0, le=1)
+    alpha: float | None = Field(default=None, ge=0, le=1)
     attack_steps: int = Field(default=10, ge=1)
     projections: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=20, ge=1)
@@ -160,6 +173,17 @@ class NetworkSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _keys_fit_loss(self) -> NetworkSpec:
+        for key, loss in (("beta", "crown-ibp"), ("beta_end", "crown-ibp"), ("alpha", "mtl-ibp")):
+            if getattr(self, key) is not None and self.loss != loss:
+                raise ValueError(f"{key} is a key of loss {loss!r}, got loss {self.loss!r}")
+        if self.loss == "mtl-ibp" and self.alpha is None:
+            raise ValueError("loss 'mtl-ibp' needs alpha, the interval loss's share in [0, 1], got none")
+        if (self.warmup or 0.0) + self.ramp > 1:
+            raise ValueError(f"warmup + ramp must be ≤ 1, got {self.warmup:g} + {self.ramp:g}")
+        return self
+
+    @model_validator(mode="after")
     def _one_architecture(self) -> NetworkSpec:
         given = [key for key in ("hidden", "layers", "architecture") if getattr(self, key) is not None]
         if len(given) != 1:
@@ -179,12 +203,12 @@ class NetworkSpec(StrictModel):
 
     @property
     def record(self) -> dict[str, Any]:
-        """The spec as JSON can hold it; the norm only where it is not ℓ∞, which records from before lack."""
+        """The spec as JSON can hold it; keys that records from before lack only where they say something."""
         return self.model_dump(mode="json", exclude_none=True, exclude=self._unsaid)
 
     @property
     def _unsaid(self) -> set[str]:
-        return {"norm"} if self.norm == "linf" else set()
+        return {key for key in LATER if getattr(self, key) is None} | ({"norm"} if self.norm == "linf" else set())
 
     @property
     def digest(self) -> str:

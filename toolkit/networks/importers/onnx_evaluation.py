@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.arrays import AnyArray
+from toolkit.data.extras import install_line
 from toolkit.networks.importers.tensors import LARGEST
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def import_onnx() -> ModuleType:
         import onnx.reference
         import onnx.shape_inference
     except ImportError:
-        raise ValueError("reading ONNX files needs onnx: pip install 'relugap[onnx]'") from None
+        raise ValueError(f"reading ONNX files needs onnx: {install_line('onnx')}") from None
     package: ModuleType = onnx
     return package
 

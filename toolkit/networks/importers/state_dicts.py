@@ -1,4 +1,4 @@
-"""Networks from .pth state dicts: torch.load(weights_only=True) plus the architecture, which the file does not hold.
+"""Networks from .pth state dicts: the weights, read without torch, plus the architecture, which the file does not hold.
 
 The weights of a Tanh network, of one with skip connections or of one that normalises its input in `forward` look like
 those of a ReLU network, so the architecture is never guessed: the caller names it, and what was assumed is kept in the
@@ -9,21 +9,20 @@ Trusted: that the file's network is the one named.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.networks.importers.chain import OperationChain, as_array
-from toolkit.networks.importers.torch_calls import import_torch
+from toolkit.networks.importers.chain import OperationChain
+from toolkit.networks.importers.stored_tensors import PickleError, StoredTensor
+from toolkit.networks.importers.torch_files import TorchFile, open_torch_file
 from toolkit.networks.parts import NetworkParts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ EXAMPLE = "1x28x28 conv(stride=2,padding=1) relu flatten linear"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model.state")  # where training scripts put state dicts
 DEEPEST = 10  # wrappers around each other; a pickle may wrap itself
 SHOWN = 6  # entries of the file that an error lists
+_Found = TypeVar("_Found")
 Parameters = dict[str, FloatArray]  # "weight" and perhaps "bias" of one layer
 
 
@@ -69,9 +69,7 @@ def read_state_dict(path: str | Path, architecture: str | None = None, name: str
     """
     source = Path(path)
     try:
-        state = _load(source)
-        layers = _layers(architecture, state)
-        modules = _modules(state)
+        modules, layers = _read(source, architecture)
         chain, words = _mlp(modules) if layers is None else _from_specification(layers, modules)
         called = architecture if architecture in STATE_DICT_ARCHITECTURES else "as given"
         return chain.parts(name or source.stem, {"assumed": f"{called} ({', '.join(words)})"})
@@ -79,7 +77,7 @@ def read_state_dict(path: str | Path, architecture: str | None = None, name: str
         raise ValueError(f"{source}: {error}") from None
 
 
-def _layers(architecture: str | None, state: dict[str, Tensor]) -> str | None:
+def _layers(architecture: str | None, state: dict[str, StoredTensor]) -> str | None:
     """The specification that an architecture stands for, None for "mlp"."""
     named = f"{', '.join(STATE_DICT_ARCHITECTURES)}, or a specification such as {EXAMPLE!r}"
     if architecture is None:
@@ -96,21 +94,25 @@ def _layers(architecture: str | None, state: dict[str, Tensor]) -> str | None:
     return architecture
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    torch = import_torch()
+def _read(path: Path, architecture: str | None) -> tuple[dict[str, Parameters], str | None]:
+    """The weights by layer, and the specification of the architecture."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        raise ValueError("not a state dict: only plain tensors are read; save model.state_dict()") from None
-    except Exception as error:  # a damaged file surfaces as almost any exception, from EOFError to AttributeError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"not a state dict that torch.load(weights_only=True) reads: {reason}") from None
-    state = _unwrapped(state)
+        with open_torch_file(path) as file:
+            state = _state(file.value)
+            layers = _layers(architecture, state)
+            return _modules(state, file), layers
+    except PickleError as error:
+        raise ValueError(f"not a state dict: {error}") from None
+
+
+def _state(value: object) -> dict[str, StoredTensor]:
+    state = _unwrapped(value)
     if not isinstance(state, dict):
-        raise ValueError(f"must hold one state dict, got {type(state).__name__}")
+        kind = "Tensor" if isinstance(state, StoredTensor) else type(state).__name__
+        raise ValueError(f"must hold one state dict, got {kind}")
     if not state:
         raise ValueError("the state dict is empty")
-    wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    wrong = [key for key, value in state.items() if not isinstance(value, StoredTensor)]
     if wrong:
         raise ValueError(f"entry {wrong[0]!r} must be a tensor, got {type(state[wrong[0]]).__name__}")
     return state
@@ -133,22 +135,21 @@ def _unwrapped(state: Any) -> object:
     )
 
 
-def _modules(state: dict[str, Tensor]) -> dict[str, Parameters]:
+def _modules(state: dict[str, StoredTensor], file: TorchFile) -> dict[str, Parameters]:
     """The state dict's tensors by layer, in the file's order."""
-    modules: dict[str, Parameters] = {}
     for key, tensor in state.items():
-        prefix, _, part = str(key).rpartition(".")
-        if part not in ("weight", "bias"):
+        if str(key).rpartition(".")[2] not in ("weight", "bias"):
             raise ValueError(
                 f"entry {key!r} is neither a weight nor a bias, so no architecture here uses it; "
                 "load the model and use Network.from_torch"
             )
-        try:
-            if _repeats(tensor):
-                raise ValueError(f"must hold all its numbers, got a view that repeats them to {tuple(tensor.shape)}")
-            modules.setdefault(prefix, {})[part] = as_array(tensor)
-        except ValueError as error:
-            raise ValueError(f"entry {key!r}: {error}") from None
+        _told(key, tensor.check)
+    if sum(tensor.size for tensor in state.values()) > file.size:  # a small file would fill the memory so
+        raise ValueError("its entries show the same numbers again and again")
+    modules: dict[str, Parameters] = {}
+    for key, tensor in state.items():
+        prefix, _, part = str(key).rpartition(".")
+        modules.setdefault(prefix, {})[part] = _told(key, partial(tensor.values, file.content))
     bare = [prefix for prefix, part in modules.items() if "weight" not in part]
     if bare:
         raise ValueError(f"layer {bare[0]!r} has a bias but no weight")
@@ -156,10 +157,12 @@ def _modules(state: dict[str, Tensor]) -> dict[str, Parameters]:
     return modules
 
 
-def _repeats(tensor: Tensor) -> bool:
-    """Whether a few stored bytes pretend to be a larger tensor, which would take memory without bound to unfold."""
-    dense = tensor.layout is import_torch().strided
-    return bool(dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes())
+def _told(key: str, call: Callable[[], _Found]) -> _Found:
+    """What the call gives; its error with the entry's name."""
+    try:
+        return call()
+    except PickleError as error:
+        raise ValueError(f"entry {key!r}: {error}") from None
 
 
 def _check_order(prefixes: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import FloatArray
+from toolkit.data.extras import install_line
 from toolkit.networks.importers import values
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.tensors import AffineTensor
@@ -128,6 +129,6 @@ def import_torch() -> ModuleType:
     try:
         import torch
     except ImportError:
-        raise ValueError("reading torch networks needs torch: pip install 'relugap[train]'") from None
+        raise ValueError(f"reading torch networks needs torch: {install_line('torch')}") from None
     package: ModuleType = torch
     return package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,8 @@ def compile_module(module: Module, shape: Sequence[int], kind: str) -> Exported:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what cannot go is said by the error
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what torch says of its own code
             program = torch.export.export(module, (example,), strict=False).run_decompositions({})
     except Exception as error:  # the module's own code runs, and may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,6 +18,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from toolkit.data.arguments import file_path, instance, optional_number, shown
+from toolkit.data.toml_file import spec_path
 from toolkit.problems.answers import Status
 from toolkit.runs.dask_executor import LOCAL
 from toolkit.runs.executors import (
@@ -82,7 +83,7 @@ def run_sweep(
     if not isinstance(spec, SweepSpec | str | Path):
         instance("spec", spec, SweepSpec, "or the path of a .toml file")
     plan = make_plan(spec if isinstance(spec, SweepSpec) else load_spec(spec))
-    text = "" if isinstance(spec, SweepSpec) else Path(spec).read_text(encoding="utf-8")
+    text = "" if isinstance(spec, SweepSpec) else spec_path(spec).read_text(encoding="utf-8")
     with folder_lock(folder):
         tasks = sum(len(network.samples) * len(network.eps) for network in plan.networks)
         execution = choose_execution(workers, tasks, plan.spec.task_time_limit, executor, dask)

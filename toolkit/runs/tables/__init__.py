@@ -2,6 +2,7 @@
 
 from toolkit.runs.tables.catalogue import Catalogue, Experiment, read_catalogue
 from toolkit.runs.tables.entries import ErrorsEntry, RadiiEntry, load_entry
+from toolkit.runs.tables.readiness import check_ready, needs_of
 from toolkit.runs.tables.run import TableRun, run_table
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "Experiment",
     "RadiiEntry",
     "TableRun",
+    "check_ready",
     "load_entry",
+    "needs_of",
     "read_catalogue",
     "run_table",
 ]

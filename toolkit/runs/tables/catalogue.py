@@ -1,4 +1,4 @@
-"""The experiments of a checkout: experiments/catalogue.toml, and how each kind is run."""
+"""The experiments there are: experiments/catalogue.toml, and how each kind is run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-import toolkit
 from toolkit.data.names import path_name
+from toolkit.data.shipped_specs import is_packaged, shipped_spec
 from toolkit.data.toml_file import StrictModel, load_toml
 
-CATALOGUE = Path("experiments", "catalogue.toml")
+CATALOGUE = "catalogue.toml"
+FROM_CHECKOUT = "run this in a checkout of the project, where scripts and their tests are"
 
 
 class Experiment(StrictModel):
@@ -53,18 +54,33 @@ class Catalogue:
             raise ValueError(f"unknown experiment {name!r}; allowed: all, {', '.join(self.experiments)}")
         return self.experiments[name]
 
+    def has(self, experiment: Experiment) -> bool:
+        """Whether its file is here; scripts are part of a checkout, not of an installed package."""
+        return (self.folder / experiment.file).is_file()
+
+    def file(self, experiment: Experiment) -> Path:
+        """Where its file is. Raises FileNotFoundError for a script of a checkout."""
+        if not self.has(experiment):
+            raise FileNotFoundError(
+                f"{experiment.name} is a script, experiments/{experiment.file}, that is not part of the installed "
+                f"package; {FROM_CHECKOUT}"
+            )
+        return self.folder / experiment.file
+
 
 def read_catalogue() -> Catalogue:
-    """The catalogue of the working folder, else of the checkout this package is installed from.
+    """The catalogue of the working folder, else of the installed package, else of the checkout it is installed from.
 
-    Raises FileNotFoundError where there is neither, ValueError for a catalogue that is wrong.
+    Raises FileNotFoundError where there is none, ValueError for a catalogue that is wrong. Scripts are part of a
+    checkout alone: `Catalogue.file` says so of those that an installed package leaves out.
     """
-    checkout = Path(toolkit.__file__).resolve().parents[1]
-    found = next((folder / CATALOGUE for folder in (Path(), checkout) if (folder / CATALOGUE).is_file()), None)
+    found = shipped_spec(CATALOGUE)
     if found is None:
-        raise FileNotFoundError(f"no {CATALOGUE} here nor in {checkout}; run this in a checkout of the project")
+        raise FileNotFoundError(f"no experiments/{CATALOGUE} here, in the package or beside it; {FROM_CHECKOUT}")
     content = load_toml(found, _Catalogue, "catalogue")
     missing = [one.file for one in content.experiments if not (found.parent / one.file).is_file()]
+    if is_packaged(found.parent):
+        missing = [file for file in missing if not file.endswith(".py")]
     if missing:
         raise ValueError(f"{found}: there is no {missing[0]} beside it")
     return Catalogue(found.parent, {one.name: one for one in content.experiments})

@@ -18,8 +18,9 @@ published values it is compared to.
     published = { clean = 4.09, LP = 17.24 }       # % of the test set, by column
 
 Rows may replace `stages`, and give another `samples` (how many of the first test images) or `time_limit` to a stage by
-its name: `samples = { exact = 1000 }`. Names, keys and ranges are checked here, before any work starts; whether weights
-and images are at hand, and fit each other, when their row begins.
+its name: `samples = { exact = 1000 }`; rows of errors may ask about another `norm` of balls ("l1", "l2"). Names, keys
+and ranges are checked here, before any work starts; whether weights and images are at hand, and fit each other, when
+their row begins.
 """
 
 from __future__ import annotations
@@ -35,7 +36,18 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
 from toolkit.runs.batch import BatchPlan
-from toolkit.runs.spec_fields import Amount, Count, DatasetName, Domain, Index, Names, NetworkSource, RungName, Seconds
+from toolkit.runs.spec_fields import (
+    Amount,
+    Count,
+    DatasetName,
+    Domain,
+    Index,
+    Names,
+    NetworkSource,
+    NormName,
+    RungName,
+    Seconds,
+)
 
 Rungs = tuple[RungName, ...]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -75,12 +87,11 @@ class StageSpec(StrictModel):
         """Of the rungs, so that answers of an older one are not taken for a newer one's."""
         return {name: get_rung(name).version for name in (*self.bounds, *self.tighten, *self.ladder)}
 
-    def plan(self, eps: float, domain: tuple[float, float] | None) -> BatchPlan:
+    def plan(self, eps: float, domain: tuple[float, float] | None, norm: str = "linf") -> BatchPlan:
         """The question as certify_batch takes it."""
         settings = Settings(attack_steps=self.attack_steps, attack_restarts=self.attack_restarts)
-        return BatchPlan(
-            eps, domain, self.ladder, self.bounds, self.tighten, settings=settings, time_limit=self.time_limit
-        )
+        how = self.ladder, self.bounds, self.tighten
+        return BatchPlan(eps, domain, *how, settings=settings, time_limit=self.time_limit, norm=norm)
 
 
 class _Row(StrictModel):
@@ -95,9 +106,13 @@ class _Row(StrictModel):
 
 
 class ErrorsRow(_Row):
-    """One row of robust errors. published: % by column, or [low, high] where only an interval was published."""
+    """One row of robust errors. published: % by column, or [low, high] where only an interval was published.
+
+    norm: of the balls, one of BALL_NORMS.
+    """
 
     eps: Annotated[Amount, Field(ge=0)]
+    norm: NormName = "linf"
     samples: Mapping[str, Count] = {}
     time_limit: Mapping[str, Seconds] = {}
     stages: Names | None = None

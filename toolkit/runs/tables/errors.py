@@ -74,7 +74,7 @@ def run_errors(
         for stage in entry.stages_of(row):
             images = min(stage.samples or len(verdicts), len(verdicts))
             waiting = [i for i in range(images) if verdicts[i] == Verdict.MAYBE]
-            plan = stage.plan(row.eps, row.domain)
+            plan = stage.plan(row.eps, row.domain, row.norm)
             question = {
                 "network": network.digest,
                 "dataset": data.key,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,17 +32,38 @@ class TableRun:
         }
 
 
+Finished = Callable[[TableRun], None]
+
+
 def run_table(
-    entry: Entry, out: Path, run_id: str, count: int | None = None, workers: int = 1, advance: Advance = lambda *_: None
-) -> TableRun:
+    entry: Entry, out: Path, run_id: str, count: int | None = None, workers: int = 1,
+    advance: Advance = lambda *_: None, finished: Finished = lambda _: None,
+) -> TableRun:  # fmt: skip
     """Ask what OUT/answers does not hold yet. run_id: of the run that new answers come from.
 
-    count: at most so many images a row. advance: called with a title, how many are done and of how many. Raises as
-    run_errors and run_radii do.
+    count: at most so many images a row. advance: called with a title, how many are done and of how many. finished:
+    called after each row but the last with the table so far. Raises as run_errors and run_radii do.
     """
+    cells: list[Any] = []
+    images: list[pd.DataFrame] = []
+    for k, row in enumerate(entry.rows):
+        if k:
+            finished(_table_run(entry, cells, images))
+        one = entry.model_copy(update={"rows": (row,)})
+        more: tuple[list[Any], pd.DataFrame]
+        if isinstance(one, ErrorsEntry):
+            more = run_errors(one, out, run_id, count, workers, advance)
+        else:
+            more = run_radii(one, out, run_id, count, workers, advance)
+        cells += more[0]
+        images.append(more[1])
+    return _table_run(entry, cells, images)
+
+
+def _table_run(entry: Entry, cells: list[Any], images: list[pd.DataFrame]) -> TableRun:
     if isinstance(entry, ErrorsEntry):
-        cells, images = run_errors(entry, out, run_id, count, workers, advance)
         images_of = {row.name: len(load_dataset(row.dataset, domain=row.domain)) for row in entry.rows}
-        return TableRun(errors_table(cells, images_of), images)
-    radii, images = run_radii(entry, out, run_id, count, workers, advance)
-    return TableRun(radii_table(radii), images)
+        table = errors_table(cells, images_of)
+    else:
+        table = radii_table(cells)
+    return TableRun(table, pd.concat(images, ignore_index=True))
