@@ -79,7 +79,7 @@ def shown_as(frame: pd.DataFrame, reading: Callable[[pd.DataFrame], str]) -> pd.
         try:
             return reading(own)
         except (AttributeError, KeyError, ValueError, TypeError, IndexError):
-            return str(pd.DataFrame._repr_html_(own))  # type: ignore[operator]
+            return str(pd.DataFrame(own)._repr_html_())  # type: ignore[operator]
 
     object.__setattr__(frame, "_repr_html_", as_html)  # on the object, where IPython looks first
     return frame
