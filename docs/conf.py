@@ -50,9 +50,10 @@ LINKED = linked_tables()
 
 # Headings of the navigation and the pages below them, in order; pages that none names come last under "How to".
 NAVIGATION = {
-    "Start": ["notebooks/five_minutes", "notebooks/lecture", "guarantees", "method"],
-    "How to": ["networks", "vnnlib", "notebooks/sweep_to_figure", "notebooks/reading_a_gap", "results", "tables"],
-    "Reference": ["api/index", "adding", "architecture"],
+    "Start": ["notebooks/five_minutes", "install", "notebooks/lecture", "guarantees", "method"],
+    "How to": ["networks", "data", "notebooks/sweep_to_figure", "notebooks/reading_a_gap", "results"],
+    "Topics": ["tables", "vnnlib", "smoothing", "beside"],
+    "Reference": ["api/index", "cli", "adding", "architecture"],
 }
 NAMED = {name for names in NAVIGATION.values() for name in names} | {"index"}
 OTHERS = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in NAMED]
