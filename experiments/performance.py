@@ -7,6 +7,7 @@
     python experiments/performance.py bounds   --network NETWORK --data mnist --index 8
     python experiments/performance.py alpha    --network zoo:digits-standard --data digits --eps 0.12
     python experiments/performance.py bab      --network NETWORK --data mnist --index 8 --target 6
+    python experiments/performance.py search   --network NETWORK --data mnist --index 3 --eps 0.05 --device cuda
     python experiments/performance.py memory   --network PATH --architecture wong-kolter-small
     python experiments/performance.py large-conv
 
@@ -19,7 +20,8 @@ random) from a file, bounds its layers by interval arithmetic at ε 1/255, and i
 
 The others print seconds of processor time, the least of the repeated runs, for a machine that others use too. `ladder`:
 verdicts of the first COUNT images. `bounds`: l,u by the chain --bounds. `alpha`: all targets at once against one after
-another. `bab`: one margin on l,u by the chain --bounds.
+another. `bab`: one margin on l,u by the chain --bounds. `search`: nodes a second, by the clock, of the trees over phases
+for all margins on such l,u in SECONDS, on a core and on --device (torch's name for it) at several widths.
 """
 
 from __future__ import annotations
@@ -54,8 +56,12 @@ from toolkit.relaxations.layout import TemplateLayout, template_layout
 from toolkit.relaxations.template import build_template
 from toolkit.rungs import get_rung
 from toolkit.runs.batch import BatchPlan, certify_samples
+from toolkit.search import phase_trees
+from toolkit.search.sign_search import search_signs
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
+
+DEVICE_WIDTHS = (256, 2048, 16384)
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -118,6 +124,24 @@ def measure_bab(
         nodes.append(sum(bound.nodes for bound in margins(network, ball, label, "bab", bounds, targets)))
 
     return {"cpu_seconds": least_cpu_seconds(work, repeats), "nodes": nodes[-1]}
+
+
+def measure_search(
+    network: Network, ball: LinfBall, label: int, chain: Sequence[str], device: str, seconds: float
+) -> dict[str, float]:
+    """Nodes a second of one search of all signs that nothing ends but the clock, or that all are known."""
+    bounds = layer_bounds(network, ball, chain)
+    found = {}
+    for where, width in [("cpu", phase_trees.WIDTH), *((device, width) for width in DEVICE_WIDTHS)]:
+        problem = margin_problem(network, ball, label, bounds, settings=Settings(stop_at=0.0, device=where))
+        phase_trees.DEVICE_WIDTH = width
+        started = time.perf_counter()
+        signs = search_signs(problem, deadline=started + seconds)
+        spent = time.perf_counter() - started
+        name = f"{where}, {width} nodes a round"
+        found |= {f"{name}: nodes a second": int(signs.nodes.sum()) / spent, f"{name}: seconds": spent}
+        found |= {f"{name}: rows open": float((signs.lower <= 0).sum()), f"{name}: least": float(signs.lower.min())}
+    return found
 
 
 def measure_margins(network: Network, image: Any, label: int, eps: float, repeats: int) -> dict[str, float]:
@@ -228,6 +252,8 @@ def measure(options: Namespace) -> dict[str, float]:
         return measure_alpha(network, ball, label, chain, repeats)
     if options.what == "bab":
         return measure_bab(network, ball, label, options.target, chain, repeats)
+    if options.what == "search":
+        return measure_search(network, ball, label, chain, options.device, options.seconds)
     if options.what == "lps":
         return measure_lps(network, image, label, options.eps, repeats)
     found = measure_margins(network, image, label, options.eps, 1 if options.what == "memory" else repeats)
@@ -275,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Run one measurement and write it; returns it."""
     parser = experiment_parser(__doc__, "performance")
     parser.add_argument(
-        "what", choices=["margins", "lps", "template", "memory", "ladder", "bounds", "alpha", "bab", "large-conv"]
+        "what",
+        choices=["margins", "lps", "template", "memory", "ladder", "bounds", "alpha", "bab", "search", "large-conv"],
     )
     parser.add_argument("--network", default="zoo:mnist5k-standard")
     parser.add_argument("--architecture")
@@ -284,6 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--eps", type=float, default=0.1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--count", type=int, default=100, help="images of `ladder`")
+    parser.add_argument("--device", default="cuda", help="of `search`: a torch device, or cpu")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each search of `search`")
     parser.add_argument("--target", type=int, help="of `bab`; all unless given")
     parser.add_argument("--bounds", default="interval,dual", help="chain for l,u of `bounds`, `alpha` and `bab`")
     options = parser.parse_args(arguments)

@@ -11,10 +11,12 @@ from oracle import least
 from pieces import SETS, feasible_duals, hidden_values, met_phases, piece_minimum, small_problem
 
 from toolkit.certificates.dual_bound import certified_bounds
+from toolkit.certificates.leaves import Forest, SharedCuts, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import in_float32, in_float64
 from toolkit.search.dual_function import DualFunction, Parts
+from toolkit.search.hull_planes import FirstLayer, NodePlanes
 from toolkit.search.node_ascent import Pace, ascend
 
 CASES = list(product(range(2), SETS, (False, True)))
@@ -151,3 +153,40 @@ def test_starting_slopes_spread_over_alive_neurons_are_the_chords() -> None:
     assert set(np.unique(steep)) <= {0.0, 1.0}
     spread = function.spread(chords)
     np.testing.assert_array_equal(np.concatenate([one[0][one[0] != 0] for one in spread]), chords[:, 0])
+
+
+@pytest.mark.parametrize(("seed", "sizes"), [*product(range(3), ((3, 7, 2), (3, 5, 4, 2)))])
+def test_with_planes_g_has_its_gradient_and_is_what_certificates_prove(seed: int, sizes: tuple[int, ...]) -> None:
+    """Of nodes of several trees, split and not; and no point of a part is below it."""
+    problem = small_problem(seed, sizes)
+    rows, phases, duals = _nodes(problem, seed)
+    function, rng = DualFunction(problem), np.random.default_rng(seed)
+    layer = FirstLayer.of(problem, in_float64)
+    assert layer is not None
+    shares = [rng.uniform(0, 1, layer.weight.shape) for _ in range(3)]
+    nodes = NodePlanes([layer.plane(one) for one in shares], rows)
+    h = 1e-6
+    for own, at in ((phases, duals), (None, np.clip(duals, 0, 1))):
+        parts = function.parts(rows, own, nodes)
+        swept = parts.sweep(at)
+        np.testing.assert_allclose(swept.value, parts.values(at), atol=1e-12)
+        for i in range(len(at)):
+            shift = np.zeros(at.shape)
+            shift[i] = h
+            slope = (parts.values(at + shift) - parts.values(at - shift)) / (2 * h)
+            np.testing.assert_allclose(swept.gradient[i], slope, rtol=1e-4, atol=1e-5)
+        multipliers, planed = parts.evidence(at)
+        assert planed is not None
+        every = np.full(at.shape, -1, dtype=np.int8) if own is None else own
+        cuts = tuple(SharedCuts(np.arange(len(one)), one) for one in shares)
+        empty = np.zeros(rows.size, dtype=np.bool_)
+        forest = Forest(rows, every.T.astype(np.int8), multipliers.T, empty, -planed.T, rows, cuts)
+        proven = forest_leaf_bounds(error_model_of(problem), problem.rows, forest)
+        scale = 1 + np.abs(swept.value)
+        assert np.all((proven <= swept.value + 1e-13 * scale) & (proven >= swept.value - 1e-9 * scale))
+        points = problem.input_set.sample(2000, seed)
+        hats, outcomes = hidden_values(problem, points), problem.replay(points)
+        for row, phase, value in zip(rows, every.T, proven, strict=True):
+            inside = np.all((phase < 0) | ((phase == 1) & (hats >= 0)) | ((phase == 0) & (hats <= 0)), axis=1)
+            assert np.all(value <= outcomes[inside, row] + 1e-9)
+        np.testing.assert_allclose(parts.keep(np.array([4, 1])).values(at[:, [4, 1]]), swept.value[[4, 1]], atol=1e-12)

@@ -29,6 +29,7 @@ from toolkit.certificates.leaves import Forest, SideTrees
 from toolkit.certificates.proof_file import (
     PROOF_LIMIT,
     PROOF_RATIO,
+    SHARES,
     read_arrays,
     read_header,
     read_question,
@@ -175,16 +176,18 @@ class _Check:
             _require(not wrong.size, f"{side} of neuron {wrong[:1]} in ReLU layer {k} is not proven")
 
     def _cuts(self, model: ErrorModel) -> tuple[Any, Any]:
-        """Neurons and subsets I of all cuts; I may name inputs and unstable neurons of earlier layers only."""
+        """Neurons and shares θ of all cuts, of inputs and unstable neurons of earlier layers only."""
         count = self.content["cut.neurons"].size
         neurons = self._floats("cut.neurons", (count,), "i")
         ends = np.concatenate([[0], self._floats("cut.ends", (count,), "i")])
         columns = self._floats("cut.columns", (int(ends[-1]),), "i")
+        shares = self._floats(SHARES, columns.shape)
         variables = model.input_set.size + model.count
         _require(bool(np.all((neurons >= 0) & (neurons < model.count))), "cut.neurons out of range")
         _require(bool(np.all(np.diff(ends) >= 0)), "cut.ends must not fall")
         _require(bool(np.all((columns >= 0) & (columns < variables))), "cut.columns out of range")
-        members = sp.csr_array((np.ones(columns.size, dtype=np.bool_), columns, ends), shape=(count, variables))
+        _require(bool(np.all((shares >= 0) & (shares <= 1))), "cut.shares must be in [0, 1]")
+        members = sp.csr_array((shares.astype(np.float64), columns, ends), shape=(count, variables))
         return neurons, members
 
     def _check_target(self, model: ErrorModel, row: FloatArray, target: int, claim: float) -> int:

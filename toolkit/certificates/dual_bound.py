@@ -44,8 +44,8 @@ CHORD = np.nan  # in place of a multiplier: λ = s·ν with s = u/(u − l)
 class Cuts:
     """Valid inequalities rows·(x, y) + constant ≤ slope·a of single neurons, a ∈ {0, 1} their indicators.
 
-    rows: CSR (cuts, inputs + unstable neurons); neuron: which unstable neuron a belongs to; size: the sum of the
-    absolute values that each cut's terms can take, for the rounding of their sums.
+    rows: (cuts, inputs + unstable neurons), CSR, or numpy where shares are floats; neuron: which unstable neuron a
+    belongs to; size: the sum of the absolute values that each cut's terms can take, for the rounding of their sums.
     """
 
     rows: Any
@@ -55,36 +55,49 @@ class Cuts:
     size: FloatArray
 
 
-def derive_cuts(model: ErrorModel, neurons: Any, members: Any) -> Cuts:
-    """y_i ≤ Σ_{j∈I} w_j(v_j − L̆_j(1 − a)) + (b + δ + Σ_{j∉I} w_j Ŭ_j) a for neurons i and subsets I of their inputs.
+Forms = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def derive_cuts(model: ErrorModel, neurons: Any, members: Any, forms: Forms | None = None) -> Cuts:
+    """y_i ≤ Σ_j θ_j w_j(v_j − L̆_j(1 − a)) + (b + δ + Σ_j (1 − θ_j) w_j Ŭ_j) a for neurons i, shares θ of their inputs.
 
     w, b: x̂_i over the variables v = (x, y of earlier unstable neurons), up to δ (`linear_forms`). Valid at a = 0,
     y = 0 because each w_j v_j ≥ w_j L̆_j, and at a = 1, y = x̂ ≤ w·v + b + δ because each w_j v_j ≤ w_j Ŭ_j; sums are
-    rounded to the safe side. neurons: (k,) indices of unstable neurons; members: bool sparse (k, inputs + unstable).
+    rounded to the safe side, and the float θ_j w_j stands for a product with some θ_j in [0, 1]. neurons: (k,) indices
+    of unstable neurons; members: θ, (k, inputs + unstable), scipy.sparse or not, bool for a subset; numbers outside
+    [0, 1] are taken as the nearer end, NaN as 0. forms: their `linear_forms`, where these are known.
     """
-    weight, bias, slack = linear_forms(model, np.asarray(neurons, dtype=np.int64))
+    weight, bias, slack = linear_forms(model, np.asarray(neurons, dtype=np.int64)) if forms is None else forms
     inputs = model.input_set.size
     low = np.concatenate([model.input_set.lower, np.zeros(model.count)])
     high = np.concatenate([model.input_set.upper, *(u[i] for u, i in zip(model.upper, model.unstable, strict=True))])
-    chosen = np.asarray(members.todense(), dtype=np.bool_) if sp.issparse(members) else np.asarray(members)
+    shares = np.asarray(members.toarray() if sp.issparse(members) else members, dtype=np.float64)
+    shares = np.clip(np.where(np.isnan(shares), 0.0, shares), 0.0, 1.0)
+    some, rest = shares > 0, shares < 1
     ends = np.minimum(weight * low, weight * high), np.maximum(weight * low, weight * high)
     total = np.abs(weight) @ np.maximum(np.abs(low), np.abs(high)) + np.abs(bias)
     slip = gamma(weight.shape[1] + 64) * SAFETY * total + model.floor
-    fixed = np.where(chosen, ends[0], 0.0).sum(axis=1) - slip
-    free = np.where(chosen, 0.0, ends[1]).sum(axis=1) + bias + slack + slip
-    rows = np.where(chosen, -weight, 0.0)
+    fixed = _product(shares, ends[0], some).sum(axis=1) - slip
+    free = _product(1.0 - shares, ends[1], rest).sum(axis=1) + bias + slack + slip
+    rows = _product(shares, -weight, some)
     place = np.arange(len(rows))
     rows[place, inputs + np.asarray(neurons, dtype=np.int64)] += 1.0
     reach = np.concatenate([np.maximum(np.abs(low[:inputs]), np.abs(high[:inputs])), high[inputs:]])
     size = SAFETY * (np.abs(rows) @ reach + 2.0 * np.abs(fixed) + np.abs(free))
     slope = fixed + free  # one rounding, relative to the sum
-    return Cuts(sp.csr_array(rows), fixed, slope + UNIT_SLACK * np.abs(slope), np.asarray(neurons), size)
+    whole = sp.csr_array(rows) if sp.issparse(members) or members.dtype == np.bool_ else rows
+    return Cuts(whole, fixed, slope + UNIT_SLACK * np.abs(slope), np.asarray(neurons), size)
+
+
+def _product(one: FloatArray, other: FloatArray, where: BoolArray) -> FloatArray:
+    """one·other there, else 0, whatever else they hold."""
+    return np.multiply(one, other, out=np.zeros(other.shape), where=where)
 
 
 UNIT_SLACK = 2.0**-50
 
 
-def linear_forms(model: ErrorModel, neurons: IndexArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def linear_forms(model: ErrorModel, neurons: IndexArray) -> Forms:
     """x̂_i = w·v + b ± δ on the region for the given unstable neurons, v = (x, y of unstable neurons).
 
     Walks back as the bound does: active neurons are passed through, unstable ones keep their coefficient. Shapes
@@ -164,7 +177,8 @@ class CornerStep:
 
     def add_cuts(self, cuts: Cuts, weights: Array) -> None:
         """Add μ·(left − right) of every cut to the objective: to x and y by `extra`, to a by `indicator`."""
-        self.extra = np.asarray((weights @ cuts.rows).todense(), dtype=np.float64)
+        thin = sp.issparse(cuts.rows)
+        self.extra = (weights @ cuts.rows).toarray() if thin else weights.toarray() @ cuts.rows
         owner = sp.csr_array(
             (-cuts.slope, (np.arange(cuts.slope.size), cuts.neuron)), shape=(cuts.slope.size, self.model.count)
         )

@@ -3,7 +3,7 @@
 A leaf is a part of the region (some ReLUs split active or inactive) with the multipliers of an LP that was solved there
 or in a part that contains it; multipliers prove what they prove in any part. The certified bound of a tree is the least
 over its leaves of the bound in dual_bound.py, with the leaf's splits; an empty leaf is proven by the bound of 0·F.
-The trees of many rows, without cuts, are arrays: `Forest`.
+The trees of many rows are arrays: `Forest`; their cuts are shared by many leaves (`SharedCuts`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import AnyArray, BoolArray, FloatArray, IndexArray, PhaseArray
-from toolkit.certificates.dual_bound import CHORD, Cuts, certified_bounds, derive_cuts
+from toolkit.certificates.dual_bound import CHORD, Cuts, Forms, certified_bounds, derive_cuts, linear_forms
 from toolkit.certificates.rounding import ErrorModel
 
 BATCH = 256
@@ -36,10 +36,13 @@ class Evidence:
 
 @dataclass
 class CutStore:
-    """Every cut ever made in a region, by id: its neuron and the columns (x, then y) of its subset I."""
+    """Every cut ever made in a region, by id: its neuron and the columns (x, then y) of its subset I, or of those with
+    a share in it, and these."""
 
     neurons: list[int] = field(default_factory=list)
     subsets: list[IndexArray] = field(default_factory=list)
+    shares: dict[int, FloatArray] = field(default_factory=dict)
+    _shared: dict[int, tuple[SharedCuts, int]] = field(default_factory=dict)
 
     def add(self, rows: Any, variables: int, inputs: int) -> IndexArray:
         """Ids for cuts given as template rows; variables: number of x and y columns. The last y is the cut's own."""
@@ -51,11 +54,23 @@ class CutStore:
             self.subsets.append(columns[:-1])
         return np.arange(first, len(self.neurons), dtype=np.int64)
 
+    def share(self, cuts: SharedCuts) -> int:
+        """The id of the first of these cuts, the others' following; added where they are not in the store."""
+        if id(cuts) not in self._shared:
+            self._shared[id(cuts)] = cuts, len(self.neurons)
+            for neuron, shares in zip(cuts.neurons.tolist(), cuts.shares, strict=True):
+                columns = np.flatnonzero(shares > 0)
+                self.shares[len(self.neurons)] = shares[columns]
+                self.neurons.append(neuron)
+                self.subsets.append(columns)
+        return self._shared[id(cuts)][1]
+
     def derive(self, model: ErrorModel, ids: IndexArray) -> Cuts:
         """The named cuts, derived again from the network."""
-        members = np.zeros((ids.size, model.input_set.size + model.count), dtype=np.bool_)
+        whole = not any(i in self.shares for i in ids.tolist())
+        members: AnyArray = np.zeros((ids.size, model.input_set.size + model.count), dtype=np.bool_ if whole else float)
         for r, i in enumerate(ids.tolist()):
-            members[r, self.subsets[i]] = True
+            members[r, self.subsets[i]] = self.shares.get(i, True)
         return derive_cuts(model, np.array([self.neurons[i] for i in ids.tolist()], dtype=np.int64), members)
 
 
@@ -119,23 +134,61 @@ def leaf_bounds(
     return np.where(empty, np.where(found > 0, np.inf, -np.inf), found)
 
 
+class SharedCuts:
+    """Cuts that many leaves weigh. neurons: (C,) unstable ones; shares: θ of their inputs, (C, inputs), see
+    `derive_cuts`; alike: others of the same neurons, whose linear forms serve these too. Raises ValueError for parts
+    that do not fit each other."""
+
+    def __init__(self, neurons: IndexArray, shares: FloatArray, alike: SharedCuts | None = None) -> None:
+        if neurons.ndim != 1 or neurons.dtype.kind != "i" or shares.ndim != 2 or shares.shape[:1] != neurons.shape:
+            raise ValueError(f"shares must be one row per neuron, got shapes {neurons.shape} and {shares.shape}")
+        self.neurons, self.shares = neurons, shares
+        self._derived: tuple[ErrorModel, Cuts] | None = None
+        same = alike is not None and np.array_equal(alike.neurons, neurons)
+        self._forms: list[tuple[ErrorModel, Forms]] = alike._forms if alike is not None and same else []
+
+    def derive(self, model: ErrorModel) -> Cuts:
+        """The cuts, derived from the network; memoised. Raises ValueError for those of another region."""
+        if self._derived is None or self._derived[0] is not model:
+            inputs, own = model.input_set.size, self.neurons
+            if self.shares.shape[1] != inputs or (own.size and not 0 <= own.min() <= own.max() < model.count):
+                raise ValueError(f"cuts must be of {model.count} neurons over {inputs} inputs")
+            members = np.zeros((own.size, inputs + model.count))
+            members[:, :inputs] = self.shares
+            if not self._forms or self._forms[0][0] is not model:
+                self._forms[:] = [(model, linear_forms(model, own))]
+            self._derived = model, derive_cuts(model, own, members, self._forms[0][1])
+        return self._derived[1]
+
+    def forget(self) -> None:
+        """Drop what is memoised: some ten times as much memory as the shares."""
+        self._derived = None
+
+
 @dataclass(frozen=True, eq=False)
 class Forest:
     """The leaves of many rows' trees in one region, in any order.
 
     tree: (L,) which row, from 0 on, each leaf belongs to. phases: (L, N) int8 over the region's unstable neurons, −1
     free, 0 split inactive, 1 split active. multipliers: (L, N) λ, float32 or float64, NaN = CHORD. empty: (L,) whether
-    the multipliers prove the leaf empty instead of a bound. Raises ValueError for parts that do not fit each other.
+    the multipliers prove the leaf empty instead of a bound. family: (L,) which of `cuts` a leaf weighs, −1 none, and
+    weights: (L, C) their μ, in the first of C columns; None: no leaf has cuts. Raises ValueError for parts that do not
+    fit each other.
     """
 
     tree: IndexArray
     phases: PhaseArray
     multipliers: FloatArray
     empty: BoolArray
+    weights: AnyArray | None = None
+    family: IndexArray | None = None
+    cuts: tuple[SharedCuts, ...] = ()
 
     def __post_init__(self) -> None:
+        if (self.weights is None) != (self.family is None):
+            raise ValueError("weights and family must both be given, or none of them")
         count, kinds = self.tree.shape, {"tree": "iu", "phases": "i", "multipliers": "f", "empty": "b"}
-        for name, kind in kinds.items():
+        for name, kind in (kinds if self.weights is None else kinds | {"weights": "f", "family": "i"}).items():
             array = getattr(self, name)
             if array.dtype.kind not in kind or array.shape[:1] != count or array.ndim != 1 + (name in TABLES):
                 raise ValueError(f"{name} must fit {count} leaves, got shape {array.shape} and dtype {array.dtype}")
@@ -143,6 +196,10 @@ class Forest:
             raise ValueError(f"phases have shape {self.phases.shape}, multipliers {self.multipliers.shape}")
         if self.phases.size and not (self.phases.min() >= -1 and self.phases.max() <= 1):
             raise ValueError(f"phases must be −1, 0 or 1, got {self.phases.min()} … {self.phases.max()}")
+        if self.weights is not None and self.family is not None:
+            widest = max((cuts.neurons.size for cuts in self.cuts), default=0)
+            if widest > self.weights.shape[1] or np.any((self.family < -1) | (self.family >= len(self.cuts))):
+                raise ValueError(f"leaves must name one of {len(self.cuts)} families and weigh all its cuts")
 
     @classmethod
     def none(cls, neurons: int) -> Forest:
@@ -152,12 +209,44 @@ class Forest:
 
     @classmethod
     def joined(cls, forests: Sequence[Forest]) -> Forest:
-        """The leaves of several forests of one region and one numbering of trees, one forest after the other."""
+        """The leaves of several forests of one region and one numbering of trees and cuts, one after the other."""
         parts = ([getattr(one, name) for one in forests] for name in ("tree", "phases", "multipliers", "empty"))
-        return cls(*(np.concatenate(part) for part in parts))
+        widest = max((one.weights.shape[1] for one in forests if one.weights is not None), default=0)
+        whole = [np.concatenate(part) for part in parts]
+        if not widest:
+            return cls(whole[0], whole[1], whole[2], whole[3])
+        cuts = list({id(own): own for one in forests for own in one.weighed()}.values())
+        place = {id(own): at for at, own in enumerate(cuts)}
+        weights, family = [], []
+        for one in forests:
+            names = np.array([*(place.get(id(own), -1) for own in one.cuts), -1], dtype=np.int64)
+            own = np.zeros((one.tree.size, 0), dtype=np.float32) if one.weights is None else one.weights
+            weights.append(np.pad(own, ((0, 0), (0, widest - own.shape[1]))))
+            family.append(np.full(one.tree.size, -1) if one.family is None else names[one.family])
+        mixed = np.concatenate(weights), np.concatenate(family), tuple(cuts)
+        return cls(whole[0], whole[1], whole[2], whole[3], *mixed)
+
+    def take(self, leaves: Any) -> Forest:
+        """Some of the leaves, a mask or indices, in that order."""
+        parts = self.tree[leaves], self.phases[leaves], self.multipliers[leaves], self.empty[leaves]
+        if self.weights is None or self.family is None:
+            return Forest(*parts)
+        return Forest(*parts, self.weights[leaves], self.family[leaves], self.cuts)
+
+    def weighed(self) -> list[SharedCuts]:
+        """The cuts that any leaf names."""
+        used = np.zeros(0, dtype=np.int64) if self.family is None else np.unique(self.family)
+        return [self.cuts[at] for at in used.tolist() if at >= 0]
+
+    def groups(self) -> list[tuple[IndexArray, SharedCuts | None]]:
+        """Leaves that can be certified together: those that weigh the same cuts."""
+        if self.family is None:
+            return [(np.arange(self.tree.size), None)]
+        several = ((at, self.cuts[at] if at >= 0 else None) for at in np.unique(self.family).tolist())
+        return [(np.flatnonzero(self.family == at), cuts) for at, cuts in several]
 
 
-TABLES = ("phases", "multipliers")
+TABLES = ("phases", "multipliers", "weights")
 
 
 def forest_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
@@ -168,6 +257,8 @@ def forest_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArray:
     ValueError for a forest of another region, and for a tree that has no row.
     """
     proven = forest_leaf_bounds(model, rows, forest)
+    for cuts in forest.cuts:
+        cuts.forget()
     least = np.full(rows.shape[0], np.inf)
     np.minimum.at(least, forest.tree, proven)
     return np.where(least < np.inf, least, -np.inf)
@@ -184,15 +275,24 @@ def forest_leaf_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArr
     widest = max(model.input_set.size, rows.shape[1], neurons, *(low.size for low in model.lower), 1)
     step = max(1, min(FOREST_BATCH, FOREST_ENTRIES // widest))
     found = np.empty(leaves)
-    for start in range(0, leaves, step):
-        part = slice(start, start + step)
-        own, empty = rows[forest.tree[part]], forest.empty[part]
-        dense = np.asarray(own.toarray() if sp.issparse(own) else own, dtype=np.float64)
-        phases = forest.phases[part] if np.any(forest.phases[part] >= 0) else None
-        dense = np.where(empty[:, None], 0.0, dense)
-        bounds = certified_bounds(model, dense, forest.multipliers[part], phases)
-        found[part] = np.where(empty, np.where(bounds > 0, np.inf, -np.inf), bounds)
+    for members, cuts in forest.groups():
+        for start in range(0, members.size, step):
+            part = members[start : start + step]
+            own, empty = rows[forest.tree[part]], forest.empty[part]
+            dense = np.asarray(own.toarray() if sp.issparse(own) else own, dtype=np.float64)
+            phases = forest.phases[part] if np.any(forest.phases[part] >= 0) else None
+            dense = np.where(empty[:, None], 0.0, dense)
+            weighed = _weighed(model, forest, part, cuts)
+            bounds = certified_bounds(model, dense, forest.multipliers[part], phases, *weighed)
+            found[part] = np.where(empty, np.where(bounds > 0, np.inf, -np.inf), bounds)
     return found
+
+
+def _weighed(model: ErrorModel, forest: Forest, part: IndexArray, cuts: SharedCuts | None) -> tuple[Cuts | None, Any]:
+    """Cuts and what these leaves weigh them with."""
+    if cuts is None or forest.weights is None:
+        return None, None
+    return cuts.derive(model), sp.csr_array(forest.weights[part, : cuts.neurons.size].astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,10 @@
 header: JSON with PROOF_KEYS and the set's norm. The set: center; of a box set.lower and set.upper; of an ℓ∞ ball with
 a radius per coordinate (eps null) also set.eps. The question: label, and the targets; of another property label null,
 question.* and its groups' numbers as targets. Per ReLU layer k lowerK, upperK and tightK.*, trees of single sides, of
-the network that the question is lowered to; cut.*; per target t targetT.*, a tree over phases or one over the box.
-Format 1 had one leaf without splits per tightened side and no trees over boxes; it is read as what it means.
-Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there is.
+the network that the question is lowered to; cut.*, with shares where any are not 1; per target t targetT.*, a tree over
+phases or one over the box. Format 1 had one leaf without splits per tightened side and no trees over boxes; it is read
+as what it means. Nothing here says whether the proof holds; it only makes sure that what `check.py` reads is all there
+is.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ QUESTION = ("rows", "constants", "groups")
 LEAF = ("neurons", "signs", "multipliers")
 TIGHT = {1: LEAF, PROOF_FORMAT: (*LEAF, "ends", "phases", "empty")}
 CUT = ("neurons", "ends", "columns")
+SHARES = "cut.shares"  # of the columns; absent where all are 1
 TARGET = ("phases", "multipliers", "empty", "weights", "cuts", "ends")
 BOXES = ("axis", "cut")
 LARGEST_FLOAT = sys.float_info.max
@@ -152,9 +154,8 @@ def read_arrays(archive: Archive, inputs: int, relu_sizes: Sequence[int], header
     tight = [f"tight{k}.{part}" for k in layers for part in parts]
     boxes = [t for t in targets if header["format"] > 1 and f"target{t}.{BOXES[0]}" in archive]
     trees = [f"target{t}.{part}" for t in targets for part in (BOXES if t in boxes else TARGET)]
-    archive.require(
-        ["header", *own_set, *question_arrays(header), *sides, *tight, *(f"cut.{part}" for part in CUT), *trees]
-    )
+    cuts = [*(f"cut.{part}" for part in CUT), *([SHARES] if header["format"] > 1 and SHARES in archive else [])]
+    archive.require(["header", *own_set, *question_arrays(header), *sides, *tight, *cuts, *trees])
     content = {name: archive.array(name, (inputs,), finite=True) for name in own_set}
     for k, size in enumerate(relu_sizes):
         content |= {f"{side}{k}": archive.array(f"{side}{k}", (size,), low=-math.inf) for side in ("lower", "upper")}
@@ -162,7 +163,9 @@ def read_arrays(archive: Archive, inputs: int, relu_sizes: Sequence[int], header
     neurons = archive.array("cut.neurons", (None,), "i", low=0)
     content["cut.neurons"] = neurons
     content["cut.ends"] = archive.array("cut.ends", neurons.shape, "i", low=0)
-    content["cut.columns"] = archive.array("cut.columns", (None,), "i", low=0)
+    columns = content["cut.columns"] = archive.array("cut.columns", (None,), "i", low=0)
+    shared = SHARES in cuts
+    content[SHARES] = archive.array(SHARES, columns.shape, low=0.0, high=1.0) if shared else np.ones(columns.shape)
     for t in targets:
         own = f"target{t}"
         content |= _boxes(archive, own, inputs) if t in boxes else _tree(archive, own, sum(relu_sizes))

@@ -246,6 +246,6 @@ RUNG = Rung(
     cost=Cost.SEARCH,
     certifies=True,
     batched=True,
-    version=2,
+    version=3,
     ranges=neuron_ranges,
 )

@@ -35,7 +35,7 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
     """Tensors on a device, such as "cuda", for a search there.
 
     Convolutions without a matrix stay on the host: what they multiply goes there and back. Raises ImportError without
-    torch, ValueError for another type.
+    torch, ValueError for another type and for a device that is not there.
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
@@ -43,6 +43,13 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
         import torch
     except ImportError:
         raise not_installed("torch", "a search on a device") from None
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ValueError(
+            f"device {device!r} is not one that torch has here ({str(error).splitlines()[0]}); allowed: 'cpu', or a name "
+            "such as 'cuda'"
+        ) from None
 
     def make(values: Any) -> Array:
         if sp.issparse(values):
@@ -55,6 +62,15 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
         return torch.from_numpy(np.array(values, dtype=dtype, order="C")).to(device)  # tensors share no memory
 
     return make
+
+
+def fitting_maker(arrays: Iterable[Any], device: str = "cpu") -> ArrayMaker:
+    """float32 where these numbers fit it, else float64: numpy's for the device "cpu", torch's for any other. Raises as
+    `in_torch`."""
+    fits = fits_float32(arrays)
+    if device == "cpu":
+        return in_float32 if fits else in_float64
+    return in_torch(device, "float32" if fits else "float64")
 
 
 def fits_float32(arrays: Iterable[Any]) -> bool:

@@ -6,10 +6,12 @@ walk of relaxations/relu.py), s = u/(u − l) and one variable d per unstable ne
     free            λ = max(ν,0)·d + min(ν,0)·s,   0 ≤ d ≤ 1,   adds −s·l·min(ν,0) to g
     split active    λ = ν − d,                     d ≥ 0:  x̂ ≥ 0 there, and y = x̂
     split inactive  λ = d,                         d ≥ 0:  x̂ ≤ 0 there, and y = 0
+    free, a plane   λ = max(ν,0)·d + min(ν,0)·(1 − d)·s: the plane (hull_planes.py) takes the chord's part d of min(ν,0)
 
 is dual feasible for any d, so every g is a lower bound of the row on that part. g is concave in the box of these
 variables where one ReLU layer is relaxed, and piecewise smooth; at x̃ = argmin ν·x̃, forward with y = λ's slope times x̂
-(and the chord's offset where ν < 0), ∂g/∂d = x̂·max(ν,0), −x̂, x̂ in the three cases.
+(and the chord's offset where ν < 0), ∂g/∂d = x̂·max(ν,0), −x̂, x̂ in the first three cases; a plane adds min(ν,0) times
+what it is above the chord.
 
 Columns are nodes. Arrays are of any array-API library and floating type: float32 on a core or a GPU for a search,
 float64 for an optimum. Source: Wong & Kolter 2018, Thm 1 (free neurons); Wang et al. 2021, "Beta-CROWN" (split ones).
@@ -34,7 +36,8 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_network
 from toolkit.problems.reduced_matrices import alive_matrices, folded_columns
 from toolkit.relaxations.relu import adaptive_slope, chord, evaluate, walk
-from toolkit.search.array_makers import ArrayMaker, fits_float32, in_float32, in_float64, on_host
+from toolkit.search.array_makers import ArrayMaker, fitting_maker, in_float64, on_host
+from toolkit.search.hull_planes import NodePlanes
 
 
 class Sweep(NamedTuple):
@@ -54,8 +57,8 @@ class Sweep(NamedTuple):
 class DualFunction:
     """g of a problem's rows over the dual variables of all unstable neurons, layer after layer in one array (N, B).
 
-    make: puts numpy and scipy.sparse arrays into the library, type and device to compute in; None: numpy, in float32
-    where the problem's numbers fit it. Numbers that are infinite, or overflow, make g infinite or NaN.
+    make: puts numpy and scipy.sparse arrays into the library, type and device to compute in; None: in float32 where the
+    problem's numbers fit it, on settings.device. Numbers that are infinite, or overflow, make g infinite or NaN.
     """
 
     def __init__(self, problem: Problem, make: ArrayMaker | None = in_float64) -> None:
@@ -69,7 +72,7 @@ class DualFunction:
             sides = (*network.lower, *network.upper, *starts.values(), constant)
             weights = (weight for stage in stages for _, weight, _ in stage.sources)
             biases = (stage.bias for stage in stages if stage.bias is not None)
-            make = in_float32 if fits_float32((*sides, *weights, *biases)) else in_float64
+            make = fitting_maker((*sides, *weights, *biases), problem.settings.device)
         self.make = make
         self.starts = {place: make(rows) for place, rows in starts.items()}
         self.constant = make(constant)
@@ -95,7 +98,7 @@ class DualFunction:
         """Number of objective rows."""
         return int(self.constant.shape[0])
 
-    def parts(self, rows: Any = None, phases: PhaseArray | None = None) -> Parts:
+    def parts(self, rows: Any = None, phases: PhaseArray | None = None, planes: NodePlanes | None = None) -> Parts:
         """The nodes of these rows (None: one per row) with these phases (N, B), None: nothing is split."""
         starts, constant = self.starts, self.constant
         if rows is not None:
@@ -103,7 +106,7 @@ class DualFunction:
             chosen = xp.asarray(rows, device=_device(constant))
             starts, constant = {place: nu[:, chosen] for place, nu in starts.items()}, constant[chosen]
         splits = None if phases is None or not (phases >= 0).any() else Splits.of(self, phases)
-        return Parts(self, starts, constant, splits)
+        return Parts(self, starts, constant, splits, planes)
 
     def starting_slopes(self) -> tuple[FloatArray, FloatArray]:
         """The dual rung's slopes and CROWN's, (N, 1) each."""
@@ -148,18 +151,21 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Nodes to evaluate together. starts: their rows at every place, (n_j, B); constant: (B,)."""
+    """Nodes to evaluate together. starts: their rows at every place, (n_j, B); constant: (B,); planes: of the first
+    layer, or none."""
 
     function: DualFunction
     starts: dict[int, Array]
     constant: Array
     splits: Splits | None
+    planes: NodePlanes | None = None
 
     def keep(self, columns: Any) -> Parts:
         """The same for these columns only (a mask or indices)."""
         starts = {place: nu[:, columns] for place, nu in self.starts.items()}
         splits = None if self.splits is None else self.splits.keep(columns)
-        return replace(self, starts=starts, constant=self.constant[columns], splits=splits)
+        planes = None if self.planes is None else self.planes.keep(columns)
+        return replace(self, starts=starts, constant=self.constant[columns], splits=splits, planes=planes)
 
     def ceiling(self) -> Array:
         """The largest value of every variable: 1 at free neurons, ∞ at split ones."""
@@ -175,7 +181,17 @@ class Parts:
 
     def multipliers(self, duals: Array) -> Array:
         """λ of every unstable neuron, (N, B): what certificates take."""
-        return self._joined(self._back(duals, False)[2].taken, duals)
+        return self.evidence(duals)[0]
+
+    def evidence(self, duals: Array) -> tuple[Array, Array | None]:
+        """λ of every unstable neuron, (N, B), and −weights of the planes, (k, B), None without planes."""
+        step = self._back(duals, False)[2]
+        return self._joined(step.taken, duals), step.planed
+
+    def planed(self, negative: Array, duals: Array) -> Array:
+        """What of min(ν,0) in the first layer the planes take."""
+        planed = negative * duals
+        return planed if self.splits is None else planed * self.splits.free[self.function.own[0]]
 
     def _joined(self, parts: list[Array | None], duals: Array) -> Array:
         """One array (N, B) of what each layer has; 0 for layers the rows do not reach."""
@@ -188,6 +204,9 @@ class Parts:
         """g, x̃ = argmin ν·x̃ if that is asked for, and the walk's step."""
         step = PartStep(self, duals)
         nu, value = walk(self.function.stages, self.starts, step, self.constant)
+        if self.planes is not None and step.planed is not None:
+            through, constant = self.planes.back(step.planed)
+            nu, value = nu + through, value + constant
         least, points = self.function.reach(nu, pointed)
         return value + step.value + least, points, step
 
@@ -212,6 +231,10 @@ class Parts:
                     free = splits.active[own] + splits.free[own] * duals[own]
                     slope, height = xp.where(negative, splits.chord[own], free), splits.height[own]
                 relaxed = slope * x_hat - height * negative
+                if k == 0 and self.planes is not None:
+                    above = self.planes.above(points) - (function.chord[own] * x_hat - function.height[own])
+                    relaxed += self.planed(negative * above, duals[own])
+                    gradient[own] += self.planed(negative * above, arriving)
                 y[chosen] = outputs[own] = relaxed
                 x_hats[own] = x_hat
             return y
@@ -224,6 +247,7 @@ class PartStep:
     """Steps of a walk at given dual variables; see the module.
 
     value: what the ReLUs add to g, (B,). Per ReLU layer, where rows reach it: arriving: ν; taken: λ; toward: ∂λ/∂d.
+    planed: what planes take of ν in the first layer, (k, B), ≤ 0; None without.
     """
 
     shrinks = False
@@ -234,6 +258,7 @@ class PartStep:
         count = len(parts.function.own)
         self.arriving: list[Array | None] = [None] * count
         self.taken: list[Array | None] = [None] * count
+        self.planed: Array | None = None
         self.toward: list[Array | None] = [None] * count
 
     def relu(self, k: int, nu: Array) -> Array:
@@ -245,6 +270,9 @@ class PartStep:
         arriving = nu[chosen]
         negative = xp.minimum(arriving, function.zero)
         positive = arriving - negative
+        if k == 0 and self.parts.planes is not None:
+            self.planed = self.parts.planed(negative, self.duals[own])
+            negative = negative - self.planed
         if splits is None:
             toward = positive
             taken = positive * self.duals[own]

@@ -52,7 +52,7 @@ def ascend(parts: Parts, duals: Array, cutoff: Array, pace: Pace, deadline: floa
     the deadline (of time.perf_counter()) is over."""
     xp = array_namespace(duals)
     sweep = parts.sweep(duals)
-    adam = _Adam(parts, duals, sweep)
+    adam = DualMoves(parts, duals, sweep)
     best, where = sweep.value, duals
     found = [on_host(one) for one in (best, where, _scores(parts, sweep), sweep.arriving, sweep.points)]
     going: IndexArray = np.arange(found[0].size)
@@ -86,7 +86,7 @@ def _scores(parts: Parts, sweep: Sweep) -> Array:
     return gap if parts.splits is None else gap * parts.splits.free
 
 
-class _Adam:
+class DualMoves:
     """Moments of the gradient, and the variables they move; columns are nodes."""
 
     def __init__(self, parts: Parts, duals: Array, sweep: Sweep) -> None:

@@ -7,6 +7,8 @@ at once (forest_leaf_bounds, float64, rounding included); one that fails stays o
 when nothing is open, by its budget of nodes, by the clock, or when it is given up; the nodes then open are certified
 too: leaves cover the region whenever the search ends, and the least of their certified bounds is the row's.
 
+Trees that begin at given nodes (Roots) have planes of their own (hull_planes.py), found in an ascent at the root.
+
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Xu et al. 2021, "Fast
 and complete" (batches). Checked: every leaf. Trusted: nothing of the search.
 """
@@ -14,30 +16,47 @@ and complete" (batches). Checked: every leaf. Trusted: nothing of the search.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
-from toolkit.certificates.leaves import Forest, forest_leaf_bounds
+from toolkit.certificates.leaves import Forest, SharedCuts, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import ArrayMaker, on_host
-from toolkit.search.dual_function import DualFunction
+from toolkit.search.dual_function import DualFunction, Parts
+from toolkit.search.hull_planes import FirstLayer, NodePlanes, Plane
 from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
+from toolkit.search.plane_ascent import Raised, raise_planes
 
-ROOT, CHILD = Pace(30), Pace(10, 0.2, 0.03)
+ROOT, CHILD, PLANTED = Pace(30), Pace(10, 0.2, 0.03), Pace(0)
 LAST = (Pace(100, 0.5, 0.01), Pace(100, 0.1, 0.001))  # of a node with nothing left to split
 TRIES = 3  # neurons tried per split
-WIDTH = 256  # nodes split per round
-BATCH_ENTRIES = 1 << 21  # numbers in a batch's widest array
+WIDTH, DEVICE_WIDTH = 256, 4096  # nodes split per round, on a core and elsewhere
+BATCH_ENTRIES, DEVICE_ENTRIES = 1 << 21, 1 << 27  # numbers in a batch's widest array
 SLIGHT = 1e-6
 POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
 
 Stopped = Callable[["PhaseTrees"], BoolArray]
 Offer = Callable[[IndexArray, FloatArray], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Roots:
+    """Where trees with planes begin, T nodes. row: (T,) of the problem; phases, duals: (N, T); planes and their cuts:
+    of the tree that each was a node of; pace: how far to raise them."""
+
+    function: DualFunction
+    layer: FirstLayer
+    row: IndexArray
+    phases: PhaseArray
+    duals: FloatArray
+    planes: list[Plane]
+    cuts: list[SharedCuts]
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -52,10 +71,10 @@ class Grown:
 
 
 class PhaseTrees:
-    """The trees of a problem's rows.
+    """The trees of a problem's rows, or of the nodes `roots`.
 
     cutoff: what a node must reach, certified, (T,). budget: nodes per tree. deadline: of time.perf_counter(). keep:
-    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction.
+    hold all leaves, for a proof, λ in float32 as it stores them. make: as of a DualFunction, where there are no roots.
     """
 
     def __init__(
@@ -66,11 +85,15 @@ class PhaseTrees:
         deadline: float = np.inf,
         keep: bool = False,
         make: ArrayMaker | None = None,
+        roots: Roots | None = None,
     ) -> None:
         self.problem, self.cutoff, self.budget, self.deadline = problem, cutoff, budget, deadline
-        self.function = DualFunction(problem, make)
+        self.function = DualFunction(problem, make) if roots is None else roots.function
+        self.roots, self.row = roots, np.arange(self.function.rows) if roots is None else roots.row
+        self.planes = [] if roots is None else list(roots.planes)
+        self.cuts = [] if roots is None else list(roots.cuts)
         self.model = error_model_of(problem)
-        count = self.function.rows
+        count = self.row.size
         self.nodes = np.zeros(count, dtype=np.int64)
         self.closed = np.full(count, np.inf)  # the least certified bound of a tree's leaves
         self.given_up = np.zeros(count, dtype=np.bool_)
@@ -78,15 +101,27 @@ class PhaseTrees:
         self.kept: list[Forest] | None = [] if keep else None
         self.pool = NodePool(self.function.size, TRIES, on_host(self.function.zero).dtype)
         widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
-        self.batch = max(1, BATCH_ENTRIES // widest)
+        core = problem.settings.device == "cpu"
+        self.width = WIDTH if core else DEVICE_WIDTH
+        self.batch = max(1, (BATCH_ENTRIES if core else DEVICE_ENTRIES) // widest)
 
     def grow(self, stopped: Stopped | None = None, offer: Offer | None = None) -> Grown:
         """Split until every tree has ended. stopped: told after every round, which trees to give up. offer: is given
         x̃ of the worst nodes of a round, (k,) trees and (k, n) points."""
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
-            return self._grown(stopped, offer)
+        finished = self.split(stopped, offer)
+        self.close(np.arange(self.pool.tree.size))
+        leaves = None if self.kept is None else Forest.joined([Forest.none(self.function.size), *self.kept])
+        return Grown(np.where(self.closed < np.inf, self.closed, -np.inf), finished, self.nodes, leaves)
 
-    def _grown(self, stopped: Stopped | None, offer: Offer | None) -> Grown:
+    def split(self, stopped: Stopped | None = None, offer: Offer | None = None) -> BoolArray:
+        """The same but for the nodes left open, which no leaf covers yet; which trees have none, (T,)."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
+            self._split_until_ended(stopped, offer)
+        finished = np.ones(self.nodes.size, dtype=np.bool_)
+        finished[self.pool.tree] = False
+        return finished
+
+    def _split_until_ended(self, stopped: Stopped | None, offer: Offer | None) -> None:
         self._plant()
         while True:
             if stopped is not None:
@@ -95,11 +130,6 @@ class PhaseTrees:
             if not chosen.size or time.perf_counter() > self.deadline:
                 break
             self._split(chosen, offer)
-        finished = np.ones(self.nodes.size, dtype=np.bool_)
-        finished[self.pool.tree] = False
-        self._end()
-        leaves = None if self.kept is None else Forest.joined([Forest.none(self.function.size), *self.kept])
-        return Grown(np.where(self.closed < np.inf, self.closed, -np.inf), finished, self.nodes, leaves)
 
     @property
     def won(self) -> BoolArray:
@@ -111,6 +141,10 @@ class PhaseTrees:
     def _plant(self) -> None:
         """All roots."""
         every, size = np.arange(self.nodes.size), self.function.size
+        if self.roots is not None:
+            for tree in every.tolist():
+                self._plant_with_planes(self.roots, tree)
+            return
         for some in np.array_split(every, max(1, -(-every.size // self.batch))):
             phases = np.full((size, some.size), -1, dtype=np.int8)
             parts = self.function.parts(some)
@@ -118,6 +152,22 @@ class PhaseTrees:
             duals = self.function.make(np.broadcast_to(start, (size, some.size)))
             found = ascend(parts, duals, self._aim(some), ROOT, self.deadline)
             self._settle(some, phases, found)
+
+    def _plant_with_planes(self, roots: Roots, tree: int) -> None:
+        """One root, and planes for its tree if there is time."""
+        own, phases = np.array([tree]), roots.phases[:, [tree]]
+        start = Raised(roots.planes[tree], self.function.make(roots.duals[:, [tree]]), -np.inf)
+        if not self.given_up[tree] and time.perf_counter() < self.deadline:
+            start = raise_planes(roots.layer, self._parts(own, phases), start, float(self.cutoff[tree]), roots.pace,
+                                 self.deadline)  # fmt: skip
+            known, self.planes[tree] = self.cuts[tree], start.plane
+            self.cuts[tree] = SharedCuts(known.neurons, on_host(start.plane.shares), known)
+        found = ascend(self._parts(own, phases), start.duals, self._aim(own), PLANTED, self.deadline)
+        self._settle(own, phases, found)
+
+    def _parts(self, tree: IndexArray, phases: PhaseArray) -> Parts:
+        """Nodes to evaluate."""
+        return self.function.parts(self.row[tree], phases, NodePlanes(self.planes, tree) if self.planes else None)
 
     def _aim(self, tree: IndexArray) -> Array:
         """What the search's bounds must reach."""
@@ -135,10 +185,10 @@ class PhaseTrees:
         tree = pool.tree[order]
         first = np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]])
         rank = np.arange(tree.size) - np.repeat(first, np.diff(np.r_[first, tree.size]))
-        chosen = order[rank < max(1, WIDTH // first.size)]
-        if chosen.size > WIDTH:  # more trees than nodes to split: those with the fewest so far
+        chosen = order[rank < max(1, self.width // first.size)]
+        if chosen.size > self.width:  # more trees than nodes to split: those with the fewest so far
             fewest: IndexArray = np.argsort(self.nodes[pool.tree[chosen]], kind="stable")
-            chosen = chosen[fewest[:WIDTH]]
+            chosen = chosen[fewest[: self.width]]
         return chosen
 
     def _split(self, chosen: IndexArray, offer: Offer | None) -> None:
@@ -151,9 +201,7 @@ class PhaseTrees:
             phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates[one][None], nodes.arriving[one][None])
             tree, floor = np.tile(nodes.tree, 2), np.tile(nodes.bound, 2)
             np.add.at(self.nodes, tree, 1)
-            found = ascend(
-                self.function.parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline
-            )
+            found = ascend(self._parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline)
             found = replace(found, value=np.fmax(found.value, floor))
             if offer is not None:
                 offer(tree, found.points.T)
@@ -166,7 +214,7 @@ class PhaseTrees:
         if tries == 1:
             return np.zeros(count, dtype=np.int64)
         phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates, nodes.arriving)
-        parts = self.function.parts(np.tile(nodes.tree, 2 * tries), phases)
+        parts = self._parts(np.tile(nodes.tree, 2 * tries), phases)
         values = on_host(parts.values(self.function.make(duals))).astype(np.float64).reshape(2, tries, count)
         gain = np.maximum(np.minimum(values, self.cutoff[nodes.tree]) - nodes.bound, SLIGHT)
         worth = gain.min(axis=0) + 0.1 * gain.max(axis=0)
@@ -196,7 +244,7 @@ class PhaseTrees:
 
     def _finish(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> None:
         """Nodes with nothing left to split become leaves, after a long ascent: that alone can still raise them."""
-        parts = self.function.parts(tree, phases)
+        parts = self._parts(tree, phases)
         for pace in LAST:
             duals = ascend(parts, self.function.make(duals), self._aim(tree), pace, self.deadline).duals
         self._certify(tree, phases, duals, final=True)
@@ -205,33 +253,48 @@ class PhaseTrees:
         """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
         proven = np.empty(tree.size)
         for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
-            parts = self.function.parts(tree[some], phases[:, some])
-            multipliers = on_host(parts.multipliers(self.function.make(duals[:, some]))).T
-            if self.kept is not None:  # what is certified is what a proof will hold
-                multipliers = multipliers.astype(np.float32)
-            leaves = Forest(
-                tree[some],
-                np.ascontiguousarray(phases[:, some].T),
-                np.ascontiguousarray(multipliers),
-                np.zeros(some.size, dtype=np.bool_),
-            )
+            leaves = self._leaves(tree[some], phases[:, some], duals[:, some])
             found = forest_leaf_bounds(self.model, self.problem.rows, leaves)
             proven[some] = found
             taken = np.ones(some.size, dtype=np.bool_) if final else found >= self.cutoff[tree[some]]
             np.minimum.at(self.closed, tree[some][taken], found[taken])
             if self.kept is not None and taken.any():
-                self.kept.append(
-                    Forest(leaves.tree[taken], leaves.phases[taken], leaves.multipliers[taken], leaves.empty[taken])
-                )
+                self.kept.append(leaves.take(taken))
         return proven
 
-    def _end(self) -> None:
-        """What is open becomes leaves."""
-        every = np.arange(self.pool.tree.size)
-        for some in np.array_split(every, max(1, -(-every.size // self.batch))):
+    def _leaves(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> Forest:
+        """Nodes as leaves."""
+        return leaves_of(
+            self._parts(tree, phases), self.row[tree], phases, duals, self.kept is not None, tree, self.cuts
+        )
+
+    def close(self, chosen: IndexArray) -> None:
+        """These of the open nodes become leaves."""
+        for some in np.array_split(chosen, max(1, -(-chosen.size // self.batch))):
             if some.size:
                 nodes = self.pool.get(some)
-                self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                    self._certify(nodes.tree, nodes.phases, nodes.duals, final=True)
+
+
+def leaves_of(
+    parts: Parts,
+    row: IndexArray,
+    phases: PhaseArray,
+    duals: FloatArray,
+    stored: bool,
+    family: IndexArray,
+    cuts: Sequence[SharedCuts],
+) -> Forest:
+    """Nodes (columns) as leaves of their rows' trees, with what their dual variables say; cuts, and which of them each
+    node has, are read where the parts have planes. stored: in float32, since what a proof will hold is certified."""
+    multipliers, planed = parts.evidence(parts.function.make(duals))
+    kind = np.float32 if stored else None
+    own = row, np.ascontiguousarray(phases.T), np.ascontiguousarray(on_host(multipliers).T, dtype=kind)
+    empty = np.zeros(row.size, dtype=np.bool_)
+    if planed is None:
+        return Forest(*own, empty)
+    return Forest(*own, empty, np.ascontiguousarray(-on_host(planed).T, dtype=kind), family, tuple(cuts))
 
 
 def _children(

@@ -1,13 +1,16 @@
 """Which rows of a problem are above a mark everywhere: trees over ReLU phases for all rows, and the points they meet.
 
-A row is proven once all leaves of its tree are certified above settings.stop_at, refuted once a replayed point is not.
-Points come from the worst nodes' x̃ (phase_trees.py), a few per round.
+A tree that is not small begins again with planes of the first layer (plane_trees.py), where that can have any: they
+take as long as some hundreds of nodes, and spare most of those of a larger tree. A row is proven once all leaves of its
+tree are certified above settings.stop_at, refuted once a replayed point is not. Points come from the worst nodes' x̃
+(phase_trees.py), a few per round.
 
 Checked: leaves, in float64; points, by replay. Trusted: nothing of the search.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +19,14 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import ArrayMaker
+from toolkit.search.hull_planes import takes_planes
 from toolkit.search.incumbent import STOP_MARGIN
-from toolkit.search.phase_trees import PhaseTrees
+from toolkit.search.phase_trees import Grown, PhaseTrees
+from toolkit.search.plane_trees import PlaneTrees
 
 REPLAYED = 8  # points per round
+PLAIN_NODES = 256  # of a row's tree before it begins again with planes
+SHALLOW_NODES = 14  # the same where no other layer is: planes then are all that its bound lacks
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +82,27 @@ def search_signs(
     found = _Points(problem, stop)
     center = problem.clean_values()
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
-    trees = PhaseTrees(problem, aim, np.full(count, np.iinfo(np.int64).max if budget is None else budget),
-                       deadline, keep, make)  # fmt: skip
+    nodes = np.iinfo(np.int64).max if budget is None else budget
+    planar = takes_planes(problem)
+    plain = SHALLOW_NODES if len(problem.relu_bounds.lower) == 1 else PLAIN_NODES
 
-    def stopped(trees: PhaseTrees) -> BoolArray:
+    def stopped() -> BoolArray:
         refuted = found.refuted
         return np.full(count, True) if problem.settings.until_refuted and refuted.any() else refuted
 
-    grown = trees.grow(stopped, found.offer)
+    first = np.full(count, min(nodes, plain) if planar else nodes)
+    grown = PhaseTrees(problem, aim, first, deadline, keep, make).grow(lambda _: stopped(), found.offer)
+    still = np.flatnonzero(~grown.finished & ~stopped())
+    if planar and nodes > plain and still.size and time.perf_counter() < deadline:
+        trees = PlaneTrees(problem, aim, nodes - plain, deadline, keep, make)
+        grown = _better(grown, trees.grow(still, stopped, found.offer))
     return Signs(grown.lower, found.upper, found.points, grown.nodes, grown.leaves)
+
+
+def _better(one: Grown, other: Grown) -> Grown:
+    """What two searches say of the rows together: of each the one that says more."""
+    more, leaves = other.lower > one.lower, None
+    if one.leaves is not None and other.leaves is not None:
+        leaves = Forest.joined([one.leaves.take(~more[one.leaves.tree]), other.leaves.take(more[other.leaves.tree])])
+    lower = np.where(more, other.lower, one.lower)
+    return Grown(lower, one.finished | other.finished, one.nodes + other.nodes, leaves)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import BoolArray, FloatArray, IndexArray
+from toolkit.arrays import AnyArray, BoolArray, FloatArray, IndexArray
 from toolkit.certificates.coverage import BoxTree, covered
 from toolkit.certificates.leaves import CutStore, Evidence, Forest, Leaves, SideTrees, forest_bounds
 from toolkit.certificates.rounding import ErrorModel, error_model_of
@@ -137,7 +137,7 @@ def loosened(value: Any, scale: Any) -> Any:
 def margin_trees(problem: Problem, searches: Searches) -> tuple[CutStore, list[Proven]]:
     """The best evidence per row: the dual rung's multipliers alone where these are enough, then tree by tree.
 
-    What is enough says `enough`. The store holds the cuts that trees of `bab` name.
+    What is enough says `enough`. The store holds the cuts that leaves name.
     """
     model, store, goal = error_model_of(problem), CutStore(), enough(problem)
     found = [_root(model, problem.rows[[row]], store) for row in range(problem.rows.shape[0])]
@@ -155,7 +155,7 @@ def margin_trees(problem: Problem, searches: Searches) -> tuple[CutStore, list[P
         keep(rows, _by_boxes(_with_rows(problem, rows), searches.halve))
     rows = open_rows()
     if model.count and searches.grow is not None and rows.size:
-        keep(rows, _by_phases(_with_rows(problem, rows), searches.grow))
+        keep(rows, _by_phases(_with_rows(problem, rows), searches.grow, store))
     rows = open_rows()
     if model.count and rows.size:
         keep(rows, _by_search(problem, rows, store))
@@ -188,7 +188,7 @@ def _by_boxes(problem: Problem, halve: Halve) -> list[Proven | None]:
     return found
 
 
-def _by_phases(problem: Problem, grow: Grow) -> list[Proven | None]:
+def _by_phases(problem: Problem, grow: Grow, store: CutStore) -> list[Proven | None]:
     """Trees over phases; None for one whose leaves do not cover every case."""
     model, forest, count = error_model_of(problem), _sorted(_rounded(grow(problem))), problem.rows.shape[0]
     bounds = forest_bounds(model, problem.rows, forest)
@@ -197,11 +197,24 @@ def _by_phases(problem: Problem, grow: Grow) -> list[Proven | None]:
     found: list[Proven | None] = []
     for t, bound in enumerate(bounds.tolist()):
         part = slice(int(ends[t]), int(ends[t + 1]))
-        content = {name: getattr(forest, name)[part] for name in ("phases", "multipliers", "empty")}
-        size = part.stop - part.start
-        nothing = {"weights": np.zeros(0), "cuts": np.zeros(0, dtype=np.int64), "ends": np.zeros(size, dtype=np.int64)}
-        found.append(Proven(bound, size, content | nothing) if whole[t] else None)
+        if whole[t]:
+            content = {name: getattr(forest, name)[part] for name in ("phases", "multipliers", "empty")}
+            content |= _named_cuts(forest.take(part), store)
+        found.append(Proven(bound, part.stop - part.start, content) if whole[t] else None)
     return found
+
+
+def _named_cuts(forest: Forest, store: CutStore) -> dict[str, Any]:
+    """Which cuts of the store leaves weigh, and how, leaf after leaf; those not in it yet are added."""
+    cuts, weights, counts = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], np.zeros(forest.tree.size, dtype=np.int64)
+    if forest.weights is not None and forest.family is not None:
+        first = {int(at): store.share(forest.cuts[at]) for at in np.unique(forest.family) if at >= 0}
+        for leaf in np.flatnonzero(forest.family >= 0).tolist():
+            own = np.flatnonzero(forest.weights[leaf] > 0)
+            cuts.append(first[int(forest.family[leaf])] + own)
+            weights.append(forest.weights[leaf, own])
+            counts[leaf] = own.size
+    return {"weights": np.concatenate(weights), "cuts": np.concatenate(cuts), "ends": np.cumsum(counts)}
 
 
 def _by_search(problem: Problem, rows: IndexArray, store: CutStore) -> list[Proven | None]:
@@ -239,13 +252,13 @@ def _of_leaves(tree: Leaves) -> Proven:
 def _rounded(forest: Forest) -> Forest:
     """The forest with λ rounded to float32, as it is stored: half the size, and bounds hold at any λ."""
     with np.errstate(over="ignore", under="ignore"):
-        return replace(forest, multipliers=forest.multipliers.astype(np.float32))
+        weights: AnyArray | None = None if forest.weights is None else forest.weights.astype(np.float32)
+        return replace(forest, multipliers=forest.multipliers.astype(np.float32), weights=weights)
 
 
 def _sorted(forest: Forest) -> Forest:
     """The leaves tree by tree."""
-    order = np.argsort(forest.tree, kind="stable")
-    return Forest(forest.tree[order], forest.phases[order], forest.multipliers[order], forest.empty[order])
+    return forest.take(np.argsort(forest.tree, kind="stable"))
 
 
 def _chosen(trees: SideTrees, chosen: BoolArray) -> SideTrees:

@@ -123,8 +123,10 @@ def _header(network: Network, ball: InputSet, claimed: dict[str, Any]) -> dict[s
 
 
 def _packed_cuts(store: CutStore) -> dict[str, Any]:
-    """Every cut's neuron and subset, the subsets one after the other."""
-    return {
+    """Every cut's neuron and subset, the subsets one after the other, and shares where any are not 1."""
+    every = [store.shares.get(i, np.ones(subset.size)) for i, subset in enumerate(store.subsets)]
+    shares = {"cut.shares": np.concatenate(every).astype(np.float32)} if store.shares else {}
+    return shares | {
         "cut.neurons": np.array(store.neurons, dtype=np.int64),
         "cut.ends": np.cumsum([subset.size for subset in store.subsets], dtype=np.int64),
         "cut.columns": np.concatenate([np.zeros(0, dtype=np.int64), *store.subsets]).astype(np.int32),
