@@ -25,7 +25,6 @@ from typing import Any
 
 import lecture_polytope
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from toolkit.arrays import FloatArray
@@ -36,7 +35,18 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.report.plots import EPS_LABEL
-from toolkit.report.styles import GRID_GREY, LOOKS, TEXT_GREY, YES_GREEN, label_of, paper_style
+from toolkit.report.styles import (
+    CHANGE_MAP,
+    GRID_GREY,
+    IMAGE_MAP,
+    INK,
+    LOOKS,
+    SURFACE,
+    TEXT_GREY,
+    YES_GREEN,
+    label_of,
+    paper_style,
+)
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
 from toolkit.runs.provenance import read_provenance
@@ -84,7 +94,7 @@ BOUNDS = ("pgd", "exact", "ideal", "lp", "dual", "interval")
 FOOLED = Sample("mnist5k-standard", "mnist5k", 5, 0.02)  # a 4 taken for a 9
 CURVES = ("interval", "dual", "lp", "ideal", "exact")
 LAST_EPS, POINTS, BISECTIONS = 0.14, 14, 8
-CHANGES = LinearSegmentedColormap.from_list("changes", ["#D55E00", "white", "#0072B2"])
+MARKED = 0.04  # of the clean margin: below it no marker hides the zero line
 SHOWN = {"exact": "m* (exact)", "pgd": "pgd (attack)"}
 
 
@@ -93,7 +103,7 @@ def relu_hull() -> Drawn:
     boxes = [_neuron_box(chain) for chain in CHAINS]
     low, high = 1.12 * boxes[0][0], 1.12 * boxes[0][1]
     with paper_style():
-        figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
         for panel, chain, (lower, upper) in zip(panels, CHAINS, boxes, strict=True):
             corners = np.array([[lower, 0], [0, 0], [upper, upper]])
@@ -102,7 +112,7 @@ def relu_hull() -> Drawn:
             ends, slope = np.array([lower, upper]), upper / (upper - lower)
             panel.plot(ends, slope * ends, color=LOOKS["dual"].color, linewidth=1, linestyle=(0, (4, 1.5)),
                        label="lower line of the dual, slope u/(u − l)")  # fmt: skip
-            panel.plot([low, 0, high], [0, 0, high], color="black", linewidth=1.6, label="y = max(x̂, 0)")
+            panel.plot([low, 0, high], [0, 0, high], color=INK, linewidth=1.6, label="y = max(x̂, 0)")
             for edge in ends:
                 panel.axvline(edge, color=TEXT_GREY, linewidth=0.6, linestyle=(0, (1, 1)))
             panel.set_xticks(ends, [f"l =\n{_signed(lower, 1)}", f"u =\n{_signed(upper, 1)}"], fontsize=7.5)
@@ -110,9 +120,9 @@ def relu_hull() -> Drawn:
             panel.set_title(f"l,u by {chain[-1]}\narea {-lower * upper / 2:.1f}", fontsize=8)
             panel.set_xlim(low, high)
         panels[0].set_ylim(1.35 * boxes[0][0] * boxes[0][1] / (boxes[0][1] - boxes[0][0]), high)
-        panels[0].set_ylabel("ReLU output y", labelpad=1)
+        panels[0].set_ylabel("output y", labelpad=2)
         panels[0].set_yticks([0, 3, 6])
-        panels[1].set_xlabel("ReLU input x̂ of one neuron", labelpad=1)
+        panels[1].set_xlabel("input x̂ of one ReLU", labelpad=1)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend([handles[k] for k in (2, 0, 1)], [labels[k] for k in (2, 0, 1)], loc="outside lower center",
                       ncols=2, frameon=False, fontsize=7.5, handlelength=1.6, columnspacing=1)  # fmt: skip
@@ -125,7 +135,8 @@ def _neuron_box(chain: Sequence[str]) -> tuple[float, float]:
     layer, neuron = NEURON
     cut, ball = Network.load(f"zoo:{DIGIT.network}").cut(layer), DIGIT.problem().input_set
     known = layer_bounds(cut, ball, chain, SETTINGS)
-    problem = Problem.of(cut, ball, np.zeros((0, cut.output_size)), known, SETTINGS)
+    by_word = replace(SETTINGS, rigorous=False)  # the MILP optimum itself, not what is certified of it
+    problem = Problem.of(cut, ball, np.zeros((0, cut.output_size)), known, by_word)
     ranges = [get_rung(name).neuron_ranges(problem, np.array([neuron])) for name in chain]
     return max(float(low[0]) for low, _ in ranges), min(float(high[0]) for _, high in ranges)
 
@@ -155,7 +166,7 @@ def margins() -> Drawn:
         right = most + 0.24 * (most - least)
         panel.axvspan(0, right, color=YES_GREEN, alpha=0.07, linewidth=0)
         panel.axvline(0, color=TEXT_GREY, linewidth=0.9)
-        panel.axvline(values["exact"], color="black", linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
+        panel.axvline(values["exact"], color=INK, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
         for k, (name, value) in enumerate(values.items()):
             look = LOOKS.get(name)
             color, marker = (look.color, look.marker) if look else (TEXT_GREY, "|")
@@ -164,7 +175,7 @@ def margins() -> Drawn:
             above = value >= values["exact"]
             panel.annotate(_signed(value), (value, k), (6 if above else -6, 0), textcoords="offset points",
                            va="center", ha="left" if above else "right", fontsize=8,
-                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.7})  # fmt: skip
+                           bbox={"facecolor": SURFACE, "edgecolor": "none", "pad": 0.5, "alpha": 0.7})  # fmt: skip
         panel.set_yticks(range(len(values)), ["clean F(x)", *(SHOWN.get(name, label_of(name)) for name in BOUNDS)])
         panel.set_ylim(len(values) - 0.4, -1.1)
         panel.set_xlim(least - 0.3 * (most - least), right)
@@ -172,7 +183,7 @@ def margins() -> Drawn:
         panel.text(right, -1.05, "YES ", color=YES_GREEN, ha="right", va="top")
         panel.set_xlabel(f"margin F$_{DIGIT.label}$ − F$_{TARGET}$ (logits), ε = {DIGIT.eps:g}")
         inset = panel.inset_axes((0.80, 0.04, 0.18, 0.32))
-        inset.imshow(DIGIT.image, cmap="gray", vmin=0, vmax=1)
+        inset.imshow(DIGIT.image, cmap=IMAGE_MAP, vmin=0, vmax=1)
         inset.set_axis_off()
     return figure, {"sample": DIGIT.__dict__, "label": DIGIT.label, "target": TARGET, "margins": values}
 
@@ -196,9 +207,9 @@ def adversarial_example() -> Drawn:
             (panels[0], image, f"x: a {FOOLED.label}\n{margin} = {_signed(clean)}"),
             (panels[1], found, f"x̃ from the LP: a {seen}\n{margin} = {_signed(bound.upper)}"),
         ):
-            drawn = panel.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+            drawn = panel.imshow(pixels, cmap=IMAGE_MAP, vmin=0, vmax=1)
             panel.set_title(title, fontsize=7.5)
-        difference = panels[2].imshow(found - image, cmap=CHANGES, vmin=-FOOLED.eps, vmax=FOOLED.eps)
+        difference = panels[2].imshow(found - image, cmap=CHANGE_MAP, vmin=-FOOLED.eps, vmax=FOOLED.eps)
         panels[2].set_title(f"x̃ − x\n‖x̃ − x‖$_∞$ ≤ {FOOLED.eps:g}", fontsize=7.5)
         for panel in panels:
             panel.set_axis_off()
@@ -226,13 +237,13 @@ def margin_against_eps(points: int = POINTS, curves: Sequence[str] = CURVES) -> 
         panel = figure.subplots()
         panel.grid(axis="y", color=GRID_GREY, linewidth=0.5)
         panel.axhspan(0, 1.25 * clean, color=YES_GREEN, alpha=0.07, linewidth=0)
-        panel.axhline(0, color=TEXT_GREY, linewidth=0.9)
+        panel.axhline(0, color=TEXT_GREY, linewidth=1.1, zorder=4)  # over the curves: where they cross it is the point
         for k, (name, values) in enumerate(found.items()):
             look, eps = LOOKS[name], gives_up[name]
             label = f"{SHOWN.get(name, label_of(name))}: {np.floor(1e4 * eps) / 1e4:.4f}"
             panel.plot(radii[: values.size], values, color=look.color, linestyle=look.linestyle, marker=look.marker,
-                       markersize=look.marker_size - 0.6, linewidth=1.2, label=label, zorder=3 + 0.1 * k)  # fmt: skip
-            panel.plot(eps, 0, look.marker, markersize=7, color=look.color, markeredgecolor="white", zorder=5)
+                       markersize=look.marker_size - 0.6, linewidth=1.2, label=label, zorder=3 + 0.1 * k,
+                       markevery=(values > MARKED * clean).tolist())  # fmt: skip
             panel.plot([eps, eps], [0, 1.08 * floor], color=look.color, linewidth=0.9, linestyle=(0, (2, 1)), zorder=2)
         panel.set_xlim(0, LAST_EPS)
         panel.set_ylim(1.08 * floor, 1.25 * clean)

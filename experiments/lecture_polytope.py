@@ -23,7 +23,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.report.styles import LOOKS, paper_style
+from toolkit.report.styles import CLASS_COLOURS, INK, LOOKS, OPEN_GREY, SURFACE, paper_style
 from toolkit.rungs import get_rung
 from toolkit.verify.certification import Certification
 from toolkit.verify.ladder import certify
@@ -34,7 +34,6 @@ RADII = (0.3, 0.37, 0.6)
 LADDER = ("dual", "lp")  # without an exact rung: MAYBE can happen
 DIRECTIONS = 120
 HALF_PLANES = 5  # the half-plane of every fifth direction is drawn
-IMAGE = "#56B4E9"
 SETTINGS = Settings(solver="highs")
 
 
@@ -142,7 +141,7 @@ def draw(cases: Sequence[Case]) -> Figure:
         figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02)
         handles, labels = panels[0].get_legend_handles_labels()
         panels[3].set_axis_off()
-        panels[3].legend(handles, labels, loc="center", frameon=False, handlelength=1.5, fontsize=7.5, borderpad=0)
+        panels[3].legend(handles, labels, loc="center", frameon=False, handlelength=1.5, fontsize=7, borderpad=0)
     return figure
 
 
@@ -155,19 +154,19 @@ def _panel(panel: Axes, case: Case) -> None:
     for direction, value in zip(case.directions[::HALF_PLANES], case.dual[::HALF_PLANES], strict=True):
         (x, y), (across, up) = value * direction, direction
         panel.axline((x, y), (x - up, y + across), color=LOOKS["dual"].color, linewidth=0.3, alpha=0.5)
-    look = {"dual": "half-planes of the dual", "lp": "LP relaxation"}
+    look = {"dual": "dual: half-planes", "lp": "LP relaxation"}
     for name, polygon in (("dual", outer["dual"]), ("lp", outer["lp"])):
         color, style = LOOKS[name].color, (0, (4, 1.5)) if name == "dual" else "-"
         panel.plot(*np.vstack([polygon, polygon[:1]]).T, color=color, linewidth=1.2, linestyle=style, label=look[name])
     panel.fill(*outer["lp"].T, facecolor=LOOKS["lp"].color, alpha=0.10, linewidth=0, zorder=1.4)
-    pieces = PolyCollection(case.pieces, facecolor=IMAGE, edgecolor="white", linewidth=0.25, zorder=2)
+    pieces = PolyCollection(case.pieces, facecolor=OPEN_GREY, edgecolor=SURFACE, linewidth=0.25, zorder=2)
     pieces.set_label("image F(P), exact")
     panel.add_collection(pieces)
-    panel.axline((0, 0), slope=1, color="black", linewidth=0.9, label="decision boundary", zorder=2.5)
-    panel.plot(*case.center, "o", color="black", markersize=3.2, label="F(x)", linestyle="", zorder=4)
+    panel.axline((0, 0), slope=1, color=INK, linewidth=0.9, label="decision boundary", zorder=2.5)
+    panel.plot(*case.center, "o", color=INK, markersize=3.2, label="F(x)", linestyle="", zorder=4)
     panel.plot(
-        *case.replayed, "*", color="#F0E442", markeredgecolor="black", markeredgewidth=0.6, markersize=7,
-        label="F(x̃), x̃ from the LP", linestyle="", zorder=4,
+        *case.replayed, "*", color=LOOKS["lp"].color, markeredgecolor=SURFACE, markeredgewidth=0.6, markersize=8,
+        label="F(x̃), x̃ by the LP", linestyle="", zorder=4,
     )  # fmt: skip
     panel.set_xlim(window[0])
     panel.set_ylim(window[1])
@@ -183,6 +182,13 @@ def _wrong_side(panel: Axes, case: Case, window: Sequence[tuple[float, float]]) 
     """Shade where the other class wins."""
     (x0, x1), (y0, y1) = window
     low, high = min(x0, y0), max(x1, y1)
-    other = f"other class: F{'₀₁'[1 - case.label]} > F{'₀₁'[case.label]}"
+    other = f"other class, F{'₀₁'[1 - case.label]} > F{'₀₁'[case.label]}"
     corner = [high, low] if case.label == 1 else [low, high]
-    panel.fill(*np.array([[low, low], [high, high], corner]).T, facecolor="#E2E2E2", linewidth=0, zorder=0, label=other)
+    panel.fill(
+        *np.array([[low, low], [high, high], corner]).T,
+        facecolor=CLASS_COLOURS[1],
+        alpha=0.35,
+        linewidth=0,
+        zorder=0,
+        label=other,
+    )

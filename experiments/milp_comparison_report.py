@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from toolkit.report import save_figure
-from toolkit.report.styles import TEXT_GREY, panel_grid, paper_style
+from toolkit.report.styles import SOLVER_COLOURS, TEXT_GREY, panel_grid, paper_style
 from toolkit.runs.outputs import write_files
 
 METHOD = ["model", "formulation", "solver"]
 MARGIN = ["network", "eps", "sample", "chain", "target"]
 SHIFT = 0.01  # seconds, of the shifted geometric mean: keeps solves of milliseconds from deciding
-COLOURS = {"bab": "#000000", "gurobi": "#D55E00", "highs": "#0072B2", "scip": "#009E73"}
 MARKERS = {"bab": "o", "gurobi": "^", "highs": "s", "scip": "D"}
 SHOWN = {
     "group": "networks", "formulation": "formulation", "solver": "solver", "margins": "margins", "solved": "solved",
@@ -153,7 +152,7 @@ def _profile_panel(panel: Axes, profiles: Mapping[str, tuple[np.ndarray, np.ndar
     for k, (name, (tau, share)) in enumerate(sorted(profiles.items())):
         solver, formulation = name.split()
         full = formulation == "full"
-        colour = COLOURS.get(solver, TEXT_GREY)
+        colour = SOLVER_COLOURS.get(solver, TEXT_GREY)
         panel.plot(
             [*tau, right], [*share, share[-1]], drawstyle="steps-post", color=colour, linestyle="--" if full else "-",
             linewidth=1.3, marker=MARKERS.get(solver, "x"), markersize=4, markerfacecolor="none" if full else colour,
@@ -235,7 +234,7 @@ def _costs_of_full(table: pd.DataFrame) -> list[str]:
     for model in ("LP", "MILP"):
         ratios = [
             f"{solver} {zoo[model, 'full', solver] / zoo[model, 'compact', solver]:.2g}"
-            for solver in COLOURS
+            for solver in SOLVER_COLOURS
             if (model, "full", solver) in zoo.index and (model, "compact", solver) in zoo.index
         ]
         if ratios:

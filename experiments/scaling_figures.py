@@ -95,8 +95,8 @@ def draw_gap_against_unstable(cells: pd.DataFrame) -> Figure:
             style = _style(look) | marks | {"linestyle": "", "markerfacecolor": "none"}
             left.plot(own["unstable"], own["shown"], label=_label(name, known), **style)
             right.plot(own["unstable"], own["tightness"], **style)
-        left.set(xscale="log", yscale="log", ylabel="m* − bound (logits)", title="gap")
-        right.set(xscale="log", ylabel="tightness (1 = exact)", title="tightness", ylim=(-0.03, 1.03))
+        left.set(xscale="log", yscale="log", title="gap m* − bound (logits)")
+        right.set(xscale="log", title="tightness (1 = exact)", ylim=(-0.03, 1.03))
         _say_floor(left)
         for panel in (left, right):
             panel.set_xlabel("unstable neurons k")

@@ -33,14 +33,14 @@ from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.names import plot_text
 from toolkit.networks.network import Network
 from toolkit.report import pipe_table, save_figure
-from toolkit.report.styles import Look, label_of, look_of, panel_grid, paper_style, shared_legend
+from toolkit.report.styles import OTHER_LOOKS, label_of, look_of, panel_grid, paper_style, shared_legend
 from toolkit.runs.distances import DistancePlan, measure_distances
 from toolkit.runs.progress import RunProgress
 from toolkit.runs.run import gather
 from toolkit.verify.smoothing import smoothed_radius
 
 RUNGS = ("pgd", "lipschitz", "dual", "alpha", "lp", "bab")
-SMOOTHED = (Look("#882255", "h"), Look("#44AA99", "d"), Look("#332288", "8"), Look("#999933", ">"))  # by σ
+SMOOTHED = OTHER_LOOKS  # by σ: bounds that are no rungs
 SMOOTHED_BY = "smoothed, "
 SMOOTH = f"{SMOOTHED_BY}σ = "
 Radii = Mapping[str, FloatArray]

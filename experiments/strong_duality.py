@@ -34,7 +34,7 @@ from toolkit.networks.network import Network
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
-from toolkit.report.styles import LOOKS, TEXT_GREY, paper_style, shared_legend, stacked_grid
+from toolkit.report.styles import LOOKS, TEXT_GREY, label_of, paper_style, shared_legend, stacked_grid
 from toolkit.report.write import save_figure
 from toolkit.rungs import get_rung
 from toolkit.search.ascent import Ascent
@@ -42,6 +42,7 @@ from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem
 
 SETTINGS = Settings(solver="highs")
+TRAININGS = {"NOR": "standard training", "ADV": "adversarial training", "LPD": "dual training"}  # of MLP-B, by its name
 RUNGS = ("dual", "crown", "alpha", "lp", "pgd")
 
 
@@ -118,29 +119,41 @@ def measure(case: Case, iterations: int) -> Measured:
         strict=True,
     ):
         table.insert(table.columns.get_loc("target"), column, value)
-    title = f"{name}, image {case.sample}, ε = {case.eps:g}"
+    training = TRAININGS.get(name.split("/")[-1].split("_")[0])
+    shown = name if training is None else f"MLP-B, {training}"
+    title = f"{shown}\n{case.dataset} image {case.sample}, ε = {case.eps:g}"
     return Measured(title, table, *follow(problem, iterations))
 
 
 def draw(cases: Sequence[Measured]) -> Figure:
     """Above: bounds of the smallest LP margin against iterations; below: LP − g(α) of every target, log scale."""
     with paper_style():
-        figure, pairs = stacked_grid(len(cases))
+        figure, pairs = stacked_grid(len(cases), across=2)
         for case, (upper, lower) in zip(cases, pairs, strict=True):
             row = case.rows.loc[case.rows["lp"].idxmin()]
             at = int(case.rows.index.get_loc(row.name))
             steps = np.arange(len(case.lower))
-            upper.axhline(row["lp"], color=LOOKS["lp"].color, label="LP (simplex)", linewidth=1.2)
-            upper.plot(steps, case.lower[:, at], color=LOOKS["alpha"].color, label="g(α): best so far", linewidth=1.6)
+            upper.axhline(row["lp"], color=LOOKS["lp"].color, label="LP, by simplex", linewidth=1.2)
             upper.plot(
-                steps, case.relaxed[:, at], color=TEXT_GREY, linestyle=(0, (1, 1)), label="its LP feasible point"
+                steps,
+                case.lower[:, at],
+                color=LOOKS["alpha"].color,
+                label="g(α), the best so far",
+                linewidth=1.6,
+            )
+            upper.plot(
+                steps,
+                case.relaxed[:, at],
+                color=TEXT_GREY,
+                linestyle=(0, (1, 1)),
+                label="the ascent's LP point",
             )
             for name in ("dual", "crown"):
                 look = LOOKS[name]
-                upper.plot(0, row[name], look.marker, color=look.color, label=name, clip_on=False, zorder=3)
+                upper.plot(0, row[name], look.marker, color=look.color, label=label_of(name), clip_on=False, zorder=3)
             spread = row["lp"] - min(row["dual"], row["crown"])
             upper.set_ylim(row["lp"] - 1.15 * spread, row["lp"] + 0.6 * spread)
-            upper.set_title(f"{case.title}\nmargin F{row['label']} − F{row['target']}")
+            upper.set_title(f"{case.title}, margin F$_{row['label']}$ − F$_{row['target']}$", fontsize=8.5)
             gaps = np.maximum(case.rows["lp"].to_numpy() - case.lower, 1e-9)
             lower.semilogy(steps, np.delete(gaps, at, axis=1), color=LOOKS["alpha"].color, linewidth=0.5, alpha=0.5)
             lower.semilogy(steps, gaps[:, at], color=LOOKS["alpha"].color, linewidth=1.6)
@@ -148,8 +161,8 @@ def draw(cases: Sequence[Measured]) -> Figure:
             lower.set_ylim(1e-7, None)
             lower.set_xlabel("iterations")
         for upper, lower in pairs[::2]:
-            upper.set_ylabel("bound on the margin")
-            lower.set_ylabel("LP − g(α), every t")
+            upper.set_ylabel("bound (logits)")
+            lower.set_ylabel("LP − g(α)")
         shared_legend(figure, [upper for upper, _ in pairs])
     return figure
 

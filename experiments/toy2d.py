@@ -13,25 +13,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from toolkit.arrays import FloatArray
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
-from toolkit.data.atomic import write_figure
 from toolkit.data.datasets import Dataset
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
+from toolkit.report import save_figure
+from toolkit.report.styles import CLASS_COLOURS, INK, OPEN_GREY, panel_grid, paper_style
 from toolkit.verify.ladder import certify
 from toolkit.verify.margins import margins
 
 RADIUS = 0.08
-COLOURS = ("#0072B2", "#D55E00")  # the two classes
 LOSSES = ("standard", "dual")
+MARKERS = ("o", "s")  # of the two classes
 
 
 def separated_points(count: int, radius: float, seed: int) -> FloatArray:
@@ -75,16 +79,25 @@ def train_toy(data: Dataset, loss: str, radius: float, hidden: Sequence[int], ep
     return frozen(trained.network, spec.name, {"spec": spec.record, "seconds": trained.seconds})
 
 
-def judge(network: Network, data: Dataset, radius: float, grid: int = 41) -> dict[str, Any]:
-    """Errors on the points, and how many boxes lie on one side: by a grid, by the dual bound, by the exact verdict."""
+def certified_boxes(network: Network, data: Dataset, radius: float) -> list[bool]:
+    """Whether the exact verdict on each point's box is YES."""
+    balls = zip((LinfBall(x, radius) for x in data.features), data.labels.tolist(), strict=True)
+    ladder = ("dual", "pgd", "exact")
+    return [certify(network, ball, label, ladder, time_limit=20).verdict is Verdict.YES for ball, label in balls]
+
+
+def judge(network: Network, data: Dataset, radius: float, exact: Sequence[bool], grid: int = 41) -> dict[str, Any]:
+    """Errors on the points, and how many boxes lie on one side: by a grid, by the dual bound, by the exact verdict.
+
+    exact: what `certified_boxes` says.
+    """
     steps = np.linspace(-radius, radius, grid)
     offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-    one_sided = dual = exact = 0
+    one_sided = dual = 0
     for x, label in zip(data.features, data.labels.tolist(), strict=True):
         ball = LinfBall(x, radius)
         one_sided += bool(np.all(network.predict(x + offsets) == label))
         dual += all(bound.certified_lower > 0 for bound in margins(network, ball, label, "dual"))
-        exact += certify(network, ball, label, ladder=("dual", "pgd", "exact"), time_limit=20).verdict is Verdict.YES
     return {
         "network": network.name,
         "points": len(data),
@@ -92,34 +105,41 @@ def judge(network: Network, data: Dataset, radius: float, grid: int = 41) -> dic
         "wrong_points": int(np.sum(network.predict(data.features) != data.labels)),
         "boxes_one_sided_on_grid": one_sided,
         "boxes_certified_dual": dual,
-        "boxes_certified_exact": exact,
+        "boxes_certified_exact": sum(exact),
         "training_seconds": round(float(network.metadata["seconds"]), 2),
     }
 
 
-def draw(networks: Sequence[Network], data: Dataset, radius: float, table: pd.DataFrame, path: Path) -> None:
-    """Decision regions side by side, with the points and their boxes."""
-    from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    figure = Figure(figsize=(4.2 * len(networks), 4.4), layout="constrained")
+def draw(networks: Sequence[Network], data: Dataset, radius: float, certified: Sequence[Sequence[bool]]) -> Figure:
+    """Decision regions side by side, with the points and their boxes: filled where certified, dashed where not."""
     low, high = -0.1, 1.1
     axis = np.linspace(low, high, 400)
     plane = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    for k, network in enumerate(networks):
-        axes = figure.add_subplot(1, len(networks), k + 1)
-        classes = network.predict(plane).reshape(axis.size, axis.size)
-        axes.imshow(classes, extent=(low, high, low, high), origin="lower", cmap=ListedColormap(COLOURS), alpha=0.3,
-                    vmin=0, vmax=1, interpolation="nearest")  # fmt: skip
-        for x, label in zip(data.features, data.labels.tolist(), strict=True):
-            corner = (float(x[0]) - radius, float(x[1]) - radius)
-            axes.add_patch(Rectangle(corner, 2 * radius, 2 * radius, fill=False, edgecolor=COLOURS[label]))
-            axes.plot(*x, "o", color=COLOURS[label], markersize=4)
-        certified = table["boxes_certified_exact"].iloc[k]
-        title = f"{network.metadata['spec']['loss']} training: {certified} of {len(data)} boxes certified"
-        axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    write_figure(path, figure, dpi=150)
+    with paper_style():
+        figure, panels = panel_grid(len(networks))
+        figure.set_figheight(4.0)
+        for panel, network, boxes in zip(panels, networks, certified, strict=True):
+            classes = network.predict(plane).reshape(axis.size, axis.size)
+            panel.imshow(classes, extent=(low, high, low, high), origin="lower", cmap=ListedColormap(CLASS_COLOURS),
+                         alpha=0.45, vmin=0, vmax=1, interpolation="nearest")  # fmt: skip
+            for x, label, sure in zip(data.features, data.labels.tolist(), boxes, strict=True):
+                panel.add_patch(_box(x - radius, 2 * radius, label, sure))
+                panel.plot(*x, MARKERS[label], color=INK, markersize=4)
+            panel.grid(visible=False)
+            panel.set_title(f"{network.metadata['spec']['loss']} training: {sum(boxes)} of {len(data)} boxes certified")
+            panel.set(xlabel="x₁", ylabel="x₂", aspect="equal")
+        points = [Line2D([], [], color=INK, marker=marker, linestyle="", markersize=4) for marker in MARKERS]
+        boxes_shown = [_box(np.zeros(2), 1.0, None, sure) for sure in (True, False)]
+        names = ["point of class 0", "point of class 1", "certified box (exact YES)", "not certified"]
+        figure.legend([*points, *boxes_shown], names, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _box(corner: FloatArray, side: float, label: int | None, sure: bool) -> Rectangle:
+    """A box of the plane, filled with its class's colour where it is certified; label: None for the legend's grey."""
+    fill = (OPEN_GREY if label is None else CLASS_COLOURS[label]) if sure else "none"
+    style = "-" if sure else (0, (3, 2))
+    return Rectangle((float(corner[0]), float(corner[1])), side, side, facecolor=fill, edgecolor=INK, linestyle=style)
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
@@ -135,9 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     with experiment_run(parser, options) as run:
         schedule = options.radius, options.hidden, options.epochs, options.seed
         networks = [train_toy(data, loss, *schedule) for loss in LOSSES]
-        table = pd.DataFrame([judge(network, data, options.radius) for network in networks])
+        exact = [certified_boxes(network, data, options.radius) for network in networks]
+        judged = [judge(network, data, options.radius, boxes) for network, boxes in zip(networks, exact, strict=True)]
+        table = pd.DataFrame(judged)
         run.write({"table.csv": table})
-        draw(networks, data, options.radius, table, options.out / "toy2d.png")
+        save_figure(draw(networks, data, options.radius, exact), options.out / "toy2d")
         run.record(specs=[network.metadata["spec"] for network in networks])
     return table
 

@@ -10,9 +10,17 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest, t
 
-from toolkit.data.atomic import write_figure
-from toolkit.report import pipe_table
-from toolkit.report.styles import OTHER_LOOKS, TRAINING_LOOKS, Look, panel_grid, paper_style
+from toolkit.report import pipe_table, save_figure
+from toolkit.report.plots import EPS_LABEL
+from toolkit.report.styles import (
+    OTHER_LOOKS,
+    TRAINING_LOOKS,
+    Look,
+    is_leftmost,
+    panel_grid,
+    paper_style,
+    set_title,
+)
 from toolkit.report.tables import margin_gaps
 from toolkit.runs.outputs import write_files
 
@@ -205,9 +213,10 @@ def draw(frame: pd.DataFrame, columns: Sequence[str], label: str, path: Path, lo
                 panel.plot(curve[x], curve[y].clip(lower=FLOOR) if log else curve[y], label=str(training), **style)
             if group[x].nunique() < 5:
                 panel.set_xticks(sorted(group[x].unique()))
-            panel.set(title=f"{dataset} {layers}", xlabel="ε", yscale="log" if log else "linear")
+            set_title(panel, f"{dataset} ({layers})")
+            panel.set(xlabel=EPS_LABEL, yscale="log" if log else "linear")
         panels[0].set_ylim(*((FLOOR, 1.5 * frame[high].max()) if log else (-0.02, 1.02)))
-        for panel in panels[::2]:
+        for panel in filter(is_leftmost, panels):
             panel.set_ylabel(label)
         entries = {
             text: handle for panel in panels for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
@@ -216,4 +225,4 @@ def draw(frame: pd.DataFrame, columns: Sequence[str], label: str, path: Path, lo
             list(entries.values()), list(entries), loc="outside lower center", ncols=3 if len(groups) == 1 else 6,
             frameon=False, title=BANDS[path.name], title_fontsize=8,
         )  # fmt: skip
-        write_figure(path, figure, dpi=200)
+    save_figure(figure, path.with_suffix(""))

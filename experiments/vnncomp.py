@@ -31,10 +31,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toolkit.cli.experiment import ExperimentRun, end_experiment, experiment_parser, experiment_run
-from toolkit.data.names import path_name, plot_text
+from toolkit.data.names import path_name
 from toolkit.data.registry import data_folder
 from toolkit.report import pipe_table, save_figure
-from toolkit.report.styles import LOOKS, panel_grid, paper_style, shared_legend
+from toolkit.report.styles import (
+    SOLVER_COLOURS,
+    TEXT_GREY,
+    is_leftmost,
+    panel_grid,
+    paper_style,
+    set_title,
+    shared_legend,
+)
 from toolkit.runs.executors import check_workers
 from toolkit.runs.lock import folder_lock
 from toolkit.runs.progress import RunProgress
@@ -133,9 +141,11 @@ def draw_cactus(tables: Mapping[str, pd.DataFrame]) -> Figure:
         figure, panels = panel_grid(len(tables))
         for panel, (name, table) in zip(panels, tables.items(), strict=True):
             _cactus_panel(panel, table)
-            panel.set_title(plot_text(f"{name} ({len(table)} instance{'s' * (len(table) != 1)})"))
-            panel.set_xlabel("seconds an instance")
-            panel.set_ylabel("decided")
+            set_title(panel, f"{name} ({len(table)} instance{'s' * (len(table) != 1)})")
+            if panel in panels[-4:]:
+                panel.set_xlabel("seconds an instance")
+            if is_leftmost(panel):
+                panel.set_ylabel("decided")
         shared_legend(figure, panels)
     return figure
 
@@ -144,18 +154,19 @@ def _cactus_panel(panel: Axes, table: pd.DataFrame) -> None:
     """Steps on a logarithmic axis that ends at the longest timeout."""
     solved, theirs = table["verdict"].isin(SOLVED), table["official"].isin(SOLVED)
     curves = {
-        "here, wall-clock": (table.loc[solved, "seconds"], LOOKS["exact"], "-"),
-        "here, CPU": (table.loc[solved, "cpu_seconds"], LOOKS["lp"], "--"),
-        "fastest tool of the competition": (table.loc[theirs, "official_seconds"], LOOKS["dual"], ":"),
+        "here, wall-clock": (table.loc[solved, "seconds"], SOLVER_COLOURS["bab"], "-"),
+        "here, CPU": (table.loc[solved, "cpu_seconds"], SOLVER_COLOURS["bab"], ":"),
+        "fastest tool of the competition": (table.loc[theirs, "official_seconds"], TEXT_GREY, "--"),
     }
     right = float(table["timeout"].max())
-    for label, (seconds, look, style) in curves.items():
+    for label, (seconds, colour, style) in curves.items():
         times, counts = decided_within(seconds)
         if times.size:
             right = max(right, float(times[-1]))
             x, y = [LEAST_SHOWN, *times, right], [0, *counts, counts[-1]]
-            panel.step(x, y, where="post", color=look.color, linestyle=style, label=label)
+            panel.step(x, y, where="post", color=colour, linestyle=style, linewidth=1.3, label=label)
     panel.set_xscale("log")
+    panel.minorticks_off()
     panel.set_xlim(LEAST_SHOWN, 1.1 * right)
     panel.set_ylim(0, 1.05 * max(1, len(table)))
 

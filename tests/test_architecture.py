@@ -25,8 +25,9 @@ ORDER = (
     ("search",),
     ("rungs",),
     ("verify",),
-    ("training", "runs"),
+    ("runs",),
     ("report",),
+    ("training",),
     ("cli",),
 )
 RANK = {folder: rank for rank, folders in enumerate(ORDER) for folder in folders}

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from toolkit.problems.properties import Property, robustness
     from toolkit.problems.settings import Settings
     from toolkit.problems.vnnlib_reader import read_vnnlib
-    from toolkit.report import check_order, gap_table, margin_table, write_report
+    from toolkit.report import (
+        check_order,
+        gap_table,
+        margin_table,
+        plot_margins,
+        plot_radii,
+        plot_tightness,
+        write_report,
+    )
     from toolkit.rungs.rung import Rung
     from toolkit.runs.store import read_rows
     from toolkit.runs.sweep.run import run_sweep
@@ -77,6 +85,9 @@ PUBLIC = {
     "check_order": "toolkit.report",
     "gap_table": "toolkit.report",
     "margin_table": "toolkit.report",
+    "plot_margins": "toolkit.report",
+    "plot_radii": "toolkit.report",
+    "plot_tightness": "toolkit.report",
     "write_proof": "toolkit.verify.prove",
     "check_proof": "toolkit.certificates.check",
     "float32_error": "toolkit.certificates.rounding",
@@ -123,6 +134,9 @@ __all__ = [
     "make_ball",
     "margin_table",
     "margins",
+    "plot_margins",
+    "plot_radii",
+    "plot_tightness",
     "read_rows",
     "read_vnnlib",
     "register_dataset",

@@ -199,7 +199,8 @@ def test_curves_hold_the_means(rows: pd.DataFrame) -> None:
     pgd = next(trace for trace in panel["data"] if trace["name"] == "pgd" and trace["yaxis"] == "y3")
     assert len(pgd["y"]) == len(means)
     assert all(0 <= share <= 1 for share in pgd["y"])
-    assert sum(trace["showlegend"] for trace in panel["data"]) == 3  # each rung once
+    assert [entry["group"] for entry in panel["legend"]] == ["dual", "lp", "pgd"]  # each rung once
+    assert panel["layout"]["showlegend"] is False
     json.dumps(panel, allow_nan=False)
 
 
@@ -282,17 +283,16 @@ DRIVE = """<script>
     while (!curves.every((one) => one.dataset.ready)) await pause(50);
     await pause(100);
     const plot = curves[0];
-    const legend = (name) => [...plot.querySelectorAll(".legend .traces")]
-      .find((one) => one.querySelector(".legendtext").textContent === name).querySelector(".legendtoggle");
+    const legend = (name) => [...document.querySelectorAll('.legend[data-curve="0"] button')]
+      .find((one) => one.textContent.trim() === name);
     const drawn = () => [...plot.querySelectorAll(".scatterlayer .trace")].length;
-    const visible = (group) => plot._fullData.filter((one) => one.legendgroup === group).map((one) => one.visible);
+    const visible = (group) => plot.data.filter((one) => one.legendgroup === group).map((one) => one.visible ?? true);
     result.before = [visible("lp"), drawn(), legend("LP").getAttribute("aria-pressed")];
-    for (const kind of ["mousedown", "mouseup"]) {
-      legend("LP").dispatchEvent(new MouseEvent(kind, { bubbles: true, view: window }));
-    }
-    await pause(1000);
+    legend("LP").click();
+    await pause(300);
     result.clicked = [visible("lp"), drawn(), legend("LP").getAttribute("aria-pressed")];
-    legend("LP").dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }));
+    legend("LP").focus();
+    document.activeElement.click();  // what Enter and Space do to a button that has the focus
     await pause(300);
     result.pressed = [visible("lp"), drawn(), legend("LP").getAttribute("aria-pressed")];
     result.focus = document.activeElement.getAttribute("aria-label");
@@ -346,25 +346,30 @@ def chromium() -> str:
     return found
 
 
+def browse(page: Path, dark: bool = False) -> Any:
+    """What the page's element `driven` holds when it has run in a browser, which prefers a dark page or a light one."""
+    command = [
+        chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+        f"--user-data-dir={page.parent / 'profile'}", "--window-size=1500,900", "--virtual-time-budget=20000",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    dumped = done.stdout[done.stdout.rindex('<pre id="driven">') :]
+    return json.loads(Page(dumped.partition("</pre>")[0] + "</pre>").all("pre")[0]["text"])
+
+
 def test_page_works_in_a_browser(report: Path, tmp_path: Path) -> None:
     text = report.read_text(encoding="utf-8")
     driven = tmp_path / "driven.html"
     driven.write_text(text.replace("<title>", f"{WATCH}<title>", 1).replace("</body>", f"{DRIVE}</body>"), "utf-8")
-    command = [
-        chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1240,900", "--virtual-time-budget=20000",
-        "--dump-dom", driven.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    [place] = [one for one in Page(done.stdout).all("pre") if one["attrs"].get("id") == "driven"]
-    result = json.loads(place["text"])
+    result = browse(driven)
     assert result.get("error") is None
     assert result["troubles"] == []
     assert result["requests"] == []
     shown, curves, _ = result["before"]
     assert result["before"] == [[True] * len(shown), curves, "true"]
-    assert result["clicked"] == [["legendonly"] * len(shown), curves - len(shown), "false"]
+    assert result["clicked"] == [[False] * len(shown), curves - len(shown), "false"]
     assert result["pressed"] == result["before"]
     assert result["focus"] == "curve LP"
     assert (result["all"], result["reset"]) == (6, 6)
@@ -378,3 +383,80 @@ def test_page_works_in_a_browser(report: Path, tmp_path: Path) -> None:
     assert all("NO" in verdicts.split() for verdicts in result["refuted"])
     assert result["opened"]
     assert result["images"] == [8, 8]
+
+
+MEASURE = """<!doctype html><meta charset="utf-8"><body><script type="application/json" id="page">PAGE</script><script>
+(async () => {
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const found = {};
+  try {
+    for (const width of [390, 820, 1400]) {
+      const frame = document.createElement("iframe");
+      frame.width = width; frame.height = 900; frame.style.border = 0;
+      frame.srcdoc = JSON.parse(document.getElementById("page").textContent);
+      document.body.append(frame);
+      const inside = () => frame.contentDocument;
+      const plots = () => [...(inside()?.querySelectorAll(".curve") ?? [])];
+      while (!plots().length || !plots().every((one) => one.dataset.ready)) await pause(50);
+      await pause(200);
+      const box = (one) => one.getBoundingClientRect();
+      const legends = [...inside().querySelectorAll(".legend")];
+      const buttons = [...inside().querySelectorAll(".legend button")];
+      const scroll = [...inside().querySelectorAll(".scroll")].filter((one) => one.offsetParent);
+      const hint = (one) => frame.contentWindow.getComputedStyle(one, "::before").content;
+      const style = frame.contentWindow.getComputedStyle(inside().body);
+      found[width] = {
+        page: inside().documentElement.scrollWidth,
+        apart: legends.every((one, k) => box(one).bottom <= box(plots()[k].querySelector(".main-svg")).top + 1),
+        within: [...buttons, ...inside().querySelectorAll(".main-svg")].every((one) => box(one).right <= width + 1),
+        entries: legends.map((one) => one.children.length),
+        tab: buttons.every((one) => one.tabIndex === 0 && one.tagName === "BUTTON"),
+        tall: Math.min(...buttons.map((one) => box(one).height)),
+        wide: scroll.map((one) => one.scrollWidth > one.clientWidth + 1),
+        told: scroll.map((one) => hint(one).includes("scroll") && one.tabIndex === 0),
+        colours: [style.backgroundColor, style.color, plots()[0].layout.paper_bgcolor,
+          plots()[0].data.map((one) => one.line.color)],
+      };
+      frame.remove();
+    }
+  } catch (error) { found.error = String(error); }
+  const place = document.createElement("pre");
+  place.id = "driven";
+  place.textContent = JSON.stringify(found);
+  document.body.append(place);
+})();
+</script>"""
+NINE = ("interval", "lipschitz", "dual", "crown", "alpha", "lp", "ideal", "exact", "pgd")
+
+
+def luminance(colour: str) -> float:
+    """Of rgb(…) or a hexadecimal colour, in [0, 1] and roughly."""
+    if colour.startswith("#"):
+        return sum(int(colour[k : k + 2], 16) for k in (1, 3, 5)) / 765
+    return sum(map(float, colour.partition("(")[2].rstrip(")").split(",")[:3])) / 765
+
+
+@pytest.mark.parametrize("dark", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_page_fits_phones_and_desks_by_day_and_night(dark: bool, tmp_path: Path) -> None:
+    """Nine rungs: the legend lies beside no curve, the page never scrolls sideways, tables that do say so."""
+    values = np.linspace(-1.0, 2.0, len(NINE) - 1)
+    exact = {"exact": 2.0, "pgd": 2.0}
+    rows = frame(*(
+        row(name, -np.inf if name == "pgd" else float(low), exact.get(name, np.inf), eps=eps)
+        for eps in (0.1, 0.2) for name, low in zip(NINE, [*values, 0.0], strict=True)
+    ))  # fmt: skip
+    text = write_html(rows, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = tmp_path / "frames.html"
+    page.write_text(MEASURE.replace("PAGE", json.dumps(text).replace("<", "\\u003c")), "utf-8")
+    found = browse(page, dark)
+    assert "error" not in found, found["error"]
+    for width, seen in found.items():
+        assert seen["page"] <= int(width), width
+        assert (seen["apart"], seen["within"], seen["tab"]) == (True, True, True), width
+        assert seen["entries"] == [len(NINE)]
+        assert seen["tall"] >= 24  # WCAG 2.2, 2.5.8
+        assert seen["wide"] == seen["told"], width
+        paper, ink, plot, curves = seen["colours"]
+        assert (luminance(paper) < 0.2, luminance(ink) > 0.8, luminance(plot) < 0.2) == (dark, dark, dark)
+        assert all(abs(luminance(curve) - luminance(paper)) > 0.2 for curve in curves)
+    assert any(found["390"]["wide"])

@@ -58,7 +58,7 @@ def test_both_figures_are_written(tmp_path: Path) -> None:
 
 
 def test_lines_without_radii_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"need lines with sample, rung.*\['side'\]"):
+    with pytest.raises(ValueError, match=r"need lines with sample, rung.*; they lack side$"):
         radius_distribution(LINES.drop(columns="side"))
     with pytest.raises(ValueError, match="got none"):
         radius_boxes(LINES.iloc[:0])

@@ -13,6 +13,7 @@ from rich.console import Console
 from toolkit.problems.answers import Verdict
 from toolkit.problems.settings import Settings
 from toolkit.runs import progress as module
+from toolkit.runs.notebook_page import as_html
 from toolkit.runs.progress import RunProgress
 from toolkit.runs.sweep.progress import SweepProgress, describe, read_snapshot
 from toolkit.runs.sweep.tasks import NetworkRef, Task, TaskReport, Work
@@ -111,3 +112,55 @@ def test_counts_are_bars_on_a_terminal_and_lines_elsewhere(
         progress.advance("third", 1, 2)
     assert "third" in screen.getvalue()
     assert "1/2" in screen.getvalue()
+
+
+NOTEBOOK = """
+import warnings; warnings.simplefilter("error")
+from toolkit import LinfBall, Network, certify, load_dataset
+from toolkit.runs.notebook_page import as_html
+from toolkit.runs.progress import RunProgress
+with RunProgress() as progress:
+    for k in range(1, 4):
+        progress.advance("a <b> bar", k, 3)
+network, data = Network.load("zoo:digits-standard"), load_dataset("digits")
+answer = certify(network, LinfBall(data.features[0], 0.05, (0, 1)), int(data.labels[0]), ladder=("dual",))
+answer
+"""
+FIGURE = "from toolkit import plot_margins\nplot_margins(answer)"
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_bars_and_answers_as_html(tmp_path: Path) -> None:
+    """A real kernel: one output for the bars, whose last state is the end; the certification as a table."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    cells = [nbformat.v4.new_code_cell(text) for text in (NOTEBOOK, FIGURE)]
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python"}})
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [one for one in book.cells[0].outputs if "data" in one]
+    assert [one for one in book.cells[0].outputs if one.get("name") == "stderr"] == []
+    bars, answer = (one["data"]["text/html"] for one in shown)
+    assert "a &lt;b&gt; bar" in bars
+    assert "3/3" in bars
+    assert "certified lower bound" in answer
+    assert "image/png" in book.cells[1].outputs[0]["data"]
+
+
+def test_a_notebook_gets_one_output_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[list[str]] = []
+
+    class Page:
+        def __init__(self) -> None:
+            shown.append([])
+
+        def show(self, renderable: object) -> None:
+            shown[-1].append(as_html(renderable))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "in_notebook", lambda: True)
+    monkeypatch.setattr(module, "NotebookPage", Page)
+    with RunProgress() as progress:
+        progress.advance("<b>", 1, 2)
+        progress.advance("<b>", 2, 2)
+    [states] = shown
+    assert "2/2" in states[-1]
+    assert all("&lt;b&gt;" in one and "<b>" not in one for one in states)

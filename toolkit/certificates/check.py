@@ -37,7 +37,7 @@ from toolkit.certificates.proof_file import (
 )
 from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
-from toolkit.data.arguments import instance
+from toolkit.data.arguments import file_path, instance
 from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
@@ -92,7 +92,7 @@ def all_shown(question: Property, claims: Mapping[int, float]) -> bool:
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
-    instance("network", network, Network)
+    file_path("path", path), instance("network", network, Network)
     try:
         with open_archive(path, PROOF_LIMIT, PROOF_RATIO) as archive:
             header = read_header(archive)

@@ -36,6 +36,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import Array, FloatArray, IndexArray
+from toolkit.data.arguments import instance
 from toolkit.networks.float_error import FLOOR, SAFETY, TINY, UNIT, UNIT32, gamma, norm, row_norms
 from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.layers import AffineMap
@@ -43,7 +44,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.stages import Stage, plain_weight, sequential
 from toolkit.networks.weight_error import column_norms
 from toolkit.problems.bounds import ReluBounds
-from toolkit.problems.input_set import InputSet
+from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import AliveNetwork, alive_part
 from toolkit.problems.region import Region
@@ -266,6 +267,10 @@ def outward(lower: FloatArray, error: FloatArray) -> FloatArray:
     return np.asarray(np.where(np.isfinite(safe) & np.isfinite(moved), moved, -np.inf), dtype=np.float64)
 
 
+def _are_maps(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, AffineMap) for one in value)
+
+
 def float32_error(
     network: Network | Sequence[AffineMap], ball: InputSet, relu_bounds: ReluBounds | None = None
 ) -> FloatArray:
@@ -279,6 +284,11 @@ def float32_error(
     most |c|·error: a margin proven above that holds for float32 inference too. Trusted: float32 sums of products in any
     order, no reduced-precision units (TF32, Winograd).
     """
+    if not isinstance(network, Network) and not _are_maps(network):
+        instance("network", network, Network)
+    check_is_input_set("ball", ball)
+    if relu_bounds is not None:
+        instance("relu_bounds", relu_bounds, ReluBounds, "as layer_bounds(network, ball) returns them")
     start = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
     sizes, errors = [start], [UNIT32 * start + LEAST_32]
     overflows = bool(np.any(start + errors[0] > LARGEST_32))

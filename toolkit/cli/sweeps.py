@@ -11,8 +11,12 @@ from rich.console import Console
 from toolkit.data.names import printable
 from toolkit.data.shipped_specs import shipped_spec
 from toolkit.report import gap_table, terminal_table, write_report
-from toolkit.report.html import plotly_script, write_html
+from toolkit.report.html import write_html
+from toolkit.report.html_page import plotly_script, run_networks
+from toolkit.report.html_views import RADII, read_view, view_of, write_radii_html, write_scorecard_html
+from toolkit.runs.distances import distance_table
 from toolkit.runs.provenance import read_provenance
+from toolkit.runs.scorecard import totals
 from toolkit.runs.store import read_rows
 from toolkit.runs.sweep.results import mixed
 from toolkit.runs.sweep.run import run_sweep
@@ -30,7 +34,7 @@ HOW_TO_READ = (
 def run_demo(out: Path, workers: int | None) -> None:
     """The demo sweep, its gap table and where to look next."""
     rows = run_sweep(demo_spec(), out, workers=workers)
-    written = write_report(rows, out)
+    written = write_report(rows, out, networks=_networks_of(out))
     console = Console()
     _print_table(console, rows)
     for line in HOW_TO_READ:
@@ -70,11 +74,14 @@ def run_spec(
 
 
 def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance: float, html: bool = False) -> None:
-    """Tables and figures of the rows in a results folder, and report.html if asked for."""
+    """Tables and figures of a sweep's folder, report.html if asked for; of radii or a scorecard only that page."""
+    if (kind := view_of(folder)) is not None:
+        _write_view(kind, folder, out or folder, html)
+        return
     rows = read_rows(folder)
     if html:
         plotly_script()  # a missing package is told before anything is written
-    written = write_report(rows, out or folder, formats, tolerance)
+    written = write_report(rows, out or folder, formats, tolerance, _networks_of(folder))
     if html:
         written.append(write_html(rows, (out or folder) / "report.html", read_provenance(folder), tolerance))
     console = Console()
@@ -82,6 +89,22 @@ def run_report(folder: Path, out: Path | None, formats: Sequence[str], tolerance
     for line in mixed(rows, read_provenance(folder)):
         console.print(f"mixed: {printable(line)}", highlight=False, markup=False)
     _print_written(console, written, out or folder)
+
+
+def _write_view(kind: str, folder: Path, out: Path, html: bool) -> None:
+    """The page of a folder whose tables are written already."""
+    if not html:
+        raise ValueError(f"{printable(folder)} holds {kind}, whose tables are written already; --html writes a page")
+    table, runs = read_view(folder / kind), read_provenance(folder)
+    write, summarise = (write_radii_html, distance_table) if kind == RADII else (write_scorecard_html, totals)
+    page = write(table, out / "report.html", runs, summarise)
+    _print_written(Console(), [page], out)
+
+
+def _networks_of(folder: Path) -> list[str]:
+    """The networks' names as the latest run lists them."""
+    runs = read_provenance(folder)
+    return [printable(name) for name, _ in run_networks(runs[-1])] if runs else []
 
 
 def _print_table(console: Console, rows: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_atomically, write_figure
 from toolkit.networks.network import Network
+from toolkit.report.styles import PRINT_DPI
 from toolkit.report.witness import witness_figure
 
 
@@ -27,5 +28,5 @@ def save_witness(
         return f"unsafe point: {path}"
     said = f"unsafe point: class {int(network.predict(witness))}" if label is not None else "unsafe point"
     shown = "image" if label is None else f"image: class {label}"
-    write_figure(path, witness_figure(center, witness, network.input_shape, (shown, said)), dpi=150)
+    write_figure(path, witness_figure(center, witness, network.input_shape, (shown, said)), dpi=PRINT_DPI)
     return f"image, unsafe point and difference: {path}"

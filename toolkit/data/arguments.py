@@ -137,6 +137,19 @@ def _meant(value: object, wanted: str) -> str:
     return ""
 
 
+def yes_or_no(name: str, value: object) -> bool:
+    """The value as a bool. Raises ValueError unless it is True or False, of numpy or not."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def a_function(name: str, value: object) -> None:
+    """Raises ValueError for what is neither a function nor None."""
+    if value is not None and (not callable(value) or callable(getattr(value, "state_dict", None))):
+        raise ValueError(f"{name} must be a function or None, got {shown(value)}")
+
+
 def mapping(name: str, value: object, hint: str = "") -> Mapping[Any, Any]:
     """The value itself. Raises ValueError unless it is a mapping."""
     return instance(name, value, Mapping, hint)  # type: ignore[type-abstract]
@@ -271,8 +284,6 @@ def check_settings(settings: Any) -> None:
         "device": text("device", settings.device),
     }
     for name in ("rigorous", "until_refuted"):
-        if not isinstance(getattr(settings, name), bool | np.bool_):
-            raise ValueError(f"{name} must be True or False, got {shown(getattr(settings, name))}")
-        found[name] = bool(getattr(settings, name))
+        found[name] = yes_or_no(name, getattr(settings, name))
     for name, value in found.items():
         object.__setattr__(settings, name, value)

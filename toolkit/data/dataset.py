@@ -24,6 +24,7 @@ from toolkit.data.arguments import instance, number_array, own_path, real_number
 from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts
 from toolkit.data.own_data import frame_parts, torch_parts
 from toolkit.data.own_files import read_own_data
+from toolkit.data.summaries import counted, one_line, sizes, span
 
 TEST = "test"
 ANYWHERE = (-math.inf, math.inf)  # the domain of images that have none
@@ -76,6 +77,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return int(self.labels.size)
+
+    def __repr__(self) -> str:
+        images = f"{counted(len(self), 'image')} of {sizes(self.shape)} in {span(self.images)}"
+        return one_line("Dataset", [self.name, self.split, images, f"classes {span(self.labels)}"])
 
     @property
     def cut(self) -> DataDomain | None:

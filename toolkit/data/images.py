@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import own_path
+from toolkit.data.arguments import file_path, own_path, whole_numbers
 from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.npy_files import open_npy
 
@@ -54,7 +54,7 @@ def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, floa
     grey (0.299 R + 0.587 G + 0.114 B) for one channel, grey is repeated for three. Raises FileNotFoundError, or
     ValueError naming what does not fit.
     """
-    file, wanted = own_path(path), tuple(int(n) for n in shape)
+    file, wanted = own_path(file_path("path", path)), whole_numbers("shape", shape, 1)
     if not file.is_file():
         raise FileNotFoundError(f"no image file at {file}")
     readers = {".npy": _read_npy, ".png": _read_png}

@@ -32,6 +32,7 @@ from toolkit.networks.weights import (
     checked_weights,
     exact_float64,
     frozen_matrix,
+    map_line,
     read_only,
     select_rows,
     zero_weights,
@@ -43,6 +44,9 @@ _ROUNDED = gamma(4)  # relative error of a quotient, its divisor's root and sum
 
 class Flatten:
     """Marks where images become vectors; a no-op, since features are flat everywhere."""
+
+    def __repr__(self) -> str:
+        return "Flatten()"
 
 
 class ReLU:
@@ -74,6 +78,9 @@ class AffineMap(ABC):
                 read_only(value)
             elif sp.issparse(value):
                 frozen_matrix(value)
+
+    def __repr__(self) -> str:
+        return map_line(self)
 
     def with_error(self, column_error: ArrayLike | None, bias_error: float) -> AffineMap:
         """The same map with these errors in place of its own; column_error: shape (input_size,), or None for zeros.

@@ -15,6 +15,7 @@ from array_api_compat import array_namespace, is_torch_array
 
 from toolkit.arrays import Array, IndexArray
 from toolkit.data.arguments import file_path, instance, mapping, number_array, text, whole_number, whole_numbers
+from toolkit.data.summaries import one_line, sizes
 from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.importers import Layer, read_onnx, read_sklearn, read_torch, read_weight_arrays
 from toolkit.networks.layers import AffineMap, Flatten
@@ -66,8 +67,9 @@ class Network(NetworkParts):
         return cls(parts.stages, parts.name, parts.metadata, parts.input_shape)
 
     def __repr__(self) -> str:
-        sizes = "-".join(str(size) for size in (self.input_size, *self.relu_sizes, self.output_size))
-        return f"Network({self.name or 'unnamed'}, {sizes})"
+        layers = "-".join(str(size) for size in (self.input_size, *self.relu_sizes, self.output_size))
+        images = f"input {sizes(self.input_shape)}" if len(self.input_shape) > 1 else ""
+        return one_line("Network", [self.name or "unnamed", layers, images])
 
     def preactivations(self, x: Array) -> list[Array]:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every stage's output before its ReLU, the logits last. x: (…, n) or (…, *input_shape)."""

@@ -17,7 +17,13 @@ STATE_DICTS = (".pth", ".pt")
 def read_source(source: str | Path, architecture: str | None = None) -> NetworkParts:
     """The network that `source` names; see `Network.load`."""
     if not isinstance(source, str | Path):
-        instance("source", source, Path, "a file's path, zoo:NAME or published:NAME")
+        told = "a torch module is converted by Network.from_torch(module)"
+        instance(
+            "source",
+            source,
+            Path,
+            told if callable(getattr(source, "state_dict", None)) else "a file's path, zoo:NAME or published:NAME",
+        )
     text = str(source)
     if architecture is not None and Path(text).suffix not in STATE_DICTS:
         raise ValueError(f"only .pth and .pt files take an architecture, got {architecture!r} with {text}")

@@ -7,7 +7,7 @@ Torch tensors pass unchanged, so that training keeps their gradients.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import AnyArray, Array, FloatArray, Matrix, SparseMatrix
 from toolkit.data.arguments import number_array
+from toolkit.data.summaries import one_line, sizes, span
 
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
 _Numbers = TypeVar("_Numbers", bound=AnyArray)
@@ -117,3 +118,12 @@ def select_rows(rows: SparseMatrix, matrix: SparseMatrix) -> SparseMatrix:
         return rows @ matrix
     everything = rows.shape[0] == rows.shape[1] and np.array_equal(rows.indices, np.arange(rows.shape[1]))
     return matrix if everything else matrix[rows.indices]
+
+
+def map_line(affine: Any) -> str:
+    """An affine map in one line: what it takes and gives, with axes where it has them, and the range of its numbers."""
+    shape = getattr(affine, "shape", None) or (affine.input_size,)
+    gives = getattr(affine, "output_shape", None) or (affine.output_size,)
+    numbers = {name: getattr(affine, name, None) for name in ("weight", "scale", "bias", "shift")}
+    ranges = [f"{name} {span(values)}" for name, values in numbers.items() if values is not None]
+    return one_line(type(affine).__name__, [f"{sizes(shape)} → {sizes(gives)}", *ranges])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from toolkit.arrays import FloatArray
+from toolkit.data.summaries import number, one_line
 
 
 class Status(enum.StrEnum):
@@ -66,6 +67,13 @@ class Bound:
     slack_range: FloatArray | None = field(default=None, repr=False)
     drop: float = field(default=0.0, repr=False)
     asked: str = field(default="", repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        target = "" if self.target is None else f"target {self.target}"
+        ends = f"[{number(self.lower)}, {number(self.upper)}]"
+        proven = f"certified [{number(self.certified_lower)}, {number(self.certified_upper)}]"
+        by = f"{self.status} by {self.solver}" if self.solver else str(self.status)
+        return one_line("Bound", [target, ends, proven, by, f"{number(self.seconds)} s", self.message])
 
     def failed(self, reason: str, ceiling: float) -> Bound:
         """The bound without its lower side, FAILED for this reason; certified_lower stays if it is ≤ `ceiling`."""

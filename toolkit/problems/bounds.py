@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray
-from toolkit.data.arguments import instance, names, shown, text
+from toolkit.data.arguments import instance, names, text, yes_or_no
+from toolkit.data.notebook import html_table
+from toolkit.data.summaries import one_line, span
 from toolkit.networks.network import Network
 from toolkit.networks.weights import exact_float64, read_only
 from toolkit.problems.input_set import InputSet
@@ -88,9 +90,8 @@ class ReluBounds(BoundedModels):
             sides = (_frozen(f"layer {k}: {name}", side) for k, side in enumerate(getattr(self, name)))
             object.__setattr__(self, name, tuple(sides))
         names("chain", self.chain), text("region", self.region)
-        if not isinstance(self.certified, bool | np.bool_):
-            raise ValueError(f"certified must be True or False, got {shown(self.certified)}")
-        object.__setattr__(self, "certified", bool(self.certified and self.region) and self._is_sealed())
+        certified = yes_or_no("certified", self.certified)
+        object.__setattr__(self, "certified", certified and bool(self.region) and self._is_sealed())
         for layer, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             if low.shape != high.shape or low.ndim != 1:
                 raise ValueError(f"layer {layer}: lower has shape {low.shape}, upper {high.shape}; both must be (n,)")
@@ -112,6 +113,13 @@ class ReluBounds(BoundedModels):
         for side in (*self.lower, *self.upper):
             read_only(side)
 
+    def _repr_html_(self) -> str:
+        layers = zip(self.lower, self.upper, self.counts(), strict=True)
+        rows = [(k, low.size, *counts, span(low), span(high)) for k, (low, high, counts) in enumerate(layers)]
+        heads = ("ReLU layer", "neurons", "unstable", "active", "inactive", "l", "u")
+        by = f"l,u by {'+'.join(self.chain)}" if self.chain else "l,u by hand"
+        return html_table(heads, rows, f"{by}, {'certified' if self.certified else 'not certified'}")
+
     def check_region(self, network: Network, input_set: InputSet) -> None:
         """Raise ValueError if the bounds are known to hold on another input set or for other weights."""
         if not self.region:
@@ -127,6 +135,13 @@ class ReluBounds(BoundedModels):
 
     def __len__(self) -> int:
         return len(self.lower)
+
+    def __repr__(self) -> str:
+        layers = "-".join(str(low.size) for low in self.lower) or "no"
+        unstable = sum(count[0] for count in self.counts())
+        parts = [f"{layers} neurons", f"{unstable} unstable", f"l,u {span(*self.lower, *self.upper)}"]
+        chain = f"by {'+'.join(self.chain)}" if self.chain else "by hand"
+        return one_line("ReluBounds", [*parts, chain, "certified" if self.certified else "not certified"])
 
     def unstable(self, layer: int) -> BoolArray:
         """Mask of neurons with l < 0 < u."""

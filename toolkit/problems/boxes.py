@@ -147,7 +147,7 @@ class BoxShaped(InputSet):
         return np.sign(gradient)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Box(BoxShaped):
     """The box {x̃ : lower ≤ x̃ ≤ upper}, optionally cut by a data domain [low, high]ⁿ; its centre is its middle.
 

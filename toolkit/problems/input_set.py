@@ -21,7 +21,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
+from toolkit.data.amounts import domain_text
 from toolkit.data.arguments import number_array, shown
+from toolkit.data.summaries import one_line, sizes, span
 
 
 def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
@@ -58,6 +60,12 @@ class InputSet(ABC):
     polyhedral: bool = True
     center: FloatArray
     shape: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        domain = getattr(self, "domain", None)
+        cut = "" if domain is None else domain_text(domain)
+        parts = [sizes(self.shape or (self.size,)), self.title, cut, f"inputs {span(self.lower, self.upper)}"]
+        return one_line(type(self).__name__, parts)
 
     @property
     def size(self) -> int:

@@ -24,7 +24,7 @@ from toolkit.networks.weights import exact_numbers, read_only
 from toolkit.problems.boxes import BoxShaped, checked_ends, rounded_sum
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinfBall(BoxShaped):
     """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 

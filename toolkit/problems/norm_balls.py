@@ -51,7 +51,7 @@ UNSEEN = 3e-7  # of ε²: a row violated by less is satisfied as far as an LP so
 RANGE_ENTRIES = 2_000_000  # rows × coordinates at a time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BallShaped(InputSet):
     """What a ball in any norm shares: its parts, checked as those of the ℓ∞ ball around it, and that ball's ends.
 
@@ -246,7 +246,7 @@ class NormBall(BallShaped):
         return np.clip(inward, self.ends.inner_lower, self.ends.inner_upper)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class L1Ball(NormBall):
     """The ball {x̃ : Σ_j |x̃_j − center_j| ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 
@@ -268,7 +268,7 @@ class L1Ball(NormBall):
         model.length = pyo.Constraint(expr=pyo.quicksum((*model.above.values(), *model.below.values())) <= self.eps)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class L2Ball(NormBall):
     """The ball {x̃ : ‖x̃ − center‖₂ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 

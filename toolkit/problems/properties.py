@@ -20,7 +20,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.arguments import class_label, class_targets
+from toolkit.data.arguments import class_label, class_targets, instance, whole_number, whole_numbers
+from toolkit.data.summaries import counted, one_line, span
 from toolkit.networks.weights import exact_float64, exact_numbers, read_only
 
 
@@ -63,6 +64,11 @@ class Objective:
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
+    def __repr__(self) -> str:
+        rows = f"{counted(len(self), 'row')} on {counted(self.outputs, 'output')}"
+        constants = "" if self.constants is None else f"constants {span(self.constants)}"
+        return one_line("Objective", [rows, f"entries {span(self.rows)}", constants])
+
 
 @dataclass(frozen=True, eq=False)
 class Property:
@@ -77,6 +83,7 @@ class Property:
     label: int | None = None
 
     def __post_init__(self) -> None:
+        instance("objective", self.objective, Objective, "Property.of(rows) makes a property of rows")
         given = np.asarray(self.groups)
         count = len(self.objective)
         if given.shape != (count,) or given.dtype.kind not in "iu" or not count:
@@ -96,12 +103,18 @@ class Property:
         """Number of outputs the rows are about."""
         return self.objective.outputs
 
+    def __repr__(self) -> str:
+        groups = f"{counted(self.count, 'group')}, {counted(len(self.objective), 'row')}"
+        label = "" if self.label is None else f"label {self.label}"
+        return one_line("Property", [f"{groups} on {counted(self.outputs, 'output')}", label])
+
     @classmethod
     def of(cls, rows: ArrayLike, constants: ArrayLike | None = None, groups: Sequence[int] | None = None) -> Property:
         """A property from numbers; groups None: every row is a group of its own."""
         given = np.atleast_2d(exact_numbers("rows", rows))
         own = None if constants is None else np.atleast_1d(exact_numbers("constants", constants))
-        return cls(Objective(given, own), np.arange(len(given)) if groups is None else np.asarray(groups))
+        chosen = range(len(given)) if groups is None else whole_numbers("groups", groups, 0)
+        return cls(Objective(given, own), np.array(chosen, dtype=np.int64))
 
 
 def robustness(outputs: int, label: int, targets: Sequence[int] | None = None) -> Property:
@@ -110,6 +123,7 @@ def robustness(outputs: int, label: int, targets: Sequence[int] | None = None) -
     One group of one row e_{c*} − e_t per target. Raises ValueError for fewer than two outputs, a label or target
     outside 0 … outputs − 1, a target equal to the label or listed twice, or no target.
     """
+    outputs = whole_number("outputs", outputs, hint="of a network it is network.output_size")
     label = class_label("label", label, outputs)
     rows, chosen = margin_rows(outputs, label, targets)
     return Property(Objective(rows, None, chosen), np.arange(len(chosen)), label)

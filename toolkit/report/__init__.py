@@ -1,6 +1,7 @@
 """Frames in, files out: tables and figures of margins. Imports neither Pyomo nor torch nor any rung."""
 
 from toolkit.report.distribution import gap_distribution
+from toolkit.report.figures import plot_margins, plot_radii, plot_tightness
 from toolkit.report.formats import latex_table, markdown_table, pipe_table, terminal_table
 from toolkit.report.order import check_order
 from toolkit.report.plots import certified_curve, gap_against_unstable, time_per_rung
@@ -18,6 +19,9 @@ __all__ = [
     "margin_table",
     "markdown_table",
     "pipe_table",
+    "plot_margins",
+    "plot_radii",
+    "plot_tightness",
     "ratio_curve",
     "save_figure",
     "terminal_table",

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from toolkit.report.plots import DECADES_SHOWN, draw_panels, present_rungs, say_no_exact
-from toolkit.report.styles import label_of, look_of
+from toolkit.report.styles import label_of, look_of, panels_across
 from toolkit.report.tables import margin_gaps
 
 Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -67,7 +67,9 @@ def _distribution_panel(panel: Axes, gaps: pd.DataFrame, least: float, edges: tu
         )  # fmt: skip
     threshold = 10.0 ** np.floor(np.log10(edges[0]))
     panel.set_xscale("symlog", linthresh=threshold, linscale=0.5)
-    decades = np.arange(np.log10(threshold), np.log10(right) + 0.5)
+    first, last = round(np.log10(threshold)), round(np.log10(right))
+    step = -(-(last - first + 1) // (6 if panels_across(panel) <= 2 else 3))  # as many ticks as there is room for
+    decades = np.arange(last, first - 1, -step)[::-1].astype(float)
     panel.set_xticks([0.0, *(10.0**decades)])
     panel.minorticks_off()
     panel.set_xlim(0, right)

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from toolkit.data.names import markdown_text, markup_text
-from toolkit.report.tables import varying_keys
+from toolkit.report.order import varying_keys
 
 KEY_LABELS = {
     "network": "network",

@@ -6,28 +6,23 @@ and verdict, where the rows come from. The page's own policy forbids it to load 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
-from toolkit.data.atomic import write_text
-from toolkit.data.extras import not_installed
-from toolkit.data.names import NORM_TITLES, printable, printable_frame, printable_lines
+from toolkit.data.names import NORM_TITLES, printable_frame
 from toolkit.report.formats import HEADERS, readable
 from toolkit.report.html_curves import curve_panels
+from toolkit.report.html_page import plotly_script, run_title, shown_table, write_page
 from toolkit.report.html_samples import SECTION_KEYS, VERDICTS, asked_of, sample_sections, sample_verdicts
-from toolkit.report.order import TRUTH_KEYS, check_order
-from toolkit.report.tables import gap_table, margin_gaps, varying_keys
+from toolkit.report.order import TRUTH_KEYS, check_order, varying_keys
+from toolkit.report.tables import gap_table, margin_gaps
 
 if TYPE_CHECKING:
     from toolkit.runs.provenance import RunRecord
 
-PAGE = Path(__file__).with_name("page")
 MAX_SAMPLES = 200  # sections on one page; the tables count every sample
 
 
@@ -45,23 +40,16 @@ def write_html(
     is written, for an empty frame, missing columns, or rows that break the order lower ≤ exact ≤ upper beyond
     `tolerance` (named); ModuleNotFoundError without Plotly.
     """
-    script = plotly_script()
+    plotly_script()  # a missing package is told first
     rows = printable_frame(rows)
     check_order(rows, tolerance)
     gaps = margin_gaps(rows)
     verdicts = sample_verdicts(gaps)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    text = environment.get_template("report.html").render(
-        title=_title(runs),
-        style=_embedded("report.css"),
-        script=_embedded("report.js"),
-        plotly=Markup(script),
+    return write_page(
+        path,
+        "report.html",
+        run_title(runs),
+        runs,
         facts=_facts(rows, gaps),
         tolerance=f"{tolerance:g}",
         margin_count=len(gaps[TRUTH_KEYS].drop_duplicates()),
@@ -72,28 +60,7 @@ def write_html(
         table=_gap_table(gaps),
         samples=sample_sections(gaps, verdicts, runs, max_samples, asked_of(rows, runs)),
         sample_count=len(verdicts[SECTION_KEYS].drop_duplicates()),
-        runs=[_run(run) for run in runs],
     )
-    return write_text(path, text)
-
-
-def plotly_script() -> str:
-    """Plotly's JavaScript as the installed package ships it."""
-    try:
-        import plotly.offline  # its Python side is not used
-    except ImportError:
-        raise not_installed("plotly", "the HTML report") from None
-
-    return str(plotly.offline.get_plotlyjs())
-
-
-def _embedded(name: str) -> Markup:
-    return Markup((PAGE / name).read_text(encoding="utf-8"))  # our own files, not a row's text
-
-
-def _title(runs: Sequence[RunRecord]) -> str:
-    names = [str(run["spec"]["name"]) for run in runs if "name" in run.get("spec", {})]
-    return printable(names[-1]) if names else "sweep"
 
 
 def _facts(rows: pd.DataFrame, gaps: pd.DataFrame) -> list[tuple[str, str]]:
@@ -128,7 +95,7 @@ def _verdict_counts(verdicts: pd.DataFrame) -> dict[str, Any]:
 
 
 def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
-    """Column heads, and per cell its text and what it is sorted by; texts are those of table.md."""
+    """The gap table as the page shows it; texts are those of table.md."""
     table = gap_table(gaps)
     shown = readable(table)
     order = {
@@ -143,46 +110,8 @@ def _gap_table(gaps: pd.DataFrame) -> dict[str, Any]:
         "failed": table["failed"],
         "open m*": table["open"],
     }
-    texts = {"network", "data", "norm", "domain", "l,u by", "rung"}
-    columns = [
-        {"name": HEADERS.get(name, name).replace("\n", " "), "numeric": name not in texts} for name in shown.columns
-    ]
-    lines = []
-    for k, cells in enumerate(shown.astype(str).to_numpy().tolist()):
-        values = [order[name].iloc[k] if name in order else text for name, text in zip(shown, cells, strict=True)]
-        keys = ["" if isinstance(value, float) and value != value else str(value) for value in values]
-        names = (str(table["network"].iloc[k]), str(table["rung"].iloc[k]))
-        lines.append({"cells": list(zip(cells, keys, strict=True)), "network": names[0], "rung": names[1]})
-    networks, rungs = (list(dict.fromkeys(line[key] for line in lines)) for key in ("network", "rung"))
-    return {"columns": columns, "lines": lines, "networks": networks, "rungs": rungs}
-
-
-def _run(run: RunRecord) -> dict[str, Any]:
-    """One run of provenance.json for the reader: facts, spec, everything."""
-    code = run.get("relugap", {})
-    changes = " with changes" if code.get("dirty") else ""
-    commit = f", commit {str(code['commit'])[:12]}{changes}" if code.get("commit") else ""
-    solvers = [
-        f"{name} {solver.get('version')}" for name, solver in run.get("solvers", {}).items() if solver.get("usable")
-    ]
-    execution = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in run.get("execution", {}).items())
-    machine = run.get("platform", {})
-    facts = {
-        "started": run.get("started"),
-        "ended": run.get("ended"),
-        "outcome": run.get("outcome"),
-        "rows": ", ".join(f"{count} {name}" for name, count in run.get("rows", {}).items()),
-        "seed": run.get("seed"),
-        "relugap": f"{code.get('version')}{commit}",
-        "solvers": ", ".join(solvers),
-        "execution": execution,
-        "machine": ", ".join(str(value) for value in (machine.get("system"), machine.get("machine")) if value),
-        "networks": ", ".join(f"{net['name']} ({net['digest'][:12]})" for net in run.get("networks", [])),
-    }
-    other = {key: value for key, value in run.items() if key != "spec_text"}
-    return {
-        "id": printable(run.get("run_id", "run")),
-        "facts": {key: printable(value) for key, value in facts.items() if value not in (None, "")},
-        "spec": printable_lines(run.get("spec_text", "")),
-        "record": printable_lines(json.dumps(other, indent=1, ensure_ascii=False)),
-    }
+    texts = ("network", "data", "norm", "domain", "l,u by", "rung")
+    found = shown_table(shown, order, texts, {"network": table["network"], "rung": table["rung"]})
+    for column in found["columns"]:
+        column["name"] = HEADERS.get(column["name"], column["name"]).replace("\n", " ")
+    return found

@@ -15,7 +15,7 @@ from matplotlib.image import imsave
 
 from toolkit.data.datasets import find_data, load_dataset
 from toolkit.data.names import printable
-from toolkit.report.styles import label_of
+from toolkit.report.styles import IMAGE_MAP, label_of
 from toolkit.report.tables import SAMPLE_KEYS, margin_table
 from toolkit.verify.verdict import is_safe, is_unsafe, verdict
 
@@ -179,5 +179,5 @@ def png_url(image: np.ndarray[Any, Any]) -> str:
     """An image with values in [0, 1], shape (channels, height, width), as a PNG in a data: URL."""
     pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
     file = io.BytesIO()
-    imsave(file, pixels, cmap="gray", vmin=0.0, vmax=1.0, format="png")
+    imsave(file, pixels, cmap=IMAGE_MAP, vmin=0.0, vmax=1.0, format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from toolkit.data.arguments import instance
+from toolkit.data.arguments import instance, real_number
 
 if TYPE_CHECKING:
     from toolkit.rungs.rung import Rung
@@ -73,6 +73,13 @@ def rung_sides(rows: pd.DataFrame) -> dict[str, str]:
     return {name: sides[name] for name in sorted(sides, key=lambda name: (rank[sides[name]], name in states))}
 
 
+def varying_keys(frame: pd.DataFrame) -> list[str]:
+    """The keys among data set, norm, domain and l,u chain that take several values for one network."""
+    keys = ["dataset", "norm", "domain", "layer_bounds"]
+    counts = frame.groupby(["network", "network_digest"])[keys].nunique(dropna=False).max()
+    return [key for key in keys if counts[key] > 1]
+
+
 def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
     """Raise ValueError naming the rows that contradict another: some lower bound > some upper bound on the same m*.
 
@@ -84,8 +91,7 @@ def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
     of the logits; certified ones get none. NaN bounds (failed rows) are passed over.
     """
     require_rows(rows)
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be ≥ 0, got {tolerance}")
+    tolerance = real_number("tolerance", tolerance, 0)
     found = _against_uppers(rows, tolerance) + _against_stronger(rows, tolerance)
     if found:
         more = f"; and {len(found) - 5} more" if len(found) > 5 else ""

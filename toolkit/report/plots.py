@@ -1,12 +1,14 @@
 """Figures of a sweep: tightness curve, certified accuracy, gap against unstable neurons, time per rung.
 
 One panel per network (and per data set, norm, domain, l,u chain where these vary). Every function takes rows and
-returns a matplotlib Figure drawn with Agg; nothing here touches pyplot's global state.
+returns a matplotlib Figure drawn with Agg; nothing here touches pyplot's global state. `figure_parts` cuts rows with
+many panels into parts of a figure each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,26 +17,67 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from toolkit.data.names import plot_text
-from toolkit.report.styles import TEXT_GREY, label_of, look_of, panel_grid, paper_style, shared_legend
-from toolkit.report.tables import margin_gaps, sample_shares, varying_keys
+from toolkit.report.order import varying_keys
+from toolkit.report.styles import (
+    MOST_PANELS,
+    OPEN_GREY,
+    SURFACE,
+    TEXT_GREY,
+    eps_ticks,
+    is_leftmost,
+    label_of,
+    look_of,
+    panel_grid,
+    paper_style,
+    set_title,
+    shared_legend,
+)
+from toolkit.report.tables import margin_gaps, sample_shares
 
 PANEL_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "layer_bounds"]
 EPS_LABEL = "ε (radius, input units)"
 DECADES_SHOWN = 1e-5  # of the largest gap: smaller ones are drawn as 0
+COUNTED = 10  # samples a panel: up to so many the certified share is marked in whole samples
 
 
 def certified_curve(rows: pd.DataFrame) -> Figure:
     """Share of samples each rung certifies against ε, and the share an attack could not refute.
 
     The first is a lower bound of the robust accuracy on these samples, the second an upper bound. Between the share
-    that any rung certifies and the share without a known counterexample the panel is hatched: undecided.
+    that any rung certifies and the share without a known counterexample the panel is hatched: undecided. Few samples
+    (COUNTED) are counted.
     """
-    return draw_panels(margin_gaps(rows), _certified_panel, EPS_LABEL, "certified share of samples", share_y=True)
+    gaps = margin_gaps(rows)
+    counts = set(gaps.groupby(PANEL_KEYS, dropna=False)["sample"].nunique())
+    count = counts.pop() if len(counts) == 1 else COUNTED + 1
+
+    def panel(axes: Axes, part: pd.DataFrame) -> None:
+        _certified_panel(axes, part)
+        if count <= COUNTED:
+            axes.set_yticks([k / count for k in range(count + 1)], [str(k) for k in range(count + 1)])
+
+    label = f"certified of {count} samples" if count <= COUNTED else "certified share of samples"
+    return draw_panels(gaps, panel, EPS_LABEL, label, share_y=True)
+
+
+def figure_parts(gaps: pd.DataFrame, networks: Sequence[str] = ()) -> list[pd.DataFrame]:
+    """The rows of every figure, of at most MOST_PANELS panels each and as many as can be.
+
+    networks: their order, in which figures are filled; by name if none is given.
+    """
+    order = {name: k for k, name in enumerate(networks)}
+    keys = gaps[PANEL_KEYS].drop_duplicates()
+    keys = keys.assign(place=keys["network"].map(order).fillna(len(order))).sort_values(["place", *PANEL_KEYS])
+    keys = keys[PANEL_KEYS]
+    figures = -(-len(keys) // MOST_PANELS)
+    ends = np.linspace(0, len(keys), figures + 1).round().astype(int)
+    parts = (keys.iloc[low:high] for low, high in pairwise(ends))
+    return [gaps.merge(part, on=PANEL_KEYS, how="inner") for part in parts]
 
 
 def gap_against_unstable(rows: pd.DataFrame) -> Figure:
     """Gap m* − bound of every lower rung, mean over targets, against unstable neurons: a point per sample and ε."""
-    return draw_panels(margin_gaps(rows), _gap_panel, "unstable neurons", "mean gap m* − bound (logits)")
+    return draw_panels(margin_gaps(rows), _gap_panel, "unstable neurons", "m* − bound (logits)")
 
 
 def time_per_rung(rows: pd.DataFrame) -> Figure:
@@ -48,18 +91,19 @@ def draw_panels(
     x_label: str,
     y_label: str,
     share_y: bool = False,
+    remarks: Mapping[str, str] | None = None,
 ) -> Figure:
-    """A figure of `draw_panel` on every part of the gaps, titles, labels and one legend included."""
+    """A figure of `draw_panel` on every part of the gaps, titles, labels and one legend with remarks included."""
     parts = list(panel_parts(gaps))
     with paper_style():
         figure, panels = panel_grid(len(parts), share_y)
-        for k, (panel, (title, part)) in enumerate(zip(panels, parts, strict=True)):
-            panel.set_title(plot_text(title))
+        for panel, (title, part) in zip(panels, parts, strict=True):
+            set_title(panel, title)
             draw_panel(panel, part)
             panel.set_xlabel(x_label)
-            if not (share_y and k % 2):
+            if is_leftmost(panel):
                 panel.set_ylabel(y_label)
-        shared_legend(figure, panels)
+        shared_legend(figure, panels, remarks)
     return figure
 
 
@@ -95,7 +139,7 @@ def _certified_panel(panel: Axes, gaps: pd.DataFrame) -> None:
     if (survived > overall["certified"]).any():
         panel.fill_between(
             overall.index, overall["certified"], survived,
-            facecolor="none", edgecolor="#AAAAAA", hatch="/////", linewidth=0, label="undecided",
+            facecolor="none", edgecolor=OPEN_GREY, hatch="/////", linewidth=0, label="undecided",
         )  # fmt: skip
     for k, name in enumerate(rungs):
         look, own = look_of(name, rungs), rates[rates["rung"] == name]
@@ -113,7 +157,7 @@ def _certified_panel(panel: Axes, gaps: pd.DataFrame) -> None:
             label=f"not refuted by {name}" if upper else label_of(name),
             zorder=3 + 0.1 * k,
         )
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    eps_ticks(panel)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panel.set_ylim(-0.04, 1.04)
 
@@ -170,7 +214,7 @@ def _time_panel(panel: Axes, gaps: pd.DataFrame) -> None:
         panel.plot(k + offsets, values, linestyle="", marker=".", markersize=2.2, color=color, alpha=faint)
         panel.boxplot(
             values, positions=[k], widths=0.62, showfliers=False, whis=(5, 95),
-            boxprops={"edgecolor": color, "facecolor": (1, 1, 1, 0.6)}, medianprops={"color": color, "linewidth": 1.8},
+            boxprops={"edgecolor": color, "facecolor": (SURFACE, 0.6)}, medianprops={"color": color, "linewidth": 1.8},
             whiskerprops={"color": color}, capprops={"color": color}, patch_artist=True, zorder=3,
         )  # fmt: skip
     panel.set_xticks(range(len(strips)), [plot_text(label) for label, _, _ in strips])

@@ -6,7 +6,7 @@ interval, drawn as a band between both ends. Curves never cross: dual ≤ LP ≤
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from toolkit.arrays import FloatArray
 from toolkit.data.names import plot_text
-from toolkit.report.styles import Look, label_of, look_of, panel_grid, paper_style, shared_legend
+from toolkit.report.styles import INK, Look, label_of, look_of, panel_grid, paper_style, shared_legend
 
 NORMS = {"linf": "ℓ∞", "l1": "ℓ1", "l2": "ℓ2"}
 RADIUS_COLUMNS_DRAWN = ("sample", "rung", "side", "certified", "refuted")
@@ -69,7 +69,7 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
         radii = [0.5 * (low + high) for low, high in ends.values()]
         shown = [values[np.isfinite(values)] for values in radii]
         left_out = [values.size - kept.size for values, kept in zip(radii, shown, strict=True)]
-        drawn = panel.boxplot(shown, widths=0.55, patch_artist=True, showmeans=True, medianprops={"color": "black"})
+        drawn = panel.boxplot(shown, widths=0.55, patch_artist=True, showmeans=True, medianprops={"color": INK})
         for k, name in enumerate(names):
             look = look_of(name, names)
             drawn["boxes"][k].set(facecolor=look.color, alpha=0.45, edgecolor=look.color)
@@ -85,12 +85,18 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
     return figure
 
 
+def check_radius_lines(lines: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises ValueError for no lines, and for lines without one of the columns."""
+    missing = [name for name in columns if name not in lines.columns]
+    if missing or lines.empty:
+        lacking = f"they lack {', '.join(missing)}" if missing else "got none"
+        raise ValueError(f"radii to draw need lines with {', '.join(columns)}; {lacking}")
+
+
 def _ends(lines: pd.DataFrame) -> Mapping[str, tuple[FloatArray, FloatArray]]:
     """Both ends of every rung's radii, sorted: lower rungs, exact ones, attacks, each in order of appearance. Raises
     ValueError for lines without what is drawn."""
-    missing = [name for name in RADIUS_COLUMNS_DRAWN if name not in lines.columns]
-    if missing or lines.empty:
-        raise ValueError(f"radii to draw need lines with {', '.join(RADIUS_COLUMNS_DRAWN)}, got {missing or 'none'}")
+    check_radius_lines(lines, RADIUS_COLUMNS_DRAWN)
     found = {}
     for side in ("lower", "exact", "upper"):
         for name, part in lines[lines["side"] == side].groupby("rung", sort=False):

@@ -13,19 +13,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from toolkit.data.arguments import instance
+from toolkit.data.notebook import frame_html, shown_as
+from toolkit.data.summaries import number
+from toolkit.report.formats import readable
 from toolkit.report.order import CELL_KEYS, TRUTH_KEYS, require_rows, rung_sides
 from toolkit.verify.verdict import is_safe, is_unsafe
 
 CLOSED_WIDTH = 1e-3  # of max(|m_high|, |clean|): a wider interval of m* is called open
 SAMPLE_KEYS = [key for key in CELL_KEYS if key != "target"]
 GROUP_KEYS = ["network", "network_digest", "dataset", "norm", "domain", "eps", "layer_bounds"]
-
-
-def varying_keys(frame: pd.DataFrame) -> list[str]:
-    """The keys among data set, norm, domain and l,u chain that take several values for one network."""
-    keys = ["dataset", "norm", "domain", "layer_bounds"]
-    counts = frame.groupby(["network", "network_digest"])[keys].nunique(dropna=False).max()
-    return [key for key in keys if counts[key] > 1]
 
 
 def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
@@ -35,6 +32,7 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     all proven, so the best of each side counts. gap and tightness are NaN where no exact rung ran on that m*, or where
     the rung has no finite lower bound. Raises ValueError for an empty frame or missing columns.
     """
+    instance("rows", rows, pd.DataFrame, "as run_sweep and read_rows return them")
     if "m_high" in rows:  # they are gaps already: every report takes both
         return rows
     require_rows(rows)
@@ -136,7 +134,7 @@ def gap_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = table.merge(shares.agg(certified=("certified", "mean"), decided=("decided", "mean")), on=keys)
     last = ["certified", "decided", "seconds_mean", "bounds_seconds_mean", "unstable_mean"]
     table = table[[name for name in table.columns if name not in last] + last]
-    return table.sort_values(keys, kind="stable", ignore_index=True)
+    return shown_as(table.sort_values(keys, kind="stable", ignore_index=True), _gap_html)
 
 
 def margin_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -170,4 +168,21 @@ def margin_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat([cells[["unstable", "clean"]], bounds, truth, distances, relaxed], axis=1).reset_index()
     keys = [*(key for key in GROUP_KEYS if key != "network_digest"), "sample", "label", "target"]
     values = [name for name in table.columns if name not in CELL_KEYS]
-    return table[[*keys, *values, "network_digest"]].sort_values(keys, kind="stable", ignore_index=True)
+    table = table[[*keys, *values, "network_digest"]].sort_values(keys, kind="stable", ignore_index=True)
+    return shown_as(table, _margin_html)
+
+
+def _gap_html(table: pd.DataFrame) -> str:
+    return frame_html(readable(table))
+
+
+def _margin_html(table: pd.DataFrame) -> str:
+    """What varies, numbers to four digits, digests left out."""
+    kept = [name for name in table.columns if name not in GROUP_KEYS or table[name].nunique() > 1]
+    shown = table[kept].drop(columns="network_digest", errors="ignore")
+    texts = {
+        name: shown[name].map(lambda value: "" if value != value else number(value))
+        for name in shown.columns
+        if shown[name].dtype.kind == "f"
+    }
+    return frame_html(shown.assign(**texts))

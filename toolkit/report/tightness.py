@@ -8,15 +8,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from toolkit.data.names import plot_text
-from toolkit.report.plots import EPS_LABEL, draw_panels, panel_parts, present_rungs, say_no_exact
-from toolkit.report.styles import TEXT_GREY, YES_GREEN, label_of, look_of, paper_style, shared_legend, stacked_grid
+from toolkit.report.plots import EPS_LABEL, PANEL_KEYS, draw_panels, panel_parts, present_rungs, say_no_exact
+from toolkit.report.styles import (
+    TEXT_GREY,
+    YES_GREEN,
+    eps_ticks,
+    is_leftmost,
+    label_of,
+    look_of,
+    paper_style,
+    set_title,
+    shared_legend,
+    stacked_grid,
+)
 from toolkit.report.tables import margin_gaps
 
 Curves = dict[str, "pd.Series[float]"]
 OFF_SCALE = 2.0  # a rung whose mean falls this many times deeper than the best lower rung's runs off the panel
+NEAR_EXACT = 0.5  # tightness from which on a curve is on the panel in any case
 COINCIDE = 0.003  # tightness curves closer than this lie on each other: the one below is drawn wider, behind all
 SMALLEST_GAP = 1e-9  # a gap panel does not zoom in further
 CROWDED = 5  # more curves than these share the page with quartiles of dual, LP and exact only
@@ -34,14 +44,14 @@ def tightness_curve(rows: pd.DataFrame) -> Figure:
     with paper_style():
         figure, panels = stacked_grid(len(parts))
         off: set[str] = set()
-        for k, ((upper, lower), (title, part)) in enumerate(zip(panels, parts, strict=True)):
+        for (upper, lower), (title, part) in zip(panels, parts, strict=True):
             off |= _margin_panel(upper, part)
             _gap_panel(lower, part)
-            upper.set_title(plot_text(title))
+            set_title(upper, title)
             lower.set_xlabel(EPS_LABEL)
-            if k % 2 == 0:
+            if is_leftmost(upper):
                 upper.set_ylabel("mean margin (logits)")
-                lower.set_ylabel("m* − bound (logits)")
+                lower.set_ylabel("mean gap (logits)")
         shared_legend(figure, [upper for upper, _ in panels], {label_of(name): "off scale" for name in off})
     return figure
 
@@ -50,11 +60,31 @@ def ratio_curve(rows: pd.DataFrame) -> Figure:
     """Mean tightness (clean − m*)/(clean − bound) of every lower rung against ε, one panel per network.
 
     It is the share of a bound's fall from the clean margin that is real: 1 = exact, whatever the scale of the logits.
-    Thin bars are quartiles over samples and targets.
+    Thin bars are quartiles over samples and targets. Where a rung reaches half, the panels begin just below those that
+    do, and the legend says which rungs run off them.
     """
-    return draw_panels(
-        margin_gaps(rows), _ratio_panel, EPS_LABEL, "tightness\n(clean − m*)/(clean − bound)", share_y=True
-    )
+    gaps = margin_gaps(rows)
+    floor, off = _ratio_view(gaps)
+
+    def panel(axes: Axes, part: pd.DataFrame) -> None:
+        _ratio_panel(axes, part)
+        axes.set_ylim(floor, 1 + 0.04 * (1 - floor))
+
+    remarks = {label_of(name): "off scale" for name in off}
+    return draw_panels(gaps, panel, EPS_LABEL, "tightness (1 = exact)", share_y=True, remarks=remarks)
+
+
+def _ratio_view(gaps: pd.DataFrame) -> tuple[float, list[str]]:
+    """Where the axis of tightness begins, and the rungs that fall below that in some panel."""
+    keys = [*PANEL_KEYS, "rung"]
+    lower = gaps[(gaps["side"] == "lower") & gaps["tightness"].notna()]
+    each = lower.groupby([*keys, "eps"], observed=True, dropna=False)["tightness"]
+    curves = pd.DataFrame({"mean": each.mean(), "low": each.quantile(0.25)}).groupby(level=keys, observed=True).min()
+    near = curves[curves["mean"] >= NEAR_EXACT]
+    if near.empty:
+        return 0.0, []
+    floor = max(0.0, np.floor(20 * float(near.min().min())) / 20)
+    return floor, [str(name) for name in curves[curves["mean"] < floor].index.unique("rung")]
 
 
 def _ratio_panel(panel: Axes, gaps: pd.DataFrame) -> None:
@@ -76,8 +106,7 @@ def _ratio_panel(panel: Axes, gaps: pd.DataFrame) -> None:
         hidden = any(float((curve - other).abs().max()) < COINCIDE for other in over)
         _plot(panel, name, curve, rungs, 2.5 if hidden else 3 + 0.1 * k, hidden)
     panel.plot([], [], color=TEXT_GREY, linewidth=0.7, label="quartiles")
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-    panel.set_ylim(0, 1.04)
+    eps_ticks(panel)
 
 
 def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
@@ -98,7 +127,7 @@ def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
             color = look_of(name, rungs).color
             panel.vlines(curve.index + shift, low[name], high[name], color=color, linewidth=0.7, alpha=0.45)
         _plot(panel, name, curve, rungs, 3 + 0.1 * k)
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    eps_ticks(panel)
     panel.plot([], [], color=TEXT_GREY, linewidth=0.7, label="quartiles")
     room = 0.05 * (top - floor)
     panel.set_ylim(floor - room, top + room)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import AnyArray, FloatArray
 from toolkit.data.arguments import number_array
 from toolkit.data.names import plot_text
-from toolkit.report.styles import paper_style
+from toolkit.report.styles import IMAGE_MAP, PaperFigure, paper_style
 
 LARGEST_ZOOM = 1000  # factors beyond it show rounding
 
@@ -33,11 +33,11 @@ def witness_figure(
     change = point - original
     factor = zoom(float(np.abs(change).max()), span)
     with paper_style():
-        figure = Figure(figsize=(7.0, 2.7), layout="constrained")
+        figure = PaperFigure(figsize=(7.0, 2.7), layout="constrained")
         panels = figure.subplots(1, 3)
         shown = ((original - low) / span, (point - low) / span, 0.5 + 0.5 * np.clip(factor * change / span, -1.0, 1.0))
         for panel, pixels, title in zip(panels, shown, (*titles, f"difference × {factor:g}"), strict=True):
-            panel.imshow(_laid_out(pixels), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            panel.imshow(_laid_out(pixels), cmap=IMAGE_MAP, vmin=0.0, vmax=1.0, interpolation="nearest")
             panel.set_title(plot_text(title))
             panel.set_xticks([])
             panel.set_yticks([])

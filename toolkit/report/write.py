@@ -14,8 +14,8 @@ from toolkit.data.names import printable_frame
 from toolkit.report.distribution import gap_distribution
 from toolkit.report.formats import latex_table, markdown_table
 from toolkit.report.order import check_order
-from toolkit.report.plots import certified_curve, gap_against_unstable, time_per_rung
-from toolkit.report.styles import paper_style
+from toolkit.report.plots import certified_curve, figure_parts, gap_against_unstable, time_per_rung
+from toolkit.report.styles import PRINT_DPI, paper_style
 from toolkit.report.tables import gap_table, margin_gaps, margin_table
 from toolkit.report.tightness import ratio_curve, tightness_curve
 from toolkit.runs.outputs import write_files
@@ -31,11 +31,16 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def write_report(
-    rows: pd.DataFrame, out_dir: str | Path, formats: Sequence[str] = ("png",), tolerance: float = 1e-6
+    rows: pd.DataFrame,
+    out_dir: str | Path,
+    formats: Sequence[str] = ("png",),
+    tolerance: float = 1e-6,
+    networks: Sequence[str] = (),
 ) -> list[Path]:
     """Write table.csv, table.md, table.tex, margins.csv and the figures into `out_dir`; returns the paths.
 
-    Figures: tightness, certified, gap_unstable, time and, where an exact rung ran, ratio and gap_distribution.
+    Figures: tightness, certified, gap_unstable, time and, where an exact rung ran, ratio and gap_distribution. With
+    more than MOST_PANELS panels one is several: NAME, NAME-2, …, filled in the order of `networks`, others by name.
     formats: "png", "svg", "pdf". Raises ValueError, before anything is written, for an empty frame, missing columns,
     an unknown format, or rows that break the order lower ≤ exact ≤ upper beyond `tolerance` (named).
     """
@@ -48,11 +53,13 @@ def write_report(
     rows = printable_frame(rows)
     check_order(rows, tolerance)
     gaps = margin_gaps(rows)
+    parts = figure_parts(gaps, names("networks", networks))
     table = gap_table(gaps)
     texts = {"table.md": markdown_table(table), "table.tex": latex_table(table)}
     written = write_files(out_dir, {"table.csv": table, **texts, "margins.csv": margin_table(gaps)})
     for name, draw in (FIGURES | (GAP_FIGURES if gaps["exact_ran"].any() else {})).items():
-        written += save_figure(draw(gaps), out_dir / name, formats)
+        for k, part in enumerate(parts, start=1):
+            written += save_figure(draw(part), out_dir / (name if k == 1 else f"{name}-{k}"), formats)
     return written
 
 
@@ -61,5 +68,5 @@ def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
     with paper_style():
         for path in paths:
-            write_figure(path, figure, dpi=300, bbox_inches="tight", pad_inches=0.04)
+            write_figure(path, figure, dpi=PRINT_DPI, bbox_inches="tight", pad_inches=0.04)
     return paths

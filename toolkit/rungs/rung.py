@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.arguments import shown
+from toolkit.data.arguments import a_function, instance, shown, text
+from toolkit.data.summaries import one_line
 from toolkit.networks.replay import replay_pairwise
 from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.consistency import contradiction
@@ -91,9 +92,16 @@ class Rung:
     ranges: Callable[[Problem, IndexArray], tuple[FloatArray, FloatArray]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        text("name", self.name), instance("side", self.side, Side), instance("cost", self.cost, Cost)
+        a_function("run", self.run)
         if self.reads is None:
             chosen = ATTACK_SETTINGS if self.side is Side.UPPER else SOLVER_SETTINGS
             object.__setattr__(self, "reads", () if self.cost is Cost.CLOSED_FORM else chosen)
+
+    def __repr__(self) -> str:
+        certifies = "certifies" if self.certifies else ""
+        cost = self.cost.name.lower().replace("_", " ")
+        return one_line("Rung", [self.name, str(self.side), cost, certifies, self.claim, self.source])
 
     @property
     def row_by_row(self) -> bool:

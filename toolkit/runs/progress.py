@@ -1,4 +1,4 @@
-"""How far a run is, shown on stderr: bars on a terminal, a line now and then elsewhere, nothing if so asked.
+"""How far a run is: bars on a terminal and in a notebook, a line on stderr now and then elsewhere, nothing if so asked.
 
     with RunProgress() as progress:
         progress.advance("certifying", done, total)
@@ -22,7 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.data.names import printable
+from toolkit.runs.notebook_page import NotebookPage, in_notebook
 
+PAGE_EVERY = 0.5  # seconds between two states of a notebook's output
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 BAR_WIDTH = 40
 
@@ -38,7 +40,8 @@ class Shown(Protocol):
 
 
 class Display:
-    """Shows what it is given: on a terminal live, refreshed by a thread of rich's own, elsewhere as lines.
+    """Shows what it is given: on a terminal live, refreshed by a thread of rich's own, in notebooks by `tick`,
+    elsewhere as lines.
 
     A closed pipe or terminal does not end a run. Nothing is shown where the logger "relugap" lets no warnings pass.
     """
@@ -47,17 +50,24 @@ class Display:
         quiet = not logging.getLogger("relugap").isEnabledFor(logging.WARNING)
         self._shown, self._show, self._console = shown, show and not quiet, Console(stderr=True)
         self._live: Live | None = None
+        self._page: NotebookPage | None = None
         self._printed, self._last = time.monotonic(), ""
 
     def begin(self) -> None:
         """Start showing."""
-        if self._show and self._console.is_terminal:
+        if self._show and in_notebook():
+            self._page = NotebookPage()
+        elif self._show and self._console.is_terminal:
             self._live = Live(console=self._console, get_renderable=self._shown.render, refresh_per_second=4)
             self._live.start()
 
     def tick(self, now: bool = False) -> None:
         """Called often; now: something ended that is worth a line."""
-        if self._show and self._live is None and (now or time.monotonic() - self._printed > LINE_EVERY):
+        if self._page is not None:
+            if now or time.monotonic() - self._printed > PAGE_EVERY:
+                self._printed = time.monotonic()
+                self._page.show(self._shown.render())
+        elif self._show and self._live is None and (now or time.monotonic() - self._printed > LINE_EVERY):
             self._printed, line = time.monotonic(), self._shown.line()
             if line and line != self._last:
                 self._last = line

@@ -24,7 +24,9 @@ import pyarrow.parquet as pq
 
 from toolkit.data.arguments import file_path
 from toolkit.data.atomic import write_atomically
+from toolkit.data.notebook import shown_as
 from toolkit.runs.rows import BOUND_ROWS, Schema
+from toolkit.runs.rows_html import rows_html
 from toolkit.runs.shards import StoreError, Table, read_shard, shard_paths
 
 ROWS, PLAN = "rows.parquet", "plan.parquet"
@@ -151,7 +153,8 @@ def read_rows(out: str | Path, everything: bool = False, schema: Schema = BOUND_
     if planned is not None:
         places = pd.Index(frame["key"]).get_indexer(pd.Index(planned))
         frame = frame.iloc[places[places >= 0]]
-    return frame.reset_index(drop=True)
+    found = frame.reset_index(drop=True)
+    return shown_as(found, rows_html) if schema is BOUND_ROWS else found
 
 
 def _framed(content: _Content, schema: Schema) -> pd.DataFrame:

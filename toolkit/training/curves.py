@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from toolkit.data.atomic import write_figure, write_text
+from toolkit.data.atomic import write_text
 from toolkit.data.names import markdown_text, plot_text
 from toolkit.networks.network import Network
 from toolkit.runs.outputs import write_files
@@ -56,26 +56,29 @@ def write_history(history: Sequence[Epoch], stem: Path) -> None:
     """STEM.csv, a line per epoch, and STEM.png, errors and loss against epochs."""
     table = pd.DataFrame([asdict(epoch) for epoch in history])
     write_files(stem.parent, {f"{stem.name}.csv": table}, "%.6g")
-    _draw_curves(history, stem.with_name(f"{stem.name}.png"))
+    _draw_curves(history, stem)
 
 
-def _draw_curves(history: Sequence[Epoch], path: Path) -> None:
-    from matplotlib.figure import Figure
+def _draw_curves(history: Sequence[Epoch], stem: Path) -> None:
+    from toolkit.report import save_figure  # with matplotlib, which training itself does not need
+    from toolkit.report.styles import INK, LOOKS, TEXT_GREY, panel_grid, paper_style, shared_legend
 
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    errors = figure.add_subplot()
     numbers = [epoch.epoch for epoch in history]
-    errors.plot(numbers, [100 * epoch.clean_error for epoch in history], label="clean")
-    if not math.isnan(history[-1].certified_error):
-        errors.plot(numbers, [100 * epoch.attacked_error for epoch in history], label="attacked (PGD)")
-        errors.plot(numbers, [100 * epoch.certified_error for epoch in history], label="not certified")
-    errors.set(xlabel="epoch", ylabel="test error (%)", title=plot_text(path.stem), ylim=(0, 100))
-    loss = errors.twinx()
-    loss.plot(numbers, [epoch.loss for epoch in history], color="0.6", linestyle="--", label="training loss")
-    loss.set_ylabel("training loss")
-    lines = [*errors.get_lines(), *loss.get_lines()]
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
-    write_figure(path, figure, dpi=150)
+    with paper_style():
+        figure, (errors,) = panel_grid(1)
+        curves = {"clean": (INK, [epoch.clean_error for epoch in history])}
+        if not math.isnan(history[-1].certified_error):
+            curves["attacked (PGD)"] = LOOKS["pgd"].color, [epoch.attacked_error for epoch in history]
+            curves["not certified"] = LOOKS["dual"].color, [epoch.certified_error for epoch in history]
+        for label, (colour, shares) in curves.items():
+            errors.plot(numbers, [100 * share for share in shares], color=colour, label=label)
+        errors.set(xlabel="epoch", ylabel="test error (%)", title=plot_text(stem.name), ylim=(0, 100))
+        loss = errors.twinx()
+        loss.plot(numbers, [epoch.loss for epoch in history], color=TEXT_GREY, linestyle="--", label="training loss")
+        loss.set_ylabel("training loss")
+        loss.spines["right"].set_visible(True)
+        shared_legend(figure, [errors, loss])
+    save_figure(figure, stem)
 
 
 def write_table(folder: Path, source: str) -> Path:

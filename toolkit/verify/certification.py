@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from toolkit.arrays import FloatArray
+from toolkit.data.summaries import counted, number, one_line, span
 from toolkit.problems.answers import Bound, Verdict
 from toolkit.problems.bounds import ReluBounds
+from toolkit.verify.certification_html import margins_html
 from toolkit.verify.verdict import TOLERANCE, is_safe
 
 
@@ -34,6 +36,18 @@ class Certification:
     relu_bounds: ReluBounds | None = field(repr=False)
     tolerance: float = TOLERANCE
     covers_all: bool = True
+
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f"label {self.label}"
+        least = min(self.margins, key=lambda bound: bound.certified_lower)
+        margins = f"{counted(len(self.margins), 'margin')}, the least in [{number(least.lower)}, {number(least.upper)}]"
+        witness = "" if self.witness is None else f"witness of class {self.witness_class}, {span(self.witness)}"
+        by = self.rung and f"by {self.rung}"
+        return one_line("Certification", [str(self.verdict), label, margins, by, witness, f"{number(self.seconds)} s"])
+
+    def _repr_html_(self) -> str:
+        names = [self._of([bound]).removeprefix("to ").removeprefix("of ") for bound in self.margins]
+        return margins_html(self.verdict, self.reason, names, self.margins, self.decided_by)
 
     @property
     def certified(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 import toolkit.relaxations.template  # noqa: F401 - Pyomo, here and not in the first LP's time (search.lp_bounder)
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.arguments import instance, optional_number, shown
+from toolkit.data.arguments import a_function, instance, optional_number
 from toolkit.networks.network import Network
 from toolkit.networks.weights import read_only
 from toolkit.problems.bounds import ReluBounds, region_digest
@@ -72,8 +72,7 @@ def bound_layers(
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
     settings = Settings() if settings is None else instance("settings", settings, Settings)
-    if progress is not None and not callable(progress):
-        raise ValueError(f"progress must be a function, got {shown(progress)}")
+    a_function("progress", progress)
     deadline = optional_number("deadline", deadline)
     certified = all(rung.certifies_under(settings) for rung in chain)
     used = tuple(rung.name for rung in chain)

@@ -24,7 +24,7 @@ from toolkit.certificates.dual_bound import unit_bounds
 from toolkit.certificates.leaves import CutStore, SideTrees
 from toolkit.certificates.proof_file import PROOF_FORMAT, question_parts, set_parts
 from toolkit.certificates.rounding import error_model_of
-from toolkit.data.arguments import file_path, instance
+from toolkit.data.arguments import file_path, instance, yes_or_no
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds, region_digest
@@ -93,6 +93,7 @@ def write_proof(
     settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target
     out of range or twice, or no target at all.
     """
+    tighten = yes_or_no("tighten", tighten)
     if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
     instance("network", network, Network), set_parts(check_is_input_set("ball", ball))

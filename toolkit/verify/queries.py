@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import instance, optional_number
+from toolkit.data.arguments import instance, optional_number, shown
+from toolkit.data.summaries import counted, number, one_line, span
 from toolkit.networks.network import Network
 from toolkit.networks.onnx_runtime import deployed_outputs
 from toolkit.networks.replay import LARGEST_EXACT, exact_margins, exact_within, most_weights, replay_margins
@@ -33,7 +34,7 @@ from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
-from toolkit.rungs import get_rung
+from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.attack import FALSIFY
 from toolkit.rungs.rung import Rung
 from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
@@ -79,6 +80,14 @@ class QueryResult:
     deployed: bool | None = None
     message: str = ""
 
+    def __repr__(self) -> str:
+        certified = "certified" if self.certified else ""
+        settled = f"{self.decided} of {counted(self.questions, 'question')} settled"
+        witness = "" if self.witness is None else f"witness of {self.witness.size} inputs {span(self.witness)}"
+        outputs = "" if self.outputs is None else f"outputs {span(self.outputs)}"
+        seconds = f"{number(self.seconds)} s"
+        return one_line("QueryResult", [str(self.status), certified, settled, witness, outputs, seconds, self.message])
+
 
 def verify_query(
     network: str | Path | Network,
@@ -95,13 +104,16 @@ def verify_query(
     """
     started = time.perf_counter()
     limit = optional_number("timeout", timeout, above=0)
+    rungs, settings = get_rungs("ladder", ladder), Settings() if settings is None else settings
+    instance("settings", settings, Settings)
+    if not isinstance(query, VnnlibQuery | str | Path):
+        raise ValueError(f"query must be the path of a .vnnlib file or a VnnlibQuery, got {shown(query)}")
     file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
     found = network if isinstance(network, Network) else Network.load(network)
     asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
     questions = fitting_questions(found, asked)
     deadline = None if limit is None else started + limit - min(RESERVE, 0.1 * limit)
-    settings = Settings() if settings is None else instance("settings", settings, Settings)
-    search = _Search(found, file, asked, questions, tuple(ladder), settings, started, deadline)
+    search = _Search(found, file, asked, questions, rungs, settings, started, deadline)
     return search.run()
 
 

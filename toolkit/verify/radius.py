@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.amounts import DataDomain
-from toolkit.data.arguments import instance, optional_number, real_number, shown
+from toolkit.data.arguments import a_function, instance, optional_number, real_number, shown
+from toolkit.data.summaries import counted, number, one_line, span
 from toolkit.networks.network import Network
 from toolkit.networks.weights import exact_numbers
 from toolkit.problems.answers import Verdict
@@ -76,6 +77,12 @@ class Radius:
     tried: tuple[tuple[float, Verdict], ...]
     witness: FloatArray | None = field(default=None, repr=False, compare=False)
     by_rung: tuple[RungRadius, ...] = ()
+
+    def __repr__(self) -> str:
+        witness = "" if self.witness is None else f"witness {span(self.witness)}"
+        by = ", ".join(one.rung for one in self.by_rung)
+        ends = f"[{number(self.certified)}, {number(self.refuted)}]"
+        return one_line("Radius", [ends, counted(len(self.tried), "verdict"), by and f"by {by}", witness])
 
     @property
     def gap(self) -> float:
@@ -155,8 +162,11 @@ def closest(
     certify. Raises ValueError for an unknown norm or rung, numbers out of range, and as certify.
     """
     instance("network", network, Network)
+    a_function("progress", progress)
     chosen = get_rungs("rungs", rungs)
     flat = exact_numbers("center", center).ravel()
+    if flat.size != network.input_size:
+        raise ValueError(f"center must have the network's {network.input_size} inputs, got {flat.size}")
     most = _reach(flat, norm, domain) if largest is None else real_number("largest", largest, above=0)
     width, limit = optional_number("tolerance", tolerance, above=0), optional_number("time_limit", time_limit, above=0)
     asked = _Question(network, flat, as_property(label, network.output_size), norm, domain, bounds, tighten, settings)

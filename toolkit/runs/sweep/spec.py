@@ -29,6 +29,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from toolkit.data.arguments import one_of
 from toolkit.data.datasets import data_beside
 from toolkit.data.names import BALL_NORMS, path_name
+from toolkit.data.summaries import counted, one_line, span
 from toolkit.data.toml_file import StrictModel, load_toml, validated
 from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX
@@ -114,6 +115,12 @@ class SweepSpec(StrictModel):
     attack_steps: Count = Settings.attack_steps
     attack_restarts: Count = Settings.attack_restarts
     cache_bounds: bool = False
+
+    def __repr__(self) -> str:
+        names = ", ".join(one.name or str(getattr(one.source, "name", one.source)) for one in self.networks)
+        samples = self.samples if isinstance(self.samples, int) else len(self.samples)
+        asked = [counted(samples, "sample"), f"eps {span(self.eps)} in {self.norm}", f"rungs {', '.join(self.rungs)}"]
+        return one_line("SweepSpec", [self.name, f"networks {names}", *asked])
 
     @field_validator("name")
     @classmethod
