@@ -6,7 +6,6 @@ site asks nothing of the network: MathJax is copied into it. Sources are found f
 (`-c docs .`), so that links from a page to a table work in both places.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from importlib.metadata import version as installed_version
@@ -17,7 +16,6 @@ from typing import Any
 
 import mermaidx
 from docutils import nodes
-from jupyter_client.connect import ConnectionFileMixin
 from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -50,9 +48,10 @@ LINKED = linked_tables()
 
 # Headings of the navigation and the pages below them, in order; pages that none names come last under "How to".
 NAVIGATION = {
-    "Start": ["notebooks/five_minutes", "notebooks/lecture", "guarantees", "method"],
-    "How to": ["networks", "vnnlib", "notebooks/sweep_to_figure", "notebooks/reading_a_gap", "results", "tables"],
-    "Reference": ["api/index", "adding", "architecture"],
+    "Start": ["notebooks/five_minutes", "install", "notebooks/lecture", "guarantees", "method"],
+    "How to": ["networks", "data", "notebooks/sweep_to_figure", "notebooks/reading_a_gap", "results"],
+    "Topics": ["tables", "vnnlib", "smoothing", "beside"],
+    "Reference": ["api/index", "cli", "adding", "architecture"],
 }
 NAMED = {name for names in NAVIGATION.values() for name in names} | {"index"}
 OTHERS = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in NAMED]
@@ -81,8 +80,6 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_execution_in_temp = True
 nb_merge_streams = True
-if os.name == "posix":  # kernels that run notebooks listen on files of their user, not on ports
-    ConnectionFileMixin.transport.default_value = "ipc"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
