@@ -17,9 +17,10 @@ class Settings:
     lower > stop_at, or has a replayed point ≤ stop_at; with until_refuted such a point for one row ends the work on all
     rows. nodes: per tree of a search over ReLU phases: of every neuron and side where it bounds layers (None: 64), of
     every row else (None: no limit); `certify` then refines once, by so many, not in turns. device: where that search
-    computes: "cpu", numpy on a core, or a torch device such as "cuda"; what it finds is certified on the core either way.
-    attack_steps/restarts: for pgd. seed: for every random choice. rigorous: verdicts rest on certified bounds alone, and `exact` under "auto" is
-    the bab rung, whose bounds are certified. False: a MILP solver's word counts too, and "auto" may take Gurobi for it.
+    computes: "cpu", numpy on a core, or a torch device such as "cuda"; what it finds is certified on the core anyway.
+    attack_steps/restarts: for pgd. seed: for every random choice. rigorous: verdicts rest on certified bounds alone,
+    and `exact` under "auto" is the bab rung, whose bounds are certified. False: a MILP solver's word counts too, and
+    "auto" may take Gurobi for it.
     """
 
     solver: str = "auto"

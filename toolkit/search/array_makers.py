@@ -47,8 +47,8 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise ValueError(
-            f"device {device!r} is not one that torch has here ({str(error).splitlines()[0]}); allowed: 'cpu', or a name "
-            "such as 'cuda'"
+            f"device {device!r} is not one that torch has here ({str(error).splitlines()[0]}); "
+            "allowed: 'cpu', or a name such as 'cuda'"
         ) from None
 
     def make(values: Any) -> Array:
