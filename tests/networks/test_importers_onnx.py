@@ -390,5 +390,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_without_onnx_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ValueError, match=r"needs onnx: pip install 'relugap\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"needs onnx: pip install .relugap\[onnx\]."):
         Network.load(tmp_path / "model.onnx")

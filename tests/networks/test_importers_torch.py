@@ -201,7 +201,7 @@ def test_half_precision_weights_are_read_exactly() -> None:
 
 def test_without_torch_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r"needs torch: pip install 'relugap\[train\]'"):
+    with pytest.raises(ValueError, match=r"needs torch: pip install .relugap\[train\]."):
         Network.from_torch(None)
 
 
