@@ -8,8 +8,10 @@ import scipy.sparse as sp
 from pieces import scaled_network, small_problem
 
 from toolkit.problems.problem import Problem
-from toolkit.search.array_makers import fits_float32, in_float32, in_float64, in_torch, on_host
+from toolkit.problems.settings import Settings
+from toolkit.search.array_makers import fits_float32, fitting_maker, in_float32, in_float64, in_torch, on_host
 from toolkit.search.dual_function import DualFunction
+from toolkit.search.sign_search import search_signs
 from toolkit.verify.layer_bounds import layer_bounds
 
 
@@ -66,3 +68,21 @@ def test_operators_without_a_matrix_multiply_on_the_host() -> None:
     np.testing.assert_array_equal(on_host(make(Doubling()) @ make(values)), 2 * values)
     assert isinstance(in_float32(Doubling()), Doubling)
     assert isinstance(in_float64(Doubling()), Doubling)
+
+
+def test_a_maker_fits_the_numbers_and_the_device() -> None:
+    small, large = np.array([1.0, -2.0]), np.array([1e30])
+    assert fitting_maker([small])(small).dtype == np.float32
+    assert fitting_maker([small, large])(small).dtype == np.float64
+    pytest.importorskip("torch")
+    with pytest.raises(
+        ValueError, match=r"device 'nowhere' is not one that torch has here .*allowed: 'cpu', or a name"
+    ):
+        fitting_maker([small], "nowhere")
+
+
+def test_a_search_on_a_device_that_is_not_there_says_so() -> None:
+    pytest.importorskip("torch")
+    problem = small_problem(3, (3, 5, 4, 2), settings=Settings(stop_at=0.0, device="nowhere"))
+    with pytest.raises(ValueError, match="device 'nowhere' is not one that torch has here"):
+        search_signs(problem)

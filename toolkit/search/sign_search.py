@@ -83,7 +83,8 @@ def search_signs(
     center = problem.clean_values()
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
     nodes = np.iinfo(np.int64).max if budget is None else budget
-    planar = takes_planes(problem)
+    # elsewhere than on a core wide batches of plain nodes are cheaper than planes, which are raised root by root
+    planar = takes_planes(problem) and problem.settings.device == "cpu"
     plain = SHALLOW_NODES if len(problem.relu_bounds.lower) == 1 else PLAIN_NODES
 
     def stopped() -> BoolArray:
