@@ -42,6 +42,8 @@ from toolkit.search.tree import Node, Tree
 
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
 UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
+MANY_UNSTABLE = 20  # whose phases cannot be all enumerated
+BOXES_PER_LEAF = 64  # of a tree over the phases of all unstable neurons: more boxes than that do not pay
 SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
 ANOTHER_REFUTED = "left open: another row was refuted, which was all that was asked"
 UNDECIDED = "left open by its budget of nodes, or by rounding"
@@ -106,6 +108,10 @@ def by_boxes(problem: Problem, clock: Clock) -> list[Bound]:
     """Signs of all rows by sub-boxes of the input set."""
     settings = problem.settings
     budget = UNTIMED_BOXES if settings.time_limit is None and settings.nodes is None else settings.nodes
+    unstable = error_model_of(problem).count
+    if unstable < MANY_UNSTABLE:
+        most = BOXES_PER_LEAF << unstable
+        budget = most if budget is None else min(budget, most)
     found = search_boxes(problem, clock, budget, first_refuted=settings.until_refuted)
     return _sign_bounds(problem, "bab/boxes", clock, found.lower, found.upper, found.witnesses, found.nodes)
 
