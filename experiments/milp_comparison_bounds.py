@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 from milp_comparison_report import shifted_mean
 
 from toolkit.report import pipe_table, save_figure
@@ -103,7 +103,7 @@ def draw_bounds(table: pd.DataFrame, chains: Sequence[str]) -> Figure:
             for look, (network, own) in zip(OTHER_LOOKS, table.groupby("network", sort=True), strict=False):
                 values = own.set_index("chain")[column].reindex(chains)
                 panel.plot(range(len(chains)), values, color=look.color, marker=look.marker, markersize=5,
-                           label=f"{str(network).rpartition('/')[2]}, ε {own['eps'].iloc[0]:g}")  # fmt: skip
+                           label=f"{network}, ε {own['eps'].iloc[0]:g}")  # fmt: skip
             panel.set_title(title)
             panel.set_xticks(range(len(chains)), chains)
             panel.set_xlabel("l,u by")
@@ -112,6 +112,8 @@ def draw_bounds(table: pd.DataFrame, chains: Sequence[str]) -> Figure:
                 panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             else:
                 panel.set_yscale("log")
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_formatter(NullFormatter())
         shared_legend(figure, panels)
     return figure
 

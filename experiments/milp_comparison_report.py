@@ -117,12 +117,13 @@ def profile(seconds: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def solved_seconds(rows: pd.DataFrame, model: str) -> pd.DataFrame:
-    """CPU seconds, margins × "solver formulation", NaN where not solved."""
+    """CPU seconds, margins × "solver formulation", NaN where not solved; of margins that every method was asked."""
     own = rows[rows["model"] == model]
     named = own.assign(
         method=own["solver"] + " " + own["formulation"], solved=own["cpu_seconds"].where(own["status"] == "optimal")
     )
-    return named.set_index([*MARGIN, "method"])["solved"].unstack("method")
+    asked = named.groupby(MARGIN)["method"].transform("nunique") == named["method"].nunique()
+    return named[asked].set_index([*MARGIN, "method"])["solved"].unstack("method")
 
 
 def draw_profiles(rows: pd.DataFrame) -> Figure:
