@@ -1,4 +1,4 @@
-# make demo   the gap table of two small networks (sets up .venv first)
+# make demo   the gap table of small networks (sets up .venv first)
 # make test   the test suite; make test-all adds the slow tests
 # make docs   the documentation as a site in build/site, notebooks executed, links checked
 # make mutants  which small faults in the code the tests would not see

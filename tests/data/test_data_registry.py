@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pooch
 import pytest
 
 from toolkit.data.registry import Download, data_folder, obtain, place
@@ -88,3 +90,22 @@ def test_without_a_network_it_says_what_to_download_and_where_to_put_it(folder: 
     told = str(caught.value)
     assert f"download {OFFLINE.url} and put it into {folder / 'papers'}" in told
     assert "or set RELUGAP_DATA to the folder that holds it as papers/net.pth" in told
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.WARNING, 1), (logging.ERROR, 0)])
+def test_a_download_is_told_of_unless_errors_alone_are_shown(
+    level: int, lines: int, served: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[logging.LogRecord] = []
+    handler, ours, theirs = logging.Handler(), logging.getLogger("relugap"), pooch.get_logger()
+    monkeypatch.setattr(handler, "emit", told.append)
+    before = ours.level
+    theirs.addHandler(handler)
+    ours.setLevel(level)
+    try:
+        obtain(served)
+    finally:
+        ours.setLevel(before)
+        theirs.removeHandler(handler)
+    assert theirs.filters == []
+    assert len([record for record in told if "Downloading" in record.getMessage()]) == lines

@@ -33,7 +33,7 @@ def test_three_panels_of_the_images_shape(
     point = np.clip(image + rng.uniform(-0.02, 0.02, image.size), 0, 1)
     figure = witness_figure(image, point, shape, ("image: class 3", "unsafe point: class 5"))
     assert [axis.get_title() for axis in figure.axes[:2]] == ["image: class 3", "unsafe point: class 5"]
-    assert figure.axes[2].get_title() == "difference × 50"
+    assert figure.axes[2].get_title() == "difference × 50, grey: 0"
     arrays = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
     assert [array.shape for array in arrays] == [drawn] * 3
     assert all(0 <= array.min() <= array.max() <= 1 for array in arrays)

@@ -487,5 +487,6 @@ def test_weights_that_cannot_be_fetched_are_named_with_all_their_rows(
     said = " ".join(capsys.readouterr().err.split())
     assert "nothing was begun, since files are missing for MLP-" in said
     assert "cannot fetch mnist_MLP_9_100_LPD.pth" in said
+    assert said.count("cannot fetch") > 1 == said.count("or set RELUGAP_DATA")  # every file; once what to do
     assert len(tried) == len(set(tried)) > 1  # none is tried again
     assert not (tmp_path / "out").exists()

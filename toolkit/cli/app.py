@@ -145,7 +145,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/demo"),
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
 ) -> None:
-    """The gap table of two small networks, in about a minute.
+    """The gap table of small networks, in about a minute.
 
     Runs experiments/demo.toml: dual ≤ LP ≤ m* for every target of a few test images over several ε; prints the table
     and writes it with figures. Stopped half-way, it continues when run again.

@@ -7,6 +7,8 @@ but for a file whose content is another: pooch would fetch it anew over the user
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +49,18 @@ def place(download: Download) -> Path:
     return data_folder() / download.path
 
 
+@contextmanager
+def _as_quiet_as_relugap(logger: logging.Logger) -> Iterator[None]:
+    """Where relugap shows errors alone (-q), so does this logger."""
+    told = logging.getLogger("relugap")
+    # A filter, since pooch's logger stands outside logging's tree and would not forget what its level let pass before.
+    logger.addFilter(passing := lambda record: told.isEnabledFor(max(record.levelno, logging.WARNING)))
+    try:
+        yield
+    finally:
+        logger.removeFilter(passing)
+
+
 def obtain(download: Download) -> Path:
     """The file on this machine, fetched if it is not here.
 
@@ -63,7 +77,8 @@ def obtain(download: Download) -> Path:
     if not path.is_file():
         logging.getLogger("relugap.data").info("fetching %s", download.url)
     try:
-        return Path(registry(download).fetch(download.path))
+        with _as_quiet_as_relugap(pooch.get_logger()):
+            return Path(registry(download).fetch(download.path))
     except (OSError, ValueError) as error:  # requests' errors are OSError; ValueError is a wrong hash
         reason = "its SHA-256 is another" if isinstance(error, ValueError) else type(error).__name__
         raise FileNotFoundError(

@@ -20,7 +20,7 @@ LARGEST_ZOOM = 1000  # factors beyond it show rounding
 def witness_figure(
     image: ArrayLike, witness: ArrayLike, shape: Sequence[int], titles: tuple[str, str] = ("image", "unsafe point"),
 ) -> Figure:  # fmt: skip
-    """Image, witness and k times their difference side by side; grey in the difference is 0, k is in its title.
+    """Image, witness and k times their difference side by side; grey in the difference is 0; its title has that and k.
 
     image, witness: n numbers each. shape: (channels, height, width) or (height, width), with 1 or 3 channels; a flat
     shape of n inputs that fill a square is one too. k: the largest of 1, 2, 5, 10, … that keeps all in the range.
@@ -36,7 +36,7 @@ def witness_figure(
         figure = PaperFigure(figsize=(7.0, 2.7), layout="constrained")
         panels = figure.subplots(1, 3)
         shown = ((original - low) / span, (point - low) / span, 0.5 + 0.5 * np.clip(factor * change / span, -1.0, 1.0))
-        for panel, pixels, title in zip(panels, shown, (*titles, f"difference × {factor:g}"), strict=True):
+        for panel, pixels, title in zip(panels, shown, (*titles, f"difference × {factor:g}, grey: 0"), strict=True):
             panel.imshow(_laid_out(pixels), cmap=IMAGE_MAP, vmin=0.0, vmax=1.0, interpolation="nearest")
             panel.set_title(plot_text(title))
             panel.set_xticks([])

@@ -64,10 +64,15 @@ def check_ready(needs: Iterable[Need]) -> None:
             unfit.setdefault(str(error), []).append(need.name)
     if missing:
         rows = ", ".join(name for names in missing.values() for name in names)
-        raise FileNotFoundError(f"nothing was begun, since files are missing for {rows}: {'; '.join(missing)}")
+        raise FileNotFoundError(f"nothing was begun, since files are missing for {rows}: {_told(list(missing))}")
     if unfit:
         told = "; ".join(f"{', '.join(names)}: {said}" for said, names in unfit.items())
         raise ValueError(f"nothing was begun: {told}")
+
+
+def _told(reasons: list[str]) -> str:
+    """The first reason in full, with what to do; of the others the part that names the file, up to its semicolon."""
+    return "; ".join([*reasons[:1], *(reason.split(";")[0] for reason in reasons[1:])])
 
 
 class _Files:
