@@ -160,6 +160,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a memo that is not there": (b"\x80\x02h\x05.", "damaged"),
     "two objects": (b"\x80\x02}}.", "must leave one object"),
     "a key that is a list": (b"\x80\x02}]K\x01s.", "a key is a list"),
+    "a key whose hash was chosen": (
+        b"\x80\x02}\x8a\x08" + ((1 << 61) - 1).to_bytes(8, "little") + b"Ns.",
+        "of 61 bits",
+    ),
     "a module's source": (b"\x80\x02(X\x06\x00\x00\x00moduletQ.", "storages are of another kind"),
 }
 
@@ -182,7 +186,7 @@ BAD_VIEWS: dict[str, tuple[bytes, str]] = {
     "a stride that leaves it": (view(stride=200), "lie in its storage of 4 numbers, got number 201"),
     "a negative offset": (view().replace(b"tQK\x00", b"tQJ\xff\xff\xff\xff"), "an offset must be a whole number ≥ 0"),
     "a size as text": (view().replace(b"K\x02K\x02\x86", b"X\x01\x00\x00\x002K\x02\x86"), "a size must be a whole num"),
-    "a storage of other size": (view().replace(b"K\x04tQ", b"K\x05tQ"), "its storage must hold 5 numbers, got 4"),
+    "a storage of other size": (view().replace(b"K\x04tQ", b"K\x05tQ"), "must hold 5 numbers of 4 bytes, got 16 bytes"),
     "a negated view": (view().replace(b")RtRu", b")R}X\x03\x00\x00\x00neg\x88stRu"), "more than a view of numbers"),
     "three sizes, two strides": (view().replace(b"K\x02K\x02\x86", b"K\x02K\x01K\x02\x87"), "more than a view|damaged"),
     "a missing storage": (view().replace(b"\x01\x00\x00\x000X", b"\x01\x00\x00\x007X"), "'w/data/7' is missing"),
@@ -198,6 +202,23 @@ def test_views_that_leave_their_storage_are_refused(name: str, tmp_path: Path) -
     program, message = BAD_VIEWS[name]
     with pytest.raises(ValueError, match=message):
         Network.load(as_zip(program, tmp_path), "mlp")
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_a_storage_of_another_size_names_its_entry(size: int, tmp_path: Path) -> None:
+    path = zipped(tmp_path / "w.pth", view(), {"0": bytes(size)})
+    with pytest.raises(ValueError, match=rf"w.pth: entry '0.weight': .* 4 numbers of 4 bytes, got {size} bytes$"):
+        Network.load(path, "mlp")
+
+
+def test_members_said_to_lie_before_the_file_are_damage(tmp_path: Path) -> None:
+    path = as_zip(view(), tmp_path)
+    content = bytearray(path.read_bytes())
+    directory = content.rindex(b"PK\x05\x06") + 16  # where the directory is said to begin
+    content[directory : directory + 4] = struct.pack("<I", 1 << 30)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"w.pth: not a state dict: its zip archive is damaged: "):
+        Network.load(path, "mlp")
 
 
 def test_a_small_file_does_not_fill_the_memory(tmp_path: Path) -> None:

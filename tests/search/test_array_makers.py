@@ -56,6 +56,16 @@ def test_tensors_hold_the_numbers_of_arrays_and_sparse_matrices() -> None:
         in_torch("cpu", "float16")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("device", ["nonsense", "", "meta", "hpu", "cuda:abc"])
+def test_devices_that_are_not_there_are_named_in_one_line(device: str) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(
+        ValueError, match=f"^device '{device}' is not one that torch has here .*; allowed: 'cpu'"
+    ) as caught:
+        in_torch(device)
+    assert len(str(caught.value)) < 350
+
+
 def test_operators_without_a_matrix_multiply_on_the_host() -> None:
     pytest.importorskip("torch")
 

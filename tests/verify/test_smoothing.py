@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
@@ -98,6 +99,14 @@ def test_the_lower_bound_is_that_of_an_exact_one_sided_binomial_test(votes: int,
     expected = binomtest(votes, n, alternative="greater").proportion_ci(1 - alpha, method="exact").low
     assert found == pytest.approx(expected, rel=1e-8)
     assert binomtest(votes, n, found, alternative="greater").pvalue <= alpha
+
+
+@pytest.mark.parametrize(("votes", "n", "alpha"), [(2, 5, 1e-300), (4, 5, 1e-300), (3, 17, 1e-100), (31, 60, 1e-300)])
+def test_what_scipy_does_not_find_is_no_lower_bound(votes: int, n: int, alpha: float) -> None:
+    """Its quantile is too large here by up to 10¹⁰⁰ times, or NaN."""
+    found = Fraction(clopper_pearson(votes, n, alpha))
+    tail = sum(math.comb(n, k) * found**k * (1 - found) ** (n - k) for k in range(votes, n + 1))
+    assert tail <= Fraction(alpha)
 
 
 def test_no_vote_proves_nothing() -> None:

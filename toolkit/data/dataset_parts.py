@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 
 UNIT_RANGE = (0.0, 1.0)
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 LARGEST_COUNT = 1 << 29  # numbers in the images of one data set: 4 GiB in double precision
 
 
@@ -53,10 +55,14 @@ def _is_pair(domain: DataDomain) -> bool:
 def numbered(names: list[str]) -> tuple[IndexArray, tuple[str, ...]]:
     """Classes of texts, one per image, and the names of the classes.
 
-    Whole numbers are the classes they say. Other texts are numbered 0, 1, … in the order of the distinct sorted ones.
+    Whole numbers are the classes they say. Other texts are numbered 0, 1, … in the order of the distinct sorted ones,
+    which numbers would not keep: 10.0 comes before 2.0. Raises ValueError for those, such as -1 and 1.5.
     """
     distinct = sorted(set(names))
     if all(name.isascii() and name.isdigit() and len(name) <= 9 for name in distinct):
         return np.array([int(name) for name in names], dtype=np.int64), ()
+    if all(_NUMBER.fullmatch(name) for name in distinct):
+        wrong = next(name for name in distinct if not (name.isdigit() and len(name) <= 9))
+        raise ValueError(f"labels that are numbers must be whole, ≥ 0 and of at most 9 digits, got {wrong[:60]!r}")
     place = {name: k for k, name in enumerate(distinct)}
     return np.array([place[name] for name in names], dtype=np.int64), tuple(distinct)

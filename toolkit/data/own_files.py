@@ -7,6 +7,7 @@ is read whole; no pickle. Trusted: that labels and the order of classes are what
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,12 @@ def _read_csv(file: Path, domain: DataDomain | None) -> DatasetParts:
             named = False  # a text as the label of the first row
         heads = [str(value) for value in first.iloc[0]] if named else [f"column {k}" for k in range(first.shape[1])]
         label = "label" if "label" in heads else heads[0]
-        frame = pd.read_csv(
-            file, header=None, names=range(len(heads)), skiprows=int(named), dtype={heads.index(label): str},
-            index_col=False, **_EXACT if pd.__version__.startswith("2.") else {},
-        )  # fmt: skip
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # columns that are left out
+            frame = pd.read_csv(
+                file, header=None, names=range(len(heads)), skiprows=int(named), dtype={heads.index(label): str},
+                index_col=False, **_EXACT if pd.__version__.startswith("2.") else {},
+            )  # fmt: skip
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"not a table: {str(error).splitlines()[0] if str(error) else 'it is empty'}") from None
     except ValueError as error:
         raise ValueError(f"not a table of numbers: {str(error).splitlines()[0]}") from None

@@ -44,10 +44,10 @@ def in_torch(device: str = "cpu", dtype: Literal["float32", "float64"] = "float3
     except ImportError:
         raise not_installed("torch", "a search on a device") from None
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        torch.zeros(1, device=device).cpu()  # "meta" makes tensors that hold nothing
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
         raise ValueError(
-            f"device {device!r} is not one that torch has here ({str(error).splitlines()[0]}); "
+            f"device {device!r} is not one that torch has here ({str(error).splitlines()[0][:200]}); "
             "allowed: 'cpu', or a name such as 'cuda'"
         ) from None
 

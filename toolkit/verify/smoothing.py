@@ -25,12 +25,13 @@ fair and independent; scipy's Φ to 2⁻⁴⁷, its Φ⁻¹ and beta quantile to
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri
+from scipy.special import betainc, ndtr, ndtri
 from scipy.stats import beta
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
@@ -123,13 +124,16 @@ def _finite(name: str, value: object) -> float:
 
 
 def clopper_pearson(votes: int, n: int, alpha: float) -> float:
-    """The p̲ with P(Binomial(n, p̲) ≥ votes) = α, less QUANTILE_ERROR of it; 0 for no votes.
+    """The p̲ with P(Binomial(n, p̲) ≥ votes) = α, less QUANTILE_ERROR of it; 0 for no votes, and where scipy finds no
+    such p̲, as for α of 10⁻¹⁰⁰.
 
     Claim: p̲ ≤ p with probability ≥ 1 − α over votes ~ Binomial(n, p).
     """
     if votes == 0:
         return 0.0
-    return float(beta.ppf(alpha, votes, n - votes + 1)) * (1.0 - QUANTILE_ERROR)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of a root that was not found
+        found = float(beta.ppf(alpha, votes, n - votes + 1)) * (1.0 - QUANTILE_ERROR)
+    return found if betainc(votes, n - votes + 1, found) <= alpha * (1.0 + QUANTILE_ERROR) else 0.0
 
 
 def _radius(sigma: float, probability: float) -> float:

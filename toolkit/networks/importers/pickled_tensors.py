@@ -20,6 +20,7 @@ from typing import Any
 from toolkit.networks.importers.stored_tensors import DTYPES, PickleError, Storage, StoredTensor
 
 LONGEST_PROGRAM = 1 << 24  # bytes of a pickle; a thousand tensors take a hundredth
+LARGEST_KEY = 1 << 60  # of whole numbers
 PLAIN = "only plain tensors are read; save model.state_dict()"
 MARK = object()
 
@@ -126,8 +127,8 @@ class _Machine:
         if type(self.top()) is not dict or len(pairs) % 2:
             raise PickleError("its pickle is damaged: it sets items of what is no dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if not isinstance(key, str | int | float | bytes | None):
-                raise PickleError(f"{PLAIN} (a key is a {type(key).__name__})")
+            if not isinstance(key, float | bytes | None):
+                _check_key(key)
             self._stack[-1][key] = value
 
 
@@ -200,10 +201,18 @@ def _ordered(items: Any = ()) -> dict[Any, Any]:
         raise PickleError("its pickle is damaged: a dict of what are no pairs")
     found: dict[Any, Any] = {}
     for key, value in items:
-        if not isinstance(key, str | int):
-            raise PickleError(f"{PLAIN} (a key is a {type(key).__name__})")
+        _check_key(key)
         found[key] = value
     return found
+
+
+def _check_key(key: Any) -> None:
+    """Raise PickleError for a key that is neither a text nor a number that is its own hash: larger ones can be chosen
+    so that all have one hash, and a dict of them takes quadratic time."""
+    if not isinstance(key, str | int):
+        raise PickleError(f"{PLAIN} (a key is a {type(key).__name__})")
+    if isinstance(key, int) and abs(key) >= LARGEST_KEY:
+        raise PickleError(f"{PLAIN} (a key is a number of {key.bit_length()} bits)")
 
 
 def _unused(*_: Any) -> None:

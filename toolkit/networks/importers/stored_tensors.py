@@ -86,9 +86,11 @@ class StoredTensor:
     def values(self, content: Callable[[Storage], memoryview]) -> FloatArray:
         """Its numbers as float64, exactly. content: the bytes of a storage. Raises PickleError as `check` does."""
         self.check()
-        stored = np.frombuffer(content(self.storage), DTYPES[self.storage.kind].numpy)
-        if stored.size != self.storage.size:
-            raise PickleError(f"its storage must hold {self.storage.size} numbers, got {stored.size}")
+        given, kind = content(self.storage), np.dtype(DTYPES[self.storage.kind].numpy)
+        if len(given) != self.storage.size * kind.itemsize:
+            needed = f"{self.storage.size} numbers of {kind.itemsize} bytes"
+            raise PickleError(f"its storage must hold {needed}, got {len(given)} bytes")
+        stored = np.frombuffer(given, kind)
         if not self.size:
             return np.zeros(self.shape)
         used = _float64(stored[self.offset : self.end], self.storage.kind)

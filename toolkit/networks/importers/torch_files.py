@@ -56,10 +56,10 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
 
 @contextmanager
 def _damage_told() -> Iterator[None]:
-    """What zipfile says of a damaged archive, as PickleError."""
+    """What zipfile says of a damaged archive, as PickleError; OSError: of members before the file's beginning."""
     try:
         yield
-    except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, RuntimeError, OSError) as error:
         raise PickleError(f"its zip archive is damaged: {str(error)[:200] or type(error).__name__}") from None
 
 
