@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -86,3 +87,11 @@ def test_command_line(tmp_path: Path) -> None:
     assert len(rows) == 5
     for verdict in ("YES", "NO", "MAYBE"):
         assert f"{verdict} {(rows['verdict'] == verdict).sum()}" in result.output
+
+
+def test_a_core_is_not_part_of_an_answers_key() -> None:
+    plan = BatchPlan(0.1, (0.0, 1.0), ("dual",), ("dual",), ())
+    assert "device" not in plan.record["settings"]
+    assert plan.record["settings"]["seed"] == 0
+    moved = replace(plan, settings=Settings(device="cuda"))
+    assert moved.record["settings"]["device"] == "cuda"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from toolkit.data.arguments import check_settings
 
@@ -53,3 +54,8 @@ class Settings:
             raise ValueError(
                 f"attack_steps and attack_restarts must be ≥ 1, got {self.attack_steps} and {self.attack_restarts}"
             )
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All fields, for the key of an answer; the device only where it is not "cpu", as keys from before lack it."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("device", "cpu")}

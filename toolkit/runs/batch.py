@@ -46,7 +46,7 @@ class BatchPlan:
     @property
     def record(self) -> dict[str, Any]:
         """All that determines the answers; the norm only where it is not ℓ∞, as answers kept from before lack it."""
-        found = {name: keyed(value) for name, value in asdict(self).items()}
+        found = {name: keyed(value) for name, value in asdict(self).items()} | {"settings": self.settings.record}
         return found if self.norm != "linf" else {name: value for name, value in found.items() if name != "norm"}
 
 

@@ -62,7 +62,10 @@ class DistancePlan:
     def asked(self) -> dict[str, object]:
         """All that an answer depends on, but for the network and the sample."""
         named = get_rungs("rungs", (*self.bounds, *self.tighten, *self.rungs))
-        return asdict(self) | {"domain": keyed(self.domain)} | {"versions": {rung.name: rung.version for rung in named}}
+        versions = {rung.name: rung.version for rung in named}
+        return asdict(self) | {
+            "settings": self.settings.record, "domain": keyed(self.domain), "versions": versions
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
