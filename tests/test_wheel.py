@@ -15,7 +15,7 @@ import pytest
 import toolkit
 
 ROOT = Path(__file__).parents[1]
-BUILT_FROM = ("toolkit", "experiments", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+BUILT_FROM = ("toolkit", "experiments", "pyproject.toml", "README.md", "LICENSE")
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 
 

@@ -1,7 +1,7 @@
 """Where the specs of experiments/ are: in the working folder, in the package as it is installed, in a checkout.
 
-A wheel carries them as toolkit/experiments (setup.py puts them there); a checkout or an editable installation has them
-beside the package.
+A wheel carries them as toolkit/experiments (build_specs.py puts them there); a checkout or an editable installation
+has them beside the package.
 """
 
 from __future__ import annotations

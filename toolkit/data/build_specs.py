@@ -1,19 +1,20 @@
-"""What pyproject.toml cannot say: the specs of experiments/ become package data, so that they live in one place.
+"""How a wheel is built: the specs of experiments/ become package data, so that they live in one place.
 
 They go into toolkit/experiments of a wheel, and nowhere in a checkout or an editable installation, which read
-experiments/ itself.
+experiments/ itself (shipped_specs.py). setuptools runs this, by pyproject.toml; the package never imports it.
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 
-from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SPECS = Path("experiments")  # setuptools builds in the folder of this file
+SOURCES = Path("experiments")  # setuptools builds in the folder of pyproject.toml
 PLACE = Path("toolkit", "experiments")
 
 
-class BuildWithSpecs(build_py):
+class BuildWithSpecs(build_py):  # type: ignore[misc]
     """The modules and their data, then the specs."""
 
     def run(self) -> None:
@@ -25,7 +26,7 @@ class BuildWithSpecs(build_py):
             self.copy_file(str(spec), str(target))
 
     def _specs(self) -> list[tuple[Path, Path]]:
-        return [(spec, Path(self.build_lib) / PLACE / spec.name) for spec in sorted(SPECS.glob("*.toml"))]
+        return [(spec, Path(self.build_lib) / PLACE / spec.name) for spec in sorted(SOURCES.glob("*.toml"))]
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """For installers that record what they wrote."""
@@ -34,6 +35,3 @@ class BuildWithSpecs(build_py):
     def get_source_files(self) -> list[str]:
         """For source distributions, of which wheels are built as well."""
         return [*super().get_source_files(), *(str(spec) for spec, _ in self._specs())]
-
-
-setup(cmdclass={"build_py": BuildWithSpecs})
