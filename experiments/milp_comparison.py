@@ -33,25 +33,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from milp_comparison_bounds import write_bounds
+from milp_comparison_cases import CASES, CHAINS, GAP, MILPS, SECONDS, Case, Question, load_network, questions
 from milp_comparison_report import METHOD, write_tables
 from threadpoolctl import threadpool_limits
 
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.atomic import write_csv
 from toolkit.data.datasets import load_dataset
-from toolkit.data.registry import data_folder
-from toolkit.networks.network import Network
-from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
-from toolkit.problems.settings import Settings
 from toolkit.relaxations.layout import Formulation, TemplateLayout
 from toolkit.relaxations.template import build_template
 from toolkit.rungs import get_rung
@@ -60,102 +57,13 @@ from toolkit.solvers.linear_program import CompiledModel
 from toolkit.solvers.registry import SOLVERS, open_session
 from toolkit.solvers.session import SolverUnavailableError
 from toolkit.solvers.solve_report import SolveReport
-from toolkit.verify.layer_bounds import layer_bounds
-from toolkit.verify.margins import margin_problem
 
-GAP = 1e-4  # absolute, of every MILP
 LP, MILP = "LP", "MILP"
 FORMULATIONS: tuple[Formulation, ...] = ("compact", "full")
 SESSION = ["network", "eps", "sample", "chain", *METHOD]  # what is measured in one go
 COLUMNS = [*SESSION, "target", "unstable", "variables", "constraints", "version", "status", "bound", "upper", "trust",
            "cpu_seconds", "wall_seconds", "build_seconds", "bounds_seconds", "nodes", "iterations",
            "message"]  # fmt: skip
-CHAINS = {  # of l,u, each tighter than the one before
-    "interval": ("interval",),
-    "dual": ("interval", "dual"),
-    "LP": ("interval", "dual", "lp"),
-    "tree": ("interval", "dual", "crown", "bab"),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One network. chain: of l,u, a name of CHAINS. samples, full: how many, and for how many of them the full
-    formulation is solved too. study: whether all chains are compared. limit: seconds a MILP margin."""
-
-    source: str
-    dataset: str
-    eps: tuple[float, ...]
-    chain: str = "dual"
-    samples: int = 5
-    full: int = 5
-    study: bool = False
-    limit: float = 10.0
-
-    @property
-    def name(self) -> str:
-        """As in the table."""
-        return self.source.partition(":")[2] if ":" in self.source else self.source.rpartition("/")[2]
-
-
-MILPS = 2  # targets of a sample
-CASES = (
-    Case("zoo:digits-standard", "digits", (0.02, 0.05)),
-    Case("zoo:digits-adversarial", "digits", (0.03, 0.08), study=True),
-    Case("zoo:digits-dual", "digits", (0.06, 0.12)),
-    Case("zoo:digits-interval", "digits", (0.06, 0.12)),
-    Case("zoo:mnist5k-standard", "mnist5k", (0.01, 0.02), study=True),
-    Case("zoo:mnist5k-adversarial", "mnist5k", (0.02, 0.04)),
-    Case("zoo:mnist5k-dual", "mnist5k", (0.06, 0.12)),
-    Case("zoo:mnist5k-interval", "mnist5k", (0.06, 0.12)),
-    Case("published:salman-2019/LPD_MLP_B_0.1", "mnist", (0.1,), "LP", 10, 2),
-    Case("published:salman-2019/ADV_MLP_B_0.1", "mnist", (0.1,), "LP", 10, 2),
-    Case("published:salman-2019/NOR_MLP_B", "mnist", (0.02,), "LP", 5, 1, study=True),
-    Case("published:wong-kolter-2018/mnist", "mnist", (0.1,), "LP", 5, 1, study=True),
-    Case("vnncomp/mnistfc/mnist-net_256x2.onnx.gz", "mnist", (0.02,), "LP", 5, 1),
-)
-
-
-def load_network(case: Case) -> Network:
-    """The case's network: by name, or a file in the data folder."""
-    return Network.load(case.source if ":" in case.source else data_folder() / case.source)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A sample of a case at one ε, with l,u of any chain. targets: all, those with the largest logits first."""
-
-    network: Network
-    ball: LinfBall
-    sample: int
-    label: int
-    targets: list[int]
-    settings: Settings
-
-    def problem(self, chain: str) -> tuple[Problem, float]:
-        """Its margins on l,u of a chain in CHAINS, and the CPU seconds that l,u took."""
-        started = time.process_time()
-        bounds = layer_bounds(self.network, self.ball, CHAINS[chain], replace(self.settings, time_limit=None))
-        spent = time.process_time() - started
-        return margin_problem(self.network, self.ball, self.label, bounds, self.targets, self.settings), spent
-
-
-def questions(case: Case, eps: float, count: int) -> Iterator[Question]:
-    """The first `count` samples to be asked about: classified correctly, and the dual's l,u leave a ReLU unstable."""
-    network, data = load_network(case), load_dataset(case.dataset)
-    settings = Settings(solver="highs", mip_gap=0.0, mip_gap_abs=GAP, time_limit=case.limit)
-    found = 0
-    for sample, (x, label) in enumerate(zip(data.features, data.labels.tolist(), strict=True)):
-        if found == count:
-            return
-        if network.predict(x) != label:
-            continue
-        ball = LinfBall(x, eps, data.domain)
-        if not any(unstable for unstable, _, _ in layer_bounds(network, ball, CHAINS["dual"]).counts()):
-            continue
-        found += 1
-        targets = [int(t) for t in network.forward(x).argsort()[::-1] if t != label]
-        yield Question(network, ball, sample, label, targets, settings)
 
 
 def methods(solvers: Sequence[str], full: bool) -> list[tuple[str, Formulation, str]]:
@@ -346,10 +254,10 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
                 continue
             chosen.append(asdict(case))
             run_case(case, solvers, options.count, file)
-        run.record(cases=chosen, gap=GAP, skipped=skipped)
-        rows, main = read_rows(file), {case.name: case.chain for case in CASES}
+        run.record(cases=chosen, gap=GAP, seconds=SECONDS, skipped=skipped)
+        rows, chains = read_rows(file), {case.name: case.chain for case in CASES}
         write_bounds(rows, options.out, tuple(CHAINS))
-        return write_tables(rows[rows["chain"] == rows["network"].map(main)], options.out, GAP, skipped)
+        return write_tables(rows[rows["chain"] == rows["network"].map(chains)], options.out, GAP, skipped)
 
 
 if __name__ == "__main__":
