@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
         network, data = Network.load(options.network), load_dataset(options.data)
         lines = pd.DataFrame(measured(network, data, options.count, options.eps, options.time_limit))
         table = summary(lines)
-        run.write({"margins.csv": lines, "table.csv": table, "table.md": pipe_table(table)}, "%.6g")
+        run.write({"margins.csv": lines, "table.csv": table, "table.md": pipe_table(table, 3)}, "%.6g")
     return table
 
 

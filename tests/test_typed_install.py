@@ -21,11 +21,11 @@ def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path: Path)
     pytest.importorskip("setuptools", minversion="77")
     checkout, out = tmp_path / "checkout", tmp_path / "out"
     out.mkdir()
-    (checkout / "toolkit").mkdir(parents=True)
+    (checkout / "toolkit/data").mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, checkout)
-    for name in ("__init__.py", "py.typed"):
-        shutil.copy2(ROOT / "toolkit" / name, checkout / "toolkit")
+    for name in ("__init__.py", "py.typed", "data/build_specs.py"):
+        shutil.copy2(ROOT / "toolkit" / name, checkout / "toolkit" / name)
     subprocess.run([sys.executable, "-c", BUILD, str(out)], cwd=checkout, check=True, capture_output=True, timeout=120)
     [wheel] = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
