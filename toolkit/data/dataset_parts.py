@@ -11,6 +11,7 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 
 UNIT_RANGE = (0.0, 1.0)
+SPLITS = ("train", "test")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 LARGEST_COUNT = 1 << 29  # numbers in the images of one data set: 4 GiB in double precision
 

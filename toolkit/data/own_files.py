@@ -18,12 +18,11 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 from toolkit.data.archives import Archive, open_archive
 from toolkit.data.arguments import own_path
-from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
+from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
 from toolkit.data.images import read_levels
 from toolkit.data.own_data import frame_parts
 
 OWN_FILES = (".npz", ".csv")
-SPLIT_NAMES = ("train", "test")
 MEMBERS_OF_DATA = ("images", "labels", "shape", "domain", "names")
 LARGEST_CSV = 1 << 31  # bytes
 LARGEST_FOLDER = 2_000_000  # images
@@ -66,7 +65,7 @@ def is_own_data(name: str) -> bool:
 def _of_split(path: Path, split: str) -> Path:
     """The file or folder of a split. Raises ValueError for one that is not there."""
     if path.is_dir():
-        parts = {name: [path / f"{name}{end}" for end in ("", *OWN_FILES)] for name in SPLIT_NAMES}
+        parts = {name: [path / f"{name}{end}" for end in ("", *OWN_FILES)] for name in SPLITS}
         found = {name: [one for one in ends if one.exists()] for name, ends in parts.items()}
         if all(found.values()):
             if len(found[split]) > 1:
