@@ -39,7 +39,8 @@ def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> t
 
     Raises ValueError for another domain: how levels would be mapped into it is not guessed. what: how messages call it.
     """
-    ends = None if domain is None else tuple(map(float, domain)) if _is_pair(domain) else "one per coordinate"
+    pair = domain is not None and all(np.ndim(end) == 0 for end in domain)
+    ends = None if domain is None else tuple(map(float, domain)) if pair else "one per coordinate"
     if ends in (None, UNIT_RANGE):
         return levels / 255.0, UNIT_RANGE
     if ends == (0.0, 255.0):
@@ -47,10 +48,6 @@ def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> t
     raise ValueError(
         f"{what} is read as numbers in [0, 1] or [0, 255], the domain is {ends}; save the numbers as float64"
     )
-
-
-def _is_pair(domain: DataDomain) -> bool:
-    return all(isinstance(end, int | float) for end in domain)
 
 
 def numbered(names: list[str]) -> tuple[IndexArray, tuple[str, ...]]:
