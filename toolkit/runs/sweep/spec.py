@@ -29,7 +29,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from toolkit.data.datasets import data_beside
 from toolkit.data.names import path_name
 from toolkit.data.summaries import counted, one_line, span
-from toolkit.data.toml_file import StrictModel, load_toml, validated
+from toolkit.data.toml_file import StrictModel, load_toml, spec_path, validated
 from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX
 from toolkit.problems.property_table import PropertyTable
@@ -198,7 +198,7 @@ def load_spec(path: str | Path) -> SweepSpec:
     Raises FileNotFoundError, or ValueError in one line that names the file and the key with what is allowed, or the
     line that is not TOML.
     """
-    return _found_beside(load_toml(path, SweepSpec), Path(path).resolve().parent)
+    return _found_beside(load_toml(path, SweepSpec), spec_path(path).resolve().parent)
 
 
 def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepSpec:
