@@ -13,7 +13,7 @@ from rich.table import Table
 
 from toolkit.cli.asked import asked_data, ball_domain
 from toolkit.cli.certify import STYLES
-from toolkit.cli.certify_json import network_facts
+from toolkit.cli.certify_json import network_facts, set_facts
 from toolkit.cli.json_output import print_json
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
@@ -78,7 +78,7 @@ def _print_json(question: Question, network: Network, plan: BatchPlan, rows: pd.
             "network": network_facts(question, network),
             "data": question.data,
             "count": len(rows),
-            "set": {"norm": plan.norm, "eps": plan.eps, "domain": plan.domain},
+            "set": set_facts(plan),
             "verdicts": batch_totals(rows).verdicts,
             "verdict": worst(rows["verdict"]),
             "images": texts.to_dict("records"),
