@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
-from toolkit.cli.asked import about, asked_data, asked_property, ball_domain, centre
+from toolkit.cli.asked import about, asked_images, asked_property, ball_domain, centre
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.cli.radius_json import print_radii, print_radius
@@ -86,18 +86,15 @@ def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | No
     """Many images: progress, a table by rung, and in the folder the rows, the table and both figures."""
     plan, out = _plan(question, rungs, tolerance, largest), question.out or FOLDER_OF_RADII
     network = Network.load(question.network, question.architecture)
-    data, count = asked_data(question), question.count or 0
-    if not 1 <= count <= len(data):
-        raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
-    check_distances(network, data, range(count), plan)
+    data, images = asked_images(question)
+    count = len(images)
+    check_distances(network, data, images, plan)
     console = Console(quiet=question.as_json)
     _print_head(console, network, question, f"first {count} test images of {data.name}", plan)
     details = {"dataset": data.name, "count": count, "workers": question.workers, **plan.asked}
     facts = {"details": details, "networks": {network.name or question.network: network.digest}}
     with folder_lock(out), recorded_run(out, facts) as run, RunProgress() as progress:
-        lines = measure_distances(
-            network, data, range(count), plan, out, run["run_id"], question.workers, progress.advance
-        )
+        lines = measure_distances(network, data, images, plan, out, run["run_id"], question.workers, progress.advance)
         table = distance_table(lines)
         title = f"{network.name or 'network'}, {count} images of {data.name}"
         write_files(out, {"radii.csv": lines, "table.csv": table, "table.md": pipe_table(_readable(table))})
