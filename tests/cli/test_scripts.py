@@ -72,9 +72,20 @@ def test_every_object_has_the_keys_that_the_page_lists(
         "results compact": ["results", "compact", swept, "--json"],
         "results export": ["results", "export", swept, tmp_path / "rows.csv", "--json"],
     }  # fmt: skip
+    rows = 9  # a target each
+    said: dict[str, dict[str, object]] = {
+        "certify --count": {"count": 2, "data": "digits"},
+        "check": {"verdict": "VERIFIED", "label": int(load_dataset("digits").labels[3])},
+        "doctor": {"passed": True},
+        "results show": {"name": "tiny", "rows": rows, "planned": rows, "runs": 1},
+        "results verify": {"whole": True, "findings": []},
+        "results compact": {"rows": rows},
+        "results export": {"written": str(tmp_path / "rows.csv")},
+    }
     for name, arguments in calls.items():
         found = answered(capsys, *arguments)
         assert set(found) - HEAD == documented(name), name
+        assert found.items() >= said.get(name, {}).items(), name
         assert found["command"] == name.removesuffix(" --count")
 
 

@@ -153,6 +153,8 @@ def test_a_registered_function_is_a_data_set_everywhere(monkeypatch: pytest.Monk
     monkeypatch.setattr("toolkit.data.datasets.DATASETS", dict(DATASETS))
     register_dataset("mine", lambda split: (X if split == "test" else X[:1], Y if split == "test" else Y[:1]))
     assert (len(load_dataset("mine")), len(load_dataset("mine", "train"))) == (3, 1)
+    assert not np.shares_memory(load_dataset("mine").images, X)
+    assert X.flags.writeable
     with pytest.raises(ValueError, match="the name 'mine' is taken"):
         register_dataset("mine", lambda _: (X, Y))
     register_dataset("mine", lambda _: X, replace=True)  # type: ignore[arg-type,return-value]

@@ -40,6 +40,17 @@ def spec_of(network: Any, data: Any, **changes: Any) -> SweepSpec:
     return parse_spec(content | changes)
 
 
+def test_files_beside_a_spec_are_found_where_the_spec_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "spec.toml").write_text(
+        'name = "own"\nsamples = 1\neps = [0.1]\nrungs = ["dual"]\n'
+        '[[networks]]\nsource = "net.npz"\ndataset = "mine.npz"\n'
+    )
+    (network,) = load_spec("~/spec.toml").networks
+    assert [network.source, network.dataset] == [str(tmp_path.resolve() / name) for name in ("net.npz", "mine.npz")]
+
+
 def test_objects_and_files_give_the_same_rows(own: Any, tmp_path: Path) -> None:
     network, images, labels = own
     network.save(tmp_path / "net.npz")

@@ -248,7 +248,7 @@ GOOD = '[[networks]]\nname = "a"\ndataset = "digits"\nhidden = [4]\n'
         (GOOD + "epoch = 3\n", r"line 5: unknown key 'networks\[0\]\.epoch'; allowed: .*epochs.*did you mean 'epochs'"),
         ("[default]\n" + GOOD, r"unknown key 'default'; allowed: defaults, networks"),
         (GOOD + 'loss = "hinge"\n', r"loss must be one of standard, adversarial, .*, got 'hinge'"),
-        (GOOD.replace("digits", "cifar"), r"dataset must be one of digits, mnist5k, .*, got 'cifar'"),
+        (GOOD.replace("digits", "cifar"), r"unknown data set 'cifar'; allowed: digits, mnist5k, .*; own data are"),
         (GOOD + "eps = -0.1\n", r"line 5: networks\[0\]\.eps: .*greater than or equal to 0, got -0\.1"),
         (GOOD + 'loss = "dual"\n', r"loss 'dual' needs eps > 0, got 0"),
         (GOOD + "projections = 5\neps = 0.1\n", r"projections estimate the bounds of dual losses, got loss 'standard'"),

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from toolkit.cli.certify_command import certify_command
 from toolkit.cli.errors import expected_message, plain_warnings
-from toolkit.cli.options import AsJson, everywhere, own_log
+from toolkit.cli.options import ArchitectureName, AsJson, everywhere, own_log
 from toolkit.cli.question import listed
 from toolkit.cli.radius import radius_command
 from toolkit.cli.results import results_app
@@ -162,9 +162,7 @@ def demo(
 def check_command(
     proof: Annotated[Path, typer.Argument(help="A proof written by certify --proof.")],
     network: Annotated[str, typer.Option(help="The network it is about, as certify takes it.")],
-    architecture: Annotated[
-        str | None, typer.Option(help="Architecture of a .pth file, which needs one: mlp, a name, or a specification.")
-    ] = None,
+    architecture: ArchitectureName = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test image the centre must be.")] = None,
     index: Annotated[int | None, typer.Option(help="Which image of --data.")] = None,
     property_file: Annotated[Path | None, typer.Option("--property", help="What it must be about: a .toml.")] = None,

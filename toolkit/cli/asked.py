@@ -20,6 +20,14 @@ def asked_data(question: Question) -> Dataset:
     return load_dataset(str(question.data), domain=question.domain)
 
 
+def asked_images(question: Question) -> tuple[Dataset, range]:
+    """The data set and its first --count test images. Raises ValueError where it has fewer."""
+    data, count = asked_data(question), question.count or 0
+    if not 1 <= count <= len(data):
+        raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    return data, range(count)
+
+
 def ball_domain(question: Question) -> DataDomain | None:
     """What cuts the ball: --domain, else what the data set states of itself, else [0, 1]; None with --no-domain."""
     if question.box == OF_DATA and question.data is not None:

@@ -11,6 +11,7 @@ from toolkit.cli.question import Question
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
 from toolkit.problems.input_sets import Ball
+from toolkit.runs.batch import BatchPlan
 
 
 def print_answer(question: Question, done: ImageAnswer) -> None:
@@ -62,13 +63,13 @@ def asked_facts(question: Question, label: int | None) -> dict[str, object]:
     return {
         "data": question.data,
         "index": question.index,
-        "image": None if question.image is None else str(question.image),
+        "image": question.image,
         "label": label,
-        "property": None if question.property_file is None else str(question.property_file),
+        "property": question.property_file,
     }
 
 
-def set_facts(ball: Ball) -> dict[str, object]:
+def set_facts(ball: Ball | BatchPlan) -> dict[str, object]:
     """Norm, ε and domain; lists where they are per coordinate."""
     return {"norm": ball.norm, "eps": ball.eps, "domain": ball.domain}
 
@@ -83,7 +84,7 @@ def _interval(bound: Bound) -> dict[str, object]:
 
 
 def _shown(bound: Bound) -> dict[str, object]:
-    facts = {"status": str(bound.status), "seconds": bound.seconds, "solver": bound.solver, "nodes": bound.nodes}
+    facts = {"status": bound.status, "seconds": bound.seconds, "solver": bound.solver, "nodes": bound.nodes}
     return {"target": bound.target, **_interval(bound), **facts}
 
 

@@ -12,14 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
-from toolkit.cli.asked import about, asked_data, asked_property, ball_domain, centre
+from toolkit.cli.asked import about, asked_images, asked_property, ball_domain, centre
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.cli.radius_json import print_radii, print_radius
 from toolkit.cli.witness_file import save_witness
 from toolkit.data.amounts import domain_text
-from toolkit.data.arguments import one_of
-from toolkit.data.names import BALL_NORMS, markup_text, printable
+from toolkit.data.names import markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.lowering import lowered
@@ -40,12 +39,9 @@ FOLDER_OF_RADII = Path("results/radii")
 PRINTED = ("rung", "end", "images", "mean", "least", "median", "largest", "open", "seconds")
 
 
-def _plan(
-    question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
-) -> DistancePlan:
-    one_of("--norm", norm, BALL_NORMS)
+def _plan(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> DistancePlan:
     return DistancePlan(
-        norm=norm,
+        norm=question.norm,
         domain=ball_domain(question),
         rungs=tuple(rungs),
         time_limit=question.time_limit,
@@ -56,11 +52,9 @@ def _plan(
     )
 
 
-def answer_radius(
-    question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
-) -> None:
+def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> None:
     """One image: a line per rung, then the interval and what the network says at the nearest point."""
-    plan = _plan(question, rungs, norm, tolerance, largest)
+    plan = _plan(question, rungs, tolerance, largest)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
     asked = asked_property(question, network, label)
@@ -80,7 +74,7 @@ def answer_radius(
         for one in radius.by_rung
     ]
     console.print(_grid(("rung", "certified", "nearest found", "verdicts", "seconds"), rows))
-    console.print(_sentence(radius, network, norm, asked), highlight=False, markup=False)
+    console.print(_sentence(radius, network, plan.norm, asked), highlight=False, markup=False)
     if question.witness_file is not None:
         told = save_witness(question.witness_file, network, center, radius.witness, label)
         console.print(printable(told), highlight=False, markup=False, soft_wrap=True)
@@ -88,29 +82,24 @@ def answer_radius(
         print_radius(question, network, plan, label, radius)
 
 
-def answer_radii(
-    question: Question, rungs: Sequence[str], norm: str, tolerance: float | None, largest: float | None
-) -> None:
+def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> None:
     """Many images: progress, a table by rung, and in the folder the rows, the table and both figures."""
-    plan, out = _plan(question, rungs, norm, tolerance, largest), question.out or FOLDER_OF_RADII
+    plan, out = _plan(question, rungs, tolerance, largest), question.out or FOLDER_OF_RADII
     network = Network.load(question.network, question.architecture)
-    data, count = asked_data(question), question.count or 0
-    if not 1 <= count <= len(data):
-        raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
-    check_distances(network, data, range(count), plan)
+    data, images = asked_images(question)
+    count = len(images)
+    check_distances(network, data, images, plan)
     console = Console(quiet=question.as_json)
     _print_head(console, network, question, f"first {count} test images of {data.name}", plan)
     details = {"dataset": data.name, "count": count, "workers": question.workers, **plan.asked}
     facts = {"details": details, "networks": {network.name or question.network: network.digest}}
     with folder_lock(out), recorded_run(out, facts) as run, RunProgress() as progress:
-        lines = measure_distances(
-            network, data, range(count), plan, out, run["run_id"], question.workers, progress.advance
-        )
+        lines = measure_distances(network, data, images, plan, out, run["run_id"], question.workers, progress.advance)
         table = distance_table(lines)
         title = f"{network.name or 'network'}, {count} images of {data.name}"
         write_files(out, {"radii.csv": lines, "table.csv": table, "table.md": pipe_table(_readable(table))})
-        save_figure(radius_distribution(lines, norm, title), out / "radii")
-        save_figure(radius_boxes(lines, norm, title), out / "radii_box")
+        save_figure(radius_distribution(lines, plan.norm, title), out / "radii")
+        save_figure(radius_boxes(lines, plan.norm, title), out / "radii_box")
     console.print(_grid(PRINTED, _readable(table)[list(PRINTED)].itertuples(index=False)))
     console.print(f"written to {printable(out)}", highlight=False, markup=False)
     if question.as_json:

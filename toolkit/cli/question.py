@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from toolkit.arrays import FloatArray
@@ -73,7 +74,7 @@ class Question:
             return tuple(listed("--ladder", self.climbed))
         return tuple(self.asked or DEFAULT_LADDER.split(","))
 
-    @property
+    @cached_property
     def domain(self) -> DataDomain | None:
         """What numbers may lie in as far as the options say; [0, 1] where they say OF_DATA."""
         if self.box is None:

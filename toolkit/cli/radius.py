@@ -75,16 +75,16 @@ def radius_command(
     from toolkit.cli.distances import answer_radii, answer_radius
 
     question = Question(
-        network=network, architecture=architecture, eps=0.0, box=None if no_domain else domain, data=data, index=index,
-        image=image, label=label, bounds=bounds, solver=solver, time_limit=time_limit, count=count, workers=workers,
-        out=out, property_file=property_file, witness_file=save_witness, as_json=as_json,
+        network=network, architecture=architecture, eps=0.0, norm=norm, box=None if no_domain else domain, data=data,
+        index=index, image=image, label=label, bounds=bounds, solver=solver, time_limit=time_limit, count=count,
+        workers=workers, out=out, property_file=property_file, witness_file=save_witness, as_json=as_json,
     )  # fmt: skip
     question.check()
     width, most = (
         None if text is None else amount(name, text)
         for name, text in (("--tolerance", tolerance), ("--largest", largest))
     )
-    asked = listed("--rungs", rungs), norm, width, most
+    asked = listed("--rungs", rungs), width, most
     if count is None:
         answer_radius(question, *asked)
     else:

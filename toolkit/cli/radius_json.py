@@ -46,7 +46,7 @@ def print_radii(
             **_measured(plan),
             "images": lines.to_dict("records"),
             "table": table.to_dict("records"),
-            "written": str(out),
+            "written": out,
         },
     )
 

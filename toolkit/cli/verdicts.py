@@ -11,9 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.cli.asked import asked_data, ball_domain
+from toolkit.cli.asked import asked_images, ball_domain
 from toolkit.cli.certify import STYLES
-from toolkit.cli.certify_json import network_facts
+from toolkit.cli.certify_json import network_facts, set_facts
 from toolkit.cli.json_output import print_json
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
@@ -33,26 +33,24 @@ from toolkit.solvers.registry import check_solver_name
 def answer_batch(question: Question) -> Verdict:
     """Certify, show progress, print totals; with `out`, write one row per image as CSV. The worst of all verdicts."""
     network = Network.load(question.network, question.architecture)
-    data, count = asked_data(question), question.count or 0
-    if not 1 <= count <= len(data):
-        raise ValueError(f"--count must be in 1 … {len(data)} for {data.name}, got {question.count}")
+    data, images = asked_images(question)
     settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
     how = question.ladder, question.chain
     plan = BatchPlan(question.eps, ball_domain(question), *how, settings=settings, time_limit=question.time_limit,
                      norm=question.norm)  # fmt: skip
-    check_batch(network, data, range(count), plan)
+    check_batch(network, data, images, plan)
     if question.out is not None:
         check_writable(question.out)
     console = Console(quiet=question.as_json)
     console.print(
-        f"[bold]{markup_text(network.name or question.network)}[/], first {count} test images of "
+        f"[bold]{markup_text(network.name or question.network)}[/], first {len(images)} test images of "
         f"{markup_text(data.name)}, {radius_text(plan.eps)} in {NORM_TITLES[plan.norm]}, "
         f"{markup_text(domain_text(plan.domain))}, ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
     show_notes(console, network)
     started = time.perf_counter()
-    rows = _with_progress(network, data, plan, count, question.workers)
+    rows = _with_progress(network, data, plan, images, question.workers)
     seconds = time.perf_counter() - started
     if question.out is not None:
         write_csv(question.out, rows)
@@ -78,7 +76,7 @@ def _print_json(question: Question, network: Network, plan: BatchPlan, rows: pd.
             "network": network_facts(question, network),
             "data": question.data,
             "count": len(rows),
-            "set": {"norm": plan.norm, "eps": plan.eps, "domain": plan.domain},
+            "set": set_facts(plan),
             "verdicts": batch_totals(rows).verdicts,
             "verdict": worst(rows["verdict"]),
             "images": texts.to_dict("records"),
@@ -87,16 +85,16 @@ def _print_json(question: Question, network: Network, plan: BatchPlan, rows: pd.
     )
 
 
-def _with_progress(network: Network, data: Dataset, plan: BatchPlan, count: int, workers: int) -> pd.DataFrame:
+def _with_progress(network: Network, data: Dataset, plan: BatchPlan, images: range, workers: int) -> pd.DataFrame:
     seen: Counter[str] = Counter()
     with RunProgress() as progress:
 
         def step(row: BatchRow) -> None:
             seen[str(row["verdict"])] += 1
             text = "  ".join(f"{verdict} {seen[verdict]}" for verdict in Verdict)
-            progress.advance("certifying", seen.total(), count, text)
+            progress.advance("certifying", seen.total(), len(images), text)
 
-        return certify_samples(network, data, range(count), plan, workers, step)
+        return certify_samples(network, data, images, plan, workers, step)
 
 
 def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:

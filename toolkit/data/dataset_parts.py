@@ -11,6 +11,7 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 
 UNIT_RANGE = (0.0, 1.0)
+SPLITS = ("train", "test")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 LARGEST_COUNT = 1 << 29  # numbers in the images of one data set: 4 GiB in double precision
 
@@ -38,7 +39,8 @@ def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> t
 
     Raises ValueError for another domain: how levels would be mapped into it is not guessed. what: how messages call it.
     """
-    ends = None if domain is None else tuple(map(float, domain)) if _is_pair(domain) else "one per coordinate"
+    pair = domain is not None and all(np.ndim(end) == 0 for end in domain)
+    ends = None if domain is None else tuple(map(float, domain)) if pair else "one per coordinate"
     if ends in (None, UNIT_RANGE):
         return levels / 255.0, UNIT_RANGE
     if ends == (0.0, 255.0):
@@ -46,10 +48,6 @@ def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> t
     raise ValueError(
         f"{what} is read as numbers in [0, 1] or [0, 255], the domain is {ends}; save the numbers as float64"
     )
-
-
-def _is_pair(domain: DataDomain) -> bool:
-    return all(isinstance(end, int | float) for end in domain)
 
 
 def numbered(names: list[str]) -> tuple[IndexArray, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
+from toolkit.data.arguments import number_array
 
 
 class DatasetSource(ABC):
@@ -42,7 +43,7 @@ class LoadedSource(DatasetSource):
         found = self._load(split)
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise ValueError(f"its loader must give (images, labels), got {type(found).__name__}")
-        return np.asarray(found[0], dtype=np.float64), np.asarray(found[1])
+        return number_array("its images", found[0]), np.asarray(found[1])  # a copy, which stays as it is
 
     def found(self, split: str) -> tuple[bool, str]:
         return True, str(getattr(self._load, "__module__", "a function"))

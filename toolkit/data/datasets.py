@@ -19,7 +19,7 @@ from toolkit.data import cifar_files, idx_files, packaged_images, verifier_image
 from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import own_path, shown, text
 from toolkit.data.dataset import Dataset
-from toolkit.data.dataset_parts import UNIT_RANGE
+from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE
 from toolkit.data.dataset_source import DatasetSource, LoadedSource
 from toolkit.data.names import path_name
 from toolkit.data.own_files import WHAT_FITS, is_own_data
@@ -50,7 +50,6 @@ DATASETS: dict[str, DatasetSource] = {
 }
 _logger = logging.getLogger("relugap.data")
 _Named = TypeVar("_Named")
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 from toolkit.data.archives import Archive, open_archive
 from toolkit.data.arguments import own_path
-from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
+from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
 from toolkit.data.images import read_levels
 from toolkit.data.own_data import frame_parts
 
 OWN_FILES = (".npz", ".csv")
-SPLIT_NAMES = ("train", "test")
 MEMBERS_OF_DATA = ("images", "labels", "shape", "domain", "names")
 LARGEST_CSV = 1 << 31  # bytes
 LARGEST_FOLDER = 2_000_000  # images
@@ -66,7 +65,7 @@ def is_own_data(name: str) -> bool:
 def _of_split(path: Path, split: str) -> Path:
     """The file or folder of a split. Raises ValueError for one that is not there."""
     if path.is_dir():
-        parts = {name: [path / f"{name}{end}" for end in ("", *OWN_FILES)] for name in SPLIT_NAMES}
+        parts = {name: [path / f"{name}{end}" for end in ("", *OWN_FILES)] for name in SPLITS}
         found = {name: [one for one in ends if one.exists()] for name, ends in parts.items()}
         if all(found.values()):
             if len(found[split]) > 1:
@@ -212,18 +211,13 @@ def _read_folder(folder: Path, domain: DataDomain | None) -> DatasetParts:
             raise ValueError(f"{names[k]} is {_size(levels.shape)}, {names[0]} is {_size(images.shape[1:])}")
         images[k] = levels
     assert images is not None
-    whole, ends = images, domain
-    if domain is not None and not _is_unit(domain):
-        scaled_levels(images[:1], domain, "a .png")  # raises for what is neither [0, 1] nor [0, 255]
-        whole, ends = images * 255.0, (0.0, 255.0)
+    whole, ends = images, scaled_levels(images[:1], domain, "a .png")[1]
+    if ends != UNIT_RANGE:
+        whole = images * 255.0
         level = np.rint(whole)
         whole = np.where(np.abs(whole - level) < 1e-9, level, whole)  # (v / 255)·255 may miss v by its last place
     labels, class_names = numbered([name for name, _ in found])
-    return DatasetParts(whole, labels, UNIT_RANGE if ends is None else ends, class_names, tuple(names))
-
-
-def _is_unit(domain: Any) -> bool:
-    return all(np.ndim(end) == 0 for end in domain) and tuple(map(float, domain)) == UNIT_RANGE
+    return DatasetParts(whole, labels, ends, class_names, tuple(names))
 
 
 def _size(shape: Sequence[int]) -> str:

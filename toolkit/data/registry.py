@@ -70,12 +70,14 @@ def obtain(download: Download) -> Path:
     import pooch
 
     path = place(download)
-    if path.is_file() and (found := pooch.file_hash(path)) != download.sha256:
-        raise ValueError(
-            f"{path} must have the SHA-256 {download.sha256}, got {found}; replace it by {download.url} or remove it"
-        )
-    if not path.is_file():
-        logging.getLogger("relugap.data").info("fetching %s", download.url)
+    if path.is_file():
+        if (found := pooch.file_hash(path)) != download.sha256:
+            raise ValueError(
+                f"{path} must have the SHA-256 {download.sha256}, got {found}; "
+                f"replace it by {download.url} or remove it"
+            )
+        return path
+    logging.getLogger("relugap.data").info("fetching %s", download.url)
     try:
         with _as_quiet_as_relugap(pooch.get_logger()):
             return Path(registry(download).fetch(download.path))

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from toolkit.arrays import FloatArray
 from toolkit.data.datasets import Dataset, data_beside, load_dataset
+from toolkit.data.toml_file import spec_path
 from toolkit.networks.network import Network
 from toolkit.runs.progress import RunProgress
 from toolkit.training.bounds import BoundMethod, seen_on_patches
@@ -72,7 +73,7 @@ def train_spec(
             continue
         target, checkpoint = folder / f"{spec.name}.npz", folder / "checkpoints" / f"{spec.name}.pt"
         if force or not _made_by(target, spec):
-            place = data_beside(spec.dataset, Path(path).resolve().parent)
+            place = data_beside(spec.dataset, spec_path(path).resolve().parent)
             training, test = (load_dataset(place, split, spec.domain) for split in ("train", "test"))
             with RunProgress(progress) as display:
                 shown = partial(show_epoch, display, spec)

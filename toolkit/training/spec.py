@@ -22,11 +22,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from toolkit.data.arguments import one_of
-from toolkit.data.datasets import dataset_names
-from toolkit.data.names import BALL_NORMS, path_name
-from toolkit.data.own_files import is_own_data
+from toolkit.data.names import path_name
 from toolkit.data.toml_file import StrictModel, load_toml
-from toolkit.runs.spec_fields import Amount
+from toolkit.runs.spec_fields import Amount, DatasetName, NormName
 
 # The keys of losses.LOSSES, which needs torch.
 LOSS_NAMES = (
@@ -110,13 +108,13 @@ class NetworkSpec(StrictModel):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    dataset: str
+    dataset: DatasetName
     hidden: tuple[int, ...] | None = None
     layers: tuple[LayerSpec, ...] | None = None
     architecture: str | None = None
     loss: str = "standard"
     eps: Amount = Field(default=0.0, ge=0, allow_inf_nan=False)
-    norm: str = "linf"
+    norm: NormName = "linf"
     domain: tuple[float, float] | None = None
     ramp: float = Field(default=0.5, ge=0, le=1)
     warmup: float | None = Field(default=None, ge=0, le=1)
@@ -146,16 +144,6 @@ class NetworkSpec(StrictModel):
     @classmethod
     def _name_fits_a_path(cls, value: str) -> str:
         return path_name(value, "name")
-
-    @field_validator("dataset")
-    @classmethod
-    def _known_dataset(cls, value: str) -> str:
-        return one_of("dataset", value, dataset_names()) if not is_own_data(value) else value
-
-    @field_validator("norm")
-    @classmethod
-    def _known_norm(cls, value: str) -> str:
-        return one_of("norm", value, BALL_NORMS)
 
     @field_validator("loss")
     @classmethod

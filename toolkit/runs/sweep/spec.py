@@ -26,18 +26,17 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from toolkit.data.arguments import one_of
 from toolkit.data.datasets import data_beside
-from toolkit.data.names import BALL_NORMS, path_name
+from toolkit.data.names import path_name
 from toolkit.data.summaries import counted, one_line, span
-from toolkit.data.toml_file import StrictModel, load_toml, validated
+from toolkit.data.toml_file import StrictModel, load_toml, spec_path, validated
 from toolkit.networks.network import Network
 from toolkit.networks.published import PREFIX
 from toolkit.problems.property_table import PropertyTable
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Side
-from toolkit.runs.spec_fields import Amount, AnyDataset, AnyNetwork, Count, Domain, Index, Names, Seconds
+from toolkit.runs.spec_fields import Amount, AnyDataset, AnyNetwork, Count, Domain, Index, Names, NormName, Seconds
 from toolkit.solvers.registry import check_solver_name
 
 
@@ -100,7 +99,7 @@ class SweepSpec(StrictModel):
     eps: tuple[Amount, ...]
     rungs: Annotated[Names, Field(min_length=1)]
     layer_bounds: Annotated[tuple[Names, ...], Field(min_length=1)] = (("interval", "dual"),)
-    norm: str = "linf"
+    norm: NormName = "linf"
     domain: Domain | None = None
     targets: Annotated[tuple[Index, ...], Field(min_length=1)] | None = None
     property: PropertyTable | None = None
@@ -126,11 +125,6 @@ class SweepSpec(StrictModel):
     @classmethod
     def _name_fits_a_path(cls, name: str) -> str:
         return path_name(name, "name")
-
-    @field_validator("norm")
-    @classmethod
-    def _norm_known(cls, norm: str) -> str:
-        return one_of("norm", norm, BALL_NORMS)
 
     @field_validator("eps")
     @classmethod
@@ -204,7 +198,7 @@ def load_spec(path: str | Path) -> SweepSpec:
     Raises FileNotFoundError, or ValueError in one line that names the file and the key with what is allowed, or the
     line that is not TOML.
     """
-    return _found_beside(load_toml(path, SweepSpec), Path(path).resolve().parent)
+    return _found_beside(load_toml(path, SweepSpec), spec_path(path).resolve().parent)
 
 
 def parse_spec(content: Mapping[str, Any], folder: Path | None = None) -> SweepSpec:
