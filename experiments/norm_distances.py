@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 
 from toolkit.cli.experiment import end_experiment, experiment_parser, experiment_run
 from toolkit.data.datasets import load_dataset
-from toolkit.data.names import plot_text
+from toolkit.data.names import NORM_TITLES, plot_text
 from toolkit.networks.network import Network
 from toolkit.report import pipe_table, save_figure
-from toolkit.report.radii import NORMS, draw_radius_shares
+from toolkit.report.radii import draw_radius_shares
 from toolkit.report.styles import GRID_GREY, PANEL_WIDTH, paper_style, shared_legend
 from toolkit.runs.distances import DistancePlan, distance_table, measure_distances
 from toolkit.runs.progress import RunProgress
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
                 tables.append(distance_table(by_norm[norm]).assign(network=case.name, norm=norm))
             save_figure(draw(by_norm, f"{case.name}, {len(samples)} images"), run.out / case.name)
             table, radii = pd.concat(tables, ignore_index=True), pd.concat(lines, ignore_index=True)
-            shown = table[list(SHOWN)].assign(norm=table["norm"].map(NORMS), open=table["open"].replace(-1, ""))
+            shown = table[list(SHOWN)].assign(norm=table["norm"].map(NORM_TITLES), open=table["open"].replace(-1, ""))
             run.write({"radii.csv": radii, "table.csv": table, "table.md": pipe_table(shown, digits=4)}, "%.6g")
     return table[list(SHOWN)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from toolkit import Dense, LinfBall, Network, certify, layer_bounds
-from toolkit.data.notebook import html_table, interval_bar, shown_as
+from toolkit.data.notebook import CHIPS, html_table, interval_bar, shown_as
 from toolkit.data.summaries import number, span
 from toolkit.runs.rows_html import rows_html
 
@@ -90,6 +91,15 @@ def test_a_certification_shows_every_margin() -> None:
         assert answer.reason in page.text
     bounds = Tags(layer_bounds(network, LinfBall(center, 0.1))._repr_html_())
     assert len([tag for tag, _ in bounds.found if tag == "tr"]) == 2
+
+
+def test_a_margin_below_the_tolerance_has_no_bar_of_certified_ones() -> None:
+    rng = np.random.default_rng(3)
+    network, center = Network([Dense(rng.normal(size=(3, 4)))]), rng.uniform(size=4)
+    answer = certify(network, LinfBall(center, 1e-4), int(network.predict(center)))
+    bar = f'fill="{CHIPS["YES"]}"'
+    assert answer._repr_html_().count(bar) == 2
+    assert bar not in replace(answer, tolerance=1e6)._repr_html_()
 
 
 def test_spans_cover_all_kinds_of_arrays() -> None:

@@ -62,12 +62,13 @@ def test_every_point_of_the_ball_is_a_solution_and_nothing_else_fits(rng: np.ran
             block.x[i].fix(float(value))
         hidden = network.preactivations(point)
         for sign in (1, -1):
-            optimum(asked(block, lambda b, s=sign: s * sum(b.F[j] for j in b.F)))
+            model = asked(block, lambda b, s=sign: s * sum(b.F[j] for j in b.F))
+            optimum(model)
             np.testing.assert_allclose([pyo.value(block.F[j]) for j in block.F], hidden[-1], atol=1e-6)
             for (k, i), x_hat in block.x_hat.items():
                 assert pyo.value(x_hat) == pytest.approx(hidden[k][i], abs=1e-6)
                 assert pyo.value(block.y[k, i]) == pytest.approx(max(hidden[k][i], 0.0), abs=1e-6)
-            block.parent_block().del_component(block)
+            model.del_component(block)
 
 
 def test_names_and_kinds(rng: np.random.Generator) -> None:

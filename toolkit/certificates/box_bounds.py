@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.box_ranges import BoxRanges, box_maps
 from toolkit.certificates.rounding import ErrorModel, Ledger, error_model_of, outward
 from toolkit.networks.stages import ColumnStage
+from toolkit.networks.weights import dense_array
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced_matrices import folded_columns
@@ -240,5 +240,4 @@ def _neurons(
 
 
 def _columns(matrix: Any, chosen: IndexArray) -> FloatArray:
-    some = matrix[:, chosen]
-    return np.asarray(some.toarray() if sp.issparse(some) else some, dtype=np.float64)
+    return dense_array(matrix[:, chosen])

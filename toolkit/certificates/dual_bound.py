@@ -33,6 +33,7 @@ import scipy.sparse as sp
 from toolkit.arrays import Array, BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.rounding import OPERATIONS, ErrorModel, Ledger, error_model_of, outward
 from toolkit.networks.float_error import SAFETY, gamma
+from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
 from toolkit.relaxations.relu import Substitution, corners, walk
 
@@ -71,7 +72,7 @@ def derive_cuts(model: ErrorModel, neurons: Any, members: Any, forms: Forms | No
     inputs = model.input_set.size
     low = np.concatenate([model.input_set.lower, np.zeros(model.count)])
     high = np.concatenate([model.input_set.upper, *(u[i] for u, i in zip(model.upper, model.unstable, strict=True))])
-    shares = np.asarray(members.toarray() if sp.issparse(members) else members, dtype=np.float64)
+    shares = dense_array(members)
     shares = np.clip(np.where(np.isnan(shares), 0.0, shares), 0.0, 1.0)
     some, rest = shares > 0, shares < 1
     ends = np.minimum(weight * low, weight * high), np.maximum(weight * low, weight * high)
@@ -147,7 +148,7 @@ def value_and_error(
     weights: Array = None,
 ) -> tuple[FloatArray, FloatArray]:
     """The bounds in floats, and by how much rounding may have moved them; arguments as of `certified_bounds`."""
-    dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+    dense = dense_array(rows)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         ledger = Ledger(model, dense.shape[0])
         step = CornerStep(model, multipliers, phases, ledger)

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from toolkit.arrays import AnyArray, BoolArray, FloatArray, IndexArray, PhaseArray
 from toolkit.certificates.dual_bound import CHORD, Cuts, Forms, certified_bounds, derive_cuts, linear_forms
 from toolkit.certificates.rounding import ErrorModel
+from toolkit.networks.weights import dense_array
 
 BATCH = 256
 FOREST_BATCH = 1024  # leaves of a forest at once, and fewer where the widest place would make more than …
@@ -279,7 +280,7 @@ def forest_leaf_bounds(model: ErrorModel, rows: Any, forest: Forest) -> FloatArr
         for start in range(0, members.size, step):
             part = members[start : start + step]
             own, empty = rows[forest.tree[part]], forest.empty[part]
-            dense = np.asarray(own.toarray() if sp.issparse(own) else own, dtype=np.float64)
+            dense = dense_array(own)
             phases = forest.phases[part] if np.any(forest.phases[part] >= 0) else None
             dense = np.where(empty[:, None], 0.0, dense)
             weighed = _weighed(model, forest, part, cuts)

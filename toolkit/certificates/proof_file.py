@@ -83,7 +83,7 @@ def read_header(archive: Archive) -> dict[str, Any]:
 
 def set_parts(input_set: InputSet) -> tuple[dict[str, Any], dict[str, FloatArray]]:
     """What a proof says of its input set: in the header, and as arrays. Raises ValueError for a set of another kind."""
-    if isinstance(getattr(input_set, "domain", None), tuple) and np.ndim(input_set.domain[0]):  # type: ignore[attr-defined]
+    if isinstance(input_set, LinfBall) and input_set.domain is not None and np.ndim(input_set.domain[0]):
         raise ValueError("a proof is about one domain for all coordinates, got one per coordinate; give (low, high)")
     if isinstance(input_set, Box):
         header: dict[str, Any] = {"eps": None, "domain": None}

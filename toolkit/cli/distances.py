@@ -18,14 +18,14 @@ from toolkit.cli.question import Question
 from toolkit.cli.radius_json import print_radii, print_radius
 from toolkit.cli.witness_file import save_witness
 from toolkit.data.amounts import domain_text
-from toolkit.data.names import markup_text, printable
+from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
 from toolkit.networks.replay import replay_margins
 from toolkit.problems.lowering import lowered
 from toolkit.problems.properties import Property
 from toolkit.problems.settings import Settings
 from toolkit.report.formats import pipe_table
-from toolkit.report.radii import NORMS, radius_boxes, radius_distribution
+from toolkit.report.radii import radius_boxes, radius_distribution
 from toolkit.report.write import save_figure
 from toolkit.runs.distances import DistancePlan, check_distances, distance_table, measure_distances
 from toolkit.runs.lock import folder_lock
@@ -109,7 +109,7 @@ def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | No
 def _print_head(console: Console, network: Network, question: Question, about: str, plan: DistancePlan) -> None:
     console.print(
         f"[bold]{markup_text(network.name or question.network)}[/], {markup_text(about)}, distances in "
-        f"{NORMS.get(plan.norm, plan.norm)}, {domain_text(plan.domain)}, rungs {' → '.join(plan.rungs)}",
+        f"{NORM_TITLES.get(plan.norm, plan.norm)}, {domain_text(plan.domain)}, rungs {' → '.join(plan.rungs)}",
         highlight=False,
     )
     show_notes(console, network)
@@ -117,7 +117,7 @@ def _print_head(console: Console, network: Network, question: Question, about: s
 
 def _sentence(radius: Radius, network: Network, norm: str, asked: Property) -> str:
     """The interval in words, how much of it is open, and what is seen at its upper end."""
-    name = NORMS.get(norm, norm)
+    name = NORM_TITLES.get(norm, norm)
     unsafe = "unsafe" if asked.label is None else "misclassified"
     if radius.witness is None:
         return f"no {unsafe} point found; none within {_number(radius.certified)} in {name}"

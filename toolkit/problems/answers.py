@@ -75,6 +75,11 @@ class Bound:
         by = f"{self.status} by {self.solver}" if self.solver else str(self.status)
         return one_line("Bound", [target, ends, proven, by, f"{number(self.seconds)} s", self.message])
 
+    @property
+    def best_lower(self) -> float:
+        """The larger of both lower ends."""
+        return max(self.lower, self.certified_lower)
+
     def failed(self, reason: str, ceiling: float) -> Bound:
         """The bound without its lower side, FAILED for this reason; certified_lower stays if it is ≤ `ceiling`."""
         upper = np.inf if np.isnan(self.upper) else self.upper

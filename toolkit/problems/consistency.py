@@ -26,7 +26,7 @@ def contradiction(problem: Problem, row: int, bound: Bound, clean: float) -> str
     if bound.certified_lower > bound.certified_upper:
         return f"{who}: certified lower {bound.certified_lower} above certified upper {bound.certified_upper}"
     said = f"{who}: lower {bound.lower}, upper {bound.upper}, clean {clean}"
-    low = max(bound.lower, bound.certified_lower)
+    low = bound.best_lower
     if np.isnan(bound.lower) or np.isnan(bound.upper) or np.isnan(bound.certified_lower) or not low < np.inf:
         return said
     at_witness = bound.upper <= clean or not np.isfinite(clean)

@@ -41,7 +41,7 @@ from toolkit.arrays import FloatArray, IndexArray, SparseMatrix
 from toolkit.data.arguments import number_array, real_number, whole_number
 from toolkit.networks.float_error import UNIT
 from toolkit.networks.kernel_operators import KernelOperator
-from toolkit.networks.weights import read_only
+from toolkit.networks.weights import dense_array, read_only
 from toolkit.problems.boxes import rounded_sum
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.linf_ball import LinfBall
@@ -327,8 +327,7 @@ def _blocks(rows: Any) -> Iterator[tuple[FloatArray, IndexArray | None]]:
         return
     count = max(1, RANGE_ENTRIES // rows.shape[1])
     for start in range(0, rows.shape[0], count):
-        part = rows[start : start + count]
-        yield np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64), None
+        yield dense_array(rows[start : start + count]), None
 
 
 def _entries_and_columns(rows: SparseMatrix) -> tuple[FloatArray, IndexArray]:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import class_label, class_targets, instance, whole_number, whole_numbers
 from toolkit.data.summaries import counted, one_line, span
-from toolkit.networks.weights import exact_float64, exact_numbers, read_only
+from toolkit.networks.weights import dense_array, exact_float64, exact_numbers, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +159,7 @@ def selection_rows(size: int, neurons: Sequence[int] | IndexArray, sign: Literal
 
 def one_dense_row(rows: Any, row: int) -> FloatArray:
     """One row of a dense or sparse matrix, shape (outputs,); −0 as 0."""
-    chosen = rows[[row]]
-    dense = np.asarray(chosen.toarray() if sp.issparse(chosen) else chosen, dtype=np.float64)
-    return np.asarray(dense[0] + 0.0)
+    return np.asarray(dense_array(rows[[row]])[0] + 0.0)
 
 
 def checked_rows(rows: Any) -> Any:

@@ -79,7 +79,7 @@ class Template:
         """Swap the model's objective for row·F, to be minimised. row: shape (outputs,)."""
         coefficients, constant = self.layout.objective(np.atleast_2d(np.asarray(row, dtype=np.float64)))
         variables = np.array([*self.model.x.values(), *self.model.y.values()], dtype=object)
-        self.model.objective.set_value(_linear(coefficients[0], variables) + float(constant[0]))
+        self.model.objective.set_value(linear_row(coefficients[0], variables) + float(constant[0]))
 
 
 def template_of(region: Region) -> Template:
@@ -142,8 +142,8 @@ def _variables(names: Sequence[Any], lower: FloatArray, upper: FloatArray) -> An
     return variables
 
 
-def _linear(coefficients: FloatArray, variables: Any) -> AffineRow:
-    """The row without its zeros; variables: numpy array of objects, sliced many times faster than a list."""
+def linear_row(coefficients: FloatArray, variables: Any) -> AffineRow:
+    """coefficients·variables without the zeros; variables: a numpy array of objects, sliced faster than a list."""
     present = np.flatnonzero(coefficients)
     return AffineRow(coefficients[present].tolist(), variables[present].tolist())
 
@@ -161,7 +161,7 @@ def _add_relus(model: Any, layout: TemplateLayout, neurons: Sequence[Any]) -> No
             split = np.concatenate([-row, np.zeros(layout.count)])
             split[layout.inputs + i] += 1.0
             split[layout.inputs + layout.count + i] = -1.0
-            model.split[neuron] = (shift, _linear(split, variables), shift)
+            model.split[neuron] = (shift, linear_row(split, variables), shift)
             if lower[i] < 0 < upper[i]:
                 model.on[neuron] = (None, AffineRow([1.0, -upper[i]], [y, a]), 0.0)
                 model.off[neuron] = (None, AffineRow([1.0, -lower[i]], [s, a]), -lower[i])

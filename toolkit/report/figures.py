@@ -36,6 +36,8 @@ from toolkit.report.styles import (
 from toolkit.report.tables import margin_gaps
 from toolkit.report.tightness import tightness_curve
 from toolkit.verify.certification import Certification
+from toolkit.verify.certification_html import ends_shown, least_first
+from toolkit.verify.verdict import is_unsafe
 
 MARGINS_SHOWN = 20  # of one certification, the least ones
 OPEN = Look(TEXT_GREY, "|", marker_size=7.0)  # of a margin that no rung settled
@@ -75,24 +77,22 @@ def plot_margins(certification: Certification) -> Figure:
     """
     answer = instance("certification", certification, Certification, "as certify(network, ball, label) returns it")
     margins = answer.margins
-    order = sorted(range(len(margins)), key=lambda k: (_least(margins[k]), margins[k].upper))[:MARGINS_SHOWN]
-    ends = [end for k in order for end in (_least(answer.margins[k]), answer.margins[k].upper) if math.isfinite(end)]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    room = 0.08 * (high - low) or 1.0
+    order = least_first(margins, MARGINS_SHOWN)
+    view = ends_shown([margins[k] for k in order], 0.08)
     with paper_style():
         figure, (panel,) = panel_grid(1)
         figure.set_figheight(1.1 + 0.19 * max(3, len(order)))
         panel.grid(visible=False)
-        panel.axvspan(0, high + room, color=YES_GREEN, alpha=0.07, linewidth=0)
+        panel.axvspan(0, view[1], color=YES_GREEN, alpha=0.07, linewidth=0)
         panel.axvline(0, color=TEXT_GREY, linewidth=0.9)
         for place, k in enumerate(order):
-            _interval(panel, place, answer.margins[k], answer.decided_by[k], (low - room, high + room))
-        panel.set_yticks(range(len(order)), [_target(answer, k) for k in order])
+            _interval(panel, place, margins[k], answer.decided_by[k], view)
+        panel.set_yticks(range(len(order)), [answer.margin_names[k] for k in order])
         panel.set_ylim(len(order) - 0.4, -0.6)
-        panel.set_xlim(low - room, high + room)
+        panel.set_xlim(view)
         panel.tick_params(axis="y", length=0)
         panel.set_xlabel("margin (logits)")
-        left_out = len(answer.margins) - len(order)
+        left_out = len(margins) - len(order)
         panel.set_title(f"{answer.verdict}" + (f", the {len(order)} least margins" if left_out else ""))
         shared_legend(figure, [panel])
     return figure
@@ -108,23 +108,13 @@ def plot_radii(frame: pd.DataFrame, norm: str = "linf", title: str = "") -> Figu
     return radius_distribution(lines, text("norm", norm), text("title", title))
 
 
-def _least(bound: Bound) -> float:
-    return max(bound.lower, bound.certified_lower)
-
-
-def _target(answer: Certification, place: int) -> str:
-    """The margin's name: m_t of a class t, of a property its group's number."""
-    target = answer.margins[place].target
-    return f"group {place}" if answer.label is None or target is None else f"class {target}"
-
-
 def _interval(panel: Axes, place: int, bound: Bound, rung: str, view: tuple[float, float]) -> None:
     """One margin: a bar over its interval, a mark at the proven end that the verdict rests on."""
     look = LOOKS.get(rung, OPEN)
-    low, high = max(_least(bound), view[0]), min(bound.upper, view[1])
+    low, high = max(bound.best_lower, view[0]), min(bound.upper, view[1])
     panel.plot([low, high], [place, place], color=OPEN_GREY, linewidth=3.0, solid_capstyle="butt", zorder=2)
-    refuted = bound.certified_upper <= 0
-    at = bound.upper if refuted else _least(bound)
+    refuted = is_unsafe(bound.certified_upper)
+    at = bound.upper if refuted else bound.best_lower
     if math.isfinite(at):
         label = plot_text(f"{'refuted' if refuted else 'certified'} by {label_of(rung)}" if rung else "open")
         known = panel.get_legend_handles_labels()[1]

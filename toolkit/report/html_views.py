@@ -18,7 +18,7 @@ from toolkit.data.names import NORM_TITLES, plotly_text, printable, printable_fr
 from toolkit.data.summaries import counted, number
 from toolkit.report.html_curves import SYMBOLS, Trace, axis_of, plot_panel
 from toolkit.report.html_page import plotly_script, run_title, shown_table, write_page
-from toolkit.report.radii import RADIUS_COLUMNS_DRAWN, check_radius_lines
+from toolkit.report.radii import RADIUS_COLUMNS_DRAWN, check_radius_lines, radius_ends
 from toolkit.report.styles import SOLVER_COLOURS, TEXT_GREY, label_of, look_of, on_dark
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def write_radii_html(lines: pd.DataFrame, path: str | Path, runs: Sequence[RunRe
         warnings=[],
         totals=_plain(sums, ("rung", "end")),
         totals_title="Per rung: a lower one's radius is what it certified, an attack's the distance it found",
-        panels=[plot_panel("", *_radius_curves(lines, rungs, norm), f"Share of {images} within a radius, per rung")],
+        panels=[plot_panel("", *_radius_curves(lines, norm), f"Share of {images} within a radius, per rung")],
         table=_plain(table, ("rung", "side"), ("rung",)),
         all_title="Radii",
         all_caption="One row per image and rung",
@@ -149,21 +149,17 @@ def read_view(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path.name} is no table of {path.stem}: {printable(reason)}") from error
 
 
-def _radius_curves(lines: pd.DataFrame, rungs: list[str], norm: str) -> tuple[list[Trace], dict[str, Any]]:
+def _radius_curves(lines: pd.DataFrame, norm: str) -> tuple[list[Trace], dict[str, Any]]:
     """Steps of the share of images with radius ≤ ε, both ends of an exact rung."""
-    traces = []
-    for name in rungs:
-        part = lines[lines["rung"] == name]
-        side = str(part["side"].iloc[0])
-        ends = {"lower": ["certified"], "upper": ["refuted"]}.get(side, ["certified", "refuted"])
-        for end in ends:
-            radii = np.sort(part[end].to_numpy(dtype=np.float64))
+    traces, ends = [], radius_ends(lines)
+    for name, (low, high) in ends.items():
+        look, exact = look_of(name, list(ends)), high is not low
+        for told, radii in ((", certified", low), (", refuted", high)) if exact else (("", low),):
             finite = radii[np.isfinite(radii)]
             x = np.concatenate([[0.0], finite])
             y = np.concatenate([[0.0], np.arange(1, finite.size + 1) / radii.size])
-            look = look_of(name, rungs)
-            told = f"{label_of(name)}, {end}" if len(ends) > 1 else label_of(name)
-            traces.append(_steps(name, label_of(name), told, look.color, SYMBOLS[look.marker], x, y, len(ends) > 1))
+            label, symbol = label_of(name), SYMBOLS[look.marker]
+            traces.append(_steps(name, label, label + told, look.color, symbol, x, y, exact))
     axes = {
         "xaxis": axis_of(f"ε in {norm}", "y", rangemode="tozero"),
         "yaxis": axis_of("share of images with radius ≤ ε", "x", range=[0, 1.03], tickformat=".0%"),

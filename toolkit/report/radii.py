@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from toolkit.arrays import FloatArray
-from toolkit.data.names import plot_text
+from toolkit.data.names import NORM_TITLES, plot_text
 from toolkit.report.styles import INK, Look, label_of, look_of, panel_grid, paper_style, shared_legend
 
-NORMS = {"linf": "ℓ∞", "l1": "ℓ1", "l2": "ℓ2"}
 RADIUS_COLUMNS_DRAWN = ("sample", "rung", "side", "certified", "refuted")
 
 
@@ -38,7 +37,7 @@ def radius_distribution(lines: pd.DataFrame, norm: str = "linf", title: str = ""
 
 def draw_radius_shares(panel: Axes, lines: pd.DataFrame, norm: str) -> None:
     """The curves of `radius_distribution` in a panel of a figure of one's own, with their axes."""
-    ends = _ends(lines)
+    ends = radius_ends(lines)
     right, rungs = _right(ends), list(ends)
     for k, (name, (low, high)) in enumerate(ends.items()):
         look = look_of(name, rungs)
@@ -52,7 +51,7 @@ def draw_radius_shares(panel: Axes, lines: pd.DataFrame, norm: str) -> None:
     panel.set_xlim(0, right)
     panel.set_ylim(0, 1.03)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    panel.set_xlabel(f"ε in {NORMS.get(norm, plot_text(norm))}")
+    panel.set_xlabel(f"ε in {NORM_TITLES.get(norm, plot_text(norm))}")
     panel.set_ylabel("share of images with radius ≤ ε")
 
 
@@ -62,7 +61,7 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
     Of an exact rung the middle of its interval. Samples for which no unsafe point was found are left out of an attack's
     box, as their number under its name says.
     """
-    ends = _ends(lines)
+    ends = radius_ends(lines)
     with paper_style():
         figure, (panel,) = panel_grid(1)
         names = list(ends)
@@ -80,7 +79,7 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
         ]
         panel.set_xticks(range(1, len(names) + 1), [plot_text(text) for text in texts])
         panel.set_ylim(bottom=0)
-        panel.set_ylabel(f"radius in {NORMS.get(norm, plot_text(norm))}")
+        panel.set_ylabel(f"radius in {NORM_TITLES.get(norm, plot_text(norm))}")
         panel.set_title(plot_text(title))
     return figure
 
@@ -93,16 +92,16 @@ def check_radius_lines(lines: pd.DataFrame, columns: Sequence[str]) -> None:
         raise ValueError(f"radii to draw need lines with {', '.join(columns)}; {lacking}")
 
 
-def _ends(lines: pd.DataFrame) -> Mapping[str, tuple[FloatArray, FloatArray]]:
-    """Both ends of every rung's radii, sorted: lower rungs, exact ones, attacks, each in order of appearance. Raises
-    ValueError for lines without what is drawn."""
+def radius_ends(lines: pd.DataFrame) -> Mapping[str, tuple[FloatArray, FloatArray]]:
+    """Both ends of every rung's radii, sorted: lower rungs, exact ones, attacks, each in order of appearance; one array
+    for both where a rung has one end only. Raises ValueError for lines without what is drawn."""
     check_radius_lines(lines, RADIUS_COLUMNS_DRAWN)
     found = {}
     for side in ("lower", "exact", "upper"):
         for name, part in lines[lines["side"] == side].groupby("rung", sort=False):
-            low = part["refuted" if side == "upper" else "certified"].to_numpy(dtype=np.float64)
-            high = low if side != "exact" else part["refuted"].to_numpy(dtype=np.float64)
-            found[str(name)] = np.sort(low), np.sort(high)
+            low = np.sort(part["refuted" if side == "upper" else "certified"].to_numpy(dtype=np.float64))
+            high = np.sort(part["refuted"].to_numpy(dtype=np.float64)) if side == "exact" else low
+            found[str(name)] = low, high
     return found
 
 

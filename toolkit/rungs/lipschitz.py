@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from toolkit.arrays import BoolArray, FloatArray
 from toolkit.certificates.rounding import outward
@@ -34,6 +33,7 @@ from toolkit.networks.float_error import TINY, UNIT, gamma, row_norms
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.replay import evaluation_errors
 from toolkit.networks.stages import plain_weight
+from toolkit.networks.weights import dense_array
 from toolkit.problems.answers import RowBounds
 from toolkit.problems.problem import Problem
 from toolkit.problems.reduced import alive_last, alive_network, alive_part, folded_rows
@@ -136,9 +136,9 @@ class JacobianStep:
 
 def _row_vectors(rows: Any, last: AffineMap, product: Any = None) -> tuple[FloatArray, FloatArray]:
     """c·W_L and by how much it may differ from its real value. Shapes: (m, inputs of the last map) each."""
-    dense = np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64)
+    dense = dense_array(rows)
     nu = last.compose_rows(rows)[0] if product is None else product
-    middle = np.asarray(nu.toarray() if sp.issparse(nu) else nu, dtype=np.float64)
+    middle = dense_array(nu)
     size = np.asarray((absolute_weight(last).T @ np.abs(dense).T).T)
     error = gamma(last.output_size + 4) * size + _merge_error(last, np.abs(dense)) + TINY
     return middle, _raised(error, 4)

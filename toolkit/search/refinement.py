@@ -17,6 +17,7 @@ import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
+from toolkit.networks.weights import dense_array
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import selection_rows
 from toolkit.problems.reduced_matrices import alive_matrices
@@ -77,7 +78,7 @@ def _refine_together(
     problem: Problem, neurons: IndexArray, nodes: int, deadline: float, keep: bool, make: ArrayMaker | None
 ) -> tuple[FloatArray, FloatArray, Forest | None]:
     size, count = problem.network.output_size, neurons.size
-    rows = np.concatenate([_dense(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
+    rows = np.concatenate([dense_array(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
     trees = PhaseTrees(problem.with_rows(rows), np.zeros(2 * count), np.full(2 * count, nodes), deadline, keep, make)
     partner = np.roll(np.arange(2 * count), count)
 
@@ -95,7 +96,3 @@ def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, Fl
     deadline = np.inf if limit is None else time.perf_counter() + 2 * limit * neurons.size
     found = refine(problem, neurons, SIDE_NODES if settings.nodes is None else settings.nodes, deadline)
     return found.lower, found.upper
-
-
-def _dense(rows: object) -> FloatArray:
-    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float64)

@@ -46,8 +46,14 @@ class Certification:
         return one_line("Certification", [str(self.verdict), label, margins, by, witness, f"{number(self.seconds)} s"])
 
     def _repr_html_(self) -> str:
-        names = [self._of([bound]).removeprefix("to ").removeprefix("of ") for bound in self.margins]
-        return margins_html(self.verdict, self.reason, names, self.margins, self.decided_by)
+        names, tolerance = self.margin_names, self.tolerance
+        return margins_html(self.verdict, self.reason, names, self.margins, self.decided_by, tolerance)
+
+    @property
+    def margin_names(self) -> list[str]:
+        """What every margin is to: "class 3", or of a property without classes "group 0"."""
+        own = enumerate(self.margins)
+        return [f"group {k}" if self.label is None else f"class {bound.target}" for k, bound in own]
 
     @property
     def certified(self) -> bool:

@@ -8,24 +8,30 @@ from collections.abc import Sequence
 from toolkit.data.notebook import BAR, CHIPS, escaped, html_table, interval_bar, verdict_chip
 from toolkit.data.summaries import number
 from toolkit.problems.answers import Bound
+from toolkit.verify.verdict import is_safe, is_unsafe
 
 MOST_BARS = 30
 
 
 def margins_html(
-    verdict: object, reason: str, names: Sequence[str], margins: Sequence[Bound], decided_by: Sequence[str]
+    verdict: object,
+    reason: str,
+    names: Sequence[str],
+    margins: Sequence[Bound],
+    decided_by: Sequence[str],
+    tolerance: float,
 ) -> str:
     """The verdict's chip and reason above a table of margins, the least first, at most MOST_BARS of them.
 
-    A bar runs from the proven lower end to the margin at the worst point found; green where certified > 0, orange where
-    refuted, grey where open.
+    A bar runs from the proven lower end to the margin at the worst point found; green where certified above the
+    tolerance, orange where refuted, grey where open.
     """
-    order = sorted(range(len(margins)), key=lambda k: (_low(margins[k]), margins[k].upper))[:MOST_BARS]
-    view = _view([margins[k] for k in order])
+    order = least_first(margins, MOST_BARS)
+    view = ends_shown([margins[k] for k in order], 0.04)
     rows = []
     for k in order:
-        bound, low = margins[k], _low(margins[k])
-        certified, refuted = bound.certified_lower > 0, bound.certified_upper <= 0
+        bound, low = margins[k], margins[k].best_lower
+        certified, refuted = is_safe(bound.certified_lower, tolerance), is_unsafe(bound.certified_upper)
         colour = CHIPS["YES"] if certified else CHIPS["NO"] if refuted else BAR
         told = f"{names[k]}: margin in [{number(low)}, {number(bound.upper)}]"
         bar = interval_bar(max(low, view[0]), min(bound.upper, view[1]), view, colour, told)
@@ -37,12 +43,13 @@ def margins_html(
     return f"<div>{verdict_chip(verdict)} {escaped(reason)}{html_table(heads, rows, raw=True)}{more}</div>"
 
 
-def _low(bound: Bound) -> float:
-    return max(bound.lower, bound.certified_lower)
+def least_first(margins: Sequence[Bound], most: int) -> list[int]:
+    """Places of the least margins, at most so many."""
+    return sorted(range(len(margins)), key=lambda k: (margins[k].best_lower, margins[k].upper))[:most]
 
 
-def _view(margins: Sequence[Bound]) -> tuple[float, float]:
-    """Ends of the axis: all that is finite, and 0."""
-    ends = [0.0, *(end for one in margins for end in (_low(one), one.upper) if math.isfinite(end))]
-    room = 0.04 * (max(ends) - min(ends)) or 1.0
+def ends_shown(margins: Sequence[Bound], share: float) -> tuple[float, float]:
+    """Ends of the axis: all that is finite, and 0, with this share of it as room on both sides."""
+    ends = [0.0, *(end for one in margins for end in (one.best_lower, one.upper) if math.isfinite(end))]
+    room = share * (max(ends) - min(ends)) or 1.0
     return min(ends) - room, max(ends) + room

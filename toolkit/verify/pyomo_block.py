@@ -18,16 +18,15 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 
-from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
+from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, box_range_linear, check_is_input_set
 from toolkit.problems.properties import Objective, Property, as_property
 from toolkit.problems.region import Region
-from toolkit.relaxations.affine_row import AffineRow
 from toolkit.relaxations.layout import Formulation, TemplateLayout
-from toolkit.relaxations.template import fill_block, set_indicators
+from toolkit.relaxations.template import fill_block, linear_row, set_indicators
 from toolkit.verify.layer_bounds import layer_bounds
 
 OUTPUT_ROOM = 1e-6  # of an output's scale, by which its bounds are wider than float64 says
@@ -82,19 +81,13 @@ def _add_outputs(block: Any, layout: TemplateLayout, ball: InputSet) -> None:
     limits = list(sides)
     block.F = pyo.Var(range(outputs), bounds=lambda _, j: limits[j])
     block.output = pyo.Constraint(range(outputs))
-    variables = np.array([*block.x.values(), *block.y.values()], dtype=object)
-    for j, constant in enumerate(constants.tolist()):
-        block.output[j] = (-constant, _row(rows[j], variables, block.F[j]), -constant)
-
-
-def _row(coefficients: FloatArray, variables: Any, output: Any) -> AffineRow:
-    """coefficients·variables − output."""
-    present = np.flatnonzero(coefficients)
-    return AffineRow([*coefficients[present].tolist(), -1.0], [*variables[present].tolist(), output])
+    variables = np.array([*block.x.values(), *block.y.values(), *block.F.values()], dtype=object)
+    for j, row in enumerate(np.hstack([rows, -np.eye(outputs)])):
+        block.output[j] = (-float(constants[j]), linear_row(row, variables), -float(constants[j]))
 
 
 def _add_margins(block: Any, objective: Objective) -> None:
-    dense = np.asarray(objective.rows.toarray() if hasattr(objective.rows, "toarray") else objective.rows)
+    dense = dense_array(objective.rows)
     constants = np.zeros(len(objective)) if objective.constants is None else objective.constants
     named = objective.targets if None not in objective.targets else range(len(objective))
     sums = {
