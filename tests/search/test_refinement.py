@@ -15,13 +15,14 @@ from toolkit.certificates.coverage import covered
 from toolkit.certificates.leaves import SideTrees
 from toolkit.certificates.rounding import error_model_of
 from toolkit.networks.network import Network
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Objective
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
-from toolkit.search.refinement import neuron_ranges, refine
+from toolkit.search.refinement import neuron_ranges, refine, with_refined_bounds
 from toolkit.verify.layer_bounds import layer_bounds
 
 CHAIN = ("interval", "dual", "crown")
@@ -134,3 +135,54 @@ def test_no_neuron_and_the_first_layer() -> None:
     first, (low, high) = refine(_cut(network, ball, 0), np.arange(4)), _true(network, ball, 0)
     np.testing.assert_allclose(first.lower, low, atol=1e-9)  # no ReLU before it: the root is exact
     np.testing.assert_allclose(first.upper, high, atol=1e-9)
+
+
+@pytest.mark.parametrize(("seed", "graph"), [*product(range(4), (False, True))])
+def test_a_question_on_refined_bounds_holds_all_values_and_loosens_none(seed: int, graph: bool) -> None:
+    network, ball = _network(seed, graph)
+    rows = np.eye(network.output_size)
+    given = layer_bounds(network, ball)
+    asked = Problem(Region(network, ball, given), Objective(rows))
+    found = with_refined_bounds(asked, 1)
+    assert found.relu_bounds.certified
+    assert found.objective is asked.objective
+    tighter = 0
+    for k in range(len(given)):
+        low, high = _true(network, ball, k)
+        own = found.relu_bounds
+        assert np.all(own.lower[k] <= low + 1e-9)
+        assert np.all(own.upper[k] >= high - 1e-9)
+        assert np.all(own.lower[k] >= given.lower[k])
+        assert np.all(own.upper[k] <= given.upper[k])
+        tighter += int(np.sum(own.lower[k] > given.lower[k]))
+    assert tighter or seed or graph
+
+
+def test_a_question_on_refined_bounds_keeps_what_it_was_told_of_its_bounds() -> None:
+    """By hand they stay by hand; where they cross what is proven, they are believed; late, they stay."""
+    network, ball = _network(0, False)
+    chain = layer_bounds(network, ball, CHAIN)
+    wrong = tuple(np.where(low < 0, low, 0.0) for low in chain.lower)
+    upper = tuple(np.maximum(high, low) for high, low in zip(chain.upper, wrong, strict=True))
+    by_hand = ReluBounds(wrong, upper)
+    objective = Objective(np.eye(network.output_size))
+    found = with_refined_bounds(Problem(Region(network, ball, by_hand), objective), 1)
+    assert not found.relu_bounds.certified
+    assert all(np.all(low <= high) for low, high in zip(found.relu_bounds.lower, found.relu_bounds.upper, strict=True))
+    late = with_refined_bounds(Problem(Region(network, ball, chain), objective), 1, time.perf_counter() - 1)
+    for k in range(len(chain)):
+        assert np.all(late.relu_bounds.lower[k] >= chain.lower[k])
+
+
+def test_exact_values_do_not_depend_on_how_loose_the_given_bounds_are() -> None:
+    network, ball = _network(3, False)
+    rows = np.eye(network.output_size)
+    answers = []
+    for chain in (("interval",), ("interval", "dual"), CHAIN):
+        problem = Problem(Region(network, ball, layer_bounds(network, ball, chain)), Objective(rows))
+        answers.append([(bound.lower, bound.upper) for bound in get_rung("bab")(problem)])
+    for lows, highs in zip(*np.array(answers[1:]).transpose(2, 0, 1), strict=True):
+        np.testing.assert_allclose(lows, highs, atol=1e-3)
+    for first, other in product(answers, repeat=2):
+        for (low, _), (_, high) in zip(first, other, strict=True):
+            assert low <= high

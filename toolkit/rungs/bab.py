@@ -36,7 +36,7 @@ from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
-from toolkit.search.refinement import neuron_ranges
+from toolkit.search.refinement import neuron_ranges, with_refined_bounds
 from toolkit.search.sign_search import search_signs
 from toolkit.search.tree import Node, Tree
 
@@ -45,6 +45,7 @@ UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
 MANY_UNSTABLE = 20  # whose phases cannot be all enumerated
 BOXES_PER_LEAF = 64  # of a tree over the phases of all unstable neurons: more boxes than that do not pay
 SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
+REFINING_SHARE = 0.1  # of a value's time, for the l,u that all are searched on
 ANOTHER_REFUTED = "left open: another row was refuted, which was all that was asked"
 UNDECIDED = "left open by its budget of nodes, or by rounding"
 PROGRAM_NODES, PROGRAM_NEURONS = 1000, 400  # where nodes are limited: from and up to how many LPs are tried
@@ -55,9 +56,14 @@ SMALL_COLUMNS = 500  # of a template whose LPs, with cuts, prove in 100 nodes wh
 def bab_bounds(problem: Problem) -> list[Bound]:
     """Branch and bound for every row: for a sign, trees of all rows at once; for what they leave open, and for the
     value itself, LPs, whose cuts and pseudo-costs are carried from row to row."""
-    if problem.settings.stop_at is None:
-        return [_row_bound(problem, row) for row in range(len(problem.objective))]
-    return _signs(problem)
+    if problem.settings.stop_at is not None:
+        return _signs(problem)
+    count, limit, clock = len(problem.objective), problem.settings.time_limit, Clock(problem.settings)
+    deadline = np.inf if limit is None else time.perf_counter() + REFINING_SHARE * limit
+    problem = with_refined_bounds(problem, 1, deadline)
+    spent, problem = clock.seconds / max(1, count), problem.with_settings(clock.rest())
+    bounds = [_row_bound(problem, row) for row in range(count)]
+    return [replace(bound, seconds=bound.seconds + spent) for bound in bounds]
 
 
 def _signs(problem: Problem) -> list[Bound]:

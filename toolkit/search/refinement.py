@@ -11,16 +11,19 @@ Tjeng et al. 2019 and in α,β-CROWN. Checked: every leaf, in float64. Trusted: 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
 from toolkit.networks.weights import dense_array
+from toolkit.problems.bounds import ReluBounds, region_digest
+from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import selection_rows
+from toolkit.problems.properties import Objective, selection_rows
 from toolkit.problems.reduced_matrices import alive_matrices
+from toolkit.problems.region import Region
 from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.phase_trees import PhaseTrees
 
@@ -87,6 +90,31 @@ def _refine_together(
 
     grown = trees.grow(decided)
     return grown.lower[count:], -grown.lower[:count], grown.leaves
+
+
+def with_refined_bounds(problem: Problem, nodes: int, deadline: float = np.inf) -> Problem:
+    """The same question on l,u refined layer after layer, each layer's trees on those before: for a search of its own.
+
+    Claim: the l,u hold where the problem's do. nodes, deadline: as of `refine`; a neuron that the clock leaves keeps
+    what it has.
+    """
+    bounds, network, ball = problem.relu_bounds, problem.network, problem.input_set
+    lower, upper = list(bounds.lower), list(bounds.upper)
+    shorter: Region | None = None
+    for k in range(1, len(bounds)):
+        neurons = np.flatnonzero(is_unstable(lower[k], upper[k]))
+        cut = network.cut(k)
+        so_far = ReluBounds.sealed(lower[:k], upper[:k], bounds.chain, bounds.certified, region_digest(cut, ball))
+        shorter = Region(cut, ball, so_far, shorter)
+        rows = Objective(np.zeros((0, cut.output_size)))
+        found = refine(Problem(shorter, rows, problem.settings), neurons, nodes, deadline)
+        lower[k], upper[k] = lower[k].copy(), upper[k].copy()
+        lower[k][neurons] = np.maximum(lower[k][neurons], found.lower)
+        upper[k][neurons] = np.minimum(upper[k][neurons], found.upper)
+        crossed = lower[k] > upper[k]  # of l,u that are not certified, and then only in their rounding, or false
+        lower[k][crossed], upper[k][crossed] = bounds.lower[k][crossed], bounds.upper[k][crossed]
+    own = ReluBounds.sealed(lower, upper, bounds.chain, bounds.certified, bounds.region)
+    return replace(problem, region=problem.region.with_bounds(own, shorter))
 
 
 def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:
