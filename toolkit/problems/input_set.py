@@ -68,6 +68,11 @@ class InputSet(ABC):
         return one_line(type(self).__name__, parts)
 
     @property
+    def quadratic(self) -> float | None:
+        """ε where the set is all of the hull with Σ_j (x̃_j − center_j)² ≤ ε², else None."""
+        return None
+
+    @property
     def size(self) -> int:
         """Number of input coordinates n."""
         return int(self.center.size)

@@ -279,6 +279,11 @@ class L2Ball(NormBall):
     geometry = EuclideanNorm()
     polyhedral = False
 
+    @property
+    def quadratic(self) -> float:
+        """ε: the ball is Σ_j (x̃_j − center_j)² ≤ ε², cut by the domain."""
+        return self.eps
+
     def constrain(self, model: Any) -> None:
         """Σ_j z_j ≤ ε² over variables z_j ≥ (x̃_j − x_j)², of which only z_j ≥ 0 stands here: `tangents` say the rest.
 

@@ -16,13 +16,13 @@ linear programming problems"), with powers of two, which round nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
-from toolkit.solvers.linear_program import CompiledModel
+from toolkit.solvers.linear_program import CompiledModel, Ellipsoid
 
 LOWEST = -(2**20)  # exponent that stands for that of 0
 
@@ -82,6 +82,13 @@ class ColumnScaling:
             scaled = np.ldexp(values, power) - np.ldexp(self.shift[columns], power)
         return _finite(scaled, "a column bound")
 
+    def ellipsoid(self, found: Ellipsoid) -> Ellipsoid:
+        """An ellipsoid of the first columns in the scaled model."""
+        columns = np.arange(found.center.size)
+        with np.errstate(over="ignore"):
+            radius = np.ldexp(found.radius, -self.power[columns])
+        return Ellipsoid(self.bounds(columns, found.center), _finite(radius, "a radius"))
+
     def rows(
         self, rows: sp.sparray, lower: FloatArray, upper: FloatArray
     ) -> tuple[sp.csr_array, FloatArray, FloatArray, IndexArray]:
@@ -124,8 +131,8 @@ def scaled_model(model: CompiledModel, columns: ColumnScaling) -> tuple[Compiled
         raise ValueError("the model has a row side that is no number")
     every = np.arange(model.lower.size)
     lower, upper = columns.bounds(every, model.lower), columns.bounds(every, model.upper)
-    found = replace(model, matrix=matrix, row_lower=row_lower, row_upper=row_upper, lower=lower, upper=upper)
-    return found, factor
+    ellipsoid = None if model.ellipsoid is None else columns.ellipsoid(model.ellipsoid)
+    return CompiledModel(matrix, row_lower, row_upper, lower, upper, model.integer, ellipsoid), factor
 
 
 def _finite(values: FloatArray, what: str) -> FloatArray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import gurobipy
 
 GUROBI_SIZE_LIMIT = 2000  # variables, and constraints, of the licence that comes with gurobipy
+GUROBI_QUADRATIC_LIMIT = 200  # its variables where a constraint is quadratic
 GUROBI_SIZE_ERROR, GUROBI_NO_LICENCE = 10010, 10009
 UNLIMITED = (0, 99999999)  # expiry dates of a licence that has none
 
@@ -51,6 +52,11 @@ class GurobiSession(Session):
             rows = np.flatnonzero(mask)
             if rows.size:
                 self._rows.append((rows, self._model.addMConstr(matrix[rows], self._x, sense, side[rows])))
+
+        if model.ellipsoid is not None:
+            axes = self._x[: model.ellipsoid.center.size]
+            moves = (axes - model.ellipsoid.center) * (1.0 / model.ellipsoid.radius)
+            self._model.addConstr(moves @ moves <= 1.0)
 
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         model, codes = self._model, self._gurobipy.GRB
@@ -112,7 +118,7 @@ def _licence() -> Licence:
         model.optimize()
     except gurobipy.GurobiError as error:
         if error.errno == GUROBI_SIZE_ERROR:
-            return Licence(True, f"size-limited, expires {expires}", GUROBI_SIZE_LIMIT)
+            return Licence(True, f"size-limited, expires {expires}", GUROBI_SIZE_LIMIT, "", GUROBI_QUADRATIC_LIMIT)
         return Licence(False, "no licence", reason=str(error))
     return Licence(True, "full" if expires in UNLIMITED else f"full, expires {expires}")
 
@@ -123,6 +129,7 @@ GUROBI = Solver(
     citation="Gurobi Optimization, Gurobi Optimizer Reference Manual",
     session=GurobiSession,
     licence=_licence,
+    quadratic=True,
     statuses={  # names in gurobipy.GRB
         "OPTIMAL": Status.OPTIMAL,
         "TIME_LIMIT": Status.TIME_LIMIT,

@@ -11,10 +11,19 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 
 
 @dataclass(frozen=True, eq=False)
+class Ellipsoid:
+    """Σ_j ((z_j − center_j)/radius_j)² ≤ 1 over the first columns. Shapes: (k,)."""
+
+    center: FloatArray
+    radius: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class CompiledModel:
     """min cost·z subject to row_lower ≤ A z ≤ row_upper, lower ≤ z ≤ upper, z_j ∈ ℤ for the marked columns.
 
-    matrix: CSR, shape (rows, columns). Infinite row sides are ±inf; column bounds are finite.
+    matrix: CSR, shape (rows, columns). Infinite row sides are ±inf; column bounds are finite. ellipsoid: what the first
+    columns lie in besides, for solvers that take a quadratic constraint; `dual_bound` does without it.
     """
 
     matrix: sp.csr_array
@@ -23,6 +32,7 @@ class CompiledModel:
     lower: FloatArray
     upper: FloatArray
     integer: BoolArray
+    ellipsoid: Ellipsoid | None = None
 
     @property
     def is_mip(self) -> bool:
@@ -49,6 +59,20 @@ class CompiledModel:
             matrix=self.matrix.tocsr()[keep],
             row_lower=self.row_lower[keep],
             row_upper=self.row_upper[keep],
+        )
+
+    def within(self, ellipsoid: Ellipsoid, columns: int) -> CompiledModel:
+        """The first so many columns in an ellipsoid, without the others and the constraints that these stand in."""
+        matrix = self.matrix.tocsr()
+        keep = np.diff(matrix[:, columns:].indptr) == 0
+        return CompiledModel(
+            matrix[keep][:, :columns],
+            self.row_lower[keep],
+            self.row_upper[keep],
+            self.lower[:columns],
+            self.upper[:columns],
+            self.integer[:columns],
+            ellipsoid,
         )
 
     def with_bounds(self, columns: IndexArray, lower: FloatArray, upper: FloatArray) -> CompiledModel:

@@ -33,6 +33,10 @@ class ScipSession(Session):
         columns = zip(model.lower.tolist(), model.upper.tolist(), model.integer.tolist(), strict=True)
         self._x = [self._scip.addVar(lb=low, ub=high, vtype="I" if whole else "C") for low, high, whole in columns]
         self._rows = [self._row(i) for i in range(model.matrix.shape[0])]
+        if model.ellipsoid is not None:
+            axes = zip(self._x, model.ellipsoid.center.tolist(), model.ellipsoid.radius.tolist(), strict=False)
+            squares = (((x - center) * (1.0 / radius)) ** 2 for x, center, radius in axes)
+            self._scip.addCons(pyscipopt.quicksum(squares) <= 1.0)
         self._scip.setParam("randomization/randomseedshift", settings.seed)
         if not model.is_mip:
             self._scip.setPresolve(pyscipopt.SCIP_PARAMSETTING.OFF)
@@ -122,5 +126,6 @@ SCIP = Solver(
         "duallimit": Status.DECIDED,
         "primallimit": Status.DECIDED,
     },
+    quadratic=True,
     extra="scip",
 )

@@ -34,12 +34,16 @@ class SolverUnavailableError(RuntimeError):
 
 @dataclass(frozen=True)
 class Licence:
-    """What may be solved here: usable at all, its kind in words, the largest model, and why not."""
+    """What may be solved here: usable at all, its kind in words, the largest model, and why not.
+
+    quadratic_limit: the most variables of a model with a quadratic constraint.
+    """
 
     usable: bool
     kind: str
     size_limit: int | None = None
     reason: str = ""
+    quadratic_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Solver:
 
     package: the importable name and the distribution on the package index; extra: the extra of relugap that brings it,
     "" for a core dependency. licence: asked when it is needed, never on import. statuses: the solver's own words and
-    what they mean; every other word is FAILED. lp, mip: the models it takes. changes_model: rows and bounds of an open
-    session may change. last_resort: there is no other solver to fall back to.
+    what they mean; every other word is FAILED. lp, mip, quadratic: the models it takes, the last with an ellipsoid.
+    changes_model: rows and bounds of an open session may change. last_resort: there is no other solver to fall back to.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Solver:
     statuses: Mapping[str, Status] = field(default_factory=dict)
     lp: bool = True
     mip: bool = True
+    quadratic: bool = False
     changes_model: bool = False
     last_resort: bool = False
     extra: str = ""
@@ -86,6 +91,12 @@ class Solver:
         if not (self.mip if model.is_mip else self.lp):
             return f"{self.name} solves no {'MILPs' if model.is_mip else 'LPs'}"
         rows, columns = model.matrix.shape
+        if model.ellipsoid is not None:
+            if not self.quadratic:
+                return f"{self.name} takes no quadratic constraint"
+            if licence.quadratic_limit is not None and columns > licence.quadratic_limit:
+                limit = f"the licence's {licence.quadratic_limit} with a quadratic constraint"
+                return f"{self.name}: {columns} variables exceed {limit}"
         if licence.size_limit is not None and max(rows, columns) > licence.size_limit:
             return f"{self.name}: {columns} variables and {rows} constraints exceed the licence's {licence.size_limit}"
         return ""
@@ -108,6 +119,8 @@ class Session(ABC):
         self.settings, self.note, self.broken = settings, note, ""
         self.iteration_limit: int | None = None
         self.cutoff: float | None = None
+        if model.ellipsoid is not None and not solver.quadratic:
+            raise SolverUnavailableError(f"{self.name} takes no quadratic constraint")
         try:
             self._columns = ColumnScaling.of(model)
             self.model, self._row_power = scaled_model(model, self._columns)
