@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from toolkit import Network, load_dataset
+from toolkit import LinfBall, Network, Property, certify, load_dataset
 from toolkit.certificates.check import check_proof
 from toolkit.cli import main
 from toolkit.problems.property_table import load_property
+from toolkit.runs.batch import BatchPlan
 
 NET = "zoo:digits-standard"
 ASKED = [NET, "--data", "digits", "--index", "3"]  # an 8
@@ -81,7 +84,6 @@ def test_an_image_of_ones_own_needs_no_label(table: Path, tmp_path: Path, capsys
     [
         (["--index", "3", "--target", "1"], "--target asks about classes, --property about rows of its own"),
         (["--index", "3", "--label", "8"], "--label asks about classes, --property about rows of its own"),
-        (["--count", "3"], "--property is for one image, not for --count"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -107,3 +109,45 @@ def test_files_that_are_none_are_one_line(
     for command in (["certify", *ASKED, "--eps", "0.1"], ["radius", *ASKED]):
         assert main([*command, "--property", str(table)]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_property_of_many_images_is_asked_of_each(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever their labels: the verdicts are those of `certify` with the same property, image by image."""
+    out = tmp_path / "rows.csv"
+    many = ["certify", NET, "--data", "digits", "--count", "6", "--eps", "0.02", "--property", str(table)]
+    assert main([*many, "--out", str(out)]) == 0
+    assert "property eight.toml" in " ".join(capsys.readouterr().out.split())
+    rows = pd.read_csv(out)
+    network, data, asked = Network.load(NET), load_dataset("digits"), load_property(table)
+    for sample, verdict in zip(rows["sample"], rows["verdict"], strict=True):
+        alone = certify(network, LinfBall(data.features[sample], 0.02, (0, 1)), asked)
+        assert verdict == alone.verdict
+    assert set(rows["verdict"]) == {"YES", "NO"}
+    assert main([*many, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["property"].endswith("eight.toml")
+
+
+def test_a_property_of_many_images_that_does_not_fit_is_told_before_any_work(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ["zoo:digits-standard", "--data", "digits", "--count", "3", "--property", str(table)]
+    table.write_text("rows = [[1, -1]]")
+    assert main(["certify", *many, "--eps", "0.02"]) == 2
+    assert "the property is about 2 outputs, the network has 10" in " ".join(capsys.readouterr().err.split())
+    assert main(["radius", *many]) == 2
+    assert "--property is for one image, not for the radii of --count" in " ".join(capsys.readouterr().err.split())
+
+
+def test_answers_about_a_property_have_keys_of_their_own() -> None:
+    rows = np.eye(10)[[0]]
+    plain, one, other = (
+        BatchPlan(0.1),
+        BatchPlan(0.1, question=Property.of(rows)),
+        BatchPlan(0.1, question=Property.of(-rows)),
+    )
+    assert "question" not in plain.record
+    assert len({str(plan.record) for plan in (plain, one, other)}) == 3
+    json.dumps(one.record)

@@ -84,6 +84,8 @@ def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | N
 
 def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> None:
     """Many images: progress, a table by rung, and in the folder the rows, the table and both figures."""
+    if question.property_file is not None:
+        raise ValueError("--property is for one image, not for the radii of --count")
     plan, out = _plan(question, rungs, tolerance, largest), question.out or FOLDER_OF_RADII
     network = Network.load(question.network, question.architecture)
     data, images = asked_images(question)

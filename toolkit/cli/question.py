@@ -95,7 +95,7 @@ class Question:
                 "--label": self.label,
                 "--target": self.targets,
             }
-            for name, value in {**single, "--property": self.property_file}.items():
+            for name, value in single.items():
                 if value is not None:
                     raise ValueError(f"{name} is for one image, not for --count")
             return

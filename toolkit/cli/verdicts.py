@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.cli.asked import asked_images, ball_domain
+from toolkit.cli.asked import about, asked_images, asked_property, ball_domain
 from toolkit.cli.certify import STYLES
 from toolkit.cli.certify_json import network_facts, set_facts
 from toolkit.cli.json_output import print_json
@@ -36,8 +36,9 @@ def answer_batch(question: Question) -> Verdict:
     data, images = asked_images(question)
     settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
     how = question.ladder, question.chain
+    asked = None if question.property_file is None else asked_property(question, network, None)
     plan = BatchPlan(question.eps, ball_domain(question), *how, settings=settings, time_limit=question.time_limit,
-                     norm=question.norm)  # fmt: skip
+                     norm=question.norm, question=asked)  # fmt: skip
     check_batch(network, data, images, plan)
     if question.out is not None:
         check_writable(question.out)
@@ -45,7 +46,8 @@ def answer_batch(question: Question) -> Verdict:
     console.print(
         f"[bold]{markup_text(network.name or question.network)}[/], first {len(images)} test images of "
         f"{markup_text(data.name)}, {radius_text(plan.eps)} in {NORM_TITLES[plan.norm]}, "
-        f"{markup_text(domain_text(plan.domain))}, ladder {' → '.join(plan.ladder)}",
+        f"{markup_text(domain_text(plan.domain))}, "
+        f"{'' if asked is None else markup_text(about(question, None)) + ', '}ladder {' → '.join(plan.ladder)}",
         highlight=False,
     )
     show_notes(console, network)
@@ -76,6 +78,7 @@ def _print_json(question: Question, network: Network, plan: BatchPlan, rows: pd.
             "network": network_facts(question, network),
             "data": question.data,
             "count": len(rows),
+            "property": question.property_file,
             "set": set_facts(plan),
             "verdicts": batch_totals(rows).verdicts,
             "verdict": worst(rows["verdict"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,8 @@ from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import make_ball
+from toolkit.problems.properties import Property, as_property
+from toolkit.problems.property_table import property_digest
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
@@ -31,7 +33,10 @@ LARGEST_CHUNK = 16  # samples a process is handed at a time
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What every sample of a batch is asked; the parameters are those of `certify`."""
+    """What every sample of a batch is asked; the parameters are those of `certify`.
+
+    question: a property, asked of every sample in place of its label's class.
+    """
 
     eps: float | FloatArray
     domain: DataDomain | None = (0.0, 1.0)
@@ -42,12 +47,17 @@ class BatchPlan:
     time_limit: float | None = None
     tolerance: float = TOLERANCE
     norm: str = "linf"
+    question: Property | None = None
 
     @property
     def record(self) -> dict[str, Any]:
-        """All that determines the answers; the norm only where it is not ℓ∞, as answers kept from before lack it."""
-        found = {name: keyed(value) for name, value in asdict(self).items()} | {"settings": self.settings.record}
-        return found if self.norm != "linf" else {name: value for name, value in found.items() if name != "norm"}
+        """All that determines the answers; the norm and the question only where they are not the usual ones, as answers
+        kept from before lack them."""
+        plain = asdict(replace(self, question=None))
+        found = {name: keyed(value) for name, value in plain.items()} | {"settings": self.settings.record}
+        found["question"] = None if self.question is None else property_digest(self.question)
+        usual = {"norm": "linf", "question": None}
+        return {name: value for name, value in found.items() if name not in usual or value != usual[name]}
 
 
 def certify_samples(
@@ -110,6 +120,8 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
         if name.side is Side.UPPER:
             raise ValueError(f"rung {name.name!r} gives upper bounds only and cannot bound layers")
     check_samples(network, data, samples)
+    if plan.question is not None:
+        as_property(plan.question, network.output_size)
     for sample in samples:
         make_ball(plan.norm, data.features[sample], plan.eps, plan.domain)
 
@@ -140,9 +152,10 @@ def _failed(sample: int, label: int, error: Exception) -> BatchRow:
 
 def _row(sample: int, label: int, image: FloatArray, network: Network, plan: BatchPlan) -> BatchRow:
     ball, began = make_ball(plan.norm, image, plan.eps, plan.domain), time.process_time()
+    asked = label if plan.question is None else plan.question
     try:
         outcome = certify(
-            network, ball, label, plan.ladder, plan.bounds, plan.tighten, plan.settings, plan.time_limit, plan.tolerance
+            network, ball, asked, plan.ladder, plan.bounds, plan.tighten, plan.settings, plan.time_limit, plan.tolerance
         )
     except Exception as error:  # one sample's failure must not lose the others
         return _failed(sample, label, error)
