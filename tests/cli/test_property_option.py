@@ -12,8 +12,9 @@ import pytest
 from toolkit import LinfBall, Network, Property, certify, load_dataset
 from toolkit.certificates.check import check_proof
 from toolkit.cli import main
+from toolkit.networks.layers import Dense
 from toolkit.problems.property_table import load_property
-from toolkit.runs.batch import BatchPlan
+from toolkit.runs.batch import BatchPlan, certify_samples
 
 NET = "zoo:digits-standard"
 ASKED = [NET, "--data", "digits", "--index", "3"]  # an 8
@@ -151,3 +152,17 @@ def test_answers_about_a_property_have_keys_of_their_own() -> None:
     assert "question" not in plain.record
     assert len({str(plan.record) for plan in (plain, one, other)}) == 3
     json.dumps(one.record)
+
+
+def test_a_property_asks_for_no_labels_that_the_network_knows() -> None:
+    """Three outputs, labels up to 9; and what is no property is refused."""
+    rng, data = np.random.default_rng(0), load_dataset("digits")
+    network = Network([Dense(rng.normal(size=(3, 64)) / 8)])
+    asked = Property.of(np.array([[1.0, -1.0, 0.0]]))
+    rows = certify_samples(network, data, range(8), BatchPlan(0.01, question=asked))
+    for sample, verdict in zip(rows["sample"], rows["verdict"], strict=True):
+        assert verdict == certify(network, LinfBall(data.features[sample], 0.01, (0, 1)), asked).verdict
+    with pytest.raises(ValueError, match="label 5, the network has 3"):
+        certify_samples(network, data, range(8), BatchPlan(0.01))
+    with pytest.raises(ValueError, match="question must be a Property"):
+        certify_samples(network, data, range(2), BatchPlan(0.01, question=3))  # type: ignore[arg-type]

@@ -13,9 +13,10 @@ from test_norm_balls_in_rungs import enumerated, question
 from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound, Status
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_sets import L1Ball, L2Ball, LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.rungs.exact import exact_program, takes_tree
+from toolkit.rungs.exact import exact_program, why_tree
 from toolkit.solvers.linear_program import CompiledModel, Ellipsoid
 from toolkit.solvers.registry import SOLVERS, open_session
 from toolkit.solvers.session import Licence, SolverUnavailableError
@@ -144,9 +145,9 @@ def test_only_l2_balls_have_one_and_its_program_knows_no_other_columns() -> None
     assert program.ellipsoid is not None
     assert program.matrix.shape == (3 * unstable, ball.size + 3 * unstable)
     assert unstable
-    assert not takes_tree(problem) or SOLVERS["scip"].refusal(program)
+    assert why_tree(problem) is None or SOLVERS["scip"].refusal(program)
     for other in (L1Ball(ball.center, ball.eps), LinfBall(ball.center, ball.eps)):
-        assert other.quadratic is None
+        assert other.euclidean_radius is None
         assert exact_program(margin_problem(network, other, label)).ellipsoid is None
 
 
@@ -158,3 +159,32 @@ def test_without_unstable_neurons_bab_answers() -> None:
     for bound in _answers(network, ball, "scip"):
         assert bound.solver.startswith("bab")
         assert bound.upper - bound.lower <= 1e-6
+
+
+@pytest.mark.parametrize("solver", QUADRATIC)
+@pytest.mark.parametrize("eps", [0.0, 1e-300, 1e-160, 1e-17])
+def test_balls_that_rounding_makes_points_have_an_answer(solver: str, eps: float) -> None:
+    """One neuron is unstable by rounding alone, or by l,u that were given by hand."""
+    hidden = Dense(np.array([[0.1, 0.2, -0.3], [1.0, -1.0, 0.5]]), np.array([0.0, 0.1]))
+    network = Network([hidden, Dense(np.array([[1.0, 2.0], [0.5, 1.0]]), np.zeros(2))])
+    ball = L2Ball(np.full(3, 0.1), eps)
+    settings = Settings(solver=_usable(solver))
+    loose = ReluBounds((np.full(2, -1.0),), (np.full(2, 1.0),))
+    for bounds in (layer_bounds(network, ball), loose):
+        (bound,) = margins(network, ball, 0, "exact", bounds, settings=settings)
+        assert bound.status is not Status.FAILED
+        assert bound.lower <= 0.15 + 1e-9  # F₀ − F₁ = ½ y₀ + y₁ at the centre
+        assert bound.upper == pytest.approx(0.15, abs=1e-9)
+        assert bound.lower > 0.1
+
+
+@pytest.mark.parametrize("solver", QUADRATIC)
+def test_time_limits_are_spent_once(solver: str) -> None:
+    network, ball, label, bounds = question("l2", None, 8, (12, 30, 30, 3))
+    settings = Settings(solver=_usable(solver), time_limit=0.5)
+    found = margins(network, ball, label, "exact", bounds, settings=settings)
+    trees = margins(network, ball, label, "bab", bounds, settings=settings)
+    for bound, tree in zip(found, trees, strict=True):
+        assert bound.seconds < 5  # 0.5 on a machine without load
+        assert bound.lower <= tree.upper + 1e-6
+        assert tree.lower <= bound.upper + 1e-9

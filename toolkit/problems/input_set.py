@@ -68,7 +68,7 @@ class InputSet(ABC):
         return one_line(type(self).__name__, parts)
 
     @property
-    def quadratic(self) -> float | None:
+    def euclidean_radius(self) -> float | None:
         """ε where the set is all of the hull with Σ_j (x̃_j − center_j)² ≤ ε², else None."""
         return None
 

@@ -280,7 +280,7 @@ class L2Ball(NormBall):
     polyhedral = False
 
     @property
-    def quadratic(self) -> float:
+    def euclidean_radius(self) -> float:
         """ε: the ball is Σ_j (x̃_j − center_j)² ≤ ε², cut by the domain."""
         return self.eps
 
@@ -294,7 +294,7 @@ class L2Ball(NormBall):
 
         tops = np.square(np.maximum(*self.widths)) * (1 + 4 * UNIT)
         model.square = pyo.Var(range(self.size), bounds=lambda _, j: (0.0, float(tops[j])))
-        model.length = pyo.Constraint(expr=pyo.quicksum(model.square.values()) <= self.eps**2 * (1 + 4 * UNIT))
+        model.length = pyo.Constraint(expr=pyo.quicksum(model.square.values()) <= self.eps * self.eps * (1 + 4 * UNIT))
 
     def tangents(
         self, point: FloatArray, lifted: FloatArray, functional: FloatArray | None, tolerance: float

@@ -8,8 +8,9 @@ search that ends with neither, by rounding, is "computed" and says so.
 
 For a sign (settings.stop_at) the rows go to boxes of inputs where these are few (search/boxes.py), then to trees over
 phases (search/sign_search.py), then to trees of LPs; `solver` names those that a row needed. For the value itself, to
-the gap, LPs with cuts answer (search/tree.py, bounder search/lp_nodes.py, brancher search/branching.py). In a chain for
-l,u it is both sides of all unstable neurons at once (search/refinement.py).
+the gap, l,u are refined by small trees first, then LPs with cuts answer (search/tree.py, bounder search/lp_nodes.py,
+brancher search/branching.py). In a chain for l,u it is both sides of all unstable neurons at once
+(search/refinement.py).
 
 Source: Bunel et al. 2020, "Branch and bound for piecewise linear neural network verification"; Wang et al. 2021,
 "Beta-CROWN". Checked: leaf bounds, witnesses. Trusted: given l,u.
@@ -29,6 +30,7 @@ from toolkit.certificates.leaves import Leaves
 from toolkit.certificates.rounding import error_model_of
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
+from toolkit.problems.region import Region
 from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PhaseBrancher, PseudoCosts
@@ -36,7 +38,7 @@ from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
-from toolkit.search.refinement import neuron_ranges, with_refined_bounds
+from toolkit.search.refinement import neuron_ranges, refined_region
 from toolkit.search.sign_search import search_signs
 from toolkit.search.tree import Node, Tree
 
@@ -45,6 +47,7 @@ UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
 MANY_UNSTABLE = 20  # whose phases cannot be all enumerated
 BOXES_PER_LEAF = 64  # of a tree over the phases of all unstable neurons: more boxes than that do not pay
 SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
+REFINING_NODES = 1  # of the trees for the l,u that values are searched on
 REFINING_SHARE = 0.1  # of a value's time, for the l,u that all are searched on
 ANOTHER_REFUTED = "left open: another row was refuted, which was all that was asked"
 UNDECIDED = "left open by its budget of nodes, or by rounding"
@@ -58,12 +61,21 @@ def bab_bounds(problem: Problem) -> list[Bound]:
     value itself, LPs, whose cuts and pseudo-costs are carried from row to row."""
     if problem.settings.stop_at is not None:
         return _signs(problem)
-    count, limit, clock = len(problem.objective), problem.settings.time_limit, Clock(problem.settings)
-    deadline = np.inf if limit is None else time.perf_counter() + REFINING_SHARE * limit
-    problem = with_refined_bounds(problem, 1, deadline)
-    spent, problem = clock.seconds / max(1, count), problem.with_settings(clock.rest())
-    bounds = [_row_bound(problem, row) for row in range(count)]
+    count = len(problem.objective)
+    if not count:
+        return []
+    clock = Clock(problem.settings)
+    with problem.workspace.borrow(problem.region, "refined l,u", lambda: _refined(problem)) as region:
+        spent = clock.seconds / count
+        refined = replace(problem, region=region, settings=clock.rest())
+        bounds = [_row_bound(refined, row) for row in range(count)]
     return [replace(bound, seconds=bound.seconds + spent) for bound in bounds]
+
+
+def _refined(problem: Problem) -> Region:
+    limit = problem.settings.time_limit
+    deadline = np.inf if limit is None else time.perf_counter() + REFINING_SHARE * limit
+    return refined_region(problem, REFINING_NODES, deadline)
 
 
 def _signs(problem: Problem) -> list[Bound]:
@@ -258,6 +270,6 @@ RUNG = Rung(
     cost=Cost.SEARCH,
     certifies=True,
     batched=True,
-    version=3,
+    version=4,
     ranges=neuron_ranges,
 )

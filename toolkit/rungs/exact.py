@@ -6,8 +6,9 @@ that the solver was done, but that its replayed minimiser does not close the int
 and else where no MILP solver at hand measured faster; the row's solver field says so. By a solver asked for by name,
 lower is that solver's word (its dual bound, never its incumbent, and never below the LP bound of the same template),
 certified_lower the LP's; upper is the value of the replayed minimiser. A word above a replayed value by more than
-WORD of the objective's drop makes the row FAILED. Over an ℓ2 ball the named solver gets the template with the ball's
-quadratic constraint, where it takes one (Gurobi, up to its licence's size; SCIP); else bab answers, and says why.
+WORD of the objective's drop makes the row FAILED. Over an ℓ2 ball the named solver
+gets the template with the ball's quadratic constraint, where it takes one (Gurobi, up to its licence's size; SCIP);
+else bab answers, and says which solver was refused and why.
 
 Source: Tjeng, Xiao & Tedrake 2019, "Evaluating robustness of neural networks with mixed integer programming".
 Checked: the minimiser, by replay, against the solver's dual bound. Trusted: that dual bound, to its tolerances.
@@ -36,48 +37,69 @@ WORD = 1e-6  # of the drop: by how much a MILP solver's tolerances may put its d
 
 def exact_bounds(problem: Problem) -> list[Bound]:
     """The MILP optimum of every row, or what was proven when its time limit struck."""
-    if takes_tree(problem):
-        reason = _refusal(problem)
-        return [replace(bound, message=_texts(reason, bound.message)) for bound in bab_bounds(problem)]
+    if (reason := why_tree(problem)) is not None:
+        return _by_tree(problem, reason)
     started = time.perf_counter()
-    relaxed = lp_bounds(problem)
+    relaxed, settings = _relaxed(problem)
     shared = time.perf_counter() - started
     each = shared / max(1, len(relaxed))
     program = exact_program(problem)
     if not program.is_mip:  # no unstable neuron: the LP is the exact problem
         return relaxed
-    found = minimize_rows(problem, program, relaxed)
+    found = minimize_rows(problem.with_settings(settings), program, relaxed)
+    if not problem.input_set.polyhedral and (failed := [row for row in found if row.status is Status.FAILED]):
+        return _by_tree(problem, f"answered by bab: {failed[0].message}")
     return [_best(row, own.with_build(each), problem.settings) for row, own in zip(relaxed, found, strict=True)]
 
 
-def takes_tree(problem: Problem) -> bool:
-    """Whether the bab rung answers: over an input set that no rows describe, where no solver was named or the named one
-    does not take its quadratic constraint; and under "auto" where bounds are to be rigorous or no better MILP solver
-    than HiGHS takes the model."""
-    settings = problem.settings
-    if not problem.input_set.polyhedral:
-        return settings.solver == "auto" or not exact_program(problem).is_mip or bool(_refusal(problem))
-    if settings.solver != "auto":
-        return False
-    return settings.rigorous or automatic_milp_solver(template(problem).relaxed) == "highs"
+def why_tree(problem: Problem) -> str | None:
+    """Why the bab rung answers, "" where that is the usual; None where a MILP solver does.
+
+    It does over an input set that no rows describe, where no solver was named, no neuron is unstable, or the named one
+    does not take the set's quadratic constraint; and under "auto" where bounds are to be rigorous or no better MILP
+    solver than HiGHS takes the model.
+    """
+    settings, polyhedral = problem.settings, problem.input_set.polyhedral
+    if settings.solver == "auto":
+        rigorous = not polyhedral or settings.rigorous
+        return "" if rigorous or automatic_milp_solver(template(problem).relaxed) == "highs" else None
+    if polyhedral:
+        return None
+    program = exact_program(problem)
+    if not program.is_mip:
+        return ""
+    reason = SOLVERS[settings.solver].refusal(program)
+    return f"answered by bab: {reason}" if reason else None
 
 
 def exact_program(problem: Problem) -> CompiledModel:
     """The MILP of the problem's region; over an input set that no rows describe with its quadratic constraint."""
     built, input_set = template(problem), problem.input_set
-    if input_set.quadratic is None:
+    if input_set.euclidean_radius is None:
         return built.exact
-    radius = np.full(input_set.size, input_set.quadratic)
-    return built.exact.within(Ellipsoid(input_set.center, radius), built.layout.columns)
+    radius = np.full(input_set.size, input_set.euclidean_radius)
+    return built.exact.restricted_to(built.layout.columns, Ellipsoid(input_set.center, radius))
 
 
-def _refusal(problem: Problem) -> str:
-    """Why the solver that was named does not take an input set that no rows describe, "" where it does."""
-    name = problem.settings.solver
-    if problem.input_set.polyhedral or name == "auto":
-        return ""
-    reason = SOLVERS[name].refusal(exact_program(problem))
-    return f"answered by bab: {reason}" if reason else ""
+def _by_tree(problem: Problem, reason: str) -> list[Bound]:
+    return [replace(bound, message=_texts(reason, bound.message)) for bound in bab_bounds(problem)]
+
+
+def _relaxed(problem: Problem) -> tuple[list[Bound], Settings]:
+    """The LP's bounds, and the settings left for the MILP.
+
+    Over an input set that no rows describe an LP takes many rounds: they get half of the time, and a solver that stays
+    warm.
+    """
+    settings, limit = problem.settings, problem.settings.time_limit
+    if problem.input_set.polyhedral:
+        return lp_bounds(problem), settings
+    half = replace(settings, solver="auto", time_limit=None if limit is None else limit / 2)
+    relaxed = lp_bounds(problem.with_settings(half))
+    if limit is None:
+        return relaxed, settings
+    slowest = max((bound.seconds for bound in relaxed), default=0.0)
+    return relaxed, replace(settings, time_limit=max(limit - slowest, limit / 4))
 
 
 def _texts(*texts: str) -> str:

@@ -11,13 +11,13 @@ Tjeng et al. 2019 and in α,β-CROWN. Checked: every leaf, in float64. Trusted: 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
-from toolkit.networks.weights import dense_array
+from toolkit.networks.weights import dense_array, read_only
 from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
@@ -92,29 +92,40 @@ def _refine_together(
     return grown.lower[count:], -grown.lower[:count], grown.leaves
 
 
-def with_refined_bounds(problem: Problem, nodes: int, deadline: float = np.inf) -> Problem:
-    """The same question on l,u refined layer after layer, each layer's trees on those before: for a search of its own.
+def refined_region(problem: Problem, nodes: int, deadline: float = np.inf) -> Region:
+    """The problem's region with l,u refined layer after layer, each layer's trees on those before, for a search of its
+    own; the region itself where no neuron can be refined.
 
-    Claim: the l,u hold where the problem's do. nodes, deadline: as of `refine`; a neuron that the clock leaves keeps
-    what it has.
+    Claim: the l,u hold where the region's do. nodes, deadline: as of `refine`; layers that the clock leaves keep what
+    they have.
     """
-    bounds, network, ball = problem.relu_bounds, problem.network, problem.input_set
+    region, bounds, ball = problem.region, problem.relu_bounds, problem.input_set
     lower, upper = list(bounds.lower), list(bounds.upper)
     shorter: Region | None = None
     for k in range(1, len(bounds)):
         neurons = np.flatnonzero(is_unstable(lower[k], upper[k]))
-        cut = network.cut(k)
+        cut = region.network.cut(k)
         so_far = ReluBounds.sealed(lower[:k], upper[:k], bounds.chain, bounds.certified, region_digest(cut, ball))
         shorter = Region(cut, ball, so_far, shorter)
+        if not neurons.size or time.perf_counter() > deadline:
+            continue
         rows = Objective(np.zeros((0, cut.output_size)))
         found = refine(Problem(shorter, rows, problem.settings), neurons, nodes, deadline)
-        lower[k], upper[k] = lower[k].copy(), upper[k].copy()
-        lower[k][neurons] = np.maximum(lower[k][neurons], found.lower)
-        upper[k][neurons] = np.minimum(upper[k][neurons], found.upper)
-        crossed = lower[k] > upper[k]  # of l,u that are not certified, and then only in their rounding, or false
-        lower[k][crossed], upper[k][crossed] = bounds.lower[k][crossed], bounds.upper[k][crossed]
+        low, high = np.maximum(lower[k][neurons], found.lower), np.minimum(upper[k][neurons], found.upper)
+        believed = low <= high  # else l,u are not certified, and false or rounded: then they are believed
+        low, high = np.where(believed, low, lower[k][neurons]), np.where(believed, high, upper[k][neurons])
+        lower[k], upper[k] = read_only(_put(lower[k], neurons, low)), read_only(_put(upper[k], neurons, high))
+    if all(one is other for one, other in zip((*lower, *upper), (*bounds.lower, *bounds.upper), strict=True)):
+        return region
     own = ReluBounds.sealed(lower, upper, bounds.chain, bounds.certified, bounds.region)
-    return replace(problem, region=problem.region.with_bounds(own, shorter))
+    return region.with_bounds(own, shorter)
+
+
+def _put(side: FloatArray, neurons: IndexArray, values: FloatArray) -> FloatArray:
+    """A copy of the side with these neurons' values."""
+    found = side.copy()
+    found[neurons] = values
+    return found
 
 
 def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:

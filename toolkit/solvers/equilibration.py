@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.solvers.linear_program import CompiledModel, Ellipsoid
 
+LEAST_RADIUS = 2.0**-20  # of a column's range: else the column is fixed by rounding
 LOWEST = -(2**20)  # exponent that stands for that of 0
 
 
@@ -86,8 +87,10 @@ class ColumnScaling:
         """An ellipsoid of the first columns in the scaled model."""
         columns = np.arange(found.center.size)
         with np.errstate(over="ignore"):
-            radius = np.ldexp(found.radius, -self.power[columns])
-        return Ellipsoid(self.bounds(columns, found.center), _finite(radius, "a radius"))
+            radius = _finite(np.ldexp(found.radius, -self.power[columns]), "a radius")
+        if radius.min(initial=1.0) < LEAST_RADIUS:
+            raise ValueError("a radius of the model is lost in the rounding of its columns")
+        return Ellipsoid(self.bounds(columns, found.center), radius)
 
     def rows(
         self, rows: sp.sparray, lower: FloatArray, upper: FloatArray

@@ -118,7 +118,9 @@ def _licence() -> Licence:
         model.optimize()
     except gurobipy.GurobiError as error:
         if error.errno == GUROBI_SIZE_ERROR:
-            return Licence(True, f"size-limited, expires {expires}", GUROBI_SIZE_LIMIT, "", GUROBI_QUADRATIC_LIMIT)
+            return Licence(
+                True, f"size-limited, expires {expires}", GUROBI_SIZE_LIMIT, quadratic_limit=GUROBI_QUADRATIC_LIMIT
+            )
         return Licence(False, "no licence", reason=str(error))
     return Licence(True, "full" if expires in UNLIMITED else f"full, expires {expires}")
 

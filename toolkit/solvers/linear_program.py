@@ -61,8 +61,8 @@ class CompiledModel:
             row_upper=self.row_upper[keep],
         )
 
-    def within(self, ellipsoid: Ellipsoid, columns: int) -> CompiledModel:
-        """The first so many columns in an ellipsoid, without the others and the constraints that these stand in."""
+    def restricted_to(self, columns: int, ellipsoid: Ellipsoid) -> CompiledModel:
+        """The model of the first so many columns, in an ellipsoid; every row with an entry elsewhere is dropped."""
         matrix = self.matrix.tocsr()
         keep = np.diff(matrix[:, columns:].indptr) == 0
         return CompiledModel(

@@ -34,8 +34,9 @@ class ScipSession(Session):
         self._x = [self._scip.addVar(lb=low, ub=high, vtype="I" if whole else "C") for low, high, whole in columns]
         self._rows = [self._row(i) for i in range(model.matrix.shape[0])]
         if model.ellipsoid is not None:
-            axes = zip(self._x, model.ellipsoid.center.tolist(), model.ellipsoid.radius.tolist(), strict=False)
-            squares = (((x - center) * (1.0 / radius)) ** 2 for x, center, radius in axes)
+            center, radius = model.ellipsoid.center.tolist(), model.ellipsoid.radius.tolist()
+            axes = zip(self._x[: len(center)], center, radius, strict=True)
+            squares = (((x - middle) * (1.0 / reach)) ** 2 for x, middle, reach in axes)
             self._scip.addCons(pyscipopt.quicksum(squares) <= 1.0)
         self._scip.setParam("randomization/randomseedshift", settings.seed)
         if not model.is_mip:

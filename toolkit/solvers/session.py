@@ -83,6 +83,11 @@ class Solver:
             return Licence(False, "not installed", reason=f"{self.package} is not installed ({hint})")
         return self.licence()
 
+    @property
+    def no_quadratic(self) -> str:
+        """Why a model with an ellipsoid is refused by a solver that takes none."""
+        return f"{self.name} takes no quadratic constraint"
+
     def refusal(self, model: CompiledModel) -> str:
         """Why the solver cannot take the model, "" if it can."""
         licence = self.status()
@@ -93,7 +98,7 @@ class Solver:
         rows, columns = model.matrix.shape
         if model.ellipsoid is not None:
             if not self.quadratic:
-                return f"{self.name} takes no quadratic constraint"
+                return self.no_quadratic
             if licence.quadratic_limit is not None and columns > licence.quadratic_limit:
                 limit = f"the licence's {licence.quadratic_limit} with a quadratic constraint"
                 return f"{self.name}: {columns} variables exceed {limit}"
@@ -120,7 +125,7 @@ class Session(ABC):
         self.iteration_limit: int | None = None
         self.cutoff: float | None = None
         if model.ellipsoid is not None and not solver.quadratic:
-            raise SolverUnavailableError(f"{self.name} takes no quadratic constraint")
+            raise SolverUnavailableError(solver.no_quadratic)
         try:
             self._columns = ColumnScaling.of(model)
             self.model, self._row_power = scaled_model(model, self._columns)
