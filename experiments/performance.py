@@ -20,7 +20,7 @@ random) from a file, bounds its layers by interval arithmetic at ε 1/255, and i
 
 The others print seconds of processor time, the least of the repeated runs, for a machine that others use too. `ladder`:
 verdicts of the first COUNT images. `bounds`: l,u by the chain --bounds. `alpha`: all targets at once against one after
-another. `bab`: one margin on l,u by the chain --bounds. `search`: nodes a second, by the clock, of trees over phases
+another. `bab`: exact margins on l,u by the chain --bounds, or by --solver. `search`: nodes a second, by the clock, of trees over phases
 for all margins on such l,u in SECONDS, on a core and on --device (torch's name for it) at several widths.
 """
 
@@ -113,15 +113,23 @@ def measure_alpha(network: Network, ball: LinfBall, label: int, chain: Sequence[
 
 
 def measure_bab(
-    network: Network, ball: LinfBall, label: int, target: int | None, chain: Sequence[str], repeats: int
+    network: Network,
+    ball: LinfBall,
+    label: int,
+    target: int | None,
+    chain: Sequence[str],
+    repeats: int,
+    solver: str | None = None,
 ) -> dict[str, float]:
-    """The exact margins (of one target, None: of all) by branch and bound, a new workspace each time."""
+    """The exact margins (of one target, None: of all) by branch and bound, or by a MILP solver, a new workspace each
+    time."""
+    rung, settings = ("bab", Settings()) if solver is None else ("exact", Settings(solver=solver))
     targets = None if target is None else [target]
     bounds = layer_bounds(network, ball, chain)
     nodes: list[int] = []
 
     def work() -> None:
-        nodes.append(sum(bound.nodes for bound in margins(network, ball, label, "bab", bounds, targets)))
+        nodes.append(sum(bound.nodes for bound in margins(network, ball, label, rung, bounds, targets, settings)))
 
     return {"cpu_seconds": least_cpu_seconds(work, repeats), "nodes": nodes[-1]}
 
@@ -251,7 +259,7 @@ def measure(options: Namespace) -> dict[str, float]:
     if options.what == "alpha":
         return measure_alpha(network, ball, label, chain, repeats)
     if options.what == "bab":
-        return measure_bab(network, ball, label, options.target, chain, repeats)
+        return measure_bab(network, ball, label, options.target, chain, repeats, options.solver)
     if options.what == "search":
         return measure_search(network, ball, label, chain, options.device, options.seconds)
     if options.what == "lps":
@@ -314,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--device", default="cuda", help="of `search`: a torch device, or cpu")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each search of `search`")
     parser.add_argument("--target", type=int, help="of `bab`; all unless given")
+    parser.add_argument("--solver", help="of `bab`: a MILP solver in its place")
     parser.add_argument("--bounds", default="interval,dual", help="chain for l,u of `bounds`, `alpha` and `bab`")
     options = parser.parse_args(arguments)
     if options.what == "large-conv":

@@ -34,6 +34,16 @@ def _frozen(name: str, side: FloatArray) -> FloatArray:
     return np.asarray(read_only(exact_float64(name, side)))
 
 
+def meet(
+    low: FloatArray, high: FloatArray, other_low: FloatArray, other_high: FloatArray, certified: bool
+) -> tuple[FloatArray, FloatArray]:
+    """What two bounds of the same neurons say together; where they cross, the first's own, unless both are certified:
+    then one of them has said something false, and ReluBounds will not take what is returned."""
+    lower, upper = np.maximum(low, other_low), np.minimum(high, other_high)
+    crossed = (lower > upper) & (not certified)
+    return np.where(crossed, low, lower), np.where(crossed, high, upper)
+
+
 @dataclass(frozen=True, eq=False)
 class ReluBounds(BoundedModels):
     """Bounds l ≤ x̂ ≤ u on the inputs of every ReLU layer over a ball.
@@ -73,11 +83,8 @@ class ReluBounds(BoundedModels):
         ValueError where both are certified.
         """
         both = self.certified and other.certified and self.region == other.region
-        lower = [np.maximum(one, two) for one, two in zip(self.lower, other.lower, strict=True)]
-        upper = [np.minimum(one, two) for one, two in zip(self.upper, other.upper, strict=True)]
-        for k, (low, high) in enumerate(zip(lower, upper, strict=True)):
-            if not both and (crossed := low > high).any():
-                low[crossed], high[crossed] = self.lower[k][crossed], self.upper[k][crossed]
+        sides = zip(self.lower, self.upper, other.lower, other.upper, strict=True)
+        lower, upper = zip(*(meet(*four, both) for four in sides), strict=True) if len(self) else ((), ())
         return ReluBounds.sealed(lower, upper, self.chain, both, self.region)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -11,10 +11,12 @@ import numpy as np
 from toolkit.arrays import FloatArray
 from toolkit.data.arguments import instance
 from toolkit.networks.network import Network
-from toolkit.problems.bounds import ReluBounds
+from toolkit.networks.weights import read_only
+from toolkit.problems.bounds import ReluBounds, region_digest
 from toolkit.problems.input_set import InputSet, check_is_input_set
 
 Derived = TypeVar("Derived")
+Sides = tuple[FloatArray, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,34 @@ class Region:
         if make not in self._derived:
             self._derived[make] = make(self)
         return cast(Derived, self._derived[make])
+
+
+def bounds_by_layer(
+    network: Network,
+    input_set: InputSet,
+    known: Sequence[Sides],
+    chain: Sequence[str],
+    certified: bool,
+    bound_layer: Callable[[Region, int], Sides],
+) -> tuple[ReluBounds, Region | None]:
+    """l,u of all ReLU layers, and the region of the last cut, which may serve the whole network's as its `shorter`.
+
+    known: of the first layers, taken as they are. bound_layer: of layer k, as outputs of the network cut there, on the
+    l,u of the layers before. chain, certified: of the result.
+    """
+    sides = list(known)
+    region: Region | None = None
+    whole = region_digest(network, input_set)  # hashes the weights once for all cuts
+
+    def sealed(digest: str) -> ReluBounds:
+        return ReluBounds.sealed([low for low, _ in sides], [high for _, high in sides], chain, certified, digest)
+
+    for k in range(len(sides), len(network.relu_sizes)):
+        cut = network.cut(k)
+        region = Region(cut, input_set, sealed(region_digest(cut, input_set)), region)
+        low, high = bound_layer(region, k)
+        sides.append((read_only(low), read_only(high)))
+    return sealed(whole), region
 
 
 def centre_outputs(region: Region) -> FloatArray:

@@ -33,7 +33,7 @@ from toolkit.problems.region import Region
 from toolkit.relaxations.affine_row import AffineRow
 from toolkit.relaxations.compile import compile_model, integer_columns
 from toolkit.relaxations.layout import Formulation, TemplateLayout, require_finite, template_layout
-from toolkit.solvers.linear_program import CompiledModel
+from toolkit.solvers.linear_program import CompiledModel, Ellipsoid
 
 Indicators = Literal["binary", "relaxed"]
 
@@ -44,10 +44,12 @@ class Template:
 
     model: variables x, y, s, a; constraints split (x̂ = y − s), on (y ≤ u·a), off (s ≤ −l(1 − a)); an objective.
     layout: the columns. All variables have finite bounds, and the indicators are relaxed but inside `binary`.
+    ellipsoid: the input set, where no rows describe it and a quadratic constraint does.
     """
 
     model: pyo.ConcreteModel
     layout: TemplateLayout
+    ellipsoid: Ellipsoid | None = None
 
     @cached_property
     def relaxed(self) -> CompiledModel:
@@ -56,10 +58,11 @@ class Template:
 
     @cached_property
     def exact(self) -> CompiledModel:
-        """The MILP as matrices: those of the LP with the indicator columns integer."""
+        """The MILP as matrices: those of the LP with the indicator columns integer, and the ellipsoid."""
         relaxed = self.relaxed
         with self.binary():
-            return replace(relaxed, integer=integer_columns(self.model))
+            found = replace(relaxed, integer=integer_columns(self.model))
+        return found if self.ellipsoid is None else found.restricted_to(self.layout.columns, self.ellipsoid)
 
     @contextmanager
     def binary(self) -> Iterator[None]:
@@ -97,7 +100,8 @@ def build_template(region: Region, formulation: Formulation = "compact") -> Temp
     model = pyo.ConcreteModel(name=f"relugap {region.network.name}".strip())
     layout = fill_block(model, region, formulation)
     model.objective = pyo.Objective(expr=0.0)
-    return Template(model, layout)
+    center, radius = region.input_set.center, region.input_set.euclidean_radius
+    return Template(model, layout, None if radius is None else Ellipsoid(center, np.full(center.size, radius)))
 
 
 def fill_block(block: Any, region: Region, formulation: Formulation = "compact", named: bool = False) -> TemplateLayout:

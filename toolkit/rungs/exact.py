@@ -19,8 +19,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import numpy as np
-
 from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
@@ -29,7 +27,6 @@ from toolkit.rungs.lp import lp_bounds
 from toolkit.rungs.rung import Cost, Rung, Side
 from toolkit.search.incumbent import promised_gap
 from toolkit.search.lp_bounder import failing_rows, minimize_rows, template
-from toolkit.solvers.linear_program import CompiledModel, Ellipsoid
 from toolkit.solvers.registry import SOLVERS, automatic_milp_solver
 
 WORD = 1e-6  # of the drop: by how much a MILP solver's tolerances may put its dual bound above the optimum
@@ -43,7 +40,7 @@ def exact_bounds(problem: Problem) -> list[Bound]:
     relaxed, settings = _relaxed(problem)
     shared = time.perf_counter() - started
     each = shared / max(1, len(relaxed))
-    program = exact_program(problem)
+    program = template(problem).exact
     if not program.is_mip:  # no unstable neuron: the LP is the exact problem
         return relaxed
     found = minimize_rows(problem.with_settings(settings), program, relaxed)
@@ -65,20 +62,11 @@ def why_tree(problem: Problem) -> str | None:
         return "" if rigorous or automatic_milp_solver(template(problem).relaxed) == "highs" else None
     if polyhedral:
         return None
-    program = exact_program(problem)
+    program = template(problem).exact
     if not program.is_mip:
         return ""
     reason = SOLVERS[settings.solver].refusal(program)
     return f"answered by bab: {reason}" if reason else None
-
-
-def exact_program(problem: Problem) -> CompiledModel:
-    """The MILP of the problem's region; over an input set that no rows describe with its quadratic constraint."""
-    built, input_set = template(problem), problem.input_set
-    if input_set.euclidean_radius is None:
-        return built.exact
-    radius = np.full(input_set.size, input_set.euclidean_radius)
-    return built.exact.restricted_to(built.layout.columns, Ellipsoid(input_set.center, radius))
 
 
 def _by_tree(problem: Problem, reason: str) -> list[Bound]:

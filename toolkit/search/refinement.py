@@ -17,13 +17,13 @@ import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
-from toolkit.networks.weights import dense_array, read_only
-from toolkit.problems.bounds import ReluBounds, region_digest
+from toolkit.networks.weights import dense_array
+from toolkit.problems.bounds import meet
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Objective, selection_rows
 from toolkit.problems.reduced_matrices import alive_matrices
-from toolkit.problems.region import Region
+from toolkit.problems.region import Region, Sides, bounds_by_layer
 from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.phase_trees import PhaseTrees
 
@@ -99,33 +99,26 @@ def refined_region(problem: Problem, nodes: int, deadline: float = np.inf) -> Re
     Claim: the l,u hold where the region's do. nodes, deadline: as of `refine`; layers that the clock leaves keep what
     they have.
     """
-    region, bounds, ball = problem.region, problem.relu_bounds, problem.input_set
-    lower, upper = list(bounds.lower), list(bounds.upper)
-    shorter: Region | None = None
-    for k in range(1, len(bounds)):
-        neurons = np.flatnonzero(is_unstable(lower[k], upper[k]))
-        cut = region.network.cut(k)
-        so_far = ReluBounds.sealed(lower[:k], upper[:k], bounds.chain, bounds.certified, region_digest(cut, ball))
-        shorter = Region(cut, ball, so_far, shorter)
+    region, bounds = problem.region, problem.relu_bounds
+    given = list(zip(bounds.lower, bounds.upper, strict=True))
+
+    def bound_layer(cut: Region, k: int) -> Sides:
+        low, high = given[k]
+        neurons = np.flatnonzero(is_unstable(low, high))
         if not neurons.size or time.perf_counter() > deadline:
-            continue
-        rows = Objective(np.zeros((0, cut.output_size)))
-        found = refine(Problem(shorter, rows, problem.settings), neurons, nodes, deadline)
-        low, high = np.maximum(lower[k][neurons], found.lower), np.minimum(upper[k][neurons], found.upper)
-        believed = low <= high  # else l,u are not certified, and false or rounded: then they are believed
-        low, high = np.where(believed, low, lower[k][neurons]), np.where(believed, high, upper[k][neurons])
-        lower[k], upper[k] = read_only(_put(lower[k], neurons, low)), read_only(_put(upper[k], neurons, high))
-    if all(one is other for one, other in zip((*lower, *upper), (*bounds.lower, *bounds.upper), strict=True)):
-        return region
-    own = ReluBounds.sealed(lower, upper, bounds.chain, bounds.certified, bounds.region)
-    return region.with_bounds(own, shorter)
+            return low, high
+        rows = Objective(np.zeros((0, cut.network.output_size)))
+        found = refine(Problem(cut, rows, problem.settings), neurons, nodes, deadline)
+        low, high = low.copy(), high.copy()
+        own = meet(low[neurons], high[neurons], found.lower, found.upper, bounds.certified)
+        low[neurons], high[neurons] = own
+        return low, high
 
-
-def _put(side: FloatArray, neurons: IndexArray, values: FloatArray) -> FloatArray:
-    """A copy of the side with these neurons' values."""
-    found = side.copy()
-    found[neurons] = values
-    return found
+    own, shorter = bounds_by_layer(
+        region.network, region.input_set, given[:1], bounds.chain, bounds.certified, bound_layer
+    )
+    unchanged = zip((*own.lower, *own.upper), (*bounds.lower, *bounds.upper), strict=True)
+    return region if all(one is other for one, other in unchanged) else region.with_bounds(own, shorter)
 
 
 def neuron_ranges(problem: Problem, neurons: IndexArray) -> tuple[FloatArray, FloatArray]:

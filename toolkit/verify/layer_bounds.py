@@ -17,13 +17,12 @@ import toolkit.relaxations.template  # noqa: F401 - Pyomo, here and not in the f
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import a_function, instance, optional_number
 from toolkit.networks.network import Network
-from toolkit.networks.weights import read_only
-from toolkit.problems.bounds import ReluBounds, region_digest
+from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Objective
-from toolkit.problems.region import Region
+from toolkit.problems.region import Region, Sides, bounds_by_layer
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
@@ -75,23 +74,16 @@ def bound_layers(
     a_function("progress", progress)
     deadline = optional_number("deadline", deadline)
     certified = all(rung.certifies_under(settings) for rung in chain)
-    used = tuple(rung.name for rung in chain)
-    lower: list[FloatArray] = [] if known is None else list(known.lower)
-    upper: list[FloatArray] = [] if known is None else list(known.upper)
+    used, first = tuple(rung.name for rung in chain), [get_rung("interval")]
     if known is not None:
         certified, used = certified and known.certified, known.chain
-    whole = region_digest(network, ball)  # hashes the weights once for all cuts
-    region: Region | None = None
-    for k in range(len(lower), len(network.relu_sizes)):
-        cut = network.cut(k)
-        so_far = ReluBounds.sealed(lower, upper, used, certified, region_digest(cut, ball))
-        region = Region(cut, ball, so_far, region)
-        first = [get_rung("interval")]
-        own = _share(deadline, len(network.relu_sizes) - k)
-        low, high = _bound_layer(region, chain if k else first, settings, progress, own)
-        lower.append(read_only(low))
-        upper.append(read_only(high))
-    return ReluBounds.sealed(lower, upper, used, certified, whole), region
+    layers = len(network.relu_sizes)
+
+    def bound_layer(region: Region, k: int) -> Sides:
+        return _bound_layer(region, chain if k else first, settings, progress, _share(deadline, layers - k))
+
+    given = [] if known is None else list(zip(known.lower, known.upper, strict=True))
+    return bounds_by_layer(network, ball, given, used, certified, bound_layer)
 
 
 @dataclass
