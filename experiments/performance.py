@@ -20,8 +20,9 @@ random) from a file, bounds its layers by interval arithmetic at ε 1/255, and i
 
 The others print seconds of processor time, the least of the repeated runs, for a machine that others use too. `ladder`:
 verdicts of the first COUNT images. `bounds`: l,u by the chain --bounds. `alpha`: all targets at once against one after
-another. `bab`: exact margins on l,u by the chain --bounds, or by --solver. `search`: nodes a second, by the clock, of trees over phases
-for all margins on such l,u in SECONDS, on a core and on --device (torch's name for it) at several widths.
+another. `bab`: exact margins on l,u by the chain --bounds, or by --solver. `search`: nodes a second, by the clock, of
+trees over phases for all margins on such l,u in SECONDS, on a core and on --device (torch's name for it) at several
+widths.
 """
 
 from __future__ import annotations
