@@ -25,7 +25,16 @@ from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
 from toolkit.rungs.rung import Rung, Side, each_row
 from toolkit.verify.explain import explain_equality
-from toolkit.verify.ladder import LADDER, LAYER_NODES, SEARCH_NODES, SEARCH_SHARE, certify, triangle_heights
+from toolkit.verify.ladder import (
+    HOPE,
+    LADDER,
+    LAYER_HOPELESS,
+    LAYER_NODES,
+    SEARCH_NODES,
+    SEARCH_SHARE,
+    certify,
+    triangle_heights,
+)
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
 from toolkit.verify.radius import certified_radius
@@ -340,11 +349,12 @@ def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypat
     monkeypatch.setattr("toolkit.verify.ladder.splits_inputs", lambda problem: False)
     rng = np.random.default_rng(3)
     network, ball = random_dense_network(rng, (4, 8, 8, 8, 3)), LinfBall(rng.normal(size=4), 0.8)
-    label, asked = int(network.predict(ball.center)), []
+    label, asked, hopeless = int(network.predict(ball.center)), [], set()
 
     def ranges(problem: Problem, neurons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nodes = problem.settings.nodes
         asked.append(("ranges", nodes))
+        hopeless.add(problem.settings.hopeless)
         free = np.full(neurons.size, np.inf)
         if not gains or nodes is None:
             return -free, free
@@ -353,7 +363,9 @@ def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypat
         return np.minimum(points.min(axis=0) - wide, -1e-3), np.maximum(points.max(axis=0) + wide, 1e-3)
 
     def run(problem: Problem) -> list[Bound]:
-        asked.append(("rows", problem.settings.nodes))
+        settings = problem.settings
+        asked.append(("rows", settings.hopeless))
+        assert settings.nodes == (None if settings.hopeless is None else HOPE * settings.hopeless)
         return [Bound(-np.inf) for _ in range(len(problem.objective))]
 
     bab = rung_registry.RUNGS["bab"]
@@ -361,15 +373,35 @@ def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypat
     certify(network, ball, label, ("bab",))
     rows = [nodes for what, nodes in asked if what == "rows"]
     layers = list(dict.fromkeys(nodes for what, nodes in asked if what == "ranges"))
-    full = [SEARCH_NODES, *(SEARCH_NODES * nodes for nodes in LAYER_NODES)]
     assert rows[-1] is None
-    assert rows[:-1] == full[: len(rows) - 1]
+    assert rows[0] == SEARCH_NODES
+    for own, nodes in zip(rows[1:-1], LAYER_NODES, strict=False):  # brief where l,u have gained much
+        assert own in (SEARCH_NODES, SEARCH_NODES * nodes)
+    assert hopeless == {LAYER_HOPELESS}
     assert layers == list(LAYER_NODES[: len(layers)])
     assert (len(rows) > 2) == gains
-    asked.clear()
-    certify(network, ball, label, ("bab",), settings=Settings(nodes=7))  # what is asked for is what is done, once
-    assert [nodes for what, nodes in asked if what == "ranges" and nodes != 7] == []
-    assert [nodes for what, nodes in asked if what == "rows"][-1] == 7
+
+
+def test_nodes_that_are_asked_for_are_what_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.verify.ladder.splits_inputs", lambda problem: False)
+    rng = np.random.default_rng(3)
+    network, ball = random_dense_network(rng, (4, 8, 8, 8, 3)), LinfBall(rng.normal(size=4), 0.8)
+    asked = []
+
+    def ranges(problem: Problem, neurons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(("ranges", problem.settings.nodes, problem.settings.hopeless))
+        return np.full(neurons.size, -np.inf), np.full(neurons.size, np.inf)
+
+    def run(problem: Problem) -> list[Bound]:
+        asked.append(("rows", problem.settings.nodes, problem.settings.hopeless))
+        return [Bound(-np.inf) for _ in range(len(problem.objective))]
+
+    bab = rung_registry.RUNGS["bab"]
+    monkeypatch.setitem(rung_registry.RUNGS, "bab", replace(bab, run=each_row(run), ranges=ranges, certifies=False))
+    certify(network, ball, int(network.predict(ball.center)), ("bab",), settings=Settings(nodes=7))
+    assert {nodes for what, nodes, _ in asked if what == "ranges"} == {7}
+    assert [nodes for what, nodes, _ in asked if what == "rows"][-1] == 7
+    assert {hopeless for _, _, hopeless in asked} == {None}
 
 
 @pytest.mark.parametrize("limit", [1e-9, 1e-3, 0.05])

@@ -281,6 +281,7 @@ def check_settings(settings: Any) -> None:
         "attack_steps": whole_number("attack_steps", settings.attack_steps),
         "attack_restarts": whole_number("attack_restarts", settings.attack_restarts),
         "nodes": None if settings.nodes is None else whole_number("nodes", settings.nodes),
+        "hopeless": None if settings.hopeless is None else whole_number("hopeless", settings.hopeless),
         "device": text("device", settings.device),
     }
     for name in ("rigorous", "until_refuted"):

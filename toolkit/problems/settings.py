@@ -7,6 +7,8 @@ from typing import Any
 
 from toolkit.data.arguments import check_settings
 
+ELIDED = (("device", "cpu"), ("hopeless", None))  # fields and defaults that keys from before lack
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -17,8 +19,10 @@ class Settings:
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
     lower > stop_at, or has a replayed point ≤ stop_at; with until_refuted such a point for one row ends the work on all
     rows. nodes: per tree of a search over ReLU phases: of every neuron and side where it bounds layers (None: 64), of
-    every row else (None: no limit); `certify` then refines once, by so many, not in turns. device: where that search
-    computes: "cpu", numpy on a core, or a torch device such as "cuda"; what it finds is certified on the core anyway.
+    every row else (None: no limit); `certify` then refines once, by so many, not in turns. hopeless: nodes of a tree
+    after which it is given up if, by its progress so far, a row's would need more than `nodes`, or more would bring a
+    neuron's little (None: never; `certify` sets its own where `nodes` is None). device: where that search computes:
+    "cpu", numpy on a core, or a torch device such as "cuda"; what it finds is certified on the core anyway.
     attack_steps/restarts: for pgd. seed: for every random choice. rigorous: verdicts rest on certified bounds alone,
     and `exact` under "auto" is the bab rung, whose bounds are certified. False: a MILP solver's word counts too, and
     "auto" may take Gurobi for it.
@@ -36,6 +40,7 @@ class Settings:
     rigorous: bool = True
     until_refuted: bool = False
     nodes: int | None = None
+    hopeless: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -46,6 +51,8 @@ class Settings:
             raise ValueError(f"threads must be ≥ 1, got {self.threads}")
         if self.nodes is not None and self.nodes < 1:
             raise ValueError(f"nodes must be ≥ 1 or None, got {self.nodes}")
+        if self.hopeless is not None and self.hopeless < 1:
+            raise ValueError(f"hopeless must be ≥ 1 or None, got {self.hopeless}")
         if not 0 <= self.mip_gap < 1:
             raise ValueError(f"mip_gap must be in [0, 1), got {self.mip_gap}")
         if not self.mip_gap_abs >= 0:
@@ -57,5 +64,5 @@ class Settings:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All fields, for the key of an answer; the device only where it is not "cpu", as keys from before lack it."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("device", "cpu")}
+        """All fields, for the key of an answer; those of ELIDED only where they are something else."""
+        return {name: value for name, value in asdict(self).items() if (name, value) not in ELIDED}

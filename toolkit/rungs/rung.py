@@ -46,7 +46,7 @@ class Cost(enum.IntEnum):
 
 
 ATTACK_SETTINGS = ("attack_restarts", "attack_steps", "seed", "time_limit")
-NOT_A_SOLVERS = {"attack_steps", "attack_restarts", "stop_at", "until_refuted", "nodes"}
+NOT_A_SOLVERS = {"attack_steps", "attack_restarts", "stop_at", "until_refuted", "nodes", "hopeless"}
 SOLVER_SETTINGS = tuple(sorted({one.name for one in fields(Settings)} - NOT_A_SOLVERS))
 
 

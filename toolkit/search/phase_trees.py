@@ -138,6 +138,12 @@ class PhaseTrees:
         still[self.pool.tree] = True
         return ~still & (self.closed >= self.cutoff)
 
+    def bounds(self) -> FloatArray:
+        """What the search hopes every tree to have proven: the least bound of its nodes, (T,)."""
+        bound = self.closed.copy()
+        np.minimum.at(bound, self.pool.tree, self.pool.bound)
+        return bound
+
     def _plant(self) -> None:
         """All roots."""
         every, size = np.arange(self.nodes.size), self.function.size

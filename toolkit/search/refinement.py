@@ -26,6 +26,7 @@ from toolkit.problems.reduced_matrices import alive_matrices
 from toolkit.problems.region import Region, Sides, bounds_by_layer
 from toolkit.search.array_makers import ArrayMaker
 from toolkit.search.phase_trees import PhaseTrees
+from toolkit.search.progress import Stalled
 
 SIDE_NODES = 64  # per neuron and side
 ROW_ENTRIES = 1 << 24  # numbers in the rows of one queue
@@ -51,8 +52,8 @@ def refine(
 ) -> Refined:
     """l and u of the named outputs of the problem's network.
 
-    nodes: per neuron and side. deadline: of time.perf_counter(); what is proven by then holds. make: as
-    of a DualFunction.
+    nodes: per neuron and side; fewer of one that gains little by them, from settings.hopeless on (progress.py).
+    deadline: of time.perf_counter(); what is proven by then holds. make: as of a DualFunction.
     """
     count = neurons.size
     if not count:
@@ -83,12 +84,12 @@ def _refine_together(
     size, count = problem.network.output_size, neurons.size
     rows = np.concatenate([dense_array(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
     trees = PhaseTrees(problem.with_rows(rows), np.zeros(2 * count), np.full(2 * count, nodes), deadline, keep, make)
-    partner = np.roll(np.arange(2 * count), count)
+    partner, stalled = np.roll(np.arange(2 * count), count), Stalled(2 * count, problem.settings.hopeless)
 
-    def decided(trees: PhaseTrees) -> BoolArray:
-        return trees.won[partner]
+    def ended(trees: PhaseTrees) -> BoolArray:
+        return trees.won[partner] | stalled(trees)
 
-    grown = trees.grow(decided)
+    grown = trees.grow(ended)
     return grown.lower[count:], -grown.lower[:count], grown.leaves
 
 

@@ -23,6 +23,7 @@ from toolkit.search.hull_planes import takes_planes
 from toolkit.search.incumbent import STOP_MARGIN
 from toolkit.search.phase_trees import Grown, PhaseTrees
 from toolkit.search.plane_trees import PlaneTrees
+from toolkit.search.progress import Hopeless
 
 REPLAYED = 8  # points per round
 PLAIN_NODES = 256  # of a row's tree before it begins again with planes
@@ -91,11 +92,14 @@ def search_signs(
         refuted = found.refuted
         return np.full(count, True) if problem.settings.until_refuted and refuted.any() else refuted
 
+    after = nodes if problem.settings.hopeless is None else problem.settings.hopeless
+    hopeless = Hopeless(aim, min(after, plain) if planar else after, nodes)
     first = np.full(count, min(nodes, plain) if planar else nodes)
-    grown = PhaseTrees(problem, aim, first, deadline, keep, make).grow(lambda _: stopped(), found.offer)
+    plain_trees = PhaseTrees(problem, aim, first, deadline, keep, make)
+    grown = plain_trees.grow(lambda trees: stopped() | hopeless(trees), found.offer)
     still = np.flatnonzero(~grown.finished & ~stopped())
-    if planar and nodes > plain and still.size and time.perf_counter() < deadline:
-        trees = PlaneTrees(problem, aim, nodes - plain, deadline, keep, make)
+    if planar and after > plain and still.size and time.perf_counter() < deadline:
+        trees = PlaneTrees(problem, aim, after - plain, deadline, keep, make)
         grown = _better(grown, trees.grow(still, stopped, found.offer))
     return Signs(grown.lower, found.upper, found.points, grown.nodes, grown.leaves)
 

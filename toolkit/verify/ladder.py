@@ -37,8 +37,11 @@ LADDER = ("dual", "pgd", "bab")
 TIGHTEN = ("crown", "bab")
 TIGHTEN_SHARE = 0.5  # of the time left goes to tighter l,u at most
 LAYER_NODES = (64, 256, 1024, 4096)  # per neuron and side, in turns with searches
+LAYER_HOPELESS = 4  # from where on one that gains little gets no more
 SEARCH_NODES = 32  # times as many for a row
-SHRINKS = 0.9  # of what the triangles were: above it more nodes for l,u are not worth it
+BRIEF = 0.5  # of what the triangles were: below it l,u get more nodes at once, and rows no more than SEARCH_NODES
+HOPE = 8  # times as many for one that will be decided by them, as it looks
+SHRINKS = 0.8  # of what the triangles were: above it more nodes for l,u are not worth it
 SEARCH_SHARE = 0.25  # of the time left, all rows together, is all a lower rung that searches gets before an exact one
 
 
@@ -200,16 +203,24 @@ class _Climb:
         self._spend(rung.name, started)
 
     def _clocked(self, each: float | None = None, nodes: int | None = None) -> Settings:
-        """The settings for one call of a rung; each: seconds per objective row, None: what is left."""
+        """The settings for one call of a rung; each: seconds per objective row, None: what is left. nodes: of a row
+        that is hopeless by then; of any row where the caller has set a number."""
         limits = [limit for limit in (each, self._left(), self.settings.time_limit) if limit is not None]
         stop = self.tolerance if self.settings.stop_at is None else self.settings.stop_at
-        return replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop,
-                       until_refuted=True, nodes=self.settings.nodes if nodes is None else nodes)  # fmt: skip
+        clocked = replace(self.settings, time_limit=max(min(limits), 1e-3) if limits else None, stop_at=stop,
+                          until_refuted=True)  # fmt: skip
+        if nodes is None:
+            return clocked
+        if self.settings.nodes is not None:
+            return replace(clocked, nodes=nodes)
+        return replace(clocked, nodes=HOPE * nodes, hopeless=nodes)
 
     def _bound_layers(self, chain: tuple[Rung, ...], share: float = 1.0, nodes: int | None = None) -> None:
         started, left = time.perf_counter(), self._left()
         deadline = None if left is None else started + share * left
         settings = replace(self._clocked(), stop_at=None, nodes=nodes)
+        if nodes is not None and self.settings.nodes is None:
+            settings = replace(settings, hopeless=LAYER_HOPELESS)
         found, cut = bound_layers(self.problem.network, self.problem.input_set, chain, settings, deadline=deadline)
         if self.relu_bounds is not None:
             found, cut = found.intersected(self.relu_bounds), None
@@ -234,7 +245,9 @@ class _Climb:
             self._tighten(nodes)
             if self._done() or (nodes and not self._gained(before)):
                 break
-            self._climb(rung, self.known.open_rows(), share, SEARCH_NODES * max(nodes, 1))
+            now = np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)
+            brief = not nodes or now < BRIEF * before
+            self._climb(rung, self.known.open_rows(), share, SEARCH_NODES * (1 if brief else nodes))
         if not self._done():
             self._climb(rung, self.known.open_rows(), share)
 
