@@ -12,7 +12,7 @@ from oracle import least
 from pieces import SETS, scaled_network, small_problem
 
 from toolkit.certificates.coverage import covered
-from toolkit.certificates.leaves import forest_bounds, forest_leaf_bounds
+from toolkit.certificates.leaves import Forest, forest_bounds, forest_leaf_bounds
 from toolkit.certificates.rounding import error_model_of
 from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.networks.layers import Dense
@@ -255,3 +255,37 @@ def test_a_neuron_per_layer() -> None:
     grown = _grown(problem, 0.2499)  # the minimum is 0.25, where x ≥ 0.5
     assert 0.2499 <= grown.lower[0] <= 0.25
     _check_leaves(problem, grown)
+
+
+class _Clock:
+    """A clock that certifying a leaf and splitting a node move on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_open_nodes_are_certified_before_the_deadline(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leaf takes a second, a round ten: the search ends while there is time to certify what is open."""
+    clock, deadline = _Clock(), 200.0
+    monkeypatch.setattr(phase_trees, "time", clock)
+    monkeypatch.setattr(phase_trees, "WIDTH", 4)
+    certify, split = phase_trees.forest_leaf_bounds, PhaseTrees._split
+
+    def certified(model: object, rows: object, leaves: Forest) -> np.ndarray:
+        clock.now += leaves.tree.size
+        return certify(model, rows, leaves)
+
+    def splits(self: PhaseTrees, chosen: np.ndarray, offer: object) -> None:
+        clock.now += 10.0
+        split(self, chosen, offer)
+
+    monkeypatch.setattr(phase_trees, "forest_leaf_bounds", certified)
+    monkeypatch.setattr(PhaseTrees, "_split", splits)
+    problem = small_problem(seed, (4, 12, 12, 2), 1.5)
+    cutoff = np.full(problem.rows.shape[0], 1e9)
+    PhaseTrees(problem, cutoff, np.full(cutoff.size, MANY), deadline).grow()
+    assert clock.now <= deadline

@@ -30,6 +30,7 @@ from toolkit.search.dual_function import DualFunction, Parts
 from toolkit.search.hull_planes import FirstLayer, NodePlanes, Plane
 from toolkit.search.node_ascent import Climbed, Pace, ascend
 from toolkit.search.node_pool import NodePool, OpenNodes
+from toolkit.search.phase_splits import best_scores, children
 from toolkit.search.plane_ascent import Raised, raise_planes
 
 ROOT, CHILD, PLANTED = Pace(30), Pace(10, 0.2, 0.03), Pace(0)
@@ -38,6 +39,7 @@ TRIES = 3  # neurons tried per split
 WIDTH, DEVICE_WIDTH = 256, 4096  # nodes split per round, on a core and elsewhere
 BATCH_ENTRIES, DEVICE_ENTRIES = 1 << 21, 1 << 27  # numbers in a batch's widest array
 SLIGHT = 1e-6
+SAMPLED = 16  # nodes certified to see what it takes
 POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
 
 Stopped = Callable[["PhaseTrees"], BoolArray]
@@ -98,6 +100,7 @@ class PhaseTrees:
         self.closed = np.full(count, np.inf)  # the least certified bound of a tree's leaves
         self.given_up = np.zeros(count, dtype=np.bool_)
         self.slack = np.zeros(count)  # by how much certifying has taken more off than hoped
+        self.certifying, self.certified_nodes = 0.0, 0  # seconds, for so many
         self.kept: list[Forest] | None = [] if keep else None
         self.pool = NodePool(self.function.size, TRIES, on_host(self.function.zero).dtype)
         widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
@@ -123,13 +126,30 @@ class PhaseTrees:
 
     def _split_until_ended(self, stopped: Stopped | None, offer: Offer | None) -> None:
         self._plant()
+        round_seconds = 0.0
         while True:
             if stopped is not None:
                 self.given_up |= stopped(self)
             chosen = self._choose()
-            if not chosen.size or time.perf_counter() > self.deadline:
+            due = round_seconds + self._closing_seconds(chosen.size)
+            started = time.perf_counter()
+            if not chosen.size or started + due > self.deadline:
                 break
             self._split(chosen, offer)
+            round_seconds = time.perf_counter() - started
+
+    def _closing_seconds(self, more: int) -> float:
+        """What certifying the open nodes and so many more will take, by what it has taken so far, or takes for a few of
+        them; 0 where no clock runs and where `close` is left to others."""
+        size = self.pool.tree.size
+        if self.roots is not None or not size or self.deadline == np.inf:
+            return 0.0
+        if not self.certified_nodes:
+            some = self.pool.get(np.arange(min(size, SAMPLED)))
+            started = time.perf_counter()
+            forest_leaf_bounds(self.model, self.problem.rows, self._leaves(some.tree, some.phases, some.duals))
+            self.certifying, self.certified_nodes = time.perf_counter() - started, some.tree.size
+        return (size + more) * self.certifying / self.certified_nodes
 
     @property
     def won(self) -> BoolArray:
@@ -204,7 +224,7 @@ class PhaseTrees:
             nodes = self.pool.get(part)
             best = self._best_of_tries(nodes)
             one = best, np.arange(best.size)
-            phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates[one][None], nodes.arriving[one][None])
+            phases, duals = children(nodes.phases, nodes.duals, nodes.candidates[one][None], nodes.arriving[one][None])
             tree, floor = np.tile(nodes.tree, 2), np.tile(nodes.bound, 2)
             np.add.at(self.nodes, tree, 1)
             found = ascend(self._parts(tree, phases), self.function.make(duals), self._aim(tree), CHILD, self.deadline)
@@ -219,7 +239,7 @@ class PhaseTrees:
         tries, count = nodes.candidates.shape
         if tries == 1:
             return np.zeros(count, dtype=np.int64)
-        phases, duals = _children(nodes.phases, nodes.duals, nodes.candidates, nodes.arriving)
+        phases, duals = children(nodes.phases, nodes.duals, nodes.candidates, nodes.arriving)
         parts = self._parts(np.tile(nodes.tree, 2 * tries), phases)
         values = on_host(parts.values(self.function.make(duals))).astype(np.float64).reshape(2, tries, count)
         gain = np.maximum(np.minimum(values, self.cutoff[nodes.tree]) - nodes.bound, SLIGHT)
@@ -231,7 +251,7 @@ class PhaseTrees:
         bound = np.asarray(found.value, dtype=np.float64)
         bound[np.isnan(bound)] = -np.inf
         above = np.flatnonzero(bound >= self.cutoff[tree] + self.slack[tree])
-        candidates = _best_scores(found.scores, phases, TRIES)
+        candidates = best_scores(found.scores, phases, TRIES)
         still = np.ones(tree.size, dtype=np.bool_)
         if above.size:
             proven = self._certify(tree[above], phases[:, above], found.duals[:, above])
@@ -257,7 +277,7 @@ class PhaseTrees:
 
     def _certify(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, final: bool = False) -> FloatArray:
         """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
-        proven = np.empty(tree.size)
+        proven, started = np.empty(tree.size), time.perf_counter()
         for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
             leaves = self._leaves(tree[some], phases[:, some], duals[:, some])
             found = forest_leaf_bounds(self.model, self.problem.rows, leaves)
@@ -266,6 +286,8 @@ class PhaseTrees:
             np.minimum.at(self.closed, tree[some][taken], found[taken])
             if self.kept is not None and taken.any():
                 self.kept.append(leaves.take(taken))
+        self.certifying += time.perf_counter() - started
+        self.certified_nodes += tree.size
         return proven
 
     def _leaves(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> Forest:
@@ -301,42 +323,3 @@ def leaves_of(
     if planed is None:
         return Forest(*own, empty)
     return Forest(*own, empty, np.ascontiguousarray(-on_host(planed).T, dtype=kind), family, tuple(cuts))
-
-
-def _children(
-    phases: PhaseArray, duals: FloatArray, neurons: IndexArray, arriving: FloatArray
-) -> tuple[PhaseArray, FloatArray]:
-    """Nodes where each of the neurons (t, B) of each node is inactive, then those where it is active: 2·t·B columns.
-
-    A neuron of −1 leaves the node as it is. A split neuron's d starts where its λ stays, λ = max(ν,0)·α, or where that
-    would take d < 0, at 0; arriving: ν, (t, B).
-    """
-    tries, count = neurons.shape
-    phases, duals = np.tile(phases, 2 * tries), np.tile(duals, 2 * tries)
-    flat = np.tile(neurons.ravel(), 2)
-    phase = np.repeat(np.array([0, 1], dtype=np.int8), tries * count)
-    positive = np.tile(np.maximum(arriving.ravel(), 0.0), 2)
-    column = np.flatnonzero(flat >= 0)
-    flat, phase = flat[column], phase[column]
-    slope = duals[flat, column]
-    duals[flat, column] = positive[column] * np.where(phase == 0, slope, 1.0 - slope)
-    phases[flat, column] = phase
-    return phases, duals
-
-
-def _best_scores(scores: FloatArray, phases: PhaseArray, tries: int) -> IndexArray:
-    """The free neurons with the highest scores, (tries, B), the best first; −1 where there are fewer.
-
-    A free neuron without a score comes last, since its gap may be closed only at this point.
-    """
-    size, count = scores.shape
-    ranked = np.where(phases < 0, np.nan_to_num(scores, nan=0.0, posinf=3e38), -1.0)
-    found = np.full((tries, count), -1, dtype=np.int64)
-    several = min(tries, size)
-    if several:
-        some = np.argpartition(-ranked, several - 1, axis=0)[:several]
-        own = np.take_along_axis(ranked, some, axis=0)
-        order = np.argsort(-own, axis=0, kind="stable")
-        some, own = np.take_along_axis(some, order, axis=0), np.take_along_axis(own, order, axis=0)
-        found[:several] = np.where((own > 0) | ((own == 0) & (np.arange(several)[:, None] == 0)), some, -1)
-    return found
