@@ -99,7 +99,7 @@ def write_results(
     write_files(out, {"table.csv": table, "accuracy.csv": accuracy, "gaps.csv": gaps} | texts, "%.6g")
     ends = [share_interval(share, share, n) for share, n in zip(accuracy["certified"], accuracy["images"], strict=True)]
     bands = accuracy.assign(low=[end[0] for end in ends], high=[end[1] for end in ends])
-    draw(bands, ("eps", "certified", "low", "high"), "certified by dual (share of images)", out / "certified.png")
+    draw(bands, ("eps", "certified", "low", "high"), "certified by dual (share)", out / "certified.png")
     columns = ("gap_eps", "gap_dual_high", "gap_dual_ci_low", "gap_dual_ci_high")
     draw(gaps, columns, "mean gap m* − dual", out / "gap.png", log=True)
 
