@@ -55,9 +55,9 @@ def to_pyomo(
     relu_bounds: l,u; None = `layer_bounds` with its default chain. formulation: "compact" has variables for unstable
     neurons only (l < 0 < u; stable ones are substituted), "full" for all of them.
 
-    Raises ValueError for what does not fit, for coefficients that overflow (TemplateError), and for input sets that neither
-    linear rows nor a ball in ℓ2 describe. Checked: shapes. Trusted: the solver you hand it to, within its
-    tolerances, and float64 products in the rows; what is certified are the answers of `margins` and `certify`.
+    Raises ValueError for what does not fit, for coefficients that overflow (TemplateError), and for input sets that
+    are neither linear rows nor an ℓ2 ball. Checked: shapes. Trusted: the solver you hand it to, within its tolerances,
+    and float64 products in the rows; what is certified are the answers of `margins` and `certify`.
     """
     instance("network", network, Network), check_is_input_set("ball", ball)
     if not ball.polyhedral and ball.euclidean_radius is None:
