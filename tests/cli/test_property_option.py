@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toolkit import LinfBall, Network, Property, certify, load_dataset
+from toolkit import LinfBall, Network, Property, certify, closest, load_dataset
 from toolkit.certificates.check import check_proof
 from toolkit.cli import main
 from toolkit.networks.layers import Dense
 from toolkit.problems.property_table import load_property
 from toolkit.runs.batch import BatchPlan, certify_samples
+from toolkit.runs.distances import DistancePlan, check_distances
 
 NET = "zoo:digits-standard"
 ASKED = [NET, "--data", "digits", "--index", "3"]  # an 8
@@ -69,6 +70,31 @@ def test_radius_of_a_property(table: Path, capsys: pytest.CaptureFixture[str]) -
     table.write_text(f"rows = {[[0] * 10]}\nconstants = [1]\n")
     assert main(["radius", *ASKED, *options, "--largest", "0.1"]) == 0
     assert "no unsafe point found; none within" in " ".join(capsys.readouterr().out.split())
+
+
+def test_radii_of_a_property_are_those_of_closest(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Image by image, whatever the labels; and they are stored apart from those of the classes."""
+    out = tmp_path / "radii"
+    many = ["radius", NET, "--data", "digits", "--count", "4", "--rungs", "pgd,dual", "--out", str(out)]
+    asked_of_all = [*many, "--property", str(table), "--json"]
+    assert main(asked_of_all) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["property"].endswith("eight.toml")
+    network, data, asked = Network.load(NET), load_dataset("digits"), load_property(table)
+    for sample in range(4):
+        alone = closest(network, data.features[sample], asked, domain=(0, 1), rungs=("pgd", "dual"))
+        lines = [line for line in told["images"] if line["sample"] == sample]
+        assert [line["certified"] for line in lines] == [one.certified for one in alone.by_rung]
+        assert [line["refuted"] for line in lines] == [one.refuted for one in alone.by_rung]
+    assert {line["refuted"] == 0 for line in told["images"]} == {True, False}
+    assert main([*many, "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["property"] is None
+    assert [line["refuted"] for line in plain["images"]] != [line["refuted"] for line in told["images"]]
+    assert main(asked_of_all) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == told["images"]  # seconds too: nothing was redone
 
 
 def test_an_image_of_ones_own_needs_no_label(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +165,7 @@ def test_a_property_of_many_images_that_does_not_fit_is_told_before_any_work(
     assert main(["certify", *many, "--eps", "0.02"]) == 2
     assert "the property is about 2 outputs, the network has 10" in " ".join(capsys.readouterr().err.split())
     assert main(["radius", *many]) == 2
-    assert "--property is for one image, not for the radii of --count" in " ".join(capsys.readouterr().err.split())
+    assert "the property is about 2 outputs, the network has 10" in " ".join(capsys.readouterr().err.split())
 
 
 def test_answers_about_a_property_have_keys_of_their_own() -> None:
@@ -154,6 +180,13 @@ def test_answers_about_a_property_have_keys_of_their_own() -> None:
     json.dumps(one.record)
 
 
+def test_distances_of_a_property_have_keys_of_their_own() -> None:
+    plans = (DistancePlan(), DistancePlan(question=Property.of([[1.0]])), DistancePlan(question=Property.of([[2.0]])))
+    assert "question" not in plans[0].asked
+    assert len({str(plan.asked) for plan in plans}) == 3
+    json.dumps(plans[1].asked["question"])
+
+
 def test_a_property_asks_for_no_labels_that_the_network_knows() -> None:
     """Three outputs, labels up to 9; and what is no property is refused."""
     rng, data = np.random.default_rng(0), load_dataset("digits")
@@ -162,7 +195,12 @@ def test_a_property_asks_for_no_labels_that_the_network_knows() -> None:
     rows = certify_samples(network, data, range(8), BatchPlan(0.01, question=asked))
     for sample, verdict in zip(rows["sample"], rows["verdict"], strict=True):
         assert verdict == certify(network, LinfBall(data.features[sample], 0.01, (0, 1)), asked).verdict
+    check_distances(network, data, range(8), DistancePlan(question=asked))
     with pytest.raises(ValueError, match="label 5, the network has 3"):
         certify_samples(network, data, range(8), BatchPlan(0.01))
+    with pytest.raises(ValueError, match="label 5, the network has 3"):
+        check_distances(network, data, range(8), DistancePlan())
+    with pytest.raises(ValueError, match="question must be a Property"):
+        check_distances(network, data, range(2), DistancePlan(question=3))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="question must be a Property"):
         certify_samples(network, data, range(2), BatchPlan(0.01, question=3))  # type: ignore[arg-type]

@@ -134,11 +134,90 @@ def test_sets_and_questions(rng: np.random.Generator) -> None:
             )
             found = optimum(asked(to_pyomo(network, ball, question=question), lambda b, r=row: b.margin[r]))
             assert found == pytest.approx(bound.lower, abs=1e-5)
-    with pytest.raises(ValueError, match="a block needs an input set of linear rows"):
-        to_pyomo(network, L2Ball(x, 0.5))
     with pytest.raises(ValueError, match="label must be"):
         to_pyomo(network, LinfBall(x, 0.5), question=2)
     with pytest.raises(ValueError, match="formulation must be"):
         to_pyomo(network, LinfBall(x, 0.5), formulation="dense")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="belong to another ball"):
         to_pyomo(network, LinfBall(x, 0.5), layer_bounds(network, LinfBall(x, 0.4)))
+
+
+@pytest.mark.parametrize("kind", [LinfBall, L1Ball])
+def test_scip_takes_a_block_through_pyomo_as_well(kind: Any, rng: np.random.Generator) -> None:
+    network, x = random_dense_network(rng, (4, 6, 3)), rng.normal(size=4)
+    first, second = (asked(to_pyomo(network, kind(x, 0.5)), lambda b: b.F[0]) for _ in range(2))
+    assert optimum_by_scip(first) == pytest.approx(optimum(second), abs=1e-5)
+
+
+def optimum_by_scip(model: Any) -> float:
+    pytest.importorskip("pyscipopt")
+    found = SolverFactory("scip_direct").solve(model, rel_gap=0.0)
+    return float(found.incumbent_objective)
+
+
+@pytest.mark.parametrize("domain", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_margins_over_an_l2_ball_are_those_of_a_search_without_solver(
+    seed: int, domain: tuple[float, float] | None
+) -> None:
+    """A user's own constraint as well: on a plane through the centre the least is no lower."""
+    rng = np.random.default_rng(seed)
+    network, label = random_dense_network(rng, (4, 6, 5, 3)), 0
+    ball = L2Ball(rng.uniform(0.2, 0.8, 4), 0.5, domain)
+    bounds = layer_bounds(network, ball)
+    for found in margins(network, ball, label, "bab", bounds):
+        target, truth = found.target, found.upper
+        assert found.upper - found.lower <= 1e-4 * abs(truth) + 1e-5
+        row = np.eye(network.output_size)[label] - np.eye(network.output_size)[target]
+        model = asked(to_pyomo(network, ball, bounds, label), lambda b, t=target: b.margin[t])
+        assert optimum_by_scip(model) == pytest.approx(truth, abs=1e-4 * abs(truth) + 1e-5)
+        point = np.array([pyo.value(one) for one in model.net.x.values()])
+        assert np.linalg.norm(point - ball.center) <= ball.radius * (1 + 1e-5)
+        assert row @ network.forward(point) == pytest.approx(truth, abs=1e-3 * abs(truth) + 1e-4)
+        model.plane = pyo.Constraint(expr=model.net.x[0] == float(ball.center[0]))
+        tied = optimum_by_scip(model)
+        assert tied >= truth - 1e-4
+        flat = ball.sample(500)
+        flat[:, 0] = ball.center[0]
+        assert (network.forward(flat) @ row).min() >= tied - 1e-4
+        relaxed = asked(to_pyomo(network, ball, bounds, label, relaxed=True), lambda b, t=target: b.margin[t])
+        (lp,) = margins(network, ball, label, "lp", bounds, targets=[target])
+        assert optimum_by_scip(relaxed) == pytest.approx(lp.lower, abs=1e-3 * abs(lp.lower) + 1e-4)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 0.5])
+def test_the_quadratic_constraint_is_the_ball(eps: float, rng: np.random.Generator) -> None:
+    """At every size violated outside and only there, by what the distance says; the block has none of tangents."""
+    network = random_dense_network(rng, (4, 5, 2))
+    ball = L2Ball(rng.normal(size=4), eps)
+    block = to_pyomo(network, ball)
+    assert [name for name in ("square", "above", "move") if block.component(name) is not None] == []
+
+    def value(point: np.ndarray) -> float:
+        for i, entry in enumerate(point):
+            block.x[i].set_value(float(entry), skip_validation=True)
+        return float(pyo.value(block.length.body))
+
+    upper = float(pyo.value(block.length.upper))
+    directions = rng.normal(size=(20, 4))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    for share in (0.0, 0.3, 0.999, 1.001, 2.0):
+        for direction in directions:
+            found = value(ball.center + share * eps * direction)
+            assert found == pytest.approx(share**2, abs=1e-9)
+            assert (found <= upper) == (share <= 1)
+    assert max(value(point) for point in ball.sample(50)) <= upper + 1e-9
+
+
+def test_an_l2_ball_of_one_point(rng: np.random.Generator) -> None:
+    network, x = random_dense_network(rng, (4, 5, 2)), rng.normal(size=4)
+    model = asked(to_pyomo(network, L2Ball(x, 0.0)), lambda b: b.F[0])
+    assert optimum(model) == pytest.approx(float(network.forward(x)[0]), abs=1e-6)
+
+
+def test_a_set_that_nothing_describes_is_refused(rng: np.random.Generator) -> None:
+    class Other(L2Ball):
+        euclidean_radius = None  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match="a block needs an input set of linear rows or an ℓ2 ball"):
+        to_pyomo(random_dense_network(rng, (4, 5, 2)), Other(rng.normal(size=4), 0.5))

@@ -41,9 +41,11 @@ from toolkit.data.arguments import file_path, instance
 from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.lowering import lowered
 from toolkit.problems.properties import Property
+from toolkit.problems.property_table import property_digest
 from toolkit.problems.reduced import restrict_to_alive
 
 LEAVES_AT_ONCE = 256
@@ -72,8 +74,16 @@ class Checked:
         """Whether all classes but the label were shown to lose, or all groups to be safe, anywhere in the set."""
         return all_shown(self.question, self.claims)
 
-    def require(self, center: Any = None, eps: float | None = None, label: int | None = None) -> None:
-        """Raise RejectedProofError unless the proof is about this centre, ε and class (None: not asked)."""
+    def require(
+        self,
+        center: Any = None,
+        eps: float | None = None,
+        label: int | None = None,
+        input_set: InputSet | None = None,
+        question: Property | None = None,
+    ) -> None:
+        """Raise RejectedProofError unless the proof is about this centre, ε, class and question (None: not asked), and
+        about all of this input set: the same one, or one in the proof's box."""
         if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
             raise RejectedProofError("the ball's centre is not the image")
         own = getattr(self.ball, "eps", None)
@@ -81,6 +91,16 @@ class Checked:
             raise RejectedProofError(f"the proof is about {self.ball.title}, not ε = {float(eps)}")
         if label is not None and label != self.label:
             raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
+        if input_set is not None and not self._holds(input_set):
+            raise RejectedProofError(f"the proof's set ({self.ball.title}) does not hold all of the one asked about")
+        if question is not None and property_digest(question) != property_digest(self.question):
+            raise RejectedProofError("the proof is about another question")
+
+    def _holds(self, other: InputSet) -> bool:
+        if other.size != self.ball.size or not isinstance(self.ball, BoxShaped):
+            return other.digest == self.ball.digest
+        inside = (other.lower >= self.ball.inner_lower) & (other.upper <= self.ball.inner_upper)
+        return other.digest == self.ball.digest or bool(np.all(inside))
 
 
 def all_shown(question: Property, claims: Mapping[int, float]) -> bool:

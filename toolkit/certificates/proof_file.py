@@ -33,6 +33,7 @@ from toolkit.networks.weights import dense_array
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.input_sets import BALLS, Box, L1Ball, L2Ball, LinfBall
 from toolkit.problems.properties import Property, robustness
+from toolkit.problems.vnnlib_box import RationalBox
 
 PROOF_FORMAT = 2
 READ_FORMATS = (1, PROOF_FORMAT)
@@ -79,6 +80,11 @@ def read_header(archive: Archive) -> dict[str, Any]:
     for claim in checked_list(header, "claims", 1 << 20):
         as_number("claims", claim, -math.inf, LARGEST_FLOAT)
     return header
+
+
+def provable_set(input_set: InputSet) -> InputSet:
+    """The set that a proof of this one is about: the box of floats around a box with rational ends, else itself."""
+    return Box(input_set.lower, input_set.upper) if isinstance(input_set, RationalBox) else input_set
 
 
 def set_parts(input_set: InputSet) -> tuple[dict[str, Any], dict[str, FloatArray]]:

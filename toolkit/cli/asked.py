@@ -70,6 +70,12 @@ def asked_property(question: Question, network: Network, label: int | None) -> P
     return robustness(network.output_size, label, question.targets)
 
 
+def property_of_all(question: Question, network: Network) -> Property | None:
+    """The property of --property, which every image of --count is asked; None: the class of its label. Raises as
+    `asked_property`."""
+    return None if question.property_file is None else asked_property(question, network, None)
+
+
 def about(question: Question, label: int | None) -> str:
     """What is asked, in words: the class, or the file of the property."""
     if question.property_file is not None:

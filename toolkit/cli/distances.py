@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.arrays import FloatArray
-from toolkit.cli.asked import about, asked_images, asked_property, ball_domain, centre
+from toolkit.cli.asked import about, asked_images, asked_property, ball_domain, centre, property_of_all
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.cli.radius_json import print_radii, print_radius
@@ -27,7 +28,7 @@ from toolkit.problems.settings import Settings
 from toolkit.report.formats import pipe_table
 from toolkit.report.radii import radius_boxes, radius_distribution
 from toolkit.report.write import save_figure
-from toolkit.runs.distances import DistancePlan, check_distances, distance_table, measure_distances
+from toolkit.runs.distances import DistancePlan, check_distances, distance_table, measure_distances, open_samples
 from toolkit.runs.lock import folder_lock
 from toolkit.runs.outputs import write_files
 from toolkit.runs.progress import RunProgress
@@ -52,8 +53,9 @@ def _plan(question: Question, rungs: Sequence[str], tolerance: float | None, lar
     )
 
 
-def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> None:
-    """One image: a line per rung, then the interval and what the network says at the nearest point."""
+def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> bool:
+    """One image: a line per rung, then the interval and what the network says at the nearest point. Whether it is
+    closed."""
     plan = _plan(question, rungs, tolerance, largest)
     network = Network.load(question.network, question.architecture)
     title, center, label = centre(question, network)
@@ -79,20 +81,22 @@ def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | N
         told = save_witness(question.witness_file, network, center, radius.witness, label)
         console.print(printable(told), highlight=False, markup=False, soft_wrap=True)
     if question.as_json:
-        print_radius(question, network, plan, label, radius)
+        print_radius(question, network, center, plan, label, radius)
+    return plan.closed(center, radius.certified, radius.refuted)
 
 
-def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> None:
-    """Many images: progress, a table by rung, and in the folder the rows, the table and both figures."""
-    if question.property_file is not None:
-        raise ValueError("--property is for one image, not for the radii of --count")
+def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | None, largest: float | None) -> bool:
+    """Many images: progress, a table by rung, and in the folder the rows, the table and both figures. Whether every
+    image's interval is closed."""
     plan, out = _plan(question, rungs, tolerance, largest), question.out or FOLDER_OF_RADII
     network = Network.load(question.network, question.architecture)
+    plan = replace(plan, question=property_of_all(question, network))
     data, images = asked_images(question)
     count = len(images)
     check_distances(network, data, images, plan)
     console = Console(quiet=question.as_json)
-    _print_head(console, network, question, f"first {count} test images of {data.name}", plan)
+    named = "" if plan.question is None else f", {about(question, None)}"
+    _print_head(console, network, question, f"first {count} test images of {data.name}{named}", plan)
     details = {"dataset": data.name, "count": count, "workers": question.workers, **plan.asked}
     facts = {"details": details, "networks": {network.name or question.network: network.digest}}
     with folder_lock(out), recorded_run(out, facts) as run, RunProgress() as progress:
@@ -103,9 +107,12 @@ def answer_radii(question: Question, rungs: Sequence[str], tolerance: float | No
         save_figure(radius_distribution(lines, plan.norm, title), out / "radii")
         save_figure(radius_boxes(lines, plan.norm, title), out / "radii_box")
     console.print(_grid(PRINTED, _readable(table)[list(PRINTED)].itertuples(index=False)))
+    still_open = open_samples(data, plan, lines)
+    console.print(f"{count - len(still_open)} of {count} intervals as narrow as asked", highlight=False)
     console.print(f"written to {printable(out)}", highlight=False, markup=False)
     if question.as_json:
-        print_radii(question, network, plan, lines, table, out)
+        print_radii(question, network, plan, lines, table, still_open, out)
+    return not still_open
 
 
 def _print_head(console: Console, network: Network, question: Question, about: str, plan: DistancePlan) -> None:

@@ -27,6 +27,7 @@ from toolkit.cli.options import (
 from toolkit.cli.question import OF_DATA, Question, listed
 from toolkit.data.amounts import amount
 
+OPEN_CODE = 20  # exit code where an interval stays open, as for MAYBE
 DEFAULT_RUNGS = "pgd,dual,lp,exact"  # as radius.CLOSEST, which would take a second to import for --help
 
 
@@ -62,6 +63,12 @@ def radius_command(
     ] = None,
     save_witness: WitnessFile = None,
     as_json: AsJson = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code", help="Exit with 0 where every interval is as narrow as asked, with 20 where one stays open."
+        ),
+    ] = False,
 ) -> None:
     """How far an image is from being misclassified: an interval that holds the least distance. Or many: --count.
 
@@ -71,6 +78,8 @@ def radius_command(
     Example: relugap radius zoo:mnist5k-standard --data mnist5k --index 3
 
     Example: relugap radius zoo:digits-standard --data digits --count 50 --rungs pgd,dual,crown,lp,exact
+
+    Example: relugap radius zoo:digits-standard --data digits --count 50 --property eight.toml --exit-code
     """
     from toolkit.cli.distances import answer_radii, answer_radius
 
@@ -85,7 +94,6 @@ def radius_command(
         for name, text in (("--tolerance", tolerance), ("--largest", largest))
     )
     asked = listed("--rungs", rungs), width, most
-    if count is None:
-        answer_radius(question, *asked)
-    else:
-        answer_radii(question, *asked)
+    closed = answer_radius(question, *asked) if count is None else answer_radii(question, *asked)
+    if exit_code and not closed:
+        raise typer.Exit(OPEN_CODE)

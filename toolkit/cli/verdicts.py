@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.cli.asked import about, asked_images, asked_property, ball_domain
+from toolkit.cli.asked import about, asked_images, ball_domain, property_of_all
 from toolkit.cli.certify import STYLES
 from toolkit.cli.certify_json import network_facts, set_facts
 from toolkit.cli.json_output import print_json
@@ -36,7 +36,7 @@ def answer_batch(question: Question) -> Verdict:
     data, images = asked_images(question)
     settings = Settings(solver=check_solver_name(question.solver), rigorous=not question.trust_solver)
     how = question.ladder, question.chain
-    asked = None if question.property_file is None else asked_property(question, network, None)
+    asked = property_of_all(question, network)
     plan = BatchPlan(question.eps, ball_domain(question), *how, settings=settings, time_limit=question.time_limit,
                      norm=question.norm, question=asked)  # fmt: skip
     check_batch(network, data, images, plan)

@@ -2,7 +2,8 @@
 
 Pyomo's LinearExpression makes an object per term, and its compiler visits each: on a 784-input network that is most of
 the time spent on an LP. An AffineRow is a LinearExpression whose terms are made only when somebody asks for them; the
-linear compiler takes the two lists as they are. Every other part of Pyomo sees an ordinary linear expression.
+linear compiler takes the two lists as they are. Every other part of Pyomo sees an ordinary linear expression, but for
+interfaces that look classes up by themselves (SCIP's), which take `plain` ones.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ class AffineRow(LinearExpression):  # type: ignore[misc]
     def _args_(self, terms: list[Any]) -> None:
         """Deep copies set every slot; the terms follow from the two lists, so there is nothing to keep."""
 
+    def plain(self) -> LinearExpression:
+        """The same sum with its terms made."""
+        return LinearExpression(self._args_)
+
     def _trunc_append(self, other: Any) -> Any:
-        return LinearExpression(self._args_)._trunc_append(other)
+        return self.plain()._trunc_append(other)
 
     def _trunc_extend(self, other: Any) -> Any:
-        return LinearExpression(self._args_)._trunc_extend(other)
+        return self.plain()._trunc_extend(other)
 
     def create_node_with_local_data(self, args: Any, classtype: Any = None) -> Any:
         """Copies (clones, substitutions, sums) are ordinary linear expressions."""

@@ -29,6 +29,7 @@ import pyomo.environ as pyo
 from pyomo.common.gc_manager import PauseGC
 
 from toolkit.arrays import FloatArray
+from toolkit.problems.input_set import InputSet
 from toolkit.problems.region import Region
 from toolkit.relaxations.affine_row import AffineRow
 from toolkit.relaxations.compile import compile_model, integer_columns
@@ -100,17 +101,26 @@ def build_template(region: Region, formulation: Formulation = "compact") -> Temp
     model = pyo.ConcreteModel(name=f"relugap {region.network.name}".strip())
     layout = fill_block(model, region, formulation)
     model.objective = pyo.Objective(expr=0.0)
-    center, radius = region.input_set.center, region.input_set.euclidean_radius
-    return Template(model, layout, None if radius is None else Ellipsoid(center, np.full(center.size, radius)))
+    return Template(model, layout, ellipsoid_of(region.input_set))
 
 
-def fill_block(block: Any, region: Region, formulation: Formulation = "compact", named: bool = False) -> TemplateLayout:
+def ellipsoid_of(input_set: InputSet) -> Ellipsoid | None:
+    """The quadratic constraint that describes an input set beside its hull; None where rows do."""
+    radius = input_set.euclidean_radius
+    return None if radius is None else Ellipsoid(input_set.center, np.full(input_set.size, radius))
+
+
+def fill_block(
+    block: Any, region: Region, formulation: Formulation = "compact", named: bool = False, quadratic: bool = False
+) -> TemplateLayout:
     """Put the template, indicators relaxed and without an objective, into a concrete Pyomo model or block.
 
-    named: y, s, a and the rows are indexed by (ReLU layer, neuron), as in `layout.neurons`; else by 0, 1, …. Raises as
+    named: y, s, a and the rows are indexed by (ReLU layer, neuron), as in `layout.neurons`; else by 0, 1, …. quadratic:
+    an input set that no rows describe is its quadratic constraint `length`, not what tangents are added to. Raises as
     `build_template` does.
     """
     input_set = region.input_set
+    ellipsoid = ellipsoid_of(input_set) if quadratic else None
     layout = template_layout(region.network, input_set, region.relu_bounds, formulation)
     require_finite(layout.lower, layout.upper, "l or u of an unstable neuron")
     neurons: Sequence[Any] = layout.neurons if named else range(layout.count)
@@ -124,8 +134,22 @@ def fill_block(block: Any, region: Region, formulation: Formulation = "compact",
         block.on = pyo.Constraint(neurons)
         block.off = pyo.Constraint(neurons)
         _add_relus(block, layout, neurons)
-        input_set.constrain(block)  # last: its variables and rows stand behind the template's own
+        if ellipsoid is None:
+            input_set.constrain(block)  # last: its variables and rows stand behind the template's own
+        else:
+            _add_ellipsoid(block, ellipsoid)
     return layout
+
+
+def _add_ellipsoid(block: Any, ellipsoid: Ellipsoid) -> None:
+    """Σ_j ((x̃_j − center_j)/radius_j)² ≤ 1; nothing at radius 0, where the hull is the centre."""
+    if not ellipsoid.radius.any():
+        return
+    with np.errstate(over="ignore"):
+        scale = 1.0 / ellipsoid.radius
+    require_finite(scale, scale * ellipsoid.center, "the radius of the input set, or the centre in units of it,")
+    axes = zip(block.x.values(), ellipsoid.center.tolist(), scale.tolist(), strict=True)
+    block.length = pyo.Constraint(expr=pyo.quicksum((s * (x - middle)) ** 2 for x, middle, s in axes) <= 1.0)
 
 
 def set_indicators(model: Any, indicators: Indicators) -> None:

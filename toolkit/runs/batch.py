@@ -119,23 +119,14 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
     for name in (*get_rungs("bounds", plan.bounds), *get_rungs("tighten", plan.tighten, empty=True)):
         if name.side is Side.UPPER:
             raise ValueError(f"rung {name.name!r} gives upper bounds only and cannot bound layers")
-    check_images(network, data, samples)
-    if plan.question is None:
-        check_labels(data.labels[list(samples)], network.output_size, data.name)
-    else:
-        as_property(instance("question", plan.question, Property), network.output_size)
+    check_samples(network, data, samples, plan.question)
     for sample in samples:
         make_ball(plan.norm, data.features[sample], plan.eps, plan.domain)
 
 
-def check_samples(network: Network, data: Dataset, samples: Sequence[int]) -> None:
-    """Raises ValueError for a sample outside the data set, and for images or labels that the network does not take."""
-    check_images(network, data, samples)
-    check_labels(data.labels[list(samples)], network.output_size, data.name)
-
-
-def check_images(network: Network, data: Dataset, samples: Sequence[int]) -> None:
-    """Raises ValueError for a sample outside the data set, and for images that the network does not take."""
+def check_samples(network: Network, data: Dataset, samples: Sequence[int], question: Property | None = None) -> None:
+    """Raises ValueError for a sample outside the data set, for images that the network does not take, and for a
+    question that is not about its outputs; without one for labels that it does not know."""
     for sample in samples:
         if not 0 <= sample < len(data):
             raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
@@ -144,6 +135,10 @@ def check_images(network: Network, data: Dataset, samples: Sequence[int]) -> Non
             f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
         )
     check_fits(data.shape, network.input_shape)
+    if question is None:
+        check_labels(data.labels[list(samples)], network.output_size, data.name)
+    else:
+        as_property(instance("question", question, Property), network.output_size)
 
 
 def certify_chunk(chunk: Chunk) -> list[BatchRow]:

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from toolkit.data.datasets import Dataset
 from toolkit.data.names import BALL_NORMS
 from toolkit.networks.network import Network
 from toolkit.problems.properties import Property
+from toolkit.problems.property_table import property_digest
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Side
@@ -32,14 +33,17 @@ from toolkit.runs.rows import DISTANCE_ROWS
 from toolkit.runs.run import gather
 from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
 from toolkit.verify.ladder import TIGHTEN
-from toolkit.verify.radius import CLOSEST, Radius, RungRadius, closest
+from toolkit.verify.radius import CLOSEST, Radius, RungRadius, closest, is_closed, reach_of
 
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
 
 
 @dataclass(frozen=True)
 class DistancePlan:
-    """What every sample is asked; the parameters are those of `closest`. time_limit: seconds a sample."""
+    """What every sample is asked; the parameters are those of `closest`. time_limit: seconds a sample.
+
+    question: a property, asked of every sample in place of its label's class.
+    """
 
     norm: str = "linf"
     domain: DataDomain | None = (0.0, 1.0)
@@ -50,6 +54,7 @@ class DistancePlan:
     bounds: tuple[str, ...] = ("interval", "dual")
     tighten: tuple[str, ...] = TIGHTEN
     settings: Settings = field(default_factory=Settings)
+    question: Property | None = None
 
     def radius(self, network: Network, image: FloatArray, label: int | Property, progress: object = None) -> Radius:
         """The interval of one image; label, progress: as in `closest`."""
@@ -60,12 +65,20 @@ class DistancePlan:
 
     @property
     def asked(self) -> dict[str, object]:
-        """All that an answer depends on, but for the network and the sample."""
+        """All that an answer depends on, but for the network and the sample; the question only where there is one, as
+        answers kept from before lack it."""
         named = get_rungs("rungs", (*self.bounds, *self.tighten, *self.rungs))
         versions = {rung.name: rung.version for rung in named}
-        return asdict(self) | {
+        found = asdict(replace(self, question=None)) | {
             "settings": self.settings.record, "domain": keyed(self.domain), "versions": versions
         }  # fmt: skip
+        found["question"] = None if self.question is None else property_digest(self.question)
+        return {name: value for name, value in found.items() if name != "question" or value is not None}
+
+    def closed(self, image: FloatArray, certified: float, refuted: float) -> bool:
+        """Whether an image's interval leaves nothing open of what was asked; see `is_closed`."""
+        largest = reach_of(image, self.norm, self.domain) if self.largest is None else self.largest
+        return is_closed(certified, refuted, largest, self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +132,7 @@ def check_distances(network: Network, data: Dataset, samples: Sequence[int], pla
         if name == "bounds" and any(rung.side is Side.UPPER for rung in chosen):
             raise ValueError("bounds must be rungs with a lower side, got an attack")
     one_of("norm", plan.norm, BALL_NORMS)
-    check_samples(network, data, samples)
+    check_samples(network, data, samples, plan.question)
 
 
 def _ask(
@@ -138,7 +151,8 @@ def measure_distance(task: DistanceTask) -> Answer:
     """One sample's row, or why there is none; a module-level function, so that it can run in another process."""
     started = time.perf_counter()
     try:
-        radius = task.plan.radius(task.network, task.image, task.label)
+        asked = task.label if task.plan.question is None else task.plan.question
+        radius = task.plan.radius(task.network, task.image, asked)
     except Exception as error:  # one sample's failure must not lose the others
         return failed_answer(task, error)
     return {
@@ -150,6 +164,13 @@ def measure_distance(task: DistanceTask) -> Answer:
         "verdicts": len(radius.tried),
         "seconds": time.perf_counter() - started,
     }
+
+
+def open_samples(data: Dataset, plan: DistancePlan, lines: pd.DataFrame) -> list[int]:
+    """The samples whose intervals stay open. lines: as `measure_distances` gives them."""
+    ends = lines.groupby("sample", sort=False).agg(certified=("certified", "max"), refuted=("refuted", "min"))
+    each = zip(ends.index.tolist(), ends["certified"].tolist(), ends["refuted"].tolist(), strict=True)
+    return [sample for sample, *interval in each if not plan.closed(data.features[sample], *interval)]
 
 
 def _stored(one: RungRadius) -> list[object]:

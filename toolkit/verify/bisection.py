@@ -12,6 +12,11 @@ from toolkit.verify.certification import Certification
 ATTACK_HALVINGS = 12  # of the largest ε, until an attack succeeds
 
 
+def is_narrow(low: float, high: float, tolerance: float, relative: float = 0.0) -> bool:
+    """Whether [low, high] is no wider than the larger of tolerance and relative·high, or its ends are neighbours."""
+    return high - low <= max(tolerance, relative * high) or 0.5 * (low + high) in (low, high)
+
+
 class Bisection:
     """What is known of the radius while it is searched for: [certified, refuted], and every verdict so far.
 
@@ -74,7 +79,7 @@ class Bisection:
 
     def below_refuted(self) -> None:
         """Ask just below the nearest witness: where that is the nearest of all, one YES closes the interval."""
-        eps = self.refuted - 0.9 * self._width(self.refuted)
+        eps = self.refuted - 0.9 * max(self.tolerance, self.relative * self.refuted)
         if self.certified < eps < self.refuted < math.inf and not self._closed(self.certified, self.refuted):
             self.ask(eps)
 
@@ -96,7 +101,4 @@ class Bisection:
 
     def _closed(self, low: float, high: float) -> bool:
         """Whether nothing is left to ask between the two: near enough, neighbouring floats, or no time."""
-        return high - low <= self._width(high) or 0.5 * (low + high) in (low, high) or self._stop()
-
-    def _width(self, high: float) -> float:
-        return max(self.tolerance, self.relative * high)
+        return is_narrow(low, high, self.tolerance, self.relative) or self._stop()

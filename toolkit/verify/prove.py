@@ -22,7 +22,7 @@ from toolkit.arrays import FloatArray
 from toolkit.certificates.check import all_shown
 from toolkit.certificates.dual_bound import unit_bounds
 from toolkit.certificates.leaves import CutStore, SideTrees
-from toolkit.certificates.proof_file import PROOF_FORMAT, question_parts, set_parts
+from toolkit.certificates.proof_file import PROOF_FORMAT, provable_set, question_parts, set_parts
 from toolkit.certificates.rounding import error_model_of
 from toolkit.data.arguments import file_path, instance, yes_or_no
 from toolkit.data.atomic import write_atomically
@@ -88,15 +88,17 @@ def write_proof(
 ) -> Proof:
     """Search for a proof that every margin is positive and write what was found, positive or not, to an .npz file.
 
-    label: or a Property, whose groups take the place of the targets. tighten: also bound unstable neurons by trees;
-    searches: what finds the trees. settings.time_limit: seconds per target and search, and per layer for its trees;
-    settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another suffix, a label or target
-    out of range or twice, or no target at all.
+    ball: of a box with rational ends, as a VNN-LIB question has it, the proof is about the box of floats around it, and
+    that is what the file holds. label: or a Property, whose groups take the place of the targets. tighten: also bound
+    unstable neurons by trees; searches: what finds the trees. settings.time_limit: seconds per target and search, and
+    per layer for its trees; settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another
+    suffix, a label or target out of range or twice, or no target at all.
     """
     tighten = yes_or_no("tighten", tighten)
     if file_path("path", path).suffix != ".npz":
         raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
-    instance("network", network, Network), set_parts(check_is_input_set("ball", ball))
+    ball = provable_set(check_is_input_set("ball", ball))
+    instance("network", network, Network), set_parts(ball)
     question = as_property(label, network.output_size, targets)
     whole, asked = lowered(network, question)
     settings = Settings() if settings is None else instance("settings", settings, Settings)

@@ -8,7 +8,8 @@
     model.budget = pyo.Constraint(expr=sum(model.net.x[i] for i in range(8)) <= 2)
     model.objective = pyo.Objective(expr=model.net.margin[3])
 
-It is the model that the rungs `lp` and `exact` minimise over, see relaxations/template.py.
+It is the model that the rungs `lp` and `exact` minimise over, see relaxations/template.py; over ℓ2 balls `exact` alone,
+as `lp` has tangents in place of the quadratic constraint.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, box_range_linear, check_is_input_set
 from toolkit.problems.properties import Objective, Property, as_property
 from toolkit.problems.region import Region
+from toolkit.relaxations.affine_row import AffineRow
 from toolkit.relaxations.layout import Formulation, TemplateLayout
 from toolkit.relaxations.template import fill_block, linear_row, set_indicators
 from toolkit.verify.layer_bounds import layer_bounds
@@ -47,26 +49,33 @@ def to_pyomo(
     indicator, 1 where it is active. question: a class c* adds the expressions margin[t] = F_c* − F_t, a property
     margin[j] = c_j·F + d_j for each of its rows. relaxed: a ∈ [0, 1] instead of {0, 1}: the LP.
 
+    An ℓ2 ball adds the quadratic constraint length, Σ_i ((x[i] − center_i)/ε)² ≤ 1: the block is convex but for its
+    indicators, for a solver that takes such (Gurobi, SCIP). An ℓ1 ball adds linear rows over variables of its own.
+
     relu_bounds: l,u; None = `layer_bounds` with its default chain. formulation: "compact" has variables for unstable
     neurons only (l < 0 < u; stable ones are substituted), "full" for all of them.
 
-    Raises ValueError for what does not fit, for coefficients that overflow (TemplateError), and for input sets that no
-    finite number of rows describes (ℓ2 balls). Checked: shapes. Trusted: the solver you hand it to, within its
-    tolerances, and float64 products in the rows; what is certified are the answers of `margins` and `certify`.
+    Raises ValueError for what does not fit, for coefficients that overflow (TemplateError), and for input sets that
+    are neither linear rows nor an ℓ2 ball. Checked: shapes. Trusted: the solver you hand it to, within its tolerances,
+    and float64 products in the rows; what is certified are the answers of `margins` and `certify`.
     """
     instance("network", network, Network), check_is_input_set("ball", ball)
-    if not ball.polyhedral:
-        raise ValueError(f"a block needs an input set of linear rows (linf, l1, a box), got one of {ball.title}")
+    if not ball.polyhedral and ball.euclidean_radius is None:
+        raise ValueError(f"a block needs an input set of linear rows or an ℓ2 ball, got one of {ball.title}")
     asked = None if question is None else as_property(question, network.output_size)
     bounds = layer_bounds(network, ball) if relu_bounds is None else instance("relu_bounds", relu_bounds, ReluBounds)
     block = pyo.Block(concrete=True)
     with np.errstate(over="ignore", invalid="ignore"):  # TemplateError says so
-        layout = fill_block(block, Region(network, ball, bounds), formulation, named=True)
+        layout = fill_block(block, Region(network, ball, bounds), formulation, named=True, quadratic=True)
     set_indicators(block, "relaxed" if relaxed else "binary")
     block.x_hat = pyo.Expression(list(layout.neurons), rule=lambda b, k, i: b.y[k, i] - b.s[k, i])
     _add_outputs(block, layout, ball)
     if asked is not None:
         _add_margins(block, asked.objective)
+    for row in block.component_data_objects(pyo.Constraint, descend_into=False):
+        low, body, high = row.to_bounded_expression()
+        if isinstance(body, AffineRow):
+            row.set_value((low, body.plain(), high))
     return block
 
 

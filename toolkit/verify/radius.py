@@ -33,7 +33,7 @@ from toolkit.problems.properties import Property, as_property
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rungs
 from toolkit.rungs.rung import Rung, Side
-from toolkit.verify.bisection import Bisection
+from toolkit.verify.bisection import Bisection, is_narrow
 from toolkit.verify.certification import Certification
 from toolkit.verify.ladder import LADDER, TIGHTEN, certify
 from toolkit.verify.nearest import NORM_ORDER, Unsafe
@@ -167,7 +167,7 @@ def closest(
     flat = exact_numbers("center", center).ravel()
     if flat.size != network.input_size:
         raise ValueError(f"center must have the network's {network.input_size} inputs, got {flat.size}")
-    most = _reach(flat, norm, domain) if largest is None else real_number("largest", largest, above=0)
+    most = reach_of(flat, norm, domain) if largest is None else real_number("largest", largest, above=0)
     width, limit = optional_number("tolerance", tolerance, above=0), optional_number("time_limit", time_limit, above=0)
     asked = _Question(network, flat, as_property(label, network.output_size), norm, domain, bounds, tighten, settings)
     search = _Closing(asked, most, width, limit, progress)
@@ -177,7 +177,20 @@ def closest(
     return Radius(search.certified, search.refuted, tuple(search.tried), search.witness, tuple(search.stages))
 
 
-def _reach(center: FloatArray, norm: str, domain: DataDomain | None) -> float:
+def is_closed(certified: float, refuted: float, largest: float, tolerance: float | None = None) -> bool:
+    """Whether [certified, refuted] leaves nothing open of what `closest` was asked, with these largest and tolerance.
+
+    It is as narrow as asked for; or, where no unsafe point is known, all ε up to `largest` are certified.
+    """
+    return certified >= largest if refuted == math.inf else is_narrow(certified, refuted, *_widths(largest, tolerance))
+
+
+def _widths(largest: float, tolerance: float | None) -> tuple[float, float]:
+    """How narrow intervals are made: in input units, and relative to their upper end."""
+    return (LEAST * largest, RELATIVE) if tolerance is None else (tolerance, 0.0)
+
+
+def reach_of(center: FloatArray, norm: str, domain: DataDomain | None) -> float:
     """An ε whose ball holds the whole domain; without one, twice the input's own size."""
     make_ball(norm, center, 0.0, domain)  # says what is wrong with the arguments
     side = (
@@ -253,7 +266,7 @@ class _Closing:
             return self.question.verdict(eps, ladder, self._share())
 
         start = max([shown_by[one.name] for one in below], default=0.0)
-        floor, relative = (LEAST * self.largest, RELATIVE) if self.tolerance is None else (self.tolerance, 0.0)
+        floor, relative = _widths(self.largest, self.tolerance)
         search = Bisection(ask, floor, start, self.refuted, relative, self._unsafe.nearest, self._no_time)
         if rung.side is Side.UPPER:
             search.first_no(self.largest)
