@@ -86,9 +86,9 @@ def test_the_exit_code_of_many_is_that_of_the_open_ones(
 ) -> None:
     many = [*crossing, "--count", "3", "--out", str(tmp_path / "out"), "--rungs", "pgd,dual"]
     assert main(many) == 0
-    assert json.loads(capsys.readouterr().out)["open"] == []
+    assert json.loads(capsys.readouterr().out)["not_closed"] == []
     assert main([*many[:-1], "pgd", "--tolerance", "0.15"]) == 20
-    assert json.loads(capsys.readouterr().out)["open"] == [0]
+    assert json.loads(capsys.readouterr().out)["not_closed"] == [0]
     plain = [one for one in many if one != "--json"]
     assert main([*plain[:-1], "pgd"]) == 20
     assert "1 of 3 intervals as narrow as asked" in capsys.readouterr().out

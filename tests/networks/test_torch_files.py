@@ -262,6 +262,14 @@ def test_a_program_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         read_pickle(io.BytesIO(b"\x80\x02]" + b"N" * 200 + b"."))
 
 
+def test_opcodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen million of one byte each would take half a minute."""
+    monkeypatch.setattr("toolkit.networks.importers.pickled_tensors.MOST_STEPS", 50)
+    assert read_pickle(io.BytesIO(b"\x80\x02" + b"N0" * 20 + b"N.")) is None
+    with pytest.raises(PickleError, match="at most 50 opcodes"):
+        read_pickle(io.BytesIO(b"\x80\x02" + b"N0" * 25 + b"N."))
+
+
 def test_lists_and_numbers_are_pickles_own() -> None:
     value = {"a": [1, -5, 2**40, 1.5, None, True, ("x", b"y", ())], "b": {"c": [[]]}}
     for protocol in (2, 3, 4, 5):

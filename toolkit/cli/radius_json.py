@@ -57,7 +57,7 @@ def print_radii(
             **_measured(plan),
             "images": lines.to_dict("records"),
             "table": table.to_dict("records"),
-            "open": still_open,
+            "not_closed": still_open,
             "written": out,
         },
     )

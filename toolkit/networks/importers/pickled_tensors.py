@@ -20,6 +20,7 @@ from typing import Any
 from toolkit.networks.importers.stored_tensors import DTYPES, PickleError, Storage, StoredTensor
 
 LONGEST_PROGRAM = 1 << 24  # bytes of a pickle; a thousand tensors take a hundredth
+MOST_STEPS = 1 << 20  # opcodes; a tensor takes some forty
 LARGEST_KEY = 1 << 60  # of whole numbers
 PLAIN = "only plain tensors are read; save model.state_dict()"
 MARK = object()
@@ -45,7 +46,9 @@ def read_program(file: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
     """The object, and the storages of its tensors by their key; see `read_pickle`."""
     machine, start = _Machine(), file.tell()
     try:
-        for opcode, argument, place in pickletools.genops(file):
+        for count, (opcode, argument, place) in enumerate(pickletools.genops(file)):
+            if count >= MOST_STEPS:
+                raise PickleError(f"its pickle must have at most {MOST_STEPS} opcodes")
             if place is not None and place - start > LONGEST_PROGRAM:
                 raise PickleError(f"its pickle must have at most {LONGEST_PROGRAM} bytes")
             machine.step(opcode.name, argument)
