@@ -25,8 +25,8 @@ from toolkit.problems.properties import Objective, selection_rows
 from toolkit.problems.reduced_matrices import alive_matrices
 from toolkit.problems.region import Region, Sides, bounds_by_layer
 from toolkit.search.array_makers import ArrayMaker
+from toolkit.search.forecast import Stalled
 from toolkit.search.phase_trees import PhaseTrees
-from toolkit.search.progress import Stalled
 
 SIDE_NODES = 64  # per neuron and side
 ROW_ENTRIES = 1 << 24  # numbers in the rows of one queue
@@ -52,7 +52,7 @@ def refine(
 ) -> Refined:
     """l and u of the named outputs of the problem's network.
 
-    nodes: per neuron and side; fewer of one that gains little by them, from settings.hopeless on (progress.py).
+    nodes: per neuron and side; fewer of one that gains little by them, from settings.hopeless on (forecast.py).
     deadline: of time.perf_counter(); what is proven by then holds. make: as of a DualFunction.
     """
     count = neurons.size

@@ -19,11 +19,11 @@ from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
 from toolkit.problems.problem import Problem
 from toolkit.search.array_makers import ArrayMaker
+from toolkit.search.forecast import Hopeless
 from toolkit.search.hull_planes import takes_planes
 from toolkit.search.incumbent import STOP_MARGIN
 from toolkit.search.phase_trees import Grown, PhaseTrees
 from toolkit.search.plane_trees import PlaneTrees
-from toolkit.search.progress import Hopeless
 
 REPLAYED = 8  # points per round
 PLAIN_NODES = 256  # of a row's tree before it begins again with planes

@@ -12,7 +12,7 @@ from oracle import least_margins
 
 from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
-from toolkit.search.progress import STALLED, Hopeless, Stalled
+from toolkit.search.forecast import STALLED, Hopeless, Stalled
 from toolkit.search.refinement import refine
 from toolkit.search.sign_search import search_signs
 from toolkit.verify.layer_bounds import layer_bounds
