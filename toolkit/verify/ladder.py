@@ -241,19 +241,19 @@ class _Climb:
         for nodes in (0, *(LAYER_NODES if given is None else (given,))) if turns else ():
             if self._done():
                 return
-            before = np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)
+            before = self._looseness()
             self._tighten(nodes)
-            if self._done() or (nodes and not self._gained(before)):
+            now = self._looseness()
+            if self._done() or (nodes and not now < SHRINKS * before):
                 break
-            now = np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)
             brief = not nodes or now < BRIEF * before
             self._climb(rung, self.known.open_rows(), share, SEARCH_NODES * (1 if brief else nodes))
         if not self._done():
             self._climb(rung, self.known.open_rows(), share)
 
-    def _gained(self, before: float) -> bool:
-        """Whether the last nodes spent on l,u have made the triangles smaller by enough to try more."""
-        return self.relu_bounds is not None and triangle_heights(self.relu_bounds) < SHRINKS * before
+    def _looseness(self) -> float:
+        """How loose the relaxations are together, ∞ before there are l,u."""
+        return np.inf if self.relu_bounds is None else triangle_heights(self.relu_bounds)
 
     def _tighten(self, nodes: int | None) -> None:
         """Better l,u by the whole chain; with nodes 0 by what is in closed form, else that many per neuron and side."""
