@@ -177,3 +177,15 @@ def test_other_sets_and_questions_are_not_the_proofs(
     of_ball.require(input_set=ball)  # its hull is rounded outward, itself it is all the same
     with pytest.raises(RejectedProofError, match="does not hold all"):
         of_ball.require(input_set=Box(ball.lower, ball.upper))
+
+
+def test_what_is_no_set_and_no_question_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    network, ball = random_dense_network(rng, (2, 3, 2)), LinfBall([0.0, 0.0], 0.01)
+    write_proof(tmp_path / "p.npz", network, ball, int(network.predict(ball.center)))
+    checked = check_proof(tmp_path / "p.npz", network)
+    for wrong in ("x", np.zeros(2), 3):
+        with pytest.raises(ValueError, match="input_set must be"):
+            checked.require(input_set=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="question must be"):
+            checked.require(question=wrong)  # type: ignore[arg-type]

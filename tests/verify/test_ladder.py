@@ -343,43 +343,41 @@ def test_refining_and_searching_in_turns_gives_the_true_verdict(
             assert network.forward(answer.witness)[label] <= network.forward(answer.witness).max()
 
 
-@pytest.mark.parametrize("gains", [False, True])
-def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(gains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trees that tighten and trees that search, by the nodes each is given; the last search has no limit of its own."""
+FULL = [SEARCH_NODES * nodes for nodes in LAYER_NODES]
+
+
+@pytest.mark.parametrize(
+    ("left", "turns", "rows"),
+    [(1.0, 1, []), (0.81, 1, []), (0.79, 4, FULL), (0.51, 4, FULL), (0.49, 4, [SEARCH_NODES] * 4)],
+)
+def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(
+    left: float, turns: int, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trees that tighten and trees that search, by the nodes after which each is hopeless; every turn leaves this share
+    of the looseness. The last search has no limit of its own."""
     monkeypatch.setattr("toolkit.verify.ladder.splits_inputs", lambda problem: False)
     rng = np.random.default_rng(3)
     network, ball = random_dense_network(rng, (4, 8, 8, 8, 3)), LinfBall(rng.normal(size=4), 0.8)
-    label, asked, hopeless = int(network.predict(ball.center)), [], set()
+    asked: list[int | None] = []
+    layers: list[int | None] = []
 
     def ranges(problem: Problem, neurons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        nodes = problem.settings.nodes
-        asked.append(("ranges", nodes))
-        hopeless.add(problem.settings.hopeless)
-        free = np.full(neurons.size, np.inf)
-        if not gains or nodes is None:
-            return -free, free
-        points = problem.network.forward(problem.input_set.sample(50))[:, neurons]  # tighter with every turn, false
-        wide = 4 / nodes
-        return np.minimum(points.min(axis=0) - wide, -1e-3), np.maximum(points.max(axis=0) + wide, 1e-3)
+        layers.append(problem.settings.nodes)
+        assert problem.settings.hopeless == LAYER_HOPELESS
+        return np.full(neurons.size, -np.inf), np.full(neurons.size, np.inf)
 
     def run(problem: Problem) -> list[Bound]:
         settings = problem.settings
-        asked.append(("rows", settings.hopeless))
+        asked.append(settings.hopeless)
         assert settings.nodes == (None if settings.hopeless is None else HOPE * settings.hopeless)
         return [Bound(-np.inf) for _ in range(len(problem.objective))]
 
+    monkeypatch.setattr("toolkit.verify.ladder.triangle_heights", lambda bounds: left ** len(set(layers)))
     bab = rung_registry.RUNGS["bab"]
     monkeypatch.setitem(rung_registry.RUNGS, "bab", replace(bab, run=each_row(run), ranges=ranges, certifies=False))
-    certify(network, ball, label, ("bab",))
-    rows = [nodes for what, nodes in asked if what == "rows"]
-    layers = list(dict.fromkeys(nodes for what, nodes in asked if what == "ranges"))
-    assert rows[-1] is None
-    assert rows[0] == SEARCH_NODES
-    for own, nodes in zip(rows[1:-1], LAYER_NODES, strict=False):  # brief where l,u have gained much
-        assert own in (SEARCH_NODES, SEARCH_NODES * nodes)
-    assert hopeless == {LAYER_HOPELESS}
-    assert layers == list(LAYER_NODES[: len(layers)])
-    assert (len(rows) > 2) == gains
+    certify(network, ball, int(network.predict(ball.center)), ("bab",))
+    assert asked == [SEARCH_NODES, *rows, None]
+    assert list(dict.fromkeys(layers)) == list(LAYER_NODES[:turns])
 
 
 def test_nodes_that_are_asked_for_are_what_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.boxes import BoxShaped
-from toolkit.problems.input_set import InputSet
+from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.lowering import lowered
 from toolkit.problems.properties import Property
 from toolkit.problems.property_table import property_digest
@@ -83,7 +83,12 @@ class Checked:
         question: Property | None = None,
     ) -> None:
         """Raise RejectedProofError unless the proof is about this centre, ε, class and question (None: not asked), and
-        about all of this input set: the same one, or one in the proof's box."""
+        about all of this input set: the same one, or one in the proof's box. Raises ValueError for what is no input
+        set or no property."""
+        if input_set is not None:
+            check_is_input_set("input_set", input_set)
+        if question is not None:
+            instance("question", question, Property)
         if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
             raise RejectedProofError("the ball's centre is not the image")
         own = getattr(self.ball, "eps", None)

@@ -19,10 +19,11 @@ class Settings:
     counts as solved, whichever comes first. stop_at: with a number, an exact rung may stop as soon as it has proven
     lower > stop_at, or has a replayed point ≤ stop_at; with until_refuted such a point for one row ends the work on all
     rows. nodes: per tree of a search over ReLU phases: of every neuron and side where it bounds layers (None: 64), of
-    every row else (None: no limit); `certify` then refines once, by so many, not in turns. hopeless: nodes of a tree
-    after which it is given up if, by its progress so far, a row's would need more than `nodes`, or more would bring a
-    neuron's little (None: never; `certify` sets its own where `nodes` is None). device: where that search computes:
-    "cpu", numpy on a core, or a torch device such as "cuda"; what it finds is certified on the core anyway.
+    every row else (None: no limit); `certify` then refines once, by so many, not in turns. hopeless: nodes of a row's
+    tree after which it is given up if by its progress it would need more than `nodes`, and after which one with planes
+    of the first layer ends; of a neuron's tree, after which it ends once twice the nodes bring it little (None: never;
+    `certify` sets its own where `nodes` is None). device: where that search computes: "cpu", numpy on a core, or a
+    torch device such as "cuda"; what it finds is certified on the core anyway.
     attack_steps/restarts: for pgd. seed: for every random choice. rigorous: verdicts rest on certified bounds alone,
     and `exact` under "auto" is the bab rung, whose bounds are certified. False: a MILP solver's word counts too, and
     "auto" may take Gurobi for it.

@@ -36,8 +36,8 @@ class _Looks:
 
 
 class Stalled:
-    """Trees with cutoff 0 that from `after` nodes on came nearer to it by less than STALLED in their last doubling.
-    after: None: none is."""
+    """Trees with cutoff 0 that came nearer to it by less than STALLED of what was left since they were last looked at:
+    at the root, at `after` nodes, and at every doubling from there. after: None: none is."""
 
     def __init__(self, count: int, after: int | None) -> None:
         self.looks = None if after is None else _Looks(count, after)

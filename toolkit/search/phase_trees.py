@@ -39,7 +39,7 @@ TRIES = 3  # neurons tried per split
 WIDTH, DEVICE_WIDTH = 256, 4096  # nodes split per round, on a core and elsewhere
 BATCH_ENTRIES, DEVICE_ENTRIES = 1 << 21, 1 << 27  # numbers in a batch's widest array
 SLIGHT = 1e-6
-SAMPLED = 16  # nodes certified to see what it takes
+SMALLEST_SAMPLE, LARGEST_SAMPLE = 16, 256  # nodes certified to see what it takes
 POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
 
 Stopped = Callable[["PhaseTrees"], BoolArray]
@@ -100,7 +100,7 @@ class PhaseTrees:
         self.closed = np.full(count, np.inf)  # the least certified bound of a tree's leaves
         self.given_up = np.zeros(count, dtype=np.bool_)
         self.slack = np.zeros(count)  # by how much certifying has taken more off than hoped
-        self.certifying, self.certified_nodes = 0.0, 0  # seconds, for so many
+        self.leaf_seconds, self.sample_from = 0.0, SMALLEST_SAMPLE
         self.kept: list[Forest] | None = [] if keep else None
         self.pool = NodePool(self.function.size, TRIES, on_host(self.function.zero).dtype)
         widest = max(problem.input_set.size, self.function.size, *self.function.alive, 1)
@@ -139,17 +139,22 @@ class PhaseTrees:
             round_seconds = time.perf_counter() - started
 
     def _closing_seconds(self, more: int) -> float:
-        """What certifying the open nodes and so many more will take, by what it has taken so far, or takes for a few of
-        them; 0 where no clock runs and where `close` is left to others."""
+        """What certifying the open nodes and so many more will take, by what it takes for some of them, measured again
+        as they become four times as many; 0 for few, where no clock runs, and where `close` is left to others."""
         size = self.pool.tree.size
-        if self.roots is not None or not size or self.deadline == np.inf:
+        if self.roots is not None or self.deadline == np.inf:
             return 0.0
-        if not self.certified_nodes:
-            some = self.pool.get(np.arange(min(size, SAMPLED)))
-            started = time.perf_counter()
-            forest_leaf_bounds(self.model, self.problem.rows, self._leaves(some.tree, some.phases, some.duals))
-            self.certifying, self.certified_nodes = time.perf_counter() - started, some.tree.size
-        return (size + more) * self.certifying / self.certified_nodes
+        if size >= self.sample_from and self.sample_from <= LARGEST_SAMPLE:
+            some = self.pool.get(np.arange(self.sample_from))
+            leaves = self._leaves(some.tree, some.phases, some.duals)
+            seconds = []
+            for _ in range(2):  # the first call may have to make what later ones find
+                started = time.perf_counter()
+                forest_leaf_bounds(self.model, self.problem.rows, leaves)
+                seconds.append(time.perf_counter() - started)
+            self.leaf_seconds = min(seconds) / self.sample_from
+            self.sample_from *= 4
+        return (size + more) * self.leaf_seconds
 
     @property
     def won(self) -> BoolArray:
@@ -277,7 +282,7 @@ class PhaseTrees:
 
     def _certify(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray, final: bool = False) -> FloatArray:
         """Certified bounds of nodes, (k,); those that reach the cutoff, or all if `final`, become leaves."""
-        proven, started = np.empty(tree.size), time.perf_counter()
+        proven = np.empty(tree.size)
         for some in np.array_split(np.arange(tree.size), max(1, -(-tree.size // self.batch))):
             leaves = self._leaves(tree[some], phases[:, some], duals[:, some])
             found = forest_leaf_bounds(self.model, self.problem.rows, leaves)
@@ -286,8 +291,6 @@ class PhaseTrees:
             np.minimum.at(self.closed, tree[some][taken], found[taken])
             if self.kept is not None and taken.any():
                 self.kept.append(leaves.take(taken))
-        self.certifying += time.perf_counter() - started
-        self.certified_nodes += tree.size
         return proven
 
     def _leaves(self, tree: IndexArray, phases: PhaseArray, duals: FloatArray) -> Forest:

@@ -92,7 +92,7 @@ def search_signs(
         refuted = found.refuted
         return np.full(count, True) if problem.settings.until_refuted and refuted.any() else refuted
 
-    after = nodes if problem.settings.hopeless is None else problem.settings.hopeless
+    after = nodes if budget is None or problem.settings.hopeless is None else problem.settings.hopeless
     hopeless = Hopeless(aim, min(after, plain) if planar else after, nodes)
     first = np.full(count, min(nodes, plain) if planar else nodes)
     plain_trees = PhaseTrees(problem, aim, first, deadline, keep, make)
