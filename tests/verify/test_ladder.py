@@ -348,7 +348,7 @@ FULL = [SEARCH_NODES * nodes for nodes in LAYER_NODES]
 
 @pytest.mark.parametrize(
     ("left", "turns", "rows"),
-    [(1.0, 1, []), (0.81, 1, []), (0.79, 4, FULL), (0.51, 4, FULL), (0.49, 4, [SEARCH_NODES] * 4)],
+    [(1.0, 1, []), (0.91, 1, []), (0.89, 4, FULL), (0.51, 4, FULL), (0.49, 4, [SEARCH_NODES] * 4)],
 )
 def test_nodes_grow_by_turns_as_long_as_layer_bounds_gain(
     left: float, turns: int, rows: list[int], monkeypatch: pytest.MonkeyPatch

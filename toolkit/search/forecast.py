@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.arrays import BoolArray, FloatArray
 from toolkit.search.phase_trees import PhaseTrees
 
-STALLED = 0.05  # of the way to 0 that is left: what a neuron's tree that goes on gains by twice the nodes
+STALLED = 0.03  # of the way to 0 that is left: what a neuron's tree that goes on gains by twice the nodes
 
 
 class _Looks:

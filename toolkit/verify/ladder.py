@@ -41,7 +41,7 @@ LAYER_HOPELESS = 4  # from where on one that gains little gets no more
 SEARCH_NODES = 32  # times as many for a row
 BRIEF = 0.5  # of what the triangles were: below it l,u get more nodes at once, and rows no more than SEARCH_NODES
 HOPE = 8  # times as many for one that, without planes, will be decided by them as it looks
-SHRINKS = 0.8  # of what the triangles were: above it more nodes for l,u are not worth it
+SHRINKS = 0.9  # of what the triangles were: above it more nodes for l,u are not worth it
 SEARCH_SHARE = 0.25  # of the time left, all rows together, is all a lower rung that searches gets before an exact one
 
 
