@@ -39,7 +39,7 @@ TRIES = 3  # neurons tried per split
 WIDTH, DEVICE_WIDTH = 256, 4096  # nodes split per round, on a core and elsewhere
 BATCH_ENTRIES, DEVICE_ENTRIES = 1 << 21, 1 << 27  # numbers in a batch's widest array
 SLIGHT = 1e-6
-SMALLEST_SAMPLE, LARGEST_SAMPLE = 16, 256  # nodes certified to see what it takes
+SMALLEST_SAMPLE, LARGEST_SAMPLE = 16, 64  # nodes certified to see what it takes
 POOL_BYTES = 1 << 30  # of open nodes, from where on the best are split first, which frees more than it takes
 
 Stopped = Callable[["PhaseTrees"], BoolArray]
