@@ -51,13 +51,12 @@ class Stalled:
 
 
 class Hopeless:
-    """Trees that have `after` nodes and by the forecast reach their cutoff at more than `most`; given_up: those so
-    far."""
+    """Trees that by the forecast reach their cutoff at more than `most` nodes; looked at from `after` nodes on, at each
+    doubling."""
 
     def __init__(self, cutoff: FloatArray, after: int, most: int) -> None:
         self.looks, self.cutoff, self.most = _Looks(cutoff.size, after), cutoff, most
         self.root = np.full(cutoff.size, np.nan)
-        self.given_up = np.zeros(cutoff.size, dtype=np.bool_)
 
     def __call__(self, trees: PhaseTrees) -> BoolArray:
         """Which trees are, (T,)."""
@@ -69,5 +68,4 @@ class Hopeless:
                 missing = (self.cutoff - now) / ((now - self.root) / doublings)
             return np.asarray((trees.nodes > 0) & ~(doublings + missing <= np.log2(self.most)) & (now < self.cutoff))
 
-        self.given_up |= self.looks(trees, judge)
-        return self.given_up
+        return self.looks(trees, judge)
