@@ -135,3 +135,23 @@ def test_a_network_without_its_last_operator_answers_about_the_order_alone() -> 
     for rows, constants in (([[1.0, 0.0, 0.0]], [0.0]), ([[1.0, -1.0, 0.0]], [-0.5]), ([[1.0, -2.0, 1.0]], [0.0])):
         with pytest.raises(ValueError, match="was read without the final Softmax"):
             certify(cut, ball, Property.of(rows, constants))
+
+
+@pytest.mark.parametrize("exponent", [-200, -53, 40, 100])
+def test_a_groups_common_scale_scales_its_margin_and_nothing_else(exponent: int) -> None:
+    network = Network([Dense(np.array([[1.0, 1], [1, -1], [0, 1]]), np.zeros(3)),
+                       Dense(np.array([[1.0, -1, 0.5], [0, 1, 1], [0.5, 0, 1]]), np.array([0.5, 0, 0]))])  # fmt: skip
+    rows, constants, ball = np.array([[1.0, -1, 0], [-1, 1, 0]]), np.array([0.0, 0.1]), LinfBall([1.0, 0.5], 0.1)
+    own = certify(network, ball, Property.of(rows, constants, [0, 0]))
+    scale = 2.0**exponent
+    scaled = certify(network, ball, Property.of(scale * rows, scale * constants, [0, 0]))
+    assert own.verdict is scaled.verdict is Verdict.YES
+    assert scaled.margins[0].certified_lower / scale == pytest.approx(own.margins[0].certified_lower, rel=1e-9)
+
+
+def test_rows_that_a_power_of_two_would_round_keep_their_scale() -> None:
+    rows = np.array([[1e300, 5e-324], [1.0, 0.0]])
+    network = Network([Dense(np.eye(2), np.zeros(2)), Dense(np.eye(2), np.zeros(2))])
+    whole, asked = lowered(network, Property.of(rows, None, [0, 0]))
+    assert asked.objective.rows[0, :2].tolist() == rows[0].tolist()
+    assert whole.relu_sizes == (2, 1)

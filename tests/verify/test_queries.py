@@ -40,6 +40,7 @@ def box(low: str, high: str) -> str:
         (box("-1", "1") + "(assert (>= Y_0 1))", "sat"),
         (box("-1", "1") + "(assert (>= Y_0 1.0000001))", "unsat"),
         (box("-1", "1") + "(assert (<= Y_0 -1e-9))", "unsat"),
+        (box("1.06", "1.14") + "(assert (= (+ (* (/ 1 3) Y_0) (* 0.4857310867836978 X_0)) 2.4))", "unsat"),
         (box("-1", "1") + "(assert (>= Y_0 0.4))(assert (<= Y_0 0.5))", "sat"),
         (box("0.1", "0.1") + "(assert (>= Y_0 0.099))", "sat"),  # no float lies in the box
         (box("0.1", "0.1") + "(assert (>= Y_0 0.101))", "unsat"),

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.networks.layers import AffineMap, Dense, Sparse
 from toolkit.networks.merging import merge
 from toolkit.networks.network import Network
@@ -119,7 +119,7 @@ class _Largest:
 
 def _without_groups(network: Network, objective: Objective, question: Property) -> tuple[Network, Objective]:
     """The network with the ReLUs that pick each group's largest row, and one row per group about it."""
-    rows = dense_array(objective.rows)
+    rows, scale = _in_unit(dense_array(objective.rows), question.groups)
     last, hidden = network.stages[-1], list(network.stages[:-1])
     groups = [[_Largest(i) for i in np.flatnonzero(question.groups == g).tolist()] for g in range(question.count)]
     sizes = {0: network.input_size} | {k + 1: stage.output_size for k, stage in enumerate(hidden)}
@@ -137,8 +137,22 @@ def _without_groups(network: Network, objective: Objective, question: Property) 
     whole = Network((*hidden, last), network.name, network.metadata, network.input_shape)
     whole = with_outputs(whole, list(parts.items()), np.zeros(len(grown)))
     targets = tuple(objective.targets[one.row] if not one.relus else None for one in grown)
-    own_rows = np.hstack([rows[[one.row for one in grown]], np.eye(len(grown))])
+    firsts = [one.row for one in grown]
+    own_rows = np.hstack([rows[firsts], np.eye(len(grown))]) * scale[firsts, None]
     return whole, Objective(own_rows, None, targets)
+
+
+def _in_unit(rows: FloatArray, groups: IndexArray) -> tuple[FloatArray, FloatArray]:
+    """Rows, and the power of two by which each is to be multiplied again: the largest coefficient of a group is 1 … 2,
+    so that the ReLUs that pick its largest row are no larger than the outputs; 1 where that would round."""
+    scale = np.ones(len(rows))
+    for group in np.unique(groups).tolist():
+        own = groups == group
+        exponent = int(np.frexp(np.abs(rows[own]).max(initial=0.0))[1]) - 1
+        unit = np.ldexp(rows[own], -exponent)
+        if -1022 <= exponent <= 1023 and np.array_equal(np.ldexp(unit, exponent), rows[own]):
+            scale[own] = np.ldexp(1.0, exponent)
+    return rows / scale[:, None], scale
 
 
 def _differences(

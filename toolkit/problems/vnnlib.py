@@ -169,13 +169,22 @@ def _assembled(query: VnnlibQuery, box: RationalBox, rows: Sequence[tuple[int, I
     return VnnlibQuestion(box, outputs, inputs, ends[0], ends[1], np.array([group for group, _ in rows]))
 
 
+def _near_one(factors: Sequence[Fraction], scale: Fraction) -> Fraction:
+    """The scale halved or doubled until the largest of the factors is 1 … 2."""
+    largest = max(abs(factor) for factor in factors) * scale
+    halvings = largest.numerator.bit_length() - largest.denominator.bit_length()
+    scale /= Fraction(2) ** halvings
+    return scale * 2 if largest < Fraction(2) ** halvings else scale
+
+
 def _scale(row: Inequality) -> Fraction:
-    """A positive number by which all coefficients become floats. Raises ValueError where none is found."""
+    """A positive number by which all coefficients become floats, the largest near 1: of a row only the sign is asked,
+    and rows of one size are compared with the least rounding. Raises ValueError where none is found."""
     factors = [factor for _, factor in row.terms]
     if not factors:
         return Fraction(1)
     whole = Fraction(lcm(*(factor.denominator for factor in factors)), gcd(*(factor.numerator for factor in factors)))
-    for scale in (Fraction(1), abs(whole)):
+    for scale in (*(_near_one(factors, start) for start in (Fraction(1), abs(whole))), Fraction(1)):
         try:
             if all(Fraction(float(factor * scale)) == factor * scale for factor in factors):
                 rounded_down(row.constant * scale), rounded_up(row.constant * scale)
