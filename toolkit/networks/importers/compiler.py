@@ -10,6 +10,7 @@ reads the one before it becomes the chain of maps that merging.py makes of it, m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from toolkit.networks.parts import NetworkParts
 from toolkit.networks.stages import Stage
 from toolkit.networks.weight_error import sum_error
 
-UNBOUNDED = float(np.finfo(np.float32).max)  # a bound of Clip from here on is none, as exporters write it
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # a bound of float32 features from here on is none
 
 
 class StageCompiler:
@@ -68,12 +69,19 @@ class StageCompiler:
         return x.plus(negative(self.relu(x.plus(negative(y)))))
 
     def clip(self, x: AffineTensor, low: float, high: float) -> AffineTensor:
-        """min(max(x, low), high), both pieces in one stage. Bounds of float32's own range count as none."""
-        if np.isnan(low) or np.isnan(high) or low > high:
+        """min(max(x, low), high), both pieces in one stage; infinite bounds are none.
+
+        Beside bounds whose rounding would drown x it stands by itself: x + ReLU(low − x) − ReLU(x − high).
+        """
+        if not low <= high or low == np.inf or high == -np.inf:
             raise ValueError(f"the bounds must be low ≤ high, got {low} and {high}")
-        if high >= UNBOUNDED:
-            return x if low <= -UNBOUNDED else self.maximum(x, np.array(low))
-        if low <= -UNBOUNDED:
+        if max(abs(bound) for bound in (low, high, 0.0) if np.isfinite(bound)) >= FLOAT32_MAX:
+            below = [] if low == -np.inf else [self.relu(_off(negative(x), np.array(low)))]
+            above = [] if high == np.inf else [negative(self.relu(_off(x, np.array(-high))))]
+            return reduce(AffineTensor.plus, (x, *below, *above))
+        if high == np.inf:
+            return x if low == -np.inf else self.maximum(x, np.array(low))
+        if low == -np.inf:
             return self.minimum(x, np.array(high))
         both = self.relu(stack([_off(x, np.array(-low)), _off(x, np.array(-high))]))
         above_low, above_high = split(both, 2)
@@ -132,6 +140,11 @@ class StageCompiler:
     def parts(self, output: AffineTensor, name: str, metadata: Mapping[str, Any] | None = None) -> NetworkParts:
         """The network that computes the output."""
         return NetworkParts(self.stages(output), name, dict(metadata or {}), self.input_shape)
+
+
+def bound_of(value: float, none: float, doubles: bool) -> float:
+    """A bound of features; `none`, one of ±∞, where the features are no doubles and float32 holds nothing beyond it."""
+    return none if not doubles and value * np.sign(none) >= FLOAT32_MAX else value
 
 
 def _without_nothing(pairs: IndexArray, where: IndexArray) -> tuple[IndexArray, IndexArray]:

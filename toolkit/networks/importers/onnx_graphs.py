@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.onnx_calls import Call
 from toolkit.networks.importers.onnx_evaluation import attributes_of, constants_of, import_onnx
-from toolkit.networks.importers.onnx_files import DOMAINS, load_model, operator_set, tensor_values
+from toolkit.networks.importers.onnx_files import DOMAINS, has_doubles, load_model, operator_set, tensor_values
 from toolkit.networks.importers.onnx_obstacles import kind_of, onnx_obstacle
 from toolkit.networks.importers.onnx_operators import FLOATS, ONNX_HANDLERS
 from toolkit.networks.importers.onnx_replay import check_onnx_replay
@@ -96,6 +96,7 @@ class _Graph:
         self.producers = {key: node for node in self.graph.node for key in node.output if key}
         self.last, self.dropped = _without_order_keeping(self.graph.output[0].name, self.producers)
         self.compiler = StageCompiler(self.input.features)
+        self.setting = self.opset, self.compiler, has_doubles(model)
         self.values: dict[str, Value] = {}
         self.unknown: set[str] = set()  # what nodes that cannot go would give
         self.obstacles: list[str] = []
@@ -159,7 +160,7 @@ class _Graph:
         if node.op_type not in ONNX_HANDLERS:
             raise ValueError(onnx_obstacle(node.op_type))
         inputs = [self.values[key] if key else None for key in node.input]
-        found = ONNX_HANDLERS[node.op_type](Call(node, inputs, attributes_of(node), self.opset, self.compiler))
+        found = ONNX_HANDLERS[node.op_type](Call(node, inputs, attributes_of(node), *self.setting))
         return found if isinstance(found, list) else [found]
 
 

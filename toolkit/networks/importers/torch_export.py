@@ -38,10 +38,11 @@ class Exported:
     replay: Module | None
 
 
-def compile_module(module: Module, shape: Sequence[int], kind: str) -> Exported:
+def compile_module(module: Module, shape: Sequence[int], kind: str, doubles: bool) -> Exported:
     """The stages of a module in double precision, for one input of this shape without its batch axis.
 
-    kind: the class that errors name. Raises ValueError naming every part of the module that cannot go.
+    kind: the class that errors name. doubles: whether it may have had values of that type before. Raises ValueError
+    naming every part of the module that cannot go.
     """
     torch = import_torch()
     example = torch.zeros((1, *shape), dtype=torch.float64)
@@ -57,14 +58,14 @@ def compile_module(module: Module, shape: Sequence[int], kind: str) -> Exported:
         raise ValueError(f"{said}: {reason}") from None
     finally:
         logging.disable(before)
-    return _Walk(program, StageCompiler(shape), kind).exported()
+    return _Walk(program, StageCompiler(shape), kind, doubles).exported()
 
 
 class _Walk:
     """A walk along the exported graph; `values` holds tensors, constants and lists of them by node."""
 
-    def __init__(self, program: ExportedProgram, compiler: StageCompiler, kind: str) -> None:
-        self.program, self.compiler, self.kind = program, compiler, kind
+    def __init__(self, program: ExportedProgram, compiler: StageCompiler, kind: str, doubles: bool) -> None:
+        self.program, self.compiler, self.kind, self.doubles = program, compiler, kind, doubles
         self.values: dict[Node, Any] = {}
         self.unknown: set[Node] = set()
         self.obstacles: dict[str, None] = {}  # in order, once each
@@ -162,7 +163,7 @@ class _Walk:
             return found[0] if single else found
         if name not in ATEN_HANDLERS:
             raise ValueError(aten_obstacle(name))
-        value = _held(ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler)))
+        value = _held(ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler, self.doubles)))
         return [value] if name in TUPLES else value
 
 
