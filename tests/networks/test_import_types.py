@@ -81,3 +81,39 @@ def test_a_bound_of_clamp_counts_where_the_type_reaches_it(name: str, kind: str)
     network = Network.from_torch(Bounded(), (2,))
     far = [2 * FLOAT32_MAX, 1.0]
     assert network.forward(np.array(far)).tolist() == (far if kind == "float32" else [FLOAT32_MAX, 1.0])
+
+
+@pytest.mark.parametrize("like", ["int64", "bool", "int8"])
+def test_a_cast_to_whole_numbers_is_refused_whatever_names_the_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, like: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    nodes = [("CastLike", ["x", "k"], ["z"], {}), ("CastLike", ["z", "f"], ["y"], {})]
+    with pytest.raises(ValueError, match=f"depends on the input to {like.upper()} is not continuous"):
+        onnx_network(tmp_path, nodes, k=np.ones(1, like), f=np.ones(1, np.float32))
+
+
+@pytest.mark.parametrize("like", ["float32", "float64"])
+def test_a_cast_to_numbers_like_others_is_none(tmp_path: Path, like: str) -> None:
+    nodes = [("CastLike", ["x", "k"], ["z"], {}), ("CastLike", ["z", "x"], ["y"], {})]
+    network = onnx_network(tmp_path, nodes, k=np.ones(1, like))
+    assert network.forward(np.array([1.7, -0.6])).tolist() == [1.7, -0.6]
+
+
+def test_the_mask_of_a_dropout_is_true_outside_training(tmp_path: Path) -> None:
+    nodes = [("Dropout", ["x"], ["z", "mask"], {}), ("Where", ["mask", "z", "k"], ["y"], {})]
+    assert onnx_network(tmp_path, nodes, k=np.zeros((1, 2), np.float32)).forward(np.ones(2)).tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match=r"reads 'mask', which is output 1 of 'z' \(Dropout\) and not known here"):
+        onnx_network(tmp_path, nodes, opset=10, k=np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        ({"p": np.zeros(4, np.int64), "v": np.zeros(0, np.float32)}, "one number"),
+        ({"p": np.zeros(2, np.int64), "v": np.zeros(1, np.float32), "a": np.array([2])}, "axes must be ones of −2 … 1"),
+    ],
+)
+def test_inputs_of_pad_that_do_not_fit(tmp_path: Path, inputs: dict[str, np.ndarray], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        onnx_network(tmp_path, [("Pad", ["x", *inputs], ["y"], {})], opset=18, **inputs)

@@ -99,6 +99,7 @@ class _Graph:
         self.setting = self.opset, self.compiler, has_doubles(model)
         self.values: dict[str, Value] = {}
         self.unknown: set[str] = set()  # what nodes that cannot go would give
+        self.not_given: dict[str, str] = {}  # outputs that are not known here, and whose
         self.obstacles: list[str] = []
 
     def output(self) -> AffineTensor:
@@ -142,6 +143,8 @@ class _Graph:
         for key, value in zip(node.output, found, strict=False):
             if key:
                 self.values[key] = value
+        for k in range(len(found), len(node.output)):
+            self.not_given[node.output[k]] = f"output {k} of {node.name or node.output[0]!r} ({node.op_type})"
 
     def _computed(self, node: NodeProto) -> list[Value] | None:
         """The node's outputs; None where an input is one of a node that cannot go."""
@@ -152,6 +155,8 @@ class _Graph:
                 raise ValueError(onnx_obstacle(node.op_type))
             return None
         missing = [key for key in node.input if key and key not in self.values]
+        if missing and missing[0] in self.not_given:
+            raise ValueError(f"reads {missing[0]!r}, which is {self.not_given[missing[0]]} and not known here")
         if missing:
             raise ValueError(f"reads {missing[0]!r}, which nothing gives before it")
         constants = constants_of(node, self.opset, self.values)

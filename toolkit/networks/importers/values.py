@@ -58,7 +58,15 @@ def moved(
         given.append(np.arange(start, start + part.size).reshape(part.shape))
         start += part.size
     check_entries(start, "moving entries")
-    return [rearrange(parts, np.asarray(rows, dtype=np.int64).ravel(), rows.shape) for rows in run(given)]
+    return [rearrange(parts, _whole(rows).ravel(), rows.shape) for rows in run(given)]
+
+
+def _whole(rows: AnyArray) -> IndexArray:
+    """The numbers as places. Raises ValueError for others, which no moving of entries gives."""
+    found = np.asarray(rows, dtype=np.int64)
+    if not np.array_equal(found, rows):
+        raise ValueError("it does not move entries alone: it gives other numbers than it is given")
+    return found
 
 
 def swapped(x: AffineTensor) -> AffineTensor:
