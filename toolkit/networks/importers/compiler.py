@@ -9,6 +9,7 @@ reads the one before it becomes the chain of maps that merging.py makes of it, m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import whole_numbers
 from toolkit.networks.importers.maps import elementwise
-from toolkit.networks.importers.tensors import AffineTensor, Shape, TooLargeError, check_entries, identity, rearrange
+from toolkit.networks.importers.tensors import AffineTensor, Shape, TooLargeError, check_size, identity, rearrange
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.parts import NetworkParts
 from toolkit.networks.stages import Stage
@@ -36,13 +37,16 @@ class StageCompiler:
         if not self.input_shape or any(n < 1 for n in self.input_shape):
             raise ValueError(f"input_shape must be positive sizes without the batch axis, got {self.input_shape}")
         self.input = AffineTensor(self.input_shape, ((0, None),))
-        check_entries(self.input.size, f"an input of shape {self.input_shape}")
+        check_size(self.input.size, f"an input of shape {self.input_shape}")
         self._stages: list[Stage] = []
+        self._neurons = 0
 
     def relu(self, x: AffineTensor) -> AffineTensor:
         """max(x, 0), by a stage of its own; what a ReLU stage gives stays as it is."""
         if x.is_place and x.sources[0][0] > 0:
             return x
+        self._neurons += x.size
+        check_size(self._neurons, "the ReLUs so far")
         self._stages.append(_stage(x, True))
         return AffineTensor(x.shape, ((len(self._stages), None),))
 
@@ -176,7 +180,7 @@ def broadcast(x: AffineTensor, y: AffineTensor | FloatArray) -> tuple[AffineTens
         shape = np.broadcast_shapes(x.shape, y.shape)
     except ValueError:
         raise ValueError(f"shapes {x.shape} and {y.shape} do not broadcast to one another") from None
-    check_entries(int(np.prod(shape, dtype=object)), "broadcasting")
+    check_size(math.prod(shape), "broadcast features")
     widened = expanded(x, shape)
     return widened, expanded(y, shape) if isinstance(y, AffineTensor) else np.broadcast_to(y, shape)
 

@@ -15,7 +15,7 @@ from toolkit.arrays import FloatArray
 from toolkit.networks.importers import values
 from toolkit.networks.importers.compiler import FLOAT32_MAX, bound_of, expanded, scaled
 from toolkit.networks.importers.onnx_calls import Call, Handler
-from toolkit.networks.importers.tensors import AffineTensor
+from toolkit.networks.importers.tensors import AffineTensor, check_size
 from toolkit.networks.importers.values import Value, floating
 
 EPSILON = float(np.float32(1e-5))  # BatchNormalization's default
@@ -66,7 +66,7 @@ def matmul(call: Call) -> Value:
 
 def onnx_add(call: Call) -> Value:
     """The sum of all inputs: Add and Sum."""
-    return reduce(values.add, call.given())
+    return reduce(values.add, sorted(call.given(), key=lambda value: not isinstance(value, AffineTensor)))
 
 
 def onnx_subtract(call: Call) -> Value:
@@ -139,6 +139,7 @@ def extreme(largest: bool) -> Handler:
         found = reduce(step, tensors)
         if not constants:
             return found
+        check_size(math.prod(np.broadcast_shapes(*(value.shape for value in constants))), "the largest of constants")
         return step(found, reduce(np.maximum if largest else np.minimum, constants))
 
     return handler

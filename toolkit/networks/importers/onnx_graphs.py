@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # the last operators that keep the order of the outputs, and may be left out of a question about the largest one
 _ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
+MOST_COMPUTED = 1 << 28  # numbers of constants that nodes make
 _NAMED = 12  # obstacles that an error lists
 _SHAPE_ONLY = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
@@ -98,6 +99,7 @@ class _Graph:
         self.compiler = StageCompiler(self.input.features)
         self.setting = self.opset, self.compiler, has_doubles(model)
         self.values: dict[str, Value] = {}
+        self.computed = 0  # numbers of constants that the file does not hold
         self.unknown: set[str] = set()  # what nodes that cannot go would give
         self.not_given: dict[str, str] = {}  # outputs that are not known here, and whose
         self.obstacles: list[str] = []
@@ -161,6 +163,11 @@ class _Graph:
             raise ValueError(f"reads {missing[0]!r}, which nothing gives before it")
         constants = constants_of(node, self.opset, self.values)
         if constants is not None:
+            self.computed += sum(value.size for value in constants)
+            if self.computed > MOST_COMPUTED:
+                raise ValueError(
+                    f"constants computed so far are {self.computed:,} numbers; allowed are {MOST_COMPUTED:,}"
+                )
             return list(constants)
         if node.op_type not in ONNX_HANDLERS:
             raise ValueError(onnx_obstacle(node.op_type))

@@ -12,7 +12,7 @@ from toolkit.networks.importers import onnx_windows as windows
 from toolkit.networks.importers.compiler import negative
 from toolkit.networks.importers.onnx_calls import Call, Handler
 from toolkit.networks.importers.onnx_evaluation import import_onnx
-from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_entries, rearrange
+from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_size, rearrange
 from toolkit.networks.importers.values import Value, padded
 
 FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")  # types whose arithmetic is real up to rounding
@@ -107,7 +107,9 @@ def _resize(call: Call) -> Value:
         if len(factors) != len(x.shape) or not all(0 < v < LARGEST for v in factors):
             raise ValueError(f"needs one scale > 0 per axis, got {factors}")
         sizes = [math.floor(n * v) for n, v in zip(x.shape, factors, strict=True)]
-    check_entries(math.prod(sizes), "resizing")
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"resizing must leave every axis ≥ 1, got {sizes}")
+    check_size(math.prod(sizes), "resized features")
     rows = np.arange(x.size).reshape(x.shape)
     for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
         rows = np.take(rows, _nearest(call, x.shape[axis], size, factor), axis=axis)

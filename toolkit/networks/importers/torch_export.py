@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.networks.importers.compiler import StageCompiler
-from toolkit.networks.importers.tensors import AffineTensor
+from toolkit.networks.importers.tensors import AffineTensor, check_size
 from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved_by_torch
 from toolkit.networks.importers.torch_operators import ATEN_HANDLERS, TUPLES, aten_obstacle
 from toolkit.networks.importers.values import Value
@@ -144,6 +144,8 @@ class _Walk:
 
     def _computed(self, node: Node) -> Any:
         torch = import_torch()
+        for made in torch.utils._pytree.tree_leaves(node.meta.get("val")):
+            check_size(made.numel() if isinstance(made, torch.Tensor) else 1, f"what {_name(node)} gives")
         target, name = node.target, _name(node)
         args, named = torch.fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         leaves, structure = torch.utils._pytree.tree_flatten((args, named))
