@@ -23,6 +23,7 @@ from toolkit.problems.properties import Property
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
+from toolkit.verify.pyomo_block import to_pyomo
 
 GROUPS = [0, 0, 0, 1, 2, 2, 2, 2, 2]
 
@@ -135,6 +136,8 @@ def test_a_network_without_its_last_operator_answers_about_the_order_alone() -> 
     for rows, constants in (([[1.0, 0.0, 0.0]], [0.0]), ([[1.0, -1.0, 0.0]], [-0.5]), ([[1.0, -2.0, 1.0]], [0.0])):
         with pytest.raises(ValueError, match="was read without the final Softmax"):
             certify(cut, ball, Property.of(rows, constants))
+        with pytest.raises(ValueError, match="was read without the final Softmax"):
+            to_pyomo(cut, ball, question=Property.of(rows, constants))
 
 
 @pytest.mark.parametrize("exponent", [-200, -53, 40, 100])
@@ -155,3 +158,25 @@ def test_rows_that_a_power_of_two_would_round_keep_their_scale() -> None:
     whole, asked = lowered(network, Property.of(rows, None, [0, 0]))
     assert asked.objective.rows[0, :2].tolist() == rows[0].tolist()
     assert whole.relu_sizes == (2, 1)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_inputs_beside_outputs_of_which_the_order_is_known(twice: bool) -> None:
+    """Rows of outputs that copy inputs may be any; none may mix them with outputs whose order alone is right."""
+    network = random_dense_network(np.random.default_rng(0), (2, 3, 3))
+    cut = with_input_outputs(Network(network.layers, metadata={"dropped": "the final Softmax"}))
+    more = with_input_outputs(cut) if twice else cut
+    zeros = [0.0] * (more.output_size - 5)
+    ball = LinfBall([0.2, 0.4], 0.01)
+    for row, constant in (([0, 0, 0, 1, 0], 0.5), ([0, 0, 0, 1, 1], 0), ([0, 0, 0, 0, 0], 1), ([0, 2, -2, 0, 0], 0)):
+        certify(more, ball, Property.of([[*row, *zeros]], [constant]))
+    mixed = (
+        ([1, 0, 0, -1, 0], 0),
+        ([1, 0, 0, 1, 0], 0),
+        ([1, -1, 0, 1, 0], 0),
+        ([1, -1, 0, 0, 1], 0),
+        ([1, 0, 0, 0, 0], 0),
+    )
+    for row, constant in (*mixed, ([1, -1, 0, 0, 0], 1)):
+        with pytest.raises(ValueError, match="and rows about inputs alone, and row 1 is neither"):
+            certify(more, ball, Property.of([[0, 1, -1, 0, 0, *zeros], [*row, *zeros]], [0, constant]))

@@ -29,6 +29,7 @@ from toolkit.networks.weight_error import column_norms, sum_error
 from toolkit.networks.weights import dense_array
 from toolkit.problems.properties import Objective, Property
 
+RANKED = "dropped_outputs"  # in metadata: how many outputs, the first, the operator left out is about; all by default
 Source = tuple[int, AffineMap]
 
 
@@ -48,15 +49,22 @@ def lowered(network: Network, question: Property) -> tuple[Network, Property]:
 
 
 def check_ranking(network: Network, question: Property) -> None:
-    """Raise ValueError unless every row is c·(F_i − F_j), if all that the network says right is its outputs' order."""
+    """Raise ValueError unless every row is c·(F_i − F_j), if all that the network says right is its outputs' order.
+
+    Rows about none of these outputs may be any, since outputs that copy the inputs are right by themselves.
+    """
     if not (dropped := network.metadata.get("dropped")):
         return
     rows, constants = dense_array(question.objective.rows), question.objective.constants
-    pairs = ((rows != 0).sum(axis=1) == 2) & (rows.min(axis=1) == -rows.max(axis=1))
-    wrong = np.flatnonzero(~pairs if constants is None else ~pairs | (constants != 0))
+    count = network.metadata.get(RANKED, network.output_size)
+    ranked, others = rows[:, :count], (rows[:, count:] != 0).any(axis=1)
+    entries = (ranked != 0).sum(axis=1)
+    pairs = (entries == 2) & (ranked.min(axis=1) == -ranked.max(axis=1)) & ~others
+    wrong = np.flatnonzero((entries > 0) & (~pairs if constants is None else ~pairs | (constants != 0)))
     if wrong.size:
         raise ValueError(
-            f"the network was read without {dropped}: it answers rows c·(F_i − F_j), which row {wrong[0]} is not"
+            f"the network was read without {dropped}: it answers rows c·(F_i − F_j) and rows about inputs alone, and "
+            f"row {wrong[0]} is neither"
         )
 
 
@@ -76,7 +84,11 @@ def with_constant_output(network: Network) -> Network:
 def with_input_outputs(network: Network) -> Network:
     """The network with more outputs, after its own, that are its inputs; its ReLU inputs are the same."""
     size = network.input_size
-    return with_outputs(network, [(0, sp.eye_array(size, format="csr"))], np.zeros(size))
+    more = with_outputs(network, [(0, sp.eye_array(size, format="csr"))], np.zeros(size))
+    if "dropped" not in network.metadata:
+        return more
+    own = {RANKED: network.metadata.get(RANKED, network.output_size)}
+    return Network(more.stages, more.name, {**more.metadata, **own}, more.input_shape)
 
 
 def with_outputs(network: Network, sources: Sequence[tuple[int, Any]], constants: FloatArray) -> Network:
