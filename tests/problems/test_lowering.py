@@ -18,7 +18,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.replay import evaluation_errors
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.lowering import lowered, with_input_outputs
+from toolkit.problems.lowering import lowered, with_copies, with_input_outputs
 from toolkit.problems.properties import Property
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
@@ -180,3 +180,19 @@ def test_inputs_beside_outputs_of_which_the_order_is_known(twice: bool) -> None:
     for row, constant in (*mixed, ([1, -1, 0, 0, 0], 1)):
         with pytest.raises(ValueError, match="and rows about inputs alone, and row 1 is neither"):
             certify(more, ball, Property.of([[0, 1, -1, 0, 0, *zeros], [*row, *zeros]], [0, constant]))
+
+
+def test_copies_of_the_outputs_are_the_outputs_and_carry_their_errors() -> None:
+    rng = np.random.default_rng(3)
+    network = random_conv_network(rng)
+    network = Network(
+        [*network.maps[:-1], network.maps[-1].with_error(np.full(network.maps[-1].input_size, 1e-9), 1e-8)]
+    )
+    x = rng.normal(size=(5, network.input_size))
+    whole = with_copies(network, 3)
+    np.testing.assert_array_equal(whole.forward(x), np.tile(network.forward(x), 3))
+    last = whole.maps[-1]
+    assert last.column_error is not None
+    assert np.all(last.column_error >= np.sqrt(3) * 1e-9)  # the norm of three columns of errors, one below the other
+    assert last.bias_error >= np.sqrt(3) * 1e-8
+    assert with_copies(network, 1) is network

@@ -33,10 +33,16 @@ def box(low: str, high: str) -> str:
     return f"(assert (>= X_0 {low}))(assert (<= X_0 {high}))"
 
 
+LONG = "(assert (= (+ (* 0.7720787261757455 Y_0) (* (/ 1 3) X_0) (* -1.1234567890123457 Y_0)) {}))"
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [
         (box("-1", "1") + "(assert (>= Y_0 0.9))", "sat"),
+        (box("-1", "1") + "(assert (>= (+ (* 0.7720787261757455 Y_0) (* (/ 1 3) X_0)) 1.105))", "sat"),
+        (box("-1", "1") + "(assert (>= (+ (* 0.7720787261757455 Y_0) (* (/ 1 3) X_0)) 1.106))", "unsat"),
+        (box("-1", "1") + LONG.format("-0.69"), "unsat"),
         (box("-1", "1") + "(assert (>= Y_0 1))", "sat"),
         (box("-1", "1") + "(assert (>= Y_0 1.0000001))", "unsat"),
         (box("-1", "1") + "(assert (<= Y_0 -1e-9))", "unsat"),

@@ -67,7 +67,7 @@ OPERATIONS = 64  # roundings at one ReLU or one input besides those of a sum, an
 LEAST_32, LARGEST_32 = 2.0**-126, 2.0**127  # float32: least normal number, and less than the largest
 SPREAD = 2.0**16  # of the sizes in a layer from where on each neuron is measured in its own unit
 LEAST_UNIT = 2.0**-200  # of the largest unit in a layer
-LEAST_PART = 2.0**-8  # of the terms that a neuron sums up: a unit no larger than their rounding would cost others
+LEAST_SHARE = 2.0**-8  # of the terms that a neuron sums up: a unit no larger than their rounding would cost others
 LEAST_SIZE = 2.0**-960  # r at least, so that γ‖ν‖r covers what underflow takes from a product with ν
 
 
@@ -158,7 +158,7 @@ def staged_error_model(
         for k, stage in enumerate(stages[:-1]):
             if units[k + 1] is not None:
                 summed = _sums(_magnitudes(stage), sizes) + np.abs(stage.bias)
-                units[k + 1] = _unit(np.maximum(sizes[k + 1], LEAST_PART * summed), apart[k + 1])
+                units[k + 1] = _unit(np.maximum(sizes[k + 1], LEAST_SHARE * summed), apart[k + 1])
         sizes = [np.maximum(size, LEAST_SIZE) for size in sizes]
         alive = [np.arange(ball.size), *alive]
         product = tuple(

@@ -81,14 +81,34 @@ def with_constant_output(network: Network) -> Network:
     return with_outputs(network, [], np.ones(1))
 
 
-def with_input_outputs(network: Network) -> Network:
-    """The network with more outputs, after its own, that are its inputs; its ReLU inputs are the same."""
-    size = network.input_size
-    more = with_outputs(network, [(0, sp.eye_array(size, format="csr"))], np.zeros(size))
+def with_input_outputs(network: Network, copies: int = 1) -> Network:
+    """The network with more outputs, after its own, that are its inputs, so many times; its ReLU inputs are its own."""
+    size = copies * network.input_size
+    inputs = sp.vstack([sp.eye_array(network.input_size, format="csr")] * copies, format="csr")
+    more = with_outputs(network, [(0, inputs)], np.zeros(size))
     if "dropped" not in network.metadata:
         return more
     own = {RANKED: network.metadata.get(RANKED, network.output_size)}
     return Network(more.stages, more.name, {**more.metadata, **own}, more.input_shape)
+
+
+def with_copies(network: Network, copies: int) -> Network:
+    """The network whose outputs are its own so many times, one after the other; its ReLU inputs are the same."""
+    if copies == 1:
+        return network
+    last = Stage(tuple((place, _repeated(layer, copies)) for place, layer in network.stages[-1].sources), False)
+    return Network((*network.stages[:-1], last), network.name, network.metadata, network.input_shape)
+
+
+def _repeated(layer: AffineMap, copies: int) -> AffineMap:
+    """The map whose outputs are its own so many times; norms of its errors are at most as many times as large."""
+    bias, more = np.tile(layer.bias_vector, copies), layer
+    if isinstance(layer, Dense):
+        more = Dense(np.tile(layer.weight, (copies, 1)), bias)
+    else:
+        more = Sparse(sp.vstack([layer.to_sparse()] * copies, format="csr"), bias)
+    error = None if layer.column_error is None else copies * layer.column_error
+    return more.with_error(error, copies * layer.bias_error)
 
 
 def with_outputs(network: Network, sources: Sequence[tuple[int, Any]], constants: FloatArray) -> Network:

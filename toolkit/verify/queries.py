@@ -27,7 +27,7 @@ from toolkit.networks.onnx_runtime import deployed_outputs
 from toolkit.networks.replay import LARGEST_EXACT, exact_margins, exact_within, most_weights, replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
-from toolkit.problems.lowering import lowered, with_input_outputs, without_constants
+from toolkit.problems.lowering import lowered, with_copies, with_input_outputs, without_constants
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property
 from toolkit.problems.region import Region
@@ -275,7 +275,8 @@ class _Search:
 
 def asked_network(network: Network, question: VnnlibQuestion) -> Network:
     """The network whose outputs the question's rows are about."""
-    return network if question.input_rows is None else with_input_outputs(network)
+    own = with_copies(network, question.copies)
+    return own if question.input_rows is None else with_input_outputs(own, question.copies)
 
 
 def holds_strictly(network: Network, query: VnnlibQuery, point: FloatArray, seconds: float | None = None) -> bool:
