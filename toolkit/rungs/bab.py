@@ -36,6 +36,7 @@ from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
+from toolkit.search.hull_planes import takes_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
 from toolkit.search.refinement import neuron_ranges, refined_region
@@ -85,7 +86,9 @@ def _signs(problem: Problem) -> list[Bound]:
     searches: list[Callable[[Problem, Clock], list[Bound]]] = [by_boxes] if splits_inputs(problem) else []
     searches.append(by_phases)
     # whoever limits the nodes comes back with more, or with better l,u; a try at LPs then takes no longer than that
-    if nodes is None or (nodes >= PROGRAM_NODES and error_model_of(problem).count <= PROGRAM_NEURONS):
+    # and where trees have planes, LPs' cuts rarely say more
+    few = error_model_of(problem).count <= PROGRAM_NEURONS and not takes_planes(problem)
+    if nodes is None or (nodes >= PROGRAM_NODES and few):
         searches.append(by_programs)
     bounds: list[Bound] = []
     for place, search in enumerate(searches):
