@@ -152,3 +152,21 @@ def test_nearest_neighbours_at_ties_are_those_of_onnxruntime(tmp_path: Path, pla
         given = {"s": np.array([1, 1, 1, scale], np.float32)}
         network = onnx_network(tmp_path, nodes, opset=13, shape=(1, 1, 1, 10), **given)  # compared with it
         assert network.output_size == size
+
+
+def test_scales_as_an_attribute(tmp_path: Path) -> None:
+    nodes = [("Upsample", ["x"], ["y"], {"scales": [1.0, 1.0, 1.0, 2.0]})]
+    network = onnx_network(tmp_path, nodes, opset=7, shape=(1, 1, 1, 3))
+    assert network.forward(np.array([1.0, 2.0, 3.0])).tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+
+
+def test_padding_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VALID is no padding, of a transposed convolution too, whatever pads say; other names are none."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    attributes = {"auto_pad": "VALID", "pads": [1, 1, 1, 1]}
+    nodes, kernel = [("ConvTranspose", ["x", "k"], ["y"], attributes)], np.ones((1, 1, 2, 2), np.float32)
+    assert onnx_network(tmp_path, nodes, shape=(1, 1, 3, 3), k=kernel).output_size == 16
+    for operator in ("Conv", "ConvTranspose"):
+        nodes = [(operator, ["x", "k"], ["y"], {"auto_pad": "SAME"})]
+        with pytest.raises(ValueError, match="must be one of NOTSET, VALID, SAME_UPPER, SAME_LOWER, got 'SAME'"):
+            onnx_network(tmp_path, nodes, shape=(1, 1, 3, 3), k=kernel)

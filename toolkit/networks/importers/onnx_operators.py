@@ -92,6 +92,8 @@ def _resize(call: Call) -> Value:
     if call.attributes.get("mode", b"nearest") != b"nearest" or (call.node.op_type == "Resize" and call.opset < 11):
         raise ValueError("only mode nearest is supported, from operator set 11 on; other modes are affine as well")
     scales = call.optional(1 if call.node.op_type == "Upsample" else 2, "scales")
+    if scales is None and "scales" in call.attributes:  # before operator set 9
+        scales = np.array(call.attributes["scales"])
     sizes = call.integers(3, "sizes")
     if (
         call.attributes.get("axes") is not None
