@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.tensors import AffineTensor, check_size
 from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved_by_torch, run_by_torch
-from toolkit.networks.importers.torch_operators import ATEN_HANDLERS, aten_obstacle
+from toolkit.networks.importers.torch_obstacles import aten_obstacle
+from toolkit.networks.importers.torch_operators import ATEN_HANDLERS
 from toolkit.networks.importers.values import Value
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from toolkit.networks.importers import maps, values
 from toolkit.networks.importers.compiler import bound_of, broadcast, negative
 from toolkit.networks.importers.tensors import AffineTensor
 from toolkit.networks.importers.torch_calls import AtenCall
+from toolkit.networks.importers.torch_obstacles import aten_obstacle
 from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool
 from toolkit.networks.weight_error import product_error
@@ -309,38 +310,3 @@ ATEN_HANDLERS: dict[str, Callable[[AtenCall], Value | list[Value]]] = {
     "native_dropout": _first_of(_same),
     **dict.fromkeys(("_to_copy", "to", "type_as", "detach", "clone", "alias", "contiguous", "lift_fresh_copy"), _same),
 }
-SMOOTH = frozenset(
-    (
-        *("sigmoid", "tanh", "exp", "log", "pow", "sqrt", "rsqrt", "reciprocal", "erf", "gelu", "elu", "selu", "celu"),
-        *("silu", "mish", "softplus", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "sin", "cos"),
-        *("layer_norm", "native_layer_norm", "group_norm", "instance_norm", "scaled_dot_product_attention", "softsign"),
-    )
-)
-JUMPING = frozenset(
-    (
-        "sign",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-        "argmax",
-        "argmin",
-        "gt",
-        "lt",
-        "ge",
-        "le",
-        "eq",
-        "ne",
-        "sgn",
-        "heaviside",
-    )
-)
-
-
-def aten_obstacle(operator: str) -> str:
-    """Why an operator on features is refused."""
-    if operator in SMOOTH:
-        return f"{operator} is not piecewise linear"
-    if operator in JUMPING:
-        return f"{operator} is not continuous, so not what a ReLU network computes"
-    return f"{operator} is not known here"

@@ -43,7 +43,7 @@ def refresh(module: Module, shape: Sequence[int]) -> None:
 
 def in_double(module: Module) -> Module:
     """A copy in double precision, with the weights that pruning and normalisation give now, to the last bit."""
-    return settled(module).double()
+    return plain_copy(module).double()
 
 
 def runnable(module: Module, shape: Sequence[int]) -> tuple[Module, torch.dtype]:
@@ -54,12 +54,12 @@ def runnable(module: Module, shape: Sequence[int]) -> tuple[Module, torch.dtype]
         with torch.no_grad():
             own(torch.zeros((1, *shape), dtype=torch.float64))
     except Exception:  # the module's own code runs; in its own precision the reason is the true one
-        own = settled(module)
+        own = plain_copy(module)
         return own, home_of(own)[0]
     return own, torch.float64
 
 
-def settled(module: Module) -> Module:
+def plain_copy(module: Module) -> Module:
     """A copy with the weights that pruning and normalisation give now as parameters, to the last bit."""
     torch = import_torch()
     from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
