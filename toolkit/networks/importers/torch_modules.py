@@ -2,7 +2,8 @@
 
 A module counts as what its class says only while its class's own forward computes it: a class that overrides forward
 and a forward set on the module are exported (torch_export.py), hooks are refused. On top, module and network are
-compared at points of five scales, in double precision, every output relative to its own size (torch_replay.py).
+compared at points of five scales, in double precision, or in the module's own where its forward makes numbers of that,
+every output relative to its own size (torch_replay.py).
 """
 
 from __future__ import annotations

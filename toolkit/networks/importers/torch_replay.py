@@ -1,4 +1,4 @@
-"""An imported torch network against its module: outputs at points of five scales, in double precision.
+"""An imported torch network against its module: outputs at points of five scales, in double precision where it runs.
 
 Every output is compared relative to its own size, so that a small one is not hidden by the others.
 """
