@@ -296,3 +296,10 @@ def test_proofs_of_awkward_networks_are_accepted(seed: int, tmp_path: Path) -> N
     for claim, least in zip(checked.claims.values(), case.truth, strict=True):
         assert claim == -np.inf or claim <= least
     assert tuple(checked.claims.values()) == proof.claims
+
+
+def test_no_proof_and_a_folder_are_said_alike(tmp_path: Path) -> None:
+    network = random_dense_network(np.random.default_rng(0), (2, 3, 2))
+    for place in (tmp_path, tmp_path / "none.npz"):
+        with pytest.raises(FileNotFoundError, match=f"no proof file at {place}"):
+            check_proof(place, network)

@@ -1,4 +1,5 @@
-"""Types of ONNX files and torch modules: which bounds their numbers reach, which casts are none in real arithmetic."""
+"""Types of ONNX files and torch modules: bounds that their numbers reach, casts that are none in real arithmetic, what
+rounds in them, and what has another form in older operator sets."""
 
 from __future__ import annotations
 
@@ -20,17 +21,17 @@ def onnx_network(
     nodes: Sequence[tuple[str, Sequence[str], Sequence[str], dict[str, Any]]],
     dtype: str = "FLOAT",
     opset: int = 17,
-    output: str = "",
+    shape: Sequence[int] = (1, 2),
     **constants: np.ndarray,
 ) -> Network:
-    """The network of nodes (operator, inputs, outputs, attributes) on two inputs x; output: else the last node's."""
+    """The network of nodes (operator, inputs, outputs, attributes) on x of this shape; the last one's output."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra: onnx)")
     helper, kind = onnx.helper, getattr(onnx.TensorProto, dtype)
     graph = helper.make_graph(
         [helper.make_node(name, inputs, outputs, **attributes) for name, inputs, outputs, attributes in nodes],
         "net",
-        [helper.make_tensor_value_info("x", kind, [1, 2])],
-        [helper.make_tensor_value_info(output or nodes[-1][2][0], kind, ["a", "b"])],
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info(nodes[-1][2][0], kind, list("abcd")[: len(shape)])],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -117,3 +118,55 @@ def test_the_mask_of_a_dropout_is_true_outside_training(tmp_path: Path) -> None:
 def test_inputs_of_pad_that_do_not_fit(tmp_path: Path, inputs: dict[str, np.ndarray], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         onnx_network(tmp_path, [("Pad", ["x", *inputs], ["y"], {})], opset=18, **inputs)
+
+
+@pytest.mark.parametrize("opset", [10, 13, 19, 21])
+def test_weights_of_whole_numbers_in_every_operator_set(tmp_path: Path, opset: int) -> None:
+    nodes = [("DequantizeLinear", ["w", "s", "z"], ["d"], {}), ("Add", ["x", "d"], ["y"], {})]
+    constants = {"w": np.array([[3, -4]], np.int8), "s": np.array(0.5, np.float32), "z": np.array(1, np.int8)}
+    assert onnx_network(tmp_path, nodes, opset=opset, **constants).forward(np.zeros(2)).tolist() == [1.0, -2.5]
+
+
+def test_the_power_1_is_none_and_no_other_is_known(tmp_path: Path) -> None:
+    nodes = [("Pow", ["x", "e"], ["y"], {})]
+    network = onnx_network(tmp_path, nodes, e=np.ones((2, 1), np.float32))
+    assert network.forward(np.array([-2.0, 3.0])).tolist() == [-2.0, 3.0, -2.0, 3.0]
+    for exponent in (0.5, 2.0, [1.0, 2.0]):
+        with pytest.raises(ValueError, match="Pow is not supported: it is not piecewise linear"):
+            onnx_network(tmp_path, nodes, e=np.array(exponent, np.float32))
+
+
+def test_what_rounds_to_the_least_numbers_of_float32_is_no_difference(tmp_path: Path) -> None:
+    weight = np.array([[1e-40, 0], [0, 1e-41]], np.float32)
+    network = onnx_network(tmp_path, [("MatMul", ["x", "w"], ["y"], {})], w=weight)
+    assert network.forward(np.array([1.0, 1.0])).tolist() == np.diag(weight).tolist()
+
+
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("places", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+def test_nearest_neighbours_at_ties_are_those_of_onnxruntime(tmp_path: Path, places: str, rounding: str) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra: onnx)")
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": places, "nearest_mode": rounding}
+    nodes = [("Resize", ["x", "", "s"], ["y"], attributes)]
+    for scale, size in ((2.0, 20), (0.5, 5), (0.6, 6), (0.3, 3), (2.6, 26), (0.7, 7), (1 / 3, 3), (0.1, 1)):
+        given = {"s": np.array([1, 1, 1, scale], np.float32)}
+        network = onnx_network(tmp_path, nodes, opset=13, shape=(1, 1, 1, 10), **given)  # compared with it
+        assert network.output_size == size
+
+
+def test_scales_as_an_attribute(tmp_path: Path) -> None:
+    nodes = [("Upsample", ["x"], ["y"], {"scales": [1.0, 1.0, 1.0, 2.0]})]
+    network = onnx_network(tmp_path, nodes, opset=7, shape=(1, 1, 1, 3))
+    assert network.forward(np.array([1.0, 2.0, 3.0])).tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+
+
+def test_padding_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VALID is no padding, of a transposed convolution too, whatever pads say; other names are none."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    attributes = {"auto_pad": "VALID", "pads": [1, 1, 1, 1]}
+    nodes, kernel = [("ConvTranspose", ["x", "k"], ["y"], attributes)], np.ones((1, 1, 2, 2), np.float32)
+    assert onnx_network(tmp_path, nodes, shape=(1, 1, 3, 3), k=kernel).output_size == 16
+    for operator in ("Conv", "ConvTranspose"):
+        nodes = [(operator, ["x", "k"], ["y"], {"auto_pad": "SAME"})]
+        with pytest.raises(ValueError, match="must be one of NOTSET, VALID, SAME_UPPER, SAME_LOWER, got 'SAME'"):
+            onnx_network(tmp_path, nodes, shape=(1, 1, 3, 3), k=kernel)

@@ -101,6 +101,8 @@ def test_models_that_have_no_relu_network_are_refused() -> None:
         Network.from_sklearn(MLPClassifier())
     with pytest.raises(ValueError, match="several labels at once"):
         Network.from_sklearn(fitted("MLPClassifier", RNG.integers(0, 2, (80, 3))))
+    with pytest.raises(ValueError, match="fitted on two classes or more, got 3"):
+        Network.from_sklearn(fitted("MLPClassifier", np.full(80, 3)))
     with pytest.raises(ValueError, match="must be an MLPClassifier or MLPRegressor, got LogisticRegression"):
         Network.from_sklearn(LogisticRegression())  # type: ignore[arg-type]
 

@@ -91,6 +91,7 @@ OPERANDS: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {
     "Sum": ({}, [normal(1, 4), normal(1, 4)]),
     "Mean": ({}, [normal(1, 4), normal(1, 4)]),
     "Neg": ({}, [normal(1, 4)]),
+    "Pow": ({}, [normal(1, 4), np.ones(1, np.float32)]),
     "LeakyRelu": ({"alpha": 0.3}, [normal(1, 4)]),
     "PRelu": ({}, [normal(1, 4), normal(1, 4)]),
     "Clip": ({}, [normal(1, 4), np.array(-0.2, np.float32), np.array(0.3, np.float32)]),

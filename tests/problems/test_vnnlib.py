@@ -221,6 +221,15 @@ def test_numbers_past_the_largest_float_are_scaled_or_named() -> None:
         vnnlib_questions(parse_vnnlib(huge + "(assert (<= Y_0 0))"))
 
 
+def test_a_function_without_arguments_is_a_constant() -> None:
+    written = (
+        DECLARED.replace("declare-const", "declare-fun").replace(" Real", " ( ) Real") + BOX + "(assert (<= Y_1 0.5))"
+    )
+    (question,) = vnnlib_questions(parse_vnnlib(written))
+    assert question.output_rows.tolist() == [[0.0, 1.0, 0.0]]
+    assert question.above.tolist() == [-0.5]
+
+
 def test_an_input_without_bound_is_named() -> None:
     with pytest.raises(ValueError, match="input 1 of X has no upper bound"):
         vnnlib_questions(parse_vnnlib(DECLARED + "(assert (<= X_0 1))(assert (>= X_0 0))(assert (>= X_1 0))"))
@@ -263,6 +272,10 @@ HOSTILE = {
     "(assert Y_0)": "takes one formula",
     "(assert)": "takes one formula",
     "(declare-const X_2 Int)": "and Real",
+    "(declare-const X_2 () Real)": "stands where the name",
+    "(declare-fun X_2 Real)": "takes X_i or Y_i and () Real",
+    "(declare-fun X_2 () Int)": "takes X_i or Y_i and () Real",
+    "(declare-fun X_2 (Real) Real)": "stands in 'declare-fun', which takes words only",
     "(declare-const X_7 Real)": "X_2 is to follow",
     "(assert (<= Y_0 0))(declare-const Y_3 Real)": "before every assertion",
     "(define-fun f () Real)": "is no command",

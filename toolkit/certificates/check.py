@@ -117,7 +117,10 @@ def all_shown(question: Property, claims: Mapping[int, float]) -> bool:
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
-    file_path("path", path), instance("network", network, Network)
+    source = file_path("path", path)
+    instance("network", network, Network)
+    if not source.is_file():
+        raise FileNotFoundError(f"no proof file at {path}")
     try:
         with open_archive(path, PROOF_LIMIT, PROOF_RATIO) as archive:
             header = read_header(archive)

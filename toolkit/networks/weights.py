@@ -15,7 +15,7 @@ from array_api_compat import is_torch_array
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import AnyArray, Array, FloatArray, Matrix, SparseMatrix
-from toolkit.data.arguments import number_array
+from toolkit.data.arguments import number_array, real_number, shown
 from toolkit.data.summaries import one_line, sizes, span
 
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
@@ -39,7 +39,8 @@ def exact_float64(name: str, values: ArrayLike) -> FloatArray:
         return array
     if rounded.any():
         where = tuple(int(i) for i in np.argwhere(rounded)[0])
-        raise ValueError(f"{name} must fit into float64 exactly, got {given[where]} ({given.dtype}) at index {where}")
+        place = f" at index {where}" if where else ""
+        raise ValueError(f"{name} must fit into float64 exactly, got {given[where]} ({given.dtype}){place}")
     return array
 
 
@@ -48,7 +49,34 @@ def exact_numbers(name: str, value: object) -> FloatArray:
     round them: the question would not be the one that was asked."""
     array = number_array(name, value)
     given: AnyArray = np.asarray(value)
-    return exact_float64(name, given) if given.dtype.kind in "iuf" else array
+    if given.dtype.kind in "iuf":
+        array = exact_float64(name, given)
+    if given.dtype == object or isinstance(value, list | tuple):  # numpy rounds a list's numbers on the way
+        _check_entries(name, np.array(value, dtype=object), array)
+    return array
+
+
+def exact_number(name: str, value: object, hint: str = "") -> float:
+    """One real number as a float. Raises ValueError for others, and where float64 would round it."""
+    if isinstance(value, np.longdouble):
+        return float(exact_float64(name, value))
+    found = float(real_number(name, value, hint=hint))
+    entry = value.item() if hasattr(value, "item") else np.array(value, dtype=object).ravel()[0]
+    _check_entries(name, np.array(entry, dtype=object), np.array(found))
+    return found
+
+
+def _check_entries(name: str, given: AnyArray, array: FloatArray) -> None:
+    """Raise ValueError where a number of any type is another one than float64 made of it."""
+    if given.shape != array.shape:
+        return
+    for index, entry in np.ndenumerate(given):
+        own = entry.item() if hasattr(entry, "item") else entry
+        where = f" at index {index}" if index else ""
+        if own is None:
+            raise ValueError(f"{name} must be an array of real numbers, got None{where}")
+        if type(own) is not float and own == own and own != float(array[index]):
+            raise ValueError(f"{name} must fit into float64 exactly, got {shown(own)}{where}; float(…) rounds it")
 
 
 def read_only(array: _Numbers) -> _Numbers:

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import FloatArray
 from toolkit.data.amounts import DataDomain
 from toolkit.data.arguments import number_array, real_number, shown, whole_number
-from toolkit.networks.weights import exact_numbers, read_only
-from toolkit.problems.input_set import InputSet, box_range_linear
+from toolkit.networks.weights import exact_number, exact_numbers, read_only
+from toolkit.problems.input_set import InputSet, box_range_linear, middle_and_half_width
 
 
 def rounded_sum(values: FloatArray, step: float | FloatArray, towards: float) -> FloatArray:
@@ -59,7 +59,7 @@ def checked_domain(domain: Sequence[float], center: FloatArray | None = None) ->
     """(low, high) with low < high, which holds the centre. Raises ValueError."""
     if not (isinstance(domain, Sequence) or hasattr(domain, "__getitem__")) or np.shape(domain) != (2,):
         raise ValueError(f"domain must be (low, high), got {shown(domain)}")
-    low, high = (float(real_number("domain", end)) for end in domain)
+    low, high = (exact_number("domain", end) for end in domain)
     if not low < high:
         raise ValueError(f"domain must have low < high, got ({low}, {high})")
     outside = np.flatnonzero((center < low) | (center > high)) if center is not None else np.zeros(0, dtype=np.int64)
@@ -70,6 +70,12 @@ def checked_domain(domain: Sequence[float], center: FloatArray | None = None) ->
             f"({outside.size} such entries); scale the input or widen the domain"
         )
     return low, high
+
+
+def width_text(lower: FloatArray, upper: FloatArray) -> str:
+    """The largest width of a box, in words; half of it where it is too large for a float."""
+    half = float((0.5 * upper - 0.5 * lower).max())
+    return f"largest width = {2 * half}" if np.isfinite(2 * half) else f"largest half-width = {half}"
 
 
 class BoxShaped(InputSet):
@@ -91,7 +97,7 @@ class BoxShaped(InputSet):
 
     @cached_property
     def _middle_and_radius(self) -> tuple[FloatArray, FloatArray]:
-        return 0.5 * (self.lower + self.upper), 0.5 * (self.upper - self.lower)
+        return middle_and_half_width(self.lower, self.upper)
 
     def support(self, rows: FloatArray) -> FloatArray:
         """The corner of the hull against the signs of ν; at ν_j = 0 either end."""
@@ -185,7 +191,7 @@ class Box(BoxShaped):
     @property
     def title(self) -> str:
         """Its largest width, in words."""
-        return f"largest width = {float((self.upper - self.lower).max())}"
+        return width_text(self.lower, self.upper)
 
     @cached_property
     def digest(self) -> str:

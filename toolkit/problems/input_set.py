@@ -33,9 +33,17 @@ def box_range_linear(rows: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
     rows may be numpy, scipy.sparse or torch; lower and upper numpy or torch.
     Shapes: rows (…, m, n), lower and upper (…, n) → (…, m) each.
     """
-    centre = (0.5 * (lower + upper))[..., None]
-    radius = (0.5 * (upper - lower))[..., None]
-    return (rows @ centre)[..., 0], (abs(rows) @ radius)[..., 0]
+    centre, radius = middle_and_half_width(lower, upper)
+    return (rows @ centre[..., None])[..., 0], (abs(rows) @ radius[..., None])[..., 0]
+
+
+def middle_and_half_width(lower: Any, upper: Any) -> tuple[Any, Any]:
+    """(lower + upper)/2 and (upper − lower)/2; of halves where numpy's sums overflow."""
+    with np.errstate(over="ignore"):
+        middle, half = 0.5 * (lower + upper), 0.5 * (upper - lower)
+    if isinstance(half, np.ndarray) and not (np.isfinite(half).all() and np.isfinite(middle).all()):
+        return 0.5 * lower + 0.5 * upper, 0.5 * upper - 0.5 * lower
+    return middle, half
 
 
 def over_box(lower: Any, upper: Any) -> Callable[[Any], tuple[Any, Any]]:

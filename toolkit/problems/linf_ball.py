@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
 from toolkit.data.amounts import DataDomain, keyed
-from toolkit.data.arguments import EPS_HINT, real_number
-from toolkit.networks.weights import exact_numbers, read_only
+from toolkit.data.arguments import EPS_HINT
+from toolkit.networks.weights import exact_number, exact_numbers, read_only
 from toolkit.problems.boxes import BoxShaped, checked_ends, rounded_sum
 
 
@@ -123,7 +123,7 @@ def _checked_radius(eps: object, shape: tuple[int, ...]) -> float | FloatArray:
     listed = isinstance(eps, Sequence) and not isinstance(eps, str | bytes)
     several = (listed or getattr(eps, "shape", ()) != ()) and math.prod(_shape(eps)) > 1
     try:
-        found = exact_numbers("eps", eps) if several else np.array(float(real_number("eps", eps, hint=EPS_HINT)))
+        found = exact_numbers("eps", eps) if several else np.array(exact_number("eps", eps, EPS_HINT))
     except ValueError as error:
         if not several:
             raise

@@ -41,7 +41,7 @@ from toolkit.arrays import FloatArray, IndexArray, SparseMatrix
 from toolkit.data.arguments import number_array, real_number, whole_number
 from toolkit.networks.float_error import UNIT
 from toolkit.networks.kernel_operators import KernelOperator
-from toolkit.networks.weights import dense_array, read_only
+from toolkit.networks.weights import dense_array, exact_number, read_only
 from toolkit.problems.boxes import rounded_sum
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.linf_ball import LinfBall
@@ -66,7 +66,7 @@ class BallShaped(InputSet):
     ends: LinfBall = field(init=False, repr=False)
 
     def __init__(self, center: ArrayLike, eps: float, domain: Sequence[float] | None = None) -> None:
-        ends = LinfBall(center, real_number("eps", eps, hint="a radius per coordinate is for LinfBall"), domain)
+        ends = LinfBall(center, exact_number("eps", eps, "a radius per coordinate is for LinfBall"), domain)
         if ends.domain is not None and isinstance(ends.domain[0], np.ndarray):
             raise ValueError(f"a domain per coordinate is for LinfBall, not for {type(self).__name__}")
         object.__setattr__(self, "ends", ends)

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.weights import read_only
-from toolkit.problems.boxes import BoxShaped
+from toolkit.problems.boxes import BoxShaped, width_text
 
 
 def rounded_down(value: Fraction) -> float:
@@ -58,7 +58,7 @@ class RationalBox(BoxShaped):
     @property
     def title(self) -> str:
         """Its largest width, in words."""
-        return f"largest width = {float((self.upper - self.lower).max())}"
+        return width_text(self.lower, self.upper)
 
     @cached_property
     def digest(self) -> str:
@@ -104,7 +104,7 @@ class RationalBox(BoxShaped):
     @property
     def reach(self) -> FloatArray:
         """Half the width of every coordinate."""
-        return np.asarray(0.5 * (self.upper - self.lower), dtype=np.float64)
+        return np.asarray(0.5 * self.upper - 0.5 * self.lower, dtype=np.float64)
 
 
 def _floats(values: Sequence[Fraction], up: bool) -> FloatArray:

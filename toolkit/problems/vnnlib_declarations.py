@@ -12,6 +12,7 @@ from toolkit.problems.vnnlib_syntax import QueryText, Token, quoted
 MOST_VARIABLES = 10_000_000
 IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
 DECLARATIONS = ("vnnlib-version", "declare-const", "declare-fun", "declare-network", "declare-input", "declare-output")
+NO_ARGUMENTS = "()"  # of declare-fun
 REAL = "real"
 NUMERIC_TYPES = (REAL, "float16", "float32", "float64", "bfloat16")
 _SCALAR = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
@@ -127,9 +128,10 @@ class Declarations:
     def _take_scalar(self, form: Form, words: list[str]) -> None:
         if self.version != (1, 0):
             self.fail(form.head, "belongs to version 1.0, the file states 2.0")
-        found = _SCALAR.fullmatch(words[0]) if len(words) == 2 else None
-        if found is None or words[1] != "Real":
-            self.fail(form.head, f"takes X_i or Y_i and Real, got {quoted(' '.join(words))}")
+        kind = ["Real"] if form.head.text == "declare-const" else [NO_ARGUMENTS, "Real"]
+        found = _SCALAR.fullmatch(words[0]) if words[1:] == kind else None
+        if found is None:
+            self.fail(form.head, f"takes X_i or Y_i and {' '.join(kind)}, got {quoted(' '.join(words))}")
         if int(found[2]) != self.counts[found[1]] or self.counts[found[1]] >= MOST_VARIABLES:
             expected = f"{found[1]}_{self.counts[found[1]]}"
             self.fail(form.words[0], f"is declared where {expected} is to follow (at most {MOST_VARIABLES})")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from toolkit.problems.vnnlib_declarations import DECLARATIONS, IGNORED, Declarations, Form, Tensor
+from toolkit.problems.vnnlib_declarations import DECLARATIONS, IGNORED, NO_ARGUMENTS, Declarations, Form, Tensor
 from toolkit.problems.vnnlib_formulas import Affine, Formula, FormulaError, applied, below
 from toolkit.problems.vnnlib_syntax import Comparison, QueryText, Token, is_number, quoted
 
@@ -84,6 +84,9 @@ class _Reader:
                 if opened is not None or (forms and forms[-1].is_declaration):
                     self.declared.fail(item.variable, "stands in a comparison where the name of a command must")
                 self._compare(item, forms)
+            elif opened is not None and item.text == ")" and forms and forms[-1].head.text == "declare-fun":
+                forms[-1].words.append(Token(NO_ARGUMENTS, opened.place))
+                opened = None
             elif opened is not None:
                 self._open(forms, item)
                 opened = None

@@ -113,9 +113,9 @@ def verify_query(
     if not isinstance(query, VnnlibQuery | str | Path):
         raise ValueError(f"query must be the path of a .vnnlib file or a VnnlibQuery, got {shown(query)}")
     file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
+    found = network if isinstance(network, Network) else Network.load(network)
     asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
     _check_types(asked, as_real)
-    found = network if isinstance(network, Network) else Network.load(network)
     questions = fitting_questions(found, asked)
     deadline = None if limit is None else started + limit - min(RESERVE, 0.1 * limit)
     search = _Search(found, file, asked, questions, rungs, settings, started, deadline)

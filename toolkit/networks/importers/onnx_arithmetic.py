@@ -13,8 +13,9 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers import values
-from toolkit.networks.importers.compiler import FLOAT32_MAX, bound_of, expanded, scaled
+from toolkit.networks.importers.compiler import FLOAT32_MAX, bound_of, broadcast, expanded, scaled
 from toolkit.networks.importers.onnx_calls import Call, Handler
+from toolkit.networks.importers.onnx_obstacles import onnx_obstacle
 from toolkit.networks.importers.tensors import AffineTensor, check_size
 from toolkit.networks.importers.values import Value, floating
 
@@ -77,6 +78,14 @@ def onnx_subtract(call: Call) -> Value:
 def onnx_multiply(call: Call) -> Value:
     """A·B, one of them a constant."""
     return values.multiply(*call.pair())
+
+
+def power(call: Call) -> Value:
+    """x to the power 1; no other one is piecewise linear."""
+    x, exponent = call.tensor(0, "X"), call.at(1)
+    if exponent is None or isinstance(exponent, AffineTensor) or np.any(exponent != 1):
+        raise ValueError(onnx_obstacle("Pow"))
+    return broadcast(x, np.asarray(exponent, dtype=np.float64))[0]
 
 
 def onnx_divide(call: Call) -> Value:

@@ -34,6 +34,7 @@ NO_LARGER = (
     "Unique",
     "Unsqueeze",
 )
+EVALUATED_AS = {"DequantizeLinear": 19}  # the first operator set that the evaluator has; earlier ones mean the same
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
@@ -64,7 +65,7 @@ def evaluate_node(node: NodeProto, inputs: Sequence[AnyArray | None], opset: int
     onnx = import_onnx()
     if node.op_type in RANDOM or any(item.type in (5, 10) for item in node.attribute):  # graphs inside
         raise ValueError(f"operator {node.op_type} is not supported on constants")
-    model = _single(node, inputs, opset)
+    model = _single(node, inputs, max(opset, EVALUATED_AS.get(node.op_type, opset)))
     _check_sizes(model, node.op_type)
     feeds = {f"input{k}": values for k, values in enumerate(inputs) if values is not None}
     try:

@@ -92,6 +92,8 @@ def _resize(call: Call) -> Value:
     if call.attributes.get("mode", b"nearest") != b"nearest" or (call.node.op_type == "Resize" and call.opset < 11):
         raise ValueError("only mode nearest is supported, from operator set 11 on; other modes are affine as well")
     scales = call.optional(1 if call.node.op_type == "Upsample" else 2, "scales")
+    if scales is None and "scales" in call.attributes:  # before operator set 9
+        scales = np.array(call.attributes["scales"])
     sizes = call.integers(3, "sizes")
     if (
         call.attributes.get("axes") is not None
@@ -101,12 +103,12 @@ def _resize(call: Call) -> Value:
     if scales is None or not scales.size:
         if sizes is None or len(sizes) != len(x.shape):
             raise ValueError("needs as many scales or sizes as there are axes")
-        factors = [size / n for size, n in zip(sizes, x.shape, strict=True)]
+        factors = [np.float32(size) / np.float32(n) for size, n in zip(sizes, x.shape, strict=True)]
     else:
-        factors = [float(v) for v in scales.ravel()]
+        factors = [np.float32(v) for v in scales.ravel()]
         if len(factors) != len(x.shape) or not all(0 < v < LARGEST for v in factors):
             raise ValueError(f"needs one scale > 0 per axis, got {factors}")
-        sizes = [math.floor(n * v) for n, v in zip(x.shape, factors, strict=True)]
+        sizes = [math.floor(np.float32(n) * v) for n, v in zip(x.shape, factors, strict=True)]
     if min(sizes, default=1) < 1:
         raise ValueError(f"resizing must leave every axis ≥ 1, got {sizes}")
     check_size(math.prod(sizes), "resized features")
@@ -116,16 +118,19 @@ def _resize(call: Call) -> Value:
     return rearrange([x], rows.ravel(), rows.shape)
 
 
-def _nearest(call: Call, old: int, new: int, factor: float) -> IndexArray:
-    """The place of an axis of `old` entries that each of `new` ones copies."""
+def _nearest(call: Call, old: int, new: int, factor: np.float32) -> IndexArray:
+    """The place of an axis of `old` entries that each of `new` ones copies, in float32 as runtimes round: ties and
+    whole numbers are where scales such as 1/3 put them there."""
     upsample = call.node.op_type == "Upsample"
     transform = b"asymmetric" if upsample else call.attributes.get("coordinate_transformation_mode", b"half_pixel")
     rounding = b"floor" if upsample else call.attributes.get("nearest_mode", b"round_prefer_floor")
-    places = np.arange(new, dtype=np.float64)
-    if transform == b"half_pixel" or (transform == b"pytorch_half_pixel" and new > 1):
-        places = (places + 0.5) / factor - 0.5
+    places, half = np.arange(new, dtype=np.float32), np.float32(0.5)
+    if transform in (b"align_corners", b"pytorch_half_pixel") and new == 1:
+        places = np.zeros(1, dtype=np.float32)
+    elif transform in (b"half_pixel", b"pytorch_half_pixel"):
+        places = (places + half) / factor - half
     elif transform == b"align_corners":
-        places = places * (old - 1) / (new - 1) if new > 1 else places * 0
+        places = places * np.float32(old - 1) / np.float32(new - 1)
     elif transform == b"asymmetric":
         places = places / factor
     else:
@@ -133,12 +138,13 @@ def _nearest(call: Call, old: int, new: int, factor: float) -> IndexArray:
     rounded = {
         b"floor": np.floor(places),
         b"ceil": np.ceil(places),
-        b"round_prefer_floor": np.ceil(places - 0.5),
-        b"round_prefer_ceil": np.floor(places + 0.5),
+        b"round_prefer_floor": np.ceil(places - half),
+        b"round_prefer_ceil": np.floor(places + half),
     }
     if rounding not in rounded:
         raise ValueError(f"nearest_mode must be one of {[key.decode() for key in rounded]}, got {rounding.decode()}")
-    return np.clip(rounded[rounding], 0, old - 1).astype(np.int64)
+    found: IndexArray = np.clip(rounded[rounding], 0, old - 1).astype(np.int64)
+    return found
 
 
 ONNX_HANDLERS: dict[str, Handler] = {
@@ -150,6 +156,7 @@ ONNX_HANDLERS: dict[str, Handler] = {
     "Mul": arithmetic.onnx_multiply,
     "Div": arithmetic.onnx_divide,
     "Mean": arithmetic.mean,
+    "Pow": arithmetic.power,
     "Neg": lambda call: negative(call.tensor(0, "X")),
     "Relu": arithmetic.relu,
     "LeakyRelu": arithmetic.leaky_relu,

@@ -1,6 +1,7 @@
 """An imported network against onnxruntime: outputs at random points of several scales, each relative to its own size.
 
-|found − expected| ≤ (10⁻⁵ + float32's own rounding) · max over the points of |expected|, output by output's scale.
+|found − expected| ≤ (10⁻⁵ + float32's own rounding) · max over the points of |expected|, output by output's scale, and
+what rounds to the least numbers of the file's type.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _POINTS = 4  # per scale, half of them in the positive orthant
 _AGREEMENT = 1e-5  # relative to the largest output at points of that scale
 _COMPARED = 1 << 28  # multiplications a point: a few seconds in all
 _ULPS = 16  # of float32, of an output's sum of absolute terms
+LEAST32 = 2.0**-149  # float32's least number > 0
 _LOOSEST = 1e-2  # what rounding is believed to explain, relative to the largest output
 
 
@@ -73,6 +75,8 @@ def check_onnx_replay(model: ModelProto, output: str, fed: Sequence[int], stages
     session = runtime_session(model, output)
     kind = session.get_inputs()[0].type
     unit = {"tensor(float)": UNIT32, "tensor(double)": 2.0**-53}.get(kind, 2.0**-10)
+    least = {"tensor(float16)": 2.0**-24, "tensor(double)": 2.0**-1074}.get(kind, LEAST32)
+    least *= _ULPS + max(layer.input_size for stage in stages for _, layer in stage.sources)  # one for each product
     for points in random_points(int(np.prod(fed))):
         given, expected = runtime_outputs(session, fed, points)
         found = stage_outputs(stages, given)
@@ -82,7 +86,7 @@ def check_onnx_replay(model: ModelProto, output: str, fed: Sequence[int], stages
             continue  # the file's own type overflows there
         size = float(np.max(np.abs(expected)))
         rounding = _ULPS * unit * stage_magnitude(stages, given)
-        allowed = max(_AGREEMENT, 16 * unit) * size + np.minimum(rounding, _LOOSEST * size)
+        allowed = max(_AGREEMENT, 16 * unit) * size + np.minimum(rounding, _LOOSEST * size) + least
         off = np.max(np.abs(found - expected), axis=0)
         if not np.all(off <= allowed):
             where = int(np.argmax(off - allowed))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from toolkit.data.arguments import one_of
 from toolkit.networks.importers import maps
 from toolkit.networks.importers.onnx_calls import Call, Handler
 from toolkit.networks.importers.tensors import AffineTensor
 from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool, same_padding
+
+AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
 def _sample(call: Call) -> AffineTensor:
@@ -42,13 +45,17 @@ def _windows(call: Call, kernel: tuple[int, ...], sizes: Sequence[int]) -> Windo
     )
     if len(sizes) != axes:
         raise ValueError(f"kernel {kernel} does not fit features with sizes {tuple(sizes)}")
-    auto = call.attributes.get("auto_pad", b"NOTSET").decode()
+    auto = _auto_pad(call)
     if auto == "VALID":
         return replace(windows, before=(0,) * axes, after=(0,) * axes)
     if auto.startswith("SAME"):
         before, after = same_padding(sizes, windows, auto == "SAME_UPPER")
         return replace(windows, before=before, after=after)
     return windows
+
+
+def _auto_pad(call: Call) -> str:
+    return one_of("auto_pad", call.attributes.get("auto_pad", b"NOTSET").decode(), AUTO_PADS)
 
 
 def _kernel(call: Call, weight_sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -85,7 +92,7 @@ def conv_transpose(call: Call) -> Value:
     windows = Windows(kernel, stride, pads[:axes], pads[axes:], dilation)
     before, after = windows.before, windows.after
     asked = call.attributes.get("output_shape")
-    auto = call.attributes.get("auto_pad", b"NOTSET").decode()
+    auto = _auto_pad(call)
     if asked is not None or auto.startswith("SAME"):
         spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
         sizes = [n * s for n, s in zip(x.shape[1:], stride, strict=True)] if asked is None else list(asked)[-axes:]

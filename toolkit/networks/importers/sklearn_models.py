@@ -24,7 +24,7 @@ def read_sklearn(model: MLPClassifier | MLPRegressor, name: str = "") -> Network
     An MLPClassifier's outputs rank its classes in the order of `classes_`, which stands in metadata["classes"]; that of
     two classes has one logit z in scikit-learn and two outputs (0, z) here: class 1 where z > 0. An MLPRegressor's
     outputs are its predictions. Raises ValueError for models that are not fitted, for activations other than relu and
-    identity, and for classifiers of several labels at once.
+    identity, and for classifiers of one class or of several labels at once.
 
     Checked: against the model's own predict_proba or predict at random points.
     """
@@ -40,6 +40,10 @@ def read_sklearn(model: MLPClassifier | MLPRegressor, name: str = "") -> Network
     if model.activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {model.activation!r}")
     classes = list(model.classes_) if kind is MLPClassifier else []
+    if kind is MLPClassifier and len(classes) < 2:
+        raise ValueError(
+            f"a classifier must have been fitted on two classes or more, got {', '.join(map(str, classes))}"
+        )
     last = model.out_activation_
     if kind is MLPClassifier and not (last == "softmax" or (last == "logistic" and model.n_outputs_ == 1)):
         raise ValueError(f"a classifier of several labels at once has no ranking of classes, got {last!r}")

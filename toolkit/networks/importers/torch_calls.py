@@ -33,7 +33,15 @@ MOVES = frozenset(
             "unbind",
         ),
         *("split_with_sizes", "cat", "stack", "flip", "roll", "rot90", "index", "index_select", "gather", "where"),
-        *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "upsample_nearest1d", "upsample_nearest2d", "movedim"),
+        *(
+            "masked_fill",
+            "pixel_shuffle",
+            "pixel_unshuffle",
+            "channel_shuffle",
+            "upsample_nearest1d",
+            "upsample_nearest2d",
+            "movedim",
+        ),
         *("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "diagonal", "fill", "copy"),
         *("select_scatter", "slice_scatter", "im2col", "unfold", "view_as", "reshape_as", "swapaxes", "tril", "triu"),
         *("tensor_split", "hsplit", "vsplit", "as_strided", "repeat_interleave", "broadcast_to", "concat", "hstack"),
@@ -49,6 +57,8 @@ MOVES = frozenset(
         ),
     )
 )
+JOINING = ("cat", "concat", "hstack", "stack", "where")  # whole numbers beside features are features too
+FILLING = ("fill", "masked_fill", "where")  # by plain numbers too
 SHAPED = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty")  # constants
 
 
@@ -100,15 +110,22 @@ def constant(given: Any, name: str) -> FloatArray:
     return np.array(given.detach().cpu().double().numpy())
 
 
-def moved_by_torch(target: Any, leaves: Sequence[Any], rebuild: Callable[[list[Any]], tuple[Any, Any]]) -> list[Value]:
+def moved_by_torch(
+    name: str, target: Any, leaves: Sequence[Any], rebuild: Callable[[list[Any]], tuple[Any, Any]]
+) -> list[Value]:
     """The outputs of an operator that moves entries about, run on their numbers, from 1: it may fill with 0.
 
     leaves: its arguments in a row; rebuild: from them, its positional and named ones.
     """
     torch = import_torch()
+    if any(isinstance(leaf, torch.dtype) for leaf in leaves):
+        raise ValueError(f"{name} reads numbers as ones of another type")
 
     def is_data(leaf: Any) -> bool:
-        return isinstance(leaf, AffineTensor) or (isinstance(leaf, torch.Tensor) and leaf.is_floating_point())
+        if isinstance(leaf, torch.Tensor):
+            return leaf.is_floating_point() or (name in JOINING and leaf.dtype is not torch.bool)
+        scalar = name in FILLING and isinstance(leaf, int | float) and not isinstance(leaf, bool)
+        return scalar or isinstance(leaf, AffineTensor)
 
     data = [k for k, leaf in enumerate(leaves) if is_data(leaf)]
     own = [leaves[k] for k in data]
@@ -117,13 +134,22 @@ def moved_by_torch(target: Any, leaves: Sequence[Any], rebuild: Callable[[list[A
     def run(numbers: Sequence[Any]) -> list[Any]:
         numbered = list(leaves)
         for k, rows in zip(data, numbers, strict=True):
-            numbered[k] = torch.as_tensor(np.asarray(rows + 1.0))
-        args, named = rebuild(numbered)
-        found = target(*args, **named)
+            plain = isinstance(leaves[k], int | float)
+            numbered[k] = float(rows) + 1.0 if plain else torch.as_tensor(np.asarray(rows + 1.0))
+        found = run_by_torch(target, *rebuild(numbered))
         tensors = [found] if isinstance(found, torch.Tensor) else list(found)
         return [np.asarray(tensor.numpy()) - 1 for tensor in tensors]
 
     return values.moved(given, range(len(given)), run)
+
+
+def run_by_torch(target: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    """What the operator gives of constants. Raises ValueError where it cannot."""
+    try:
+        return target(*args, **named)
+    except (RuntimeError, TypeError, IndexError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"torch cannot compute it: {reason}") from None
 
 
 def import_torch() -> ModuleType:

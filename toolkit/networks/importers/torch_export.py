@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.tensors import AffineTensor, check_size
-from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved_by_torch
-from toolkit.networks.importers.torch_operators import ATEN_HANDLERS, TUPLES, aten_obstacle
+from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved_by_torch, run_by_torch
+from toolkit.networks.importers.torch_obstacles import aten_obstacle
+from toolkit.networks.importers.torch_operators import ATEN_HANDLERS
 from toolkit.networks.importers.values import Value
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
     from torch.fx import Node
     from torch.nn import Module
@@ -38,14 +40,14 @@ class Exported:
     replay: Module | None
 
 
-def compile_module(module: Module, shape: Sequence[int], kind: str, doubles: bool) -> Exported:
-    """The stages of a module in double precision, for one input of this shape without its batch axis.
+def compile_module(module: Module, shape: Sequence[int], kind: str, dtype: torch.dtype, doubles: bool) -> Exported:
+    """The stages of a module, for one input of this shape without its batch axis.
 
-    kind: the class that errors name. doubles: whether it may have had values of that type before. Raises ValueError
-    naming every part of the module that cannot go.
+    kind: the class that errors name. dtype: of the input that the module takes. doubles: whether the module, as it was
+    given, may have values of double precision. Raises ValueError naming every part of the module that cannot go.
     """
     torch = import_torch()
-    example = torch.zeros((1, *shape), dtype=torch.float64)
+    example = torch.zeros((1, *shape), dtype=dtype)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what cannot go is said by the error
     try:
@@ -58,14 +60,17 @@ def compile_module(module: Module, shape: Sequence[int], kind: str, doubles: boo
         raise ValueError(f"{said}: {reason}") from None
     finally:
         logging.disable(before)
-    return _Walk(program, StageCompiler(shape), kind, doubles).exported()
+    return _Walk(program, StageCompiler(shape), kind, dtype, doubles).exported()
 
 
 class _Walk:
     """A walk along the exported graph; `values` holds tensors, constants and lists of them by node."""
 
-    def __init__(self, program: ExportedProgram, compiler: StageCompiler, kind: str, doubles: bool) -> None:
-        self.program, self.compiler, self.kind, self.doubles = program, compiler, kind, doubles
+    def __init__(
+        self, program: ExportedProgram, compiler: StageCompiler, kind: str, dtype: torch.dtype, doubles: bool
+    ) -> None:
+        self.program, self.compiler, self.kind = program, compiler, kind
+        self.dtype, self.doubles = dtype, doubles
         self.values: dict[Node, Any] = {}
         self.unknown: set[Node] = set()
         self.obstacles: dict[str, None] = {}  # in order, once each
@@ -75,7 +80,7 @@ class _Walk:
         wanted, dropped = self._output()
         self._place_inputs()
         for node in self.program.graph.nodes:
-            if node.op == "call_function" and node is not dropped:
+            if node.op == "call_function" and node is not dropped and not _is_idle(node):
                 self._step(node)
             if node is wanted:
                 break
@@ -112,7 +117,8 @@ class _Walk:
         """The exported module up to a node."""
         module = self.program.module()
         end = next(node for node in module.graph.nodes if node.op == "output")
-        same = next(node for node in module.graph.nodes if node.name == wanted.name)
+        alike = "placeholder" if wanted.op == "placeholder" else wanted.name  # the input has a name of its own there
+        same = next(node for node in module.graph.nodes if alike in (node.op, node.name))
         end.args = (same,)
         module.graph.eliminate_dead_code()
         module.graph._codegen = import_torch().fx.graph.CodeGen()
@@ -151,27 +157,36 @@ class _Walk:
         leaves, structure = torch.utils._pytree.tree_flatten((args, named))
         if target is operator.getitem:
             whole, index = args
+            if index >= len(whole):
+                raise ValueError(f"reads result {index} of {_name(node.args[0])}, which is not known here")
             return whole[index]
         if name in SHAPED:
-            leaves = [torch.zeros(v.shape, dtype=torch.float64) if isinstance(v, AffineTensor) else v for v in leaves]
+            leaves = [torch.zeros(v.shape, dtype=self.dtype) if isinstance(v, AffineTensor) else v for v in leaves]
         if not any(isinstance(leaf, AffineTensor) for leaf in leaves):
             if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
                 raise ValueError(f"{name} is random")
             args, named = structure.unflatten(leaves)
-            return target(*args, **named)
+            return run_by_torch(target, args, named)
         if name in MOVES:
-            found = [_held(value) for value in moved_by_torch(target, leaves, structure.unflatten)]
+            found = [self._held(value) for value in moved_by_torch(name, target, leaves, structure.unflatten)]
             single = len(target._schema.returns) == 1 and str(target._schema.returns[0].type) == "Tensor"
             return found[0] if single else found
         if name not in ATEN_HANDLERS:
             raise ValueError(aten_obstacle(name))
-        value = _held(ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler, self.doubles)))
-        return [value] if name in TUPLES else value
+        made = ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler, self.doubles))
+        return [self._held(value) for value in made] if isinstance(made, list) else self._held(made)
+
+    def _held(self, value: Value) -> Any:
+        """A value as the walk holds it: constants are torch tensors."""
+        if isinstance(value, AffineTensor):
+            return value
+        found = import_torch().as_tensor(value)
+        return found.to(self.dtype) if found.is_floating_point() else found
 
 
-def _held(value: Value) -> Any:
-    """A value as the walk holds it: constants are torch tensors."""
-    return value if isinstance(value, AffineTensor) else import_torch().as_tensor(value)
+def _is_idle(node: Node) -> bool:
+    """Whether nothing reads what the node gives, and it checks no values."""
+    return not node.users and (node.target is operator.getitem or _name(node) == "_assert_tensor_metadata")
 
 
 def _arguments(target: Any, args: Sequence[Any], named: dict[str, Any]) -> dict[str, Any]:

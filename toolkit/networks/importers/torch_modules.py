@@ -2,7 +2,8 @@
 
 A module counts as what its class says only while its class's own forward computes it: a class that overrides forward
 and a forward set on the module are exported (torch_export.py), hooks are refused. On top, module and network are
-compared at points of five scales, in double precision, every output relative to its own size (torch_replay.py).
+compared at points of five scales, in double precision, or in the module's own where its forward makes numbers of that,
+every output relative to its own size (torch_replay.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from toolkit.data.arguments import whole_numbers
 from toolkit.networks.importers.chain import OperationChain, as_array
 from toolkit.networks.importers.torch_calls import import_torch
 from toolkit.networks.importers.torch_export import compile_module
-from toolkit.networks.importers.torch_replay import check_torch_replay, in_double, may_have_doubles, refresh
+from toolkit.networks.importers.torch_replay import check_torch_replay, may_have_doubles, refresh, runnable
 from toolkit.networks.parts import NetworkParts
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def _read_exported(module: Module, input_shape: Sequence[int] | None, name: str)
     shape = whole_numbers("input_shape", _guessed_shape(module) if input_shape is None else input_shape, 1)
     refresh(module, shape)
     try:
-        own = in_double(module)
+        own, dtype = runnable(module, shape)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise ValueError(f"cannot import a module of class {kind}: {str(error).splitlines()[0]}") from None
-    found = compile_module(own, shape, kind, may_have_doubles(module))
+    found = compile_module(own, shape, kind, dtype, may_have_doubles(module))
     stages = found.compiler.stages(found.output)
-    check_torch_replay(module, stages, shape, found.replay or own)
+    check_torch_replay(module, stages, shape, found.replay or own, dtype)
     metadata = {"dropped": f"the final {found.dropped}, which keeps the order of the outputs"} if found.dropped else {}
     return found.compiler.parts(found.output, name, metadata)
 

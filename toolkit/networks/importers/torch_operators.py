@@ -10,9 +10,10 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers import maps, values
-from toolkit.networks.importers.compiler import bound_of, negative
+from toolkit.networks.importers.compiler import bound_of, broadcast, negative
 from toolkit.networks.importers.tensors import AffineTensor
 from toolkit.networks.importers.torch_calls import AtenCall
+from toolkit.networks.importers.torch_obstacles import aten_obstacle
 from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool
 from toolkit.networks.weight_error import product_error
@@ -117,6 +118,7 @@ def _threshold(call: AtenCall) -> Value:
 def _reduced(mean: bool) -> Callable[[AtenCall], Value]:
     def handler(call: AtenCall) -> Value:
         x = call.tensor()
+        _check_type(call["dtype"])
         return values.sum_over(call.compiler, x, _axes(call, x), bool(call["keepdim"]), mean)
 
     return handler
@@ -143,6 +145,25 @@ def _extreme(largest: bool) -> Callable[[AtenCall], Value]:
         return step(left, right) if isinstance(left, AffineTensor) else step(call.tensor("other"), left)
 
     return handler
+
+
+def _extremes(largest: bool) -> Callable[[AtenCall], Value | list[Value]]:
+    """max or min: of two, over an axis (values and places, which are not known here), or of all."""
+
+    def handler(call: AtenCall) -> Value | list[Value]:
+        if "other" in call.arguments:
+            return _extreme(largest)(call)
+        found = _extreme_over(largest)(call)
+        return [found] if "dim" in call.arguments else found
+
+    return handler
+
+
+def _power(call: AtenCall) -> Value:
+    if np.any(call.value("exponent") != 1) if not isinstance(call["exponent"], AffineTensor) else True:
+        raise ValueError(aten_obstacle("pow"))
+    x, _ = broadcast(call.tensor(), np.asarray(call.value("exponent")))
+    return x
 
 
 def _batch_norm(call: AtenCall) -> Value:
@@ -230,13 +251,22 @@ def _same(call: AtenCall) -> Value:
     """What does nothing in evaluation mode and real arithmetic."""
     if call["train"] or call["training"]:
         raise ValueError("it is in training mode, where it is random")
-    dtype = call["dtype"]
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"casting a value that depends on the input to {dtype} is not continuous")
+    _check_type(call["dtype"] if call["other"] is None else getattr(call["other"], "dtype", None))
     return call.tensor() if call["self"] is not None else call.tensor("input")
 
 
-ATEN_HANDLERS: dict[str, Callable[[AtenCall], Value]] = {
+def _check_type(dtype: Any) -> None:
+    """Raise ValueError for a type of numbers to which a value that depends on the input cannot be cast."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"casting a value that depends on the input to {dtype} is not continuous")
+
+
+def _first_of(handler: Callable[[AtenCall], Value]) -> Callable[[AtenCall], list[Value]]:
+    """The handler of an operator of several results, of which the first is known."""
+    return lambda call: [handler(call)]
+
+
+ATEN_HANDLERS: dict[str, Callable[[AtenCall], Value | list[Value]]] = {
     "linear": _linear,
     "matmul": _matmul("self", "other"),
     "mm": _matmul("self", "mat2"),
@@ -264,49 +294,19 @@ ATEN_HANDLERS: dict[str, Callable[[AtenCall], Value]] = {
     "mean": _reduced(True),
     "amax": _extreme_over(True),
     "amin": _extreme_over(False),
-    **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    "max": _extremes(True),
+    "min": _extremes(False),
+    "pow": _power,
+    "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _first_of(_batch_norm),
     **dict.fromkeys(("conv1d", "conv2d", "convolution"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _transposed),
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices"), _max_pool),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _max_pool),
+    "max_pool2d_with_indices": _first_of(_max_pool),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _average_pool),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d"), _adaptive_average),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "native_dropout"), _same),
-    **dict.fromkeys(("_to_copy", "to", "detach", "clone", "alias", "contiguous", "lift_fresh_copy"), _same),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _same),
+    "native_dropout": _first_of(_same),
+    **dict.fromkeys(("_to_copy", "to", "type_as", "detach", "clone", "alias", "contiguous", "lift_fresh_copy"), _same),
 }
-TUPLES = ("_native_batch_norm_legit_no_training", "max_pool2d_with_indices", "native_dropout")  # the first one counts
-SMOOTH = frozenset(
-    (
-        *("sigmoid", "tanh", "exp", "log", "pow", "sqrt", "rsqrt", "reciprocal", "erf", "gelu", "elu", "selu", "celu"),
-        *("silu", "mish", "softplus", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "sin", "cos"),
-        *("layer_norm", "native_layer_norm", "group_norm", "instance_norm", "scaled_dot_product_attention", "softsign"),
-    )
-)
-JUMPING = frozenset(
-    (
-        "sign",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-        "argmax",
-        "argmin",
-        "gt",
-        "lt",
-        "ge",
-        "le",
-        "eq",
-        "ne",
-        "sgn",
-        "heaviside",
-    )
-)
-
-
-def aten_obstacle(operator: str) -> str:
-    """Why an operator on features is refused."""
-    if operator in SMOOTH:
-        return f"{operator} is not piecewise linear"
-    if operator in JUMPING:
-        return f"{operator} is not continuous, so not what a ReLU network computes"
-    return f"{operator} is not known here"

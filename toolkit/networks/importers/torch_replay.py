@@ -1,4 +1,4 @@
-"""An imported torch network against its module: outputs at points of five scales, in double precision.
+"""An imported torch network against its module: outputs at points of five scales, in double precision where it runs.
 
 Every output is compared relative to its own size, so that a small one is not hidden by the others.
 """
@@ -43,6 +43,24 @@ def refresh(module: Module, shape: Sequence[int]) -> None:
 
 def in_double(module: Module) -> Module:
     """A copy in double precision, with the weights that pruning and normalisation give now, to the last bit."""
+    return plain_copy(module).double()
+
+
+def runnable(module: Module, shape: Sequence[int]) -> tuple[Module, torch.dtype]:
+    """A copy in double precision, or in the module's own where its forward mixes in numbers of that; and which."""
+    torch = import_torch()
+    own = in_double(module)
+    try:
+        with torch.no_grad():
+            own(torch.zeros((1, *shape), dtype=torch.float64))
+    except Exception:  # the module's own code runs; in its own precision the reason is the true one
+        own = plain_copy(module)
+        return own, home_of(own)[0]
+    return own, torch.float64
+
+
+def plain_copy(module: Module) -> Module:
+    """A copy with the weights that pruning and normalisation give now as parameters, to the last bit."""
     torch = import_torch()
     from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
@@ -59,21 +77,25 @@ def in_double(module: Module) -> Module:
         for name, values in made.items():
             vars(part).pop(name, None)
             part.register_parameter(name, torch.nn.Parameter(values.detach().clone()))
-    return own.double()
+    return own
 
 
 def check_torch_replay(
-    module: Module, stages: Sequence[Stage], shape: Sequence[int], run: Module | None = None
+    module: Module,
+    stages: Sequence[Stage],
+    shape: Sequence[int],
+    run: Module | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Raise ValueError unless stages and module agree at points of every scale, on every output by itself.
 
     The module is run in double precision, where only summation order separates the two: |difference| ≤ 1e-7 of that
     output's largest value at that scale, plus its rounding (64 ulp of Σ|w||x| through the stages). A module that
     cannot be copied to double runs in its own precision, with both terms in that precision's ulps. run: what to compare
-    with in the module's place, point by point.
+    with in the module's place, point by point; dtype: of the input it takes, double by default.
     """
     torch = import_torch()
-    dtype, device = torch.float64, "cpu"
+    dtype, device = torch.float64 if dtype is None else dtype, "cpu"
     output = output_of if run is None else _one_by_one
     if run is None:
         try:
