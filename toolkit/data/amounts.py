@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import own_path, shown
+from toolkit.data.arguments import number_array, own_path, real_number, shown
 from toolkit.data.npy_files import read_numbers
 
 # (low, high): numbers for every coordinate, or arrays of one per coordinate.
@@ -66,6 +67,22 @@ def read_domain(name: str, text: str) -> DataDomain:
     except ValueError:
         raise ValueError(f"{name} must be LOW,HIGH, as in 0,1, or a .npy file, got {text!r}") from None
     return low, high
+
+
+def stated_domain(name: str, domain: object) -> DataDomain | None:
+    """(low, high) with low < high, two arrays, or None. Raises ValueError for anything else; whether arrays fit an
+    image says who has one."""
+    if domain is None:
+        return None
+    if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2:
+        raise ValueError(f"{name} must be (low, high), got {shown(domain)}")
+    if any(np.ndim(end) for end in domain):
+        low, high = (number_array(name, end) for end in domain)
+        return low, high
+    least, most = (float(real_number(name, end)) for end in domain)
+    if not least < most:
+        raise ValueError(f"{name} must have low < high, got ({least:g}, {most:g})")
+    return least, most
 
 
 def radius_text(eps: float | FloatArray) -> str:
