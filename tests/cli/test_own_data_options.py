@@ -90,6 +90,28 @@ def test_the_domain_is_the_data_sets_own_unless_said(place: Path, capsys: pytest
     assert main(["certify", "wide.npz", "--data", "levels.npz", "--count", "2", "--eps", "eps.npy"]) == 0
 
 
+def test_a_domain_and_radii_of_the_images_shape(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load("mine.npz") as content:
+        images, labels = content["images"] / 255.0, content["labels"]
+    ends = np.stack([np.zeros((2, 2)), np.full((2, 2), 1.0)])
+    np.savez("each.npz", images=images, labels=labels, domain=ends)
+    np.save("eps.npy", np.full((2, 2), 0.01))
+    for eps in ("0.01", "eps.npy"):
+        own = ["certify", "net.npz", "--data", "each.npz", "--eps", eps]
+        one = json_of(capsys, *own, "--index", 0, "--rungs", "dual")
+        assert one["set"]["domain"] == [[0.0] * 4, [1.0] * 4]
+        assert sum(json_of(capsys, *own, "--count", 6)["verdicts"].values()) == 6
+    far = json_of(capsys, "radius", "net.npz", "--data", "each.npz", "--index", 0, "--rungs", "pgd,dual")
+    assert far["domain"] == [[0.0] * 4, [1.0] * 4] or far["set"]["domain"] == [[0.0] * 4, [1.0] * 4]
+
+
+def test_images_of_another_shape_are_refused_with_both(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "digits has images of shape (1, 8, 8), the network takes (4,)"
+    for how in (["--index", "0"], ["--count", "2"]):
+        assert main(["certify", "net.npz", "--data", "digits", "--eps", "0.1", *how]) == 2
+        assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -276,7 +276,7 @@ def test_every_way_to_certify_asks_whether_the_images_fit(tmp_path: Path) -> Non
         lambda: certify_samples(other, load_dataset("digits"), [0], BatchPlan(0.1)),
         lambda: make_plan(spec),
     ):
-        with pytest.raises(ValueError, match=r"images have shape \(1, 8, 8\), the network takes \(4, 4, 4\)"):
+        with pytest.raises(ValueError, match=r"digits has images of shape \(1, 8, 8\), the network takes \(4, 4, 4\)"):
             call()
     image = stored(np.full((4, 4, 4), 51, np.uint8), tmp_path)
     own = Question(network=path, eps=0.1, image=image, label=3)

@@ -53,9 +53,7 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int |
     if not 0 <= question.index < len(data):
         raise ValueError(f"--index must be in 0 … {len(data) - 1} for {data.name}, got {question.index}")
     features = data.features[question.index]
-    if features.size != network.input_size:
-        raise ValueError(f"{data.name} has images of {features.size} numbers, the network takes {network.input_size}")
-    check_fits(data.shape, network.input_shape)
+    check_fits(data.shape, network.input_shape, data.name)
     label = int(data.labels[question.index]) if question.label is None else question.label
     own = f" ({data.image_names[question.index]})" if data.image_names else ""
     return f"{data.name} test image {question.index}{own}", features, label

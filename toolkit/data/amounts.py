@@ -6,6 +6,7 @@ A fraction is exact until it is rounded once, to the nearest double: 8/255 is th
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -67,6 +68,12 @@ def read_domain(name: str, text: str) -> DataDomain:
     except ValueError:
         raise ValueError(f"{name} must be LOW,HIGH, as in 0,1, or a .npy file, got {text!r}") from None
     return low, high
+
+
+def same_layout(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether numbers of two shapes lie in the same order: equal up to axes of length 1, or one of the two is flat."""
+    own, taken = (tuple(n for n in shape if n != 1) for shape in (one, other))
+    return math.prod(own) == math.prod(taken) and (own == taken or min(len(own), len(taken)) <= 1)
 
 
 def stated_domain(name: str, domain: object) -> DataDomain | None:

@@ -92,8 +92,11 @@ class Dataset:
 
     @property
     def cut(self) -> DataDomain | None:
-        """What balls around its images are cut by: the domain, None where that is ANYWHERE."""
-        return None if isinstance(self.domain[0], float) and self.domain == ANYWHERE else self.domain
+        """What balls around its features are cut by: the domain, arrays flat, None where that is ANYWHERE."""
+        low, high = self.domain
+        if isinstance(low, np.ndarray) or isinstance(high, np.ndarray):
+            return np.ravel(low), np.ravel(high)
+        return None if (low, high) == ANYWHERE else (low, high)
 
     @property
     def features(self) -> FloatArray:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
+from toolkit.data.amounts import same_layout
 from toolkit.data.arguments import file_path, own_path, whole_numbers
 from toolkit.data.dataset_parts import UNIT_RANGE
 from toolkit.data.npy_files import open_npy
@@ -68,11 +69,10 @@ def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, floa
     return image
 
 
-def check_fits(images: Sequence[int], inputs: Sequence[int]) -> None:
-    """Raise ValueError unless images of one shape are a network's inputs of another: equal up to axes of length 1,
-    or one of the two is flat."""
-    own, taken = (tuple(n for n in shape if n != 1) for shape in (images, inputs))
-    if math.prod(own) != math.prod(taken) or (own != taken and min(len(own), len(taken)) > 1):
+def check_fits(images: Sequence[int], inputs: Sequence[int], name: str = "") -> None:
+    """Raise ValueError unless images of one shape are a network's inputs of another; see `same_layout`. name: of the
+    images."""
+    if not same_layout(images, inputs):
         hint = ""
         if len(images) == len(inputs) == 3 and (images[2], *images[:2]) == tuple(inputs):
             hint = "; if they are height×width×channels, save np.moveaxis(images, -1, 1)"
@@ -82,7 +82,8 @@ def check_fits(images: Sequence[int], inputs: Sequence[int]) -> None:
             and {images[0], inputs[0]} == {1, 3}
         ):
             hint = f"; save them in {'grey' if inputs[0] == 1 else 'colour'}"
-        raise ValueError(f"images have shape {tuple(images)}, the network takes {tuple(inputs)}{hint}")
+        told = f"{name} has images of shape" if name else "images have shape"
+        raise ValueError(f"{told} {tuple(images)}, the network takes {tuple(inputs)}{hint}")
 
 
 def _check_range(pixels: FloatArray, domain: tuple[float, float] | None) -> None:

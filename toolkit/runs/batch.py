@@ -130,11 +130,7 @@ def check_samples(network: Network, data: Dataset, samples: Sequence[int], quest
     for sample in samples:
         if not 0 <= sample < len(data):
             raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
-    if data.features.shape[1] != network.input_size:
-        raise ValueError(
-            f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
-        )
-    check_fits(data.shape, network.input_shape)
+    check_fits(data.shape, network.input_shape, data.name)
     if question is None:
         check_labels(data.labels[list(samples)], network.output_size, data.name)
     else:

@@ -153,13 +153,8 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     network = _network(entry)
     dataset = entry.dataset if isinstance(entry.dataset, Dataset) else load_dataset(entry.dataset, domain=spec.domain)
     source = entry.source if isinstance(entry.source, str) else network.name
-    if network.input_size != dataset.features.shape[1]:
-        raise ValueError(
-            f"network {source!r} takes {network.input_size} inputs, "
-            f"images of {dataset.name} have {dataset.features.shape[1]}"
-        )
-    check_fits(dataset.shape, network.input_shape)
     try:
+        check_fits(dataset.shape, network.input_shape, dataset.name)
         _check_question(spec, network)
     except ValueError as error:
         raise ValueError(f"network {source!r}: {error}") from None
