@@ -10,6 +10,7 @@ from toolkit.data.amounts import DataDomain
 from toolkit.data.dataset import Dataset
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
+from toolkit.networks.class_names import check_class_names
 from toolkit.networks.network import Network
 from toolkit.problems.properties import Property, as_property, robustness
 from toolkit.problems.property_table import load_property
@@ -54,6 +55,7 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int |
         raise ValueError(f"--index must be in 0 … {len(data) - 1} for {data.name}, got {question.index}")
     features = data.features[question.index]
     check_fits(data.shape, network.input_shape, data.name)
+    check_class_names(network, data)
     label = int(data.labels[question.index]) if question.label is None else question.label
     own = f" ({data.image_names[question.index]})" if data.image_names else ""
     return f"{data.name} test image {question.index}{own}", features, label

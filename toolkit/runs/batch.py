@@ -14,6 +14,7 @@ from toolkit.data.amounts import DataDomain, keyed
 from toolkit.data.arguments import check_labels, instance, optional_number, real_number, whole_numbers
 from toolkit.data.datasets import Dataset
 from toolkit.data.images import check_fits
+from toolkit.networks.class_names import check_class_names
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import make_ball
@@ -131,6 +132,7 @@ def check_samples(network: Network, data: Dataset, samples: Sequence[int], quest
         if not 0 <= sample < len(data):
             raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
     check_fits(data.shape, network.input_shape, data.name)
+    check_class_names(network, data)
     if question is None:
         check_labels(data.labels[list(samples)], network.output_size, data.name)
     else:

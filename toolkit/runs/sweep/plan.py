@@ -17,6 +17,7 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import check_outputs
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
+from toolkit.networks.class_names import check_class_names
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import make_ball
 from toolkit.problems.lowering import check_ranking
@@ -155,6 +156,7 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     source = entry.source if isinstance(entry.source, str) else network.name
     try:
         check_fits(dataset.shape, network.input_shape, dataset.name)
+        check_class_names(network, dataset)
         _check_question(spec, network)
     except ValueError as error:
         raise ValueError(f"network {source!r}: {error}") from None
