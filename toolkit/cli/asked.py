@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from toolkit.arrays import FloatArray
 from toolkit.cli.question import OF_DATA, Question
 from toolkit.data.amounts import DataDomain
@@ -43,10 +41,7 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int |
     if question.image is not None:
         if question.label is None and question.property_file is None:
             raise ValueError("--image needs --label, the class the image shows")
-        domain = question.domain
-        if domain is not None and np.ndim(domain[0]):  # the ball says whether the image lies in it
-            domain = None
-        image = read_image(question.image, network.input_shape, domain)  # type: ignore[arg-type]
+        image = read_image(question.image, network.input_shape, question.domain)
         return f"{question.image.name} ({image.reading})", image.pixels.ravel(), question.label
     if question.index is None:
         raise ValueError("--data needs --index, which of its test images to take")

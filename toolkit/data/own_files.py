@@ -26,7 +26,7 @@ from toolkit.data.dataset_parts import (
     numbered,
     scaled_levels,
 )
-from toolkit.data.images import read_levels
+from toolkit.data.images import read_levels, whole_levels
 from toolkit.data.own_tables import read_table, table_classes
 
 OWN_FILES = (".npz", ".csv")
@@ -236,9 +236,7 @@ def _read_folder(folder: Path, domain: DataDomain | None, beside: Collection[str
     assert images is not None
     whole, ends = images, scaled_levels(images[:1], domain, "a .png")[1]
     if ends != UNIT_RANGE:
-        whole = images * 255.0
-        level = np.rint(whole)
-        whole = np.where(np.abs(whole - level) < 1e-9, level, whole)  # (v / 255)·255 may miss v by its last place
+        whole = whole_levels(images)
     labels, class_names = numbered([name for name, _ in found], beside)
     return DatasetParts(whole, labels, ends, class_names, tuple(names))
 

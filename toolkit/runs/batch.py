@@ -32,7 +32,7 @@ BatchRow = dict[str, object]
 LARGEST_CHUNK = 16  # samples a process is handed at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchPlan:
     """What every sample of a batch is asked; the parameters are those of `certify`.
 

@@ -38,7 +38,7 @@ from toolkit.verify.radius import CLOSEST, Radius, RungRadius, asked_range, clos
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DistancePlan:
     """What every sample is asked; the parameters are those of `closest`. time_limit: seconds a sample.
 
