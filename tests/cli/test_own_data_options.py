@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import random_dense_network
 
 from toolkit import Network
 from toolkit.cli import main
 from toolkit.cli.certify_command import VERDICT_CODES
+from toolkit.runs import batch
 
 
 @pytest.fixture
@@ -110,6 +112,23 @@ def test_images_of_another_shape_are_refused_with_both(place: Path, capsys: pyte
     for how in (["--index", "0"], ["--count", "2"]):
         assert main(["certify", "net.npz", "--data", "digits", "--eps", "0.1", *how]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_finished_images_are_kept_where_the_rest_is_interrupted(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = batch.certify_chunk
+
+    def until_the_third(chunk: batch.Chunk) -> list[batch.BatchRow]:
+        if 2 in chunk.samples:
+            raise KeyboardInterrupt
+        return whole(chunk)
+
+    monkeypatch.setattr(batch, "certify_chunk", until_the_third)
+    asked = ["certify", "net.npz", "--data", "mine.npz", "--count", "5", "--eps", "0.01"]
+    assert main([*asked, "--out", "rows.csv"]) == 130
+    assert "interrupted; 2 of 5 images are in rows.csv" in capsys.readouterr().err
+    assert pd.read_csv("rows.csv")["sample"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,10 @@ def all_shown(question: Property, claims: Mapping[int, float]) -> bool:
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
-    file_path("path", path), instance("network", network, Network)
+    file = file_path("path", path)
+    instance("network", network, Network)
     try:
-        with open_archive(path, PROOF_LIMIT, PROOF_RATIO) as archive:
+        with open_archive(file, PROOF_LIMIT, PROOF_RATIO) as archive:
             header = read_header(archive)
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
             question = read_question(archive, header, network.output_size)

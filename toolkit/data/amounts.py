@@ -30,12 +30,17 @@ def amount(name: str, text: str) -> float:
     """A number as it is written, or a fraction such as 8/255. Raises ValueError that names it for anything else."""
     try:
         found = _FRACTION.fullmatch(text) if len(text) <= LONGEST else None
+        value = None
         if found is None and len(text) <= LONGEST and "_" not in text:
-            return float(text)
+            value = float(text)
         if found is not None:
-            return float(Fraction(found[1]) / Fraction(found[2]))
+            value = float(Fraction(found[1]) / Fraction(found[2]))
     except (ValueError, ZeroDivisionError, OverflowError):
-        pass
+        value = None
+    if value == 0 and re.search("[1-9]", re.split("[eE/]", text)[0]):
+        raise ValueError(f"{name} must be 0 or in the range of double precision, got {shown(text)}")
+    if value is not None:
+        return value
     raise ValueError(f"{name} must be a number or a fraction such as 8/255, got {shown(text)}")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.arrays import AnyArray, FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain, domain_text, stated_domain
-from toolkit.data.arguments import file_path, instance, names, number_array, one_of, own_path, text, whole_numbers
+from toolkit.data.arguments import file_path, instance, names, number_array, one_of, text, whole_numbers
 from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE, DatasetParts
 from toolkit.data.own_data import class_array, frame_parts, torch_parts
 from toolkit.data.own_files import read_own_data
@@ -179,7 +179,7 @@ class Dataset:
         domain: what its numbers may lie in where the file does not say. Raises FileNotFoundError, ValueError naming
         the file and what does not fit.
         """
-        file = own_path(file_path("path", path))
+        file = file_path("path", path)
         parts = read_own_data(file, one_of("split", split, SPLITS), stated_domain("domain", domain))
         return cls._of(file.resolve().name, split, parts)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
 from toolkit.data.amounts import DataDomain, same_layout
-from toolkit.data.arguments import file_path, own_path, whole_numbers
+from toolkit.data.arguments import file_path, whole_numbers
 from toolkit.data.dataset_parts import UNIT_RANGE, scaled_levels
 from toolkit.data.npy_files import open_npy
 
@@ -57,7 +57,7 @@ def read_image(path: str | Path, shape: Sequence[int], domain: DataDomain | None
     grey (0.299 R + 0.587 G + 0.114 B) for one channel, grey is repeated for three. Raises FileNotFoundError, or
     ValueError naming what does not fit.
     """
-    file, wanted = own_path(file_path("path", path)), whole_numbers("shape", shape, 1)
+    file, wanted = file_path("path", path), whole_numbers("shape", shape, 1)
     if not file.is_file():
         raise FileNotFoundError(f"no image file at {file}")
     readers = {".npy": _read_npy, ".png": _read_png}

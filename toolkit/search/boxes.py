@@ -342,4 +342,5 @@ def splits_inputs(problem: Problem) -> bool:
         return False
     box = problem.input_set
     size = np.maximum(np.abs(box.lower), np.abs(box.upper))
-    return int(np.count_nonzero(box.upper - box.lower > POINT * size)) <= MOST_INPUTS
+    wide = 0.5 * box.upper - 0.5 * box.lower > 0.5 * POINT * size  # in halves, since u − l may overflow
+    return int(np.count_nonzero(wide)) <= MOST_INPUTS

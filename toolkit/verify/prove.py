@@ -95,8 +95,9 @@ def write_proof(
     suffix, a label or target out of range or twice, or no target at all.
     """
     tighten = yes_or_no("tighten", tighten)
-    if file_path("path", path).suffix != ".npz":
-        raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
+    path = file_path("path", path)
+    if path.suffix != ".npz":
+        raise ValueError(f"proofs are written as .npz, got {path.name!r}")
     ball = provable_set(check_is_input_set("ball", ball))
     instance("network", network, Network), set_parts(ball)
     question = as_property(label, network.output_size, targets)
