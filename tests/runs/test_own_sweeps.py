@@ -71,6 +71,14 @@ def test_objects_and_files_give_the_same_rows(own: Any, tmp_path: Path) -> None:
         assert run["spec"]["networks"][0]["dataset"] == "mine.npz"
 
 
+def test_paths_are_texts_of_them(own: Any, tmp_path: Path) -> None:
+    network, images, labels = own
+    network.save(tmp_path / "net.npz")
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    (found,) = spec_of(tmp_path / "net.npz", tmp_path / "mine.npz").networks
+    assert (found.source, found.dataset) == (str(tmp_path / "net.npz"), str(tmp_path / "mine.npz"))
+
+
 def test_workers_take_objects_and_other_content_is_computed_anew(own: Any, tmp_path: Path) -> None:
     network, images, labels = own
     data = Dataset.from_arrays(images, labels)

@@ -26,6 +26,7 @@ from toolkit.rungs.rung import Side
 from toolkit.runs.executors import check_workers
 from toolkit.runs.run import gather
 from toolkit.verify.ladder import LADDER, TIGHTEN, certify
+from toolkit.verify.usable_settings import usable_settings
 from toolkit.verify.verdict import TOLERANCE
 
 BatchRow = dict[str, object]
@@ -113,7 +114,7 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
     instance("network", network, Network)
     instance("data", data, Dataset)
     instance("plan", plan, BatchPlan)
-    instance("settings", plan.settings, Settings)
+    usable_settings(plan.settings)
     optional_number("time_limit", plan.time_limit, above=0)
     real_number("tolerance", plan.tolerance, 0)
     get_rungs("ladder", plan.ladder)

@@ -34,6 +34,7 @@ from toolkit.runs.run import gather
 from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
 from toolkit.verify.ladder import TIGHTEN
 from toolkit.verify.radius import CLOSEST, Radius, RungRadius, asked_range, closest, is_closed
+from toolkit.verify.usable_settings import usable_settings
 
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
 
@@ -131,7 +132,7 @@ def check_distances(network: Network, data: Dataset, samples: Sequence[int], pla
         chosen = get_rungs(name, getattr(plan, name))
         if name == "bounds" and any(rung.side is Side.UPPER for rung in chosen):
             raise ValueError("bounds must be rungs with a lower side, got an attack")
-    one_of("norm", plan.norm, BALL_NORMS)
+    one_of("norm", plan.norm, BALL_NORMS), usable_settings(plan.settings)
     check_samples(network, data, samples, plan.question)
     optional_number("tolerance", plan.tolerance, above=0), optional_number("time_limit", plan.time_limit, above=0)
     for sample in samples:

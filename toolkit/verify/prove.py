@@ -46,6 +46,7 @@ from toolkit.verify.proof_trees import (
     row_scales,
     tightened,
 )
+from toolkit.verify.usable_settings import usable_settings
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write_proof(
     instance("network", network, Network), set_parts(ball)
     question = as_property(label, network.output_size, targets)
     whole, asked = lowered(network, question)
-    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    settings = usable_settings(settings)
     given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
     bounds, content = provable_bounds(whole, ball, settings, searches.refine if tighten else None)
