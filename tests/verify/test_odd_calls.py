@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from toolkit import (
     LinfBall,
     Network,
     Settings,
+    Verdict,
     certified_radius,
     certify,
     closest,
@@ -58,6 +60,13 @@ def test_settings_that_name_nothing_here_are_told_before_any_work(
         with pytest.raises(ValueError, match=told):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_radii_are_answered_without_a_word_of_numpy() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ladder in (["dual"], ["interval"], ["dual", "bab"]):
+            assert certify(NETWORK, LinfBall([0.5, 0.1], 1e308), 0, ladder).verdict is not Verdict.YES
 
 
 def test_bounds_changed_by_hand_certify_nothing() -> None:
