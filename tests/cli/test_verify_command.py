@@ -93,7 +93,7 @@ def test_bad_input_is_one_line_and_code_2(net: Path, capsys: pytest.CaptureFixtu
 def test_timed_out_is_said_in_time_whatever_runs(tmp_path: Path) -> None:
     program = (
         "import sys, time, types, toolkit.cli as c\n"
-        "sys.modules['toolkit.verify.queries'] = types.SimpleNamespace(verify_query=lambda *_: time.sleep(60))\n"
+        "sys.modules['toolkit.verify.queries'] = types.SimpleNamespace(verify_query=lambda *_, **__: time.sleep(60))\n"
         "raise SystemExit(c.main(['verify', 'q.vnnlib', '--network', 'n.onnx', '--timeout', '0.3', '--exit-code']))"
     )
     (tmp_path / "q.vnnlib").write_text(FIRST.format("0.5"))

@@ -40,7 +40,11 @@ FUNCTIONS: dict[str, tuple[Callable[[StageCompiler, AffineTensor], AffineTensor]
     "clip from 0": (lambda c, z: c.clip(z, 0.0, 6.0), np.clip(Z, 0, 6)),
     "clip from below": (lambda c, z: c.clip(z, 0.25, np.inf), np.maximum(Z, 0.25)),
     "clip from above": (lambda c, z: c.clip(z, -np.inf, 0.25), np.minimum(Z, 0.25)),
-    "clip of nothing": (lambda c, z: c.clip(z, -3.5e38, 3.5e38), Z),
+    "clip of nothing": (lambda c, z: c.clip(z, -np.inf, np.inf), Z),
+    "clip far away": (lambda c, z: c.clip(z, -3.5e38, 3.5e38), Z),
+    "clip far away on one side": (lambda c, z: c.clip(z, 0.25, 1e300), np.maximum(Z, 0.25)),
+    "clip far away on the other": (lambda c, z: c.clip(z, -1e300, 0.25), np.minimum(Z, 0.25)),
+    "clip from far above": (lambda c, z: c.clip(z, -np.inf, 1e39), Z),
     "clip to a point": (lambda c, z: c.clip(z, 0.5, 0.5), np.full_like(Z, 0.5)),
     "maximum with constants": (lambda c, z: c.maximum(z, SLOPE), np.maximum(Z, SLOPE)),
     "minimum with constants": (lambda c, z: c.minimum(z, SLOPE), np.minimum(Z, SLOPE)),
@@ -80,8 +84,9 @@ def test_a_window_of_nothing_is_refused() -> None:
     compiler = StageCompiler((3,))
     with pytest.raises(ValueError, match="at least one value"):
         compiler.largest(compiler.input, np.array([[0, 1], [-1, -1]]), (2,))
-    with pytest.raises(ValueError, match=r"low ≤ high, got 1\.0 and 0\.0"):
-        compiler.clip(compiler.input, 1.0, 0.0)
+    for ends in ((1.0, 0.0), (np.inf, np.inf), (-np.inf, -np.inf), (np.nan, 1.0)):
+        with pytest.raises(ValueError, match=rf"low ≤ high, got {ends[0]} and {ends[1]}"):
+            compiler.clip(compiler.input, *ends)
 
 
 def test_maps_that_cannot_be_composed_are_cut_by_two_relus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,14 +216,6 @@ TWICE: dict[str, tuple[list[Any], dict[str, np.ndarray]]] = {
 TRULY: dict[str, tuple[list[Any], str]] = {
     "x · x": ([node("Mul", ["x", "x"], ["y"])], "the product of two values"),
     "x · xᵀ": ([node("MatMul", ["x", "W"], ["h"]), node("Mul", ["h", "x"], ["y"])], "the product of two values"),
-    "a mask as the value": (
-        [
-            node("Dropout", ["x"], ["d", "mask"]),
-            node("Cast", ["mask"], ["m"], to=FLOAT),
-            node("Relu", ["m"], ["y"]),
-        ],
-        "which nothing gives before it",
-    ),
 }
 
 

@@ -18,11 +18,12 @@ from toolkit.networks.network import Network
 from toolkit.networks.replay import evaluation_errors
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import LinfBall
-from toolkit.problems.lowering import lowered, with_input_outputs
+from toolkit.problems.lowering import lowered, with_copies, with_input_outputs
 from toolkit.problems.properties import Property
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margins
+from toolkit.verify.pyomo_block import to_pyomo
 
 GROUPS = [0, 0, 0, 1, 2, 2, 2, 2, 2]
 
@@ -135,3 +136,63 @@ def test_a_network_without_its_last_operator_answers_about_the_order_alone() -> 
     for rows, constants in (([[1.0, 0.0, 0.0]], [0.0]), ([[1.0, -1.0, 0.0]], [-0.5]), ([[1.0, -2.0, 1.0]], [0.0])):
         with pytest.raises(ValueError, match="was read without the final Softmax"):
             certify(cut, ball, Property.of(rows, constants))
+        with pytest.raises(ValueError, match="was read without the final Softmax"):
+            to_pyomo(cut, ball, question=Property.of(rows, constants))
+
+
+@pytest.mark.parametrize("exponent", [-200, -53, 40, 100])
+def test_a_groups_common_scale_scales_its_margin_and_nothing_else(exponent: int) -> None:
+    network = Network([Dense(np.array([[1.0, 1], [1, -1], [0, 1]]), np.zeros(3)),
+                       Dense(np.array([[1.0, -1, 0.5], [0, 1, 1], [0.5, 0, 1]]), np.array([0.5, 0, 0]))])  # fmt: skip
+    rows, constants, ball = np.array([[1.0, -1, 0], [-1, 1, 0]]), np.array([0.0, 0.1]), LinfBall([1.0, 0.5], 0.1)
+    own = certify(network, ball, Property.of(rows, constants, [0, 0]))
+    scale = 2.0**exponent
+    scaled = certify(network, ball, Property.of(scale * rows, scale * constants, [0, 0]))
+    assert own.verdict is scaled.verdict is Verdict.YES
+    assert scaled.margins[0].certified_lower / scale == pytest.approx(own.margins[0].certified_lower, rel=1e-9)
+
+
+def test_rows_that_a_power_of_two_would_round_keep_their_scale() -> None:
+    rows = np.array([[1e300, 5e-324], [1.0, 0.0]])
+    network = Network([Dense(np.eye(2), np.zeros(2)), Dense(np.eye(2), np.zeros(2))])
+    whole, asked = lowered(network, Property.of(rows, None, [0, 0]))
+    assert asked.objective.rows[0, :2].tolist() == rows[0].tolist()
+    assert whole.relu_sizes == (2, 1)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_inputs_beside_outputs_of_which_the_order_is_known(twice: bool) -> None:
+    """Rows of outputs that copy inputs may be any; none may mix them with outputs whose order alone is right."""
+    network = random_dense_network(np.random.default_rng(0), (2, 3, 3))
+    cut = with_input_outputs(Network(network.layers, metadata={"dropped": "the final Softmax"}))
+    more = with_input_outputs(cut) if twice else cut
+    zeros = [0.0] * (more.output_size - 5)
+    ball = LinfBall([0.2, 0.4], 0.01)
+    for row, constant in (([0, 0, 0, 1, 0], 0.5), ([0, 0, 0, 1, 1], 0), ([0, 0, 0, 0, 0], 1), ([0, 2, -2, 0, 0], 0)):
+        certify(more, ball, Property.of([[*row, *zeros]], [constant]))
+    mixed = (
+        ([1, 0, 0, -1, 0], 0),
+        ([1, 0, 0, 1, 0], 0),
+        ([1, -1, 0, 1, 0], 0),
+        ([1, -1, 0, 0, 1], 0),
+        ([1, 0, 0, 0, 0], 0),
+    )
+    for row, constant in (*mixed, ([1, -1, 0, 0, 0], 1)):
+        with pytest.raises(ValueError, match="and rows about inputs alone, and row 1 is neither"):
+            certify(more, ball, Property.of([[0, 1, -1, 0, 0, *zeros], [*row, *zeros]], [0, constant]))
+
+
+def test_copies_of_the_outputs_are_the_outputs_and_carry_their_errors() -> None:
+    rng = np.random.default_rng(3)
+    network = random_conv_network(rng)
+    network = Network(
+        [*network.maps[:-1], network.maps[-1].with_error(np.full(network.maps[-1].input_size, 1e-9), 1e-8)]
+    )
+    x = rng.normal(size=(5, network.input_size))
+    whole = with_copies(network, 3)
+    np.testing.assert_array_equal(whole.forward(x), np.tile(network.forward(x), 3))
+    last = whole.maps[-1]
+    assert last.column_error is not None
+    assert np.all(last.column_error >= np.sqrt(3) * 1e-9)  # the norm of three columns of errors, one below the other
+    assert last.bias_error >= np.sqrt(3) * 1e-8
+    assert with_copies(network, 1) is network

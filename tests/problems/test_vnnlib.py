@@ -170,11 +170,35 @@ def test_contradictions_ask_nothing_and_truths_ask_all() -> None:
 def test_rows_are_scaled_rather_than_rounded() -> None:
     query = parse_vnnlib(DECLARED + BOX + "(assert (<= (+ (* 0.1 Y_0) (* -0.3 Y_1)) 0.7))")
     (question,) = vnnlib_questions(query)
-    assert question.output_rows.tolist() == [[1.0, -3.0, 0.0]]
-    assert question.below.tolist() == question.above.tolist() == [-7.0]
-    refused = parse_vnnlib(DECLARED + BOX + "(assert (<= (+ (* 0.12345678901234567891 Y_0) (* 0.3 Y_1)) 0.7))")
-    with pytest.raises(ValueError, match="cannot be scaled"):
+    assert question.output_rows.tolist() == [[0.5, -1.5, 0.0]]
+    assert question.below.tolist() == question.above.tolist() == [-3.5]
+
+
+def test_rows_whose_coefficients_are_no_floats_are_about_copies_of_the_outputs() -> None:
+    first, second = Fraction("0.12345678901234567891"), Fraction(1, 3)
+    query = parse_vnnlib(DECLARED + BOX + "(assert (<= (+ (* 0.12345678901234567891 Y_0) (* (/ 1 3) X_1)) 0.7))")
+    (question,) = vnnlib_questions(query)
+    assert question.copies == 2
+    assert question.input_rows is not None
+    outputs, inputs = question.output_rows.reshape(2, 3), question.input_rows.reshape(2, 2)
+    whole, other = (sum(map(Fraction, column.tolist())) for column in (outputs[:, 0], inputs[:, 1]))
+    assert whole / other == first / second
+    assert not outputs[:, 1:].any()
+    assert not inputs[:, 0].any()
+    assert Fraction(float(question.below[0])) <= -whole / first * Fraction("0.7") <= Fraction(float(question.above[0]))
+    digits = "7".join("0123456789" * 14)
+    refused = parse_vnnlib(DECLARED + BOX + f"(assert (<= (+ (* 0.1{digits}1 Y_0) (* 0.3 Y_1)) 0.7))")
+    with pytest.raises(ValueError, match=r"the coefficient 0\.\d+, among others, cannot be scaled"):
         vnnlib_questions(refused)
+
+
+@pytest.mark.parametrize("factor", ["3", "1024", "0.001", "1e-200", "(/ 1 3)"])
+def test_every_rows_largest_coefficient_is_near_one(factor: str) -> None:
+    text = DECLARED + BOX + f"(assert (<= (+ (* {factor} Y_0) (* -1 (* {factor} Y_1))) {factor}))"
+    (question,) = vnnlib_questions(parse_vnnlib(text))
+    largest = np.abs(question.output_rows).max()
+    assert 1 <= largest < 2
+    assert question.below[0] == pytest.approx(-largest, rel=1e-15)
 
 
 def test_strict_comparisons_are_met_strictly_and_said() -> None:

@@ -22,6 +22,8 @@ from toolkit.problems.properties import Objective
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
+from toolkit.search import phase_trees
+from toolkit.search.phase_trees import PhaseTrees
 from toolkit.search.refinement import neuron_ranges, refine, refined_region
 from toolkit.verify.layer_bounds import layer_bounds
 
@@ -126,6 +128,22 @@ def test_time_that_is_over_leaves_what_roots_prove() -> None:
     ):
         assert np.all(lower <= low + 1e-9)
         assert np.all(upper >= high - 1e-9)
+
+
+def test_trees_whose_batch_there_is_no_time_for_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phase_trees, "BATCH_ENTRIES", 1)  # every root is a batch
+    network, ball = _network(2, False)
+    problem, (_, high) = _cut(network, ball, 2), _true(network, ball, 2)
+    over = time.perf_counter() - 1.0
+    found = refine(problem, np.arange(3), deadline=over)
+    assert np.all(found.lower == -np.inf)
+    assert found.upper[0] >= high[0] - 1e-9
+    np.testing.assert_array_equal(np.isfinite(found.upper), [True, False, False])
+    trees = PhaseTrees(problem.with_rows(np.eye(3)), np.full(3, -1e9), np.full(3, 10), over)
+    grown = trees.grow()
+    np.testing.assert_array_equal(grown.finished, [True, False, False])  # the first is above its cutoff
+    np.testing.assert_array_equal(trees.won, grown.finished)
+    np.testing.assert_array_equal(np.isfinite(trees.bounds()), grown.finished)
 
 
 def test_no_neuron_and_the_first_layer() -> None:

@@ -33,13 +33,20 @@ def box(low: str, high: str) -> str:
     return f"(assert (>= X_0 {low}))(assert (<= X_0 {high}))"
 
 
+LONG = "(assert (= (+ (* 0.7720787261757455 Y_0) (* (/ 1 3) X_0) (* -1.1234567890123457 Y_0)) {}))"
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [
         (box("-1", "1") + "(assert (>= Y_0 0.9))", "sat"),
+        (box("-1", "1") + "(assert (>= (+ (* 0.7720787261757455 Y_0) (* (/ 1 3) X_0)) 1.105))", "sat"),
+        (box("-1", "1") + "(assert (>= (+ (* 0.7720787261757455 Y_0) (* (/ 1 3) X_0)) 1.106))", "unsat"),
+        (box("-1", "1") + LONG.format("-0.69"), "unsat"),
         (box("-1", "1") + "(assert (>= Y_0 1))", "sat"),
         (box("-1", "1") + "(assert (>= Y_0 1.0000001))", "unsat"),
         (box("-1", "1") + "(assert (<= Y_0 -1e-9))", "unsat"),
+        (box("1.06", "1.14") + "(assert (= (+ (* (/ 1 3) Y_0) (* 0.4857310867836978 X_0)) 2.4))", "unsat"),
         (box("-1", "1") + "(assert (>= Y_0 0.4))(assert (<= Y_0 0.5))", "sat"),
         (box("0.1", "0.1") + "(assert (>= Y_0 0.099))", "sat"),  # no float lies in the box
         (box("0.1", "0.1") + "(assert (>= Y_0 0.101))", "unsat"),

@@ -67,6 +67,7 @@ OPERATIONS = 64  # roundings at one ReLU or one input besides those of a sum, an
 LEAST_32, LARGEST_32 = 2.0**-126, 2.0**127  # float32: least normal number, and less than the largest
 SPREAD = 2.0**16  # of the sizes in a layer from where on each neuron is measured in its own unit
 LEAST_UNIT = 2.0**-200  # of the largest unit in a layer
+LEAST_SHARE = 2.0**-8  # of the terms that a neuron sums up: a unit no larger than their rounding would cost others
 LEAST_SIZE = 2.0**-960  # r at least, so that γ‖ν‖r covers what underflow takes from a product with ν
 
 
@@ -153,7 +154,11 @@ def staged_error_model(
     with np.errstate(over="ignore", invalid="ignore"):
         apart = [False, *(stage.stacked.row_spread > SPREAD for stage in whole[:-1]), False]
         reach = (*sizes, _output_sizes(whole[-1], stages[-1], sizes))
-        units = tuple(_unit(*of) for of in zip(reach, apart, strict=True))
+        units = [_unit(*of) for of in zip(reach, apart, strict=True)]
+        for k, stage in enumerate(stages[:-1]):
+            if units[k + 1] is not None:
+                summed = _sums(_magnitudes(stage), sizes) + np.abs(stage.bias)
+                units[k + 1] = _unit(np.maximum(sizes[k + 1], LEAST_SHARE * summed), apart[k + 1])
         sizes = [np.maximum(size, LEAST_SIZE) for size in sizes]
         alive = [np.arange(ball.size), *alive]
         product = tuple(
@@ -164,7 +169,7 @@ def staged_error_model(
             for count, size, unit in zip(places, sizes, units, strict=False)
         )
         floor = TINY * (1.0 + sum(float(size.sum()) for size in sizes))
-    return ErrorModel(stages, lower, upper, unstable, ball, product, spread, floor, units)
+    return ErrorModel(stages, lower, upper, unstable, ball, product, spread, floor, tuple(units))
 
 
 def _output_sizes(whole: Stage, last: Stage, sizes: Sequence[FloatArray]) -> FloatArray:

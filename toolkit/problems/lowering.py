@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from toolkit.arrays import FloatArray
+from toolkit.arrays import FloatArray, IndexArray
 from toolkit.networks.layers import AffineMap, Dense, Sparse
 from toolkit.networks.merging import merge
 from toolkit.networks.network import Network
@@ -29,6 +29,7 @@ from toolkit.networks.weight_error import column_norms, sum_error
 from toolkit.networks.weights import dense_array
 from toolkit.problems.properties import Objective, Property
 
+RANKED = "dropped_outputs"  # in metadata: how many outputs, the first, the operator left out is about; all by default
 Source = tuple[int, AffineMap]
 
 
@@ -48,15 +49,22 @@ def lowered(network: Network, question: Property) -> tuple[Network, Property]:
 
 
 def check_ranking(network: Network, question: Property) -> None:
-    """Raise ValueError unless every row is c·(F_i − F_j), if all that the network says right is its outputs' order."""
+    """Raise ValueError unless every row is c·(F_i − F_j), if all that the network says right is its outputs' order.
+
+    Rows about none of these outputs may be any, since outputs that copy the inputs are right by themselves.
+    """
     if not (dropped := network.metadata.get("dropped")):
         return
     rows, constants = dense_array(question.objective.rows), question.objective.constants
-    pairs = ((rows != 0).sum(axis=1) == 2) & (rows.min(axis=1) == -rows.max(axis=1))
-    wrong = np.flatnonzero(~pairs if constants is None else ~pairs | (constants != 0))
+    count = network.metadata.get(RANKED, network.output_size)
+    ranked, others = rows[:, :count], (rows[:, count:] != 0).any(axis=1)
+    entries = (ranked != 0).sum(axis=1)
+    pairs = (entries == 2) & (ranked.min(axis=1) == -ranked.max(axis=1)) & ~others
+    wrong = np.flatnonzero((entries > 0) & (~pairs if constants is None else ~pairs | (constants != 0)))
     if wrong.size:
         raise ValueError(
-            f"the network was read without {dropped}: it answers rows c·(F_i − F_j), which row {wrong[0]} is not"
+            f"the network was read without {dropped}: it answers rows c·(F_i − F_j) and rows about inputs alone, and "
+            f"row {wrong[0]} is neither"
         )
 
 
@@ -73,10 +81,34 @@ def with_constant_output(network: Network) -> Network:
     return with_outputs(network, [], np.ones(1))
 
 
-def with_input_outputs(network: Network) -> Network:
-    """The network with more outputs, after its own, that are its inputs; its ReLU inputs are the same."""
-    size = network.input_size
-    return with_outputs(network, [(0, sp.eye_array(size, format="csr"))], np.zeros(size))
+def with_input_outputs(network: Network, copies: int = 1) -> Network:
+    """The network with more outputs, after its own, that are its inputs, so many times; its ReLU inputs are its own."""
+    size = copies * network.input_size
+    inputs = sp.vstack([sp.eye_array(network.input_size, format="csr")] * copies, format="csr")
+    more = with_outputs(network, [(0, inputs)], np.zeros(size))
+    if "dropped" not in network.metadata:
+        return more
+    own = {RANKED: network.metadata.get(RANKED, network.output_size)}
+    return Network(more.stages, more.name, {**more.metadata, **own}, more.input_shape)
+
+
+def with_copies(network: Network, copies: int) -> Network:
+    """The network whose outputs are its own so many times, one after the other; its ReLU inputs are the same."""
+    if copies == 1:
+        return network
+    last = Stage(tuple((place, _repeated(layer, copies)) for place, layer in network.stages[-1].sources), False)
+    return Network((*network.stages[:-1], last), network.name, network.metadata, network.input_shape)
+
+
+def _repeated(layer: AffineMap, copies: int) -> AffineMap:
+    """The map whose outputs are its own so many times; norms of its errors are at most as many times as large."""
+    bias, more = np.tile(layer.bias_vector, copies), layer
+    if isinstance(layer, Dense):
+        more = Dense(np.tile(layer.weight, (copies, 1)), bias)
+    else:
+        more = Sparse(sp.vstack([layer.to_sparse()] * copies, format="csr"), bias)
+    error = None if layer.column_error is None else copies * layer.column_error
+    return more.with_error(error, copies * layer.bias_error)
 
 
 def with_outputs(network: Network, sources: Sequence[tuple[int, Any]], constants: FloatArray) -> Network:
@@ -119,7 +151,7 @@ class _Largest:
 
 def _without_groups(network: Network, objective: Objective, question: Property) -> tuple[Network, Objective]:
     """The network with the ReLUs that pick each group's largest row, and one row per group about it."""
-    rows = dense_array(objective.rows)
+    rows, scale = _in_unit(dense_array(objective.rows), question.groups)
     last, hidden = network.stages[-1], list(network.stages[:-1])
     groups = [[_Largest(i) for i in np.flatnonzero(question.groups == g).tolist()] for g in range(question.count)]
     sizes = {0: network.input_size} | {k + 1: stage.output_size for k, stage in enumerate(hidden)}
@@ -137,8 +169,22 @@ def _without_groups(network: Network, objective: Objective, question: Property) 
     whole = Network((*hidden, last), network.name, network.metadata, network.input_shape)
     whole = with_outputs(whole, list(parts.items()), np.zeros(len(grown)))
     targets = tuple(objective.targets[one.row] if not one.relus else None for one in grown)
-    own_rows = np.hstack([rows[[one.row for one in grown]], np.eye(len(grown))])
+    firsts = [one.row for one in grown]
+    own_rows = np.hstack([rows[firsts], np.eye(len(grown))]) * scale[firsts, None]
     return whole, Objective(own_rows, None, targets)
+
+
+def _in_unit(rows: FloatArray, groups: IndexArray) -> tuple[FloatArray, FloatArray]:
+    """Rows, and the power of two by which each is to be multiplied again: the largest coefficient of a group is 1 … 2,
+    so that the ReLUs that pick its largest row are no larger than the outputs; 1 where that would round."""
+    scale = np.ones(len(rows))
+    for group in np.unique(groups).tolist():
+        own = groups == group
+        exponent = int(np.frexp(np.abs(rows[own]).max(initial=0.0))[1]) - 1
+        unit = np.ldexp(rows[own], -exponent)
+        if -1022 <= exponent <= 1023 and np.array_equal(np.ldexp(unit, exponent), rows[own]):
+            scale[own] = np.ldexp(1.0, exponent)
+    return rows / scale[:, None], scale
 
 
 def _differences(

@@ -4,9 +4,9 @@ The query's assertions are expanded to an OR of conjunctions. In each of them, b
 every other inequality is a row of the conjunction. Conjunctions with the same box are the groups of one property:
 the query is satisfiable iff for some question some point of its box makes every row of some group ≤ 0.
 
-Rounding: boxes are rational (vnnlib_box.py). Rows are scaled so that their coefficients are floats, without rounding;
-a constant that is none is rounded down to *ask* (the question's unsafe set holds the true one) and up to *confirm* a
-point (it is held by the true one).
+Rounding: boxes are rational (vnnlib_box.py). Rows are scaled so that their coefficients are floats, or sums of several,
+one for each copy of the outputs and inputs, without rounding; a constant that is none is rounded down to *ask* (the
+question's unsafe set holds the true one) and up to *confirm* a point (it is held by the true one).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import product
 from math import gcd, lcm
 
 import numpy as np
@@ -25,6 +26,7 @@ from toolkit.problems.vnnlib_box import RationalBox, rounded_down, rounded_up
 from toolkit.problems.vnnlib_formulas import MOST_CONJUNCTIONS, Conjunction, FormulaError, Inequality
 from toolkit.problems.vnnlib_reader import VnnlibQuery
 
+MOST_COPIES = 8  # of outputs and inputs: 400 bits of a coefficient
 MOST_NUMBERS = 100_000_000  # in the ends of all boxes, and in the rows of all questions
 Interval = tuple[Fraction | None, Fraction | None]
 Ends = dict[int, Interval]  # by input
@@ -32,10 +34,11 @@ Ends = dict[int, Interval]  # by input
 
 @dataclass(frozen=True, eq=False)
 class VnnlibQuestion:
-    """Is some point of the box unsafe: are all rows C·F + E·x̃ + d of some group ≤ 0?
+    """Is some point of the box unsafe: are all rows Σ C_p·F + Σ E_p·x̃ + d of some group ≤ 0?
 
-    output_rows: C, shape (m, outputs). input_rows: E, shape (m, inputs), None where no row is about inputs. below,
-    above: d rounded down and up. groups: of every row, ascending.
+    output_rows: C_1, C_2 …, side by side, shape (m, copies·outputs): one where floats hold all coefficients.
+    input_rows: E, shape (m, copies·inputs), None where no row is about inputs. below, above: d rounded down and up.
+    groups: of every row, ascending. copies: of outputs and inputs, that the rows are about.
     """
 
     box: RationalBox
@@ -44,6 +47,7 @@ class VnnlibQuestion:
     below: FloatArray = field(repr=False)
     above: FloatArray = field(repr=False)
     groups: IndexArray = field(repr=False)
+    copies: int = 1
 
     @property
     def asked(self) -> Property:
@@ -154,37 +158,67 @@ def _question(
 
 
 def _assembled(query: VnnlibQuery, box: RationalBox, rows: Sequence[tuple[int, Inequality]]) -> VnnlibQuestion:
-    outputs = np.zeros((len(rows), query.output.size))
+    scales = [_scale(row) for _, row in rows]
+    parts = [[_floats(factor * scale) for _, factor in row.terms] for (_, row), scale in zip(rows, scales, strict=True)]
+    copies = max((len(one) for every in parts for one in every), default=1)
     with_inputs = any(variable >= 0 for _, row in rows for variable, _ in row.terms)
-    inputs = np.zeros((len(rows), query.input.size)) if with_inputs else None
+    outputs = np.zeros((len(rows), copies, query.output.size))
+    inputs = np.zeros((len(rows), copies if with_inputs else 0, query.input.size))
     ends = np.zeros((2, len(rows)))
-    for k, (_, row) in enumerate(rows):
-        scale = _scale(row)
-        for variable, factor in row.terms:
-            if variable < 0:
-                outputs[k, ~variable] = float(factor * scale)
-            elif inputs is not None:
-                inputs[k, variable] = float(factor * scale)
+    for k, ((_, row), scale) in enumerate(zip(rows, scales, strict=True)):
+        for (variable, _), one in zip(row.terms, parts[k], strict=True):
+            side, place = (outputs, ~variable) if variable < 0 else (inputs, variable)
+            side[k, : len(one), place] = one
         ends[:, k] = rounded_down(row.constant * scale), rounded_up(row.constant * scale)
-    return VnnlibQuestion(box, outputs, inputs, ends[0], ends[1], np.array([group for group, _ in rows]))
+    flat = [side.reshape(len(rows), -1) for side in (outputs, inputs)]
+    groups = np.array([group for group, _ in rows])
+    return VnnlibQuestion(box, flat[0], flat[1] if with_inputs else None, ends[0], ends[1], groups, copies)
+
+
+def _near_one(factors: Sequence[Fraction], scale: Fraction) -> Fraction:
+    """The scale halved or doubled until the largest of the factors is 1 … 2."""
+    largest = max(abs(factor) for factor in factors) * scale
+    halvings = largest.numerator.bit_length() - largest.denominator.bit_length()
+    scale /= Fraction(2) ** halvings
+    return scale * 2 if largest < Fraction(2) ** halvings else scale
+
+
+def _floats(number: Fraction) -> list[float]:
+    """Floats whose sum is the number. Raises OverflowError if more than MOST_COPIES are wanted, or it is too large."""
+    found = [float(number)]
+    while (rest := number - sum(map(Fraction, found))) and len(found) <= MOST_COPIES:
+        found.append(float(rest))
+    if rest:
+        raise OverflowError(f"{number} is no sum of {MOST_COPIES} floats")
+    return found
 
 
 def _scale(row: Inequality) -> Fraction:
-    """A positive number by which all coefficients become floats. Raises ValueError where none is found."""
+    """A positive number by which all coefficients become floats, or sums of a few, the largest near 1: of a row only
+    the sign is asked, and rows of one size are compared with the least rounding. Raises ValueError for none."""
     factors = [factor for _, factor in row.terms]
     if not factors:
         return Fraction(1)
-    whole = Fraction(lcm(*(factor.denominator for factor in factors)), gcd(*(factor.numerator for factor in factors)))
-    for scale in (Fraction(1), abs(whole)):
+    whole = abs(Fraction(lcm(*(one.denominator for one in factors)), gcd(*(one.numerator for one in factors))))
+    tries = (_near_one(factors, Fraction(1)), _near_one(factors, whole), Fraction(1))
+    for most, scale in product((1, MOST_COPIES), tries):
         try:
-            if all(Fraction(float(factor * scale)) == factor * scale for factor in factors):
+            if all(len(_floats(factor * scale)) <= most for factor in factors):
                 rounded_down(row.constant * scale), rounded_up(row.constant * scale)
                 return scale
         except OverflowError:
             continue
     if max(map(abs, (*factors, row.constant))) > Fraction(sys.float_info.max):
         raise ValueError("a row has a number outside the range of double precision")
+    odd = next((factor for factor in factors if not _is_sum(factor * tries[1])), factors[0])
     raise ValueError(
-        f"a row with coefficients such as {float(factors[0])!r} cannot be scaled to whole numbers below 2^53, "
-        "so that it could be asked without rounding"
+        f"a row with the coefficient {float(odd)!r}, among others, cannot be scaled so that each is a sum of "
+        f"{MOST_COPIES} floats, and so be asked without rounding"
     )
+
+
+def _is_sum(number: Fraction) -> bool:
+    try:
+        return bool(_floats(number))
+    except OverflowError:
+        return False

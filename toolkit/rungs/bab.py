@@ -36,6 +36,7 @@ from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
+from toolkit.search.hull_planes import takes_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
 from toolkit.search.refinement import neuron_ranges, refined_region
@@ -46,14 +47,13 @@ UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, wher
 UNTIMED_BOXES = 200_000  # of a row's tree over boxes before phases are split
 MANY_UNSTABLE = 20  # whose phases cannot be all enumerated
 BOXES_PER_LEAF = 64  # of a tree over the phases of all unstable neurons: more boxes than that do not pay
-SHARE, SMALL_SHARE = 0.85, 0.3  # of the time left, for a search that another one follows; before small LPs
+SHARE = 0.85  # of the time left, for a search that another one follows
 REFINING_NODES = 1  # of the trees for the l,u that values are searched on
 REFINING_SHARE = 0.1  # of a value's time, for the l,u that all are searched on
 ANOTHER_REFUTED = "left open: another row was refuted, which was all that was asked"
 UNDECIDED = "left open by its budget of nodes, or by rounding"
 PROGRAM_NODES, PROGRAM_NEURONS = 1000, 400  # where nodes are limited: from and up to how many LPs are tried
 LEAST_PROGRAM_SECONDS = 1.0
-SMALL_COLUMNS = 500  # of a template whose LPs, with cuts, prove in 100 nodes what takes phases 100,000
 
 
 def bab_bounds(problem: Problem) -> list[Bound]:
@@ -86,7 +86,9 @@ def _signs(problem: Problem) -> list[Bound]:
     searches: list[Callable[[Problem, Clock], list[Bound]]] = [by_boxes] if splits_inputs(problem) else []
     searches.append(by_phases)
     # whoever limits the nodes comes back with more, or with better l,u; a try at LPs then takes no longer than that
-    if nodes is None or (nodes >= PROGRAM_NODES and error_model_of(problem).count <= PROGRAM_NEURONS):
+    # and where trees have planes, LPs' cuts rarely say more
+    few = error_model_of(problem).count <= PROGRAM_NEURONS and not takes_planes(problem)
+    if nodes is None or (nodes >= PROGRAM_NODES and few):
         searches.append(by_programs)
     bounds: list[Bound] = []
     for place, search in enumerate(searches):
@@ -94,7 +96,7 @@ def _signs(problem: Problem) -> list[Bound]:
         refuted = problem.settings.until_refuted and len(still) < count and any(map(_refuted(problem), bounds))
         if not still or refuted or (bounds and clock.struck):
             break
-        share = 1.0 if place == len(searches) - 1 else _share(problem)
+        share = 1.0 if place == len(searches) - 1 else SHARE
         rest = clock.rest()
         if rest.time_limit is not None:
             rest = replace(rest, time_limit=share * rest.time_limit)
@@ -109,12 +111,6 @@ def _signs(problem: Problem) -> list[Bound]:
             for row, bound in zip(still, found, strict=True):
                 bounds[row] = _better(problem, bounds[row], bound)
     return bounds
-
-
-def _share(problem: Problem) -> float:
-    """Of the time left, what boxes or phases get before the next search, LPs the last."""
-    columns = problem.input_set.size + 3 * error_model_of(problem).count
-    return SMALL_SHARE if columns <= SMALL_COLUMNS else SHARE
 
 
 def _refuted(problem: Problem) -> Callable[[Bound], bool]:

@@ -98,7 +98,7 @@ class PhaseTrees:
         count = self.row.size
         self.nodes = np.zeros(count, dtype=np.int64)
         self.closed = np.full(count, np.inf)  # the least certified bound of a tree's leaves
-        self.given_up = np.zeros(count, dtype=np.bool_)
+        self.planted, self.given_up = np.ones(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
         self.slack = np.zeros(count)  # by how much certifying has taken more off than hoped
         self.leaf_seconds, self.sample_from = 0.0, SMALLEST_SAMPLE
         self.kept: list[Forest] | None = [] if keep else None
@@ -120,7 +120,7 @@ class PhaseTrees:
         """The same but for the nodes left open, which no leaf covers yet; which trees have none, (T,)."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN and ±inf prove nothing
             self._split_until_ended(stopped, offer)
-        finished = np.ones(self.nodes.size, dtype=np.bool_)
+        finished = self.planted.copy()
         finished[self.pool.tree] = False
         return finished
 
@@ -161,28 +161,34 @@ class PhaseTrees:
         """Trees all of whose leaves are certified at the cutoff."""
         still = np.zeros(self.nodes.size, dtype=np.bool_)
         still[self.pool.tree] = True
-        return ~still & (self.closed >= self.cutoff)
+        return self.planted & ~still & (self.closed >= self.cutoff)
 
     def bounds(self) -> FloatArray:
         """What the search hopes every tree to have proven: the least bound of its nodes, (T,)."""
-        bound = self.closed.copy()
+        bound = np.where(self.planted, self.closed, -np.inf)
         np.minimum.at(bound, self.pool.tree, self.pool.bound)
         return bound
 
     def _plant(self) -> None:
-        """All roots."""
+        """All roots, or those there is time for; the other trees have no node, and prove nothing."""
         every, size = np.arange(self.nodes.size), self.function.size
         if self.roots is not None:
             for tree in every.tolist():
                 self._plant_with_planes(self.roots, tree)
             return
+        batch_seconds = 0.0
         for some in np.array_split(every, max(1, -(-every.size // self.batch))):
+            started = time.perf_counter()
+            if batch_seconds and started + batch_seconds + self._closing_seconds(some.size) > self.deadline:
+                self.planted[some[0] :] = False
+                break
             phases = np.full((size, some.size), -1, dtype=np.int8)
             parts = self.function.parts(some)
             start = np.clip(np.rint(self.function.starting_slopes()[0]), 0.0, 1.0)
             duals = self.function.make(np.broadcast_to(start, (size, some.size)))
             found = ascend(parts, duals, self._aim(some), ROOT, self.deadline)
             self._settle(some, phases, found)
+            batch_seconds = time.perf_counter() - started
 
     def _plant_with_planes(self, roots: Roots, tree: int) -> None:
         """One root, and planes for its tree if there is time."""

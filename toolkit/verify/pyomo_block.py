@@ -24,6 +24,7 @@ from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.input_set import InputSet, box_range_linear, check_is_input_set
+from toolkit.problems.lowering import check_ranking
 from toolkit.problems.properties import Objective, Property, as_property
 from toolkit.problems.region import Region
 from toolkit.relaxations.affine_row import AffineRow
@@ -63,6 +64,8 @@ def to_pyomo(
     if not ball.polyhedral and ball.euclidean_radius is None:
         raise ValueError(f"a block needs an input set of linear rows or an ℓ2 ball, got one of {ball.title}")
     asked = None if question is None else as_property(question, network.output_size)
+    if asked is not None:
+        check_ranking(network, asked)
     bounds = layer_bounds(network, ball) if relu_bounds is None else instance("relu_bounds", relu_bounds, ReluBounds)
     block = pyo.Block(concrete=True)
     with np.errstate(over="ignore", invalid="ignore"):  # TemplateError says so

@@ -20,19 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import optional_number, shown
+from toolkit.data.arguments import optional_number, shown, yes_or_no
 from toolkit.data.summaries import counted, number, one_line, span
 from toolkit.networks.network import Network
 from toolkit.networks.onnx_runtime import deployed_outputs
 from toolkit.networks.replay import LARGEST_EXACT, exact_margins, exact_within, most_weights, replay_margins
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import Box
-from toolkit.problems.lowering import lowered, with_input_outputs, without_constants
+from toolkit.problems.lowering import lowered, with_copies, with_input_outputs, without_constants
 from toolkit.problems.problem import Problem
 from toolkit.problems.properties import Property
 from toolkit.problems.region import Region
 from toolkit.problems.settings import Settings
 from toolkit.problems.vnnlib import VnnlibQuestion, vnnlib_questions
+from toolkit.problems.vnnlib_declarations import REAL
 from toolkit.problems.vnnlib_reader import VnnlibQuery, read_vnnlib
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.attack import FALSIFY
@@ -65,9 +66,10 @@ class QueryResult:
     """The answer to a query.
 
     witness: the point that proves sat, flat; outputs: the network's there, of onnxruntime where it ran, else in
-    float64. certified: whether an unsat or sat is proven in real arithmetic. deployed: whether the point makes the
-    query true with onnxruntime's outputs too, None where that was not asked. message: what else there is to say.
-    seconds: all of it, files included. questions: how many boxes; decided: how many of them were settled.
+    float64, without the last operator where the message says so. certified: whether an unsat or sat is proven in real
+    arithmetic. deployed: whether the point makes the query true with onnxruntime's outputs too, None where that was not
+    asked. message: what else there is to say. seconds: all of it, files included. questions: how many boxes; decided:
+    how many of them were settled.
     """
 
     status: QueryStatus
@@ -96,25 +98,39 @@ def verify_query(
     timeout: float | None = 60.0,
     ladder: Sequence[Rung | str] = QUERY_LADDER,
     settings: Settings | None = None,
+    as_real: bool = False,
 ) -> QueryResult:
     """Whether a point makes the query true with the network's outputs.
 
     network: what Network.load takes, or a Network; onnxruntime is asked where it is an ONNX file. query: a
     .vnnlib or .vnnlib.gz file, or one that was read. timeout: seconds for everything, None: no limit. ladder: rungs, as
-    for `certify`. Raises ValueError for files that cannot be read, and where network and query do not fit.
+    for `certify`. as_real: take the query's element types, such as float32, as Real. Raises ValueError for files that
+    cannot be read, where network and query do not fit, and for a query about machine numbers without as_real.
     """
     started = time.perf_counter()
     limit = optional_number("timeout", timeout, above=0)
     rungs, settings = get_rungs("ladder", ladder), usable_settings(settings)
+    yes_or_no("as_real", as_real)
     if not isinstance(query, VnnlibQuery | str | Path):
         raise ValueError(f"query must be the path of a .vnnlib file or a VnnlibQuery, got {shown(query)}")
     file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None
-    found = network if isinstance(network, Network) else Network.load(network)
     asked = query if isinstance(query, VnnlibQuery) else read_vnnlib(query)
+    _check_types(asked, as_real)
+    found = network if isinstance(network, Network) else Network.load(network)
     questions = fitting_questions(found, asked)
     deadline = None if limit is None else started + limit - min(RESERVE, 0.1 * limit)
     search = _Search(found, file, asked, questions, rungs, settings, started, deadline)
     return search.run()
+
+
+def _check_types(query: VnnlibQuery, as_real: bool) -> None:
+    """Raises ValueError for a query about machine numbers, unless it is to be read as one about reals."""
+    kinds = {query.input.kind, query.output.kind} - {REAL}
+    if kinds and not as_real:
+        raise ValueError(
+            f"the query is about {', '.join(sorted(kinds))}, proofs here are in real arithmetic; declare Real in the "
+            "query or say as_real (--as-real)"
+        )
 
 
 def fitting_questions(network: Network, query: VnnlibQuery) -> list[VnnlibQuestion]:
@@ -237,6 +253,8 @@ class _Search:
                 deployed = bool(np.all(np.isfinite(outputs))) and _holds(self.query, point, outputs)
             except (ValueError, ImportError, OSError) as error:
                 self.notes.append(f"not checked with onnxruntime: {error}")
+        if deployed is None and (dropped := self.network.metadata.get("dropped")):
+            self.notes.append(f"Y are the outputs without {dropped}")
         if deployed is False:
             self.notes.append("onnxruntime, in the file's arithmetic, does not find the point unsafe; exactly, it is")
         return self._result(QueryStatus.SAT, True, point, outputs, deployed)
@@ -258,7 +276,8 @@ class _Search:
 
 def asked_network(network: Network, question: VnnlibQuestion) -> Network:
     """The network whose outputs the question's rows are about."""
-    return network if question.input_rows is None else with_input_outputs(network)
+    own = with_copies(network, question.copies)
+    return own if question.input_rows is None else with_input_outputs(own, question.copies)
 
 
 def holds_strictly(network: Network, query: VnnlibQuery, point: FloatArray, seconds: float | None = None) -> bool:

@@ -9,7 +9,9 @@ reads the one before it becomes the chain of maps that merging.py makes of it, m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,13 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import whole_numbers
 from toolkit.networks.importers.maps import elementwise
-from toolkit.networks.importers.tensors import AffineTensor, Shape, TooLargeError, check_entries, identity, rearrange
+from toolkit.networks.importers.tensors import AffineTensor, Shape, TooLargeError, check_size, identity, rearrange
 from toolkit.networks.layers import AffineMap
 from toolkit.networks.parts import NetworkParts
 from toolkit.networks.stages import Stage
 from toolkit.networks.weight_error import sum_error
 
-UNBOUNDED = float(np.finfo(np.float32).max)  # a bound of Clip from here on is none, as exporters write it
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # a bound of float32 features from here on is none
 
 
 class StageCompiler:
@@ -35,13 +37,16 @@ class StageCompiler:
         if not self.input_shape or any(n < 1 for n in self.input_shape):
             raise ValueError(f"input_shape must be positive sizes without the batch axis, got {self.input_shape}")
         self.input = AffineTensor(self.input_shape, ((0, None),))
-        check_entries(self.input.size, f"an input of shape {self.input_shape}")
+        check_size(self.input.size, f"an input of shape {self.input_shape}")
         self._stages: list[Stage] = []
+        self._neurons = 0
 
     def relu(self, x: AffineTensor) -> AffineTensor:
         """max(x, 0), by a stage of its own; what a ReLU stage gives stays as it is."""
         if x.is_place and x.sources[0][0] > 0:
             return x
+        self._neurons += x.size
+        check_size(self._neurons, "the ReLUs so far")
         self._stages.append(_stage(x, True))
         return AffineTensor(x.shape, ((len(self._stages), None),))
 
@@ -68,12 +73,19 @@ class StageCompiler:
         return x.plus(negative(self.relu(x.plus(negative(y)))))
 
     def clip(self, x: AffineTensor, low: float, high: float) -> AffineTensor:
-        """min(max(x, low), high), both pieces in one stage. Bounds of float32's own range count as none."""
-        if np.isnan(low) or np.isnan(high) or low > high:
+        """min(max(x, low), high), both pieces in one stage; infinite bounds are none.
+
+        Beside bounds whose rounding would drown x it stands by itself: x + ReLU(low − x) − ReLU(x − high).
+        """
+        if not low <= high or low == np.inf or high == -np.inf:
             raise ValueError(f"the bounds must be low ≤ high, got {low} and {high}")
-        if high >= UNBOUNDED:
-            return x if low <= -UNBOUNDED else self.maximum(x, np.array(low))
-        if low <= -UNBOUNDED:
+        if max(abs(bound) for bound in (low, high, 0.0) if np.isfinite(bound)) >= FLOAT32_MAX:
+            below = [] if low == -np.inf else [self.relu(_off(negative(x), np.array(low)))]
+            above = [] if high == np.inf else [negative(self.relu(_off(x, np.array(-high))))]
+            return reduce(AffineTensor.plus, (x, *below, *above))
+        if high == np.inf:
+            return x if low == -np.inf else self.maximum(x, np.array(low))
+        if low == -np.inf:
             return self.minimum(x, np.array(high))
         both = self.relu(stack([_off(x, np.array(-low)), _off(x, np.array(-high))]))
         above_low, above_high = split(both, 2)
@@ -134,6 +146,11 @@ class StageCompiler:
         return NetworkParts(self.stages(output), name, dict(metadata or {}), self.input_shape)
 
 
+def bound_of(value: float, none: float, doubles: bool) -> float:
+    """A bound of features; `none`, one of ±∞, where the features are no doubles and float32 holds nothing beyond it."""
+    return none if not doubles and value * np.sign(none) >= FLOAT32_MAX else value
+
+
 def _without_nothing(pairs: IndexArray, where: IndexArray) -> tuple[IndexArray, IndexArray]:
     """The pairs without (−1, −1), which no result has, and the places that named it with −1."""
     nothing = np.flatnonzero(pairs[:, 0] < 0)
@@ -163,7 +180,7 @@ def broadcast(x: AffineTensor, y: AffineTensor | FloatArray) -> tuple[AffineTens
         shape = np.broadcast_shapes(x.shape, y.shape)
     except ValueError:
         raise ValueError(f"shapes {x.shape} and {y.shape} do not broadcast to one another") from None
-    check_entries(int(np.prod(shape, dtype=object)), "broadcasting")
+    check_size(math.prod(shape), "broadcast features")
     widened = expanded(x, shape)
     return widened, expanded(y, shape) if isinstance(y, AffineTensor) else np.broadcast_to(y, shape)
 

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.networks.convolutions import Conv2d
-from toolkit.networks.importers.tensors import Shape, check_entries
+from toolkit.networks.convolutions import KERNEL_PLACES, Conv2d
+from toolkit.networks.importers.tensors import Shape, check_entries, check_size
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, ImageShape, Sparse
 from toolkit.networks.weights import frozen_matrix
 
@@ -91,8 +91,12 @@ def convolution(
         stride, before, after, dilation = (1, *stride), (0, *before), (0, *after), (1, *dilation)
     if min((*before, *after)) < 0:
         raise ValueError(f"padding must be ≥ 0, got {tuple(before)} and {tuple(after)}")
+    sizes, kernel = image(shape, "a convolution")[1:], weight.shape[2:]
+    free = [sizes[k] + before[k] + after[k] - dilation[k] * (kernel[k] - 1) - 1 for k in (0, 1)]
+    places = math.prod(max(0, free[k] // max(1, stride[k]) + 1) for k in (0, 1))
+    check_size(weight.shape[0] * places, "the outputs of a convolution")
     if tuple(before) != tuple(after):
-        weight, padding = _symmetric(weight, before, after, dilation)
+        weight, padding = _symmetric(weight, before, after, dilation, places)
         dilation = (1, 1)
     else:
         padding = tuple(before)
@@ -102,9 +106,11 @@ def convolution(
 
 
 def _symmetric(
-    weight: FloatArray, before: Sequence[int], after: Sequence[int], dilation: Sequence[int]
+    weight: FloatArray, before: Sequence[int], after: Sequence[int], dilation: Sequence[int], places: int
 ) -> tuple[FloatArray, tuple[int, ...]]:
     """The kernel with zero taps that turn uneven padding into even padding; its dilation is 1.
+
+    places: outputs per channel.
 
     With p = max(before, after), p − before zero taps in front and p − after behind, tap k of the old kernel reads the
     same pixel: o·stride − p + (p − before + k·dilation) = o·stride − before + k·dilation.
@@ -114,11 +120,17 @@ def _symmetric(
     behind = [p - a for p, a in zip(padding, after, strict=True)]
     spans = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     sizes = [f + s + b for f, s, b in zip(front, spans, behind, strict=True)]
-    check_entries(math.prod((*weight.shape[:2], *sizes)), "a kernel with uneven padding")
+    check_kernel((*weight.shape[:2], *sizes), places, "a kernel with uneven padding")
     wide = np.zeros((*weight.shape[:2], *sizes))
     rows, columns = (slice(f, f + s, d) for f, s, d in zip(front, spans, dilation, strict=True))
     wide[:, :, rows, columns] = weight
     return wide, padding
+
+
+def check_kernel(shape: Sequence[int], places: int, what: str) -> None:
+    """Raise TooLargeError for a kernel in the making, or its matrix, that would be too large to be stored."""
+    matrix = math.prod(shape[2:]) > KERNEL_PLACES
+    check_entries(math.prod(shape) * (max(1, places) if matrix else 1), what)
 
 
 def transposed_convolution(
@@ -146,6 +158,7 @@ def transposed_convolution(
     if any(e >= s for e, s in zip(extra, stride, strict=True)) or min(sizes) < 1:
         raise ValueError(f"output padding must be less than the stride {tuple(stride)}, got {tuple(extra)}")
     made = (weight.shape[1] * groups, *sizes)
+    check_size(math.prod(made), "the outputs of a transposed convolution")
     check_entries(math.prod(weight.shape) * math.prod(shape[1:]), "a transposed convolution")
     back, start = convolution(made, weight, None, stride, before, after, dilation, groups)
     if start != tuple(shape):

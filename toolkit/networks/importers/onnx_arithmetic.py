@@ -5,6 +5,7 @@ Attributes that the file leaves out have the operator's own defaults, in float32
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import reduce
 
@@ -12,15 +13,14 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers import values
-from toolkit.networks.importers.compiler import expanded, scaled
+from toolkit.networks.importers.compiler import FLOAT32_MAX, bound_of, expanded, scaled
 from toolkit.networks.importers.onnx_calls import Call, Handler
-from toolkit.networks.importers.tensors import AffineTensor
+from toolkit.networks.importers.tensors import AffineTensor, check_size
 from toolkit.networks.importers.values import Value, floating
 
 EPSILON = float(np.float32(1e-5))  # BatchNormalization's default
 SLOPE = float(np.float32(0.01))  # LeakyRelu's
 HARD_SLOPE = float(np.float32(0.2))  # HardSigmoid's
-NO_BOUND = float(np.finfo(np.float32).max)
 
 
 def gemm(call: Call) -> Value:
@@ -66,7 +66,7 @@ def matmul(call: Call) -> Value:
 
 def onnx_add(call: Call) -> Value:
     """The sum of all inputs: Add and Sum."""
-    return reduce(values.add, call.given())
+    return reduce(values.add, sorted(call.given(), key=lambda value: not isinstance(value, AffineTensor)))
 
 
 def onnx_subtract(call: Call) -> Value:
@@ -107,9 +107,15 @@ def prelu(call: Call) -> Value:
 
 def clip(call: Call) -> Value:
     """min(max(x, min), max); the bounds are inputs from operator set 11 on."""
-    x = call.tensor(0, "input")
-    low, high = call.real(1, "min", -NO_BOUND), call.real(2, "max", NO_BOUND)
-    return call.compiler.clip(x, low, high)
+    ends = ((1, "min", -math.inf), (2, "max", math.inf))
+    return call.compiler.clip(call.tensor(0, "input"), *(_bound(call, *end) for end in ends))
+
+
+def _bound(call: Call, index: int, name: str, none: float) -> float:
+    given = call.at(index)
+    value = call.real(index, name, none if call.opset >= 11 else math.copysign(FLOAT32_MAX, none))
+    doubles = call.doubles if given is None or isinstance(given, AffineTensor) else given.dtype == np.float64
+    return bound_of(value, none, doubles)
 
 
 def absolute(call: Call) -> Value:
@@ -133,6 +139,7 @@ def extreme(largest: bool) -> Handler:
         found = reduce(step, tensors)
         if not constants:
             return found
+        check_size(math.prod(np.broadcast_shapes(*(value.shape for value in constants))), "the largest of constants")
         return step(found, reduce(np.maximum if largest else np.minimum, constants))
 
     return handler

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """A node to be computed. inputs: None for those left out; opset: of the standard operators."""
+    """A node to be computed. inputs: None for those left out; opset: of the standard operators; doubles: whether the
+    file has values of that type."""
 
     node: NodeProto
     inputs: Sequence[Value | None]
     attributes: dict[str, Any]
     opset: int
     compiler: StageCompiler
+    doubles: bool = False
 
     def at(self, index: int) -> Value | None:
         """Input `index`, None where it is left out."""

@@ -66,6 +66,14 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
             yield from item.tensors
 
 
+def has_doubles(model: ModelProto) -> bool:
+    """Whether the input, a constant or a cast is of type DOUBLE."""
+    double = import_onnx().TensorProto.DOUBLE
+    given = any(item.type.tensor_type.elem_type == double for item in model.graph.input)
+    casts = (item.i for node in model.graph.node for item in node.attribute if item.name in ("to", "dtype"))
+    return given or double in casts or any(tensor.data_type == double for tensor in _tensors(model))
+
+
 def tensor_values(tensor: TensorProto) -> AnyArray:
     """The numbers of a tensor in the file. Raises ValueError where they are not as many as its shape says."""
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.networks.importers.compiler import StageCompiler
 from toolkit.networks.importers.onnx_calls import Call
 from toolkit.networks.importers.onnx_evaluation import attributes_of, constants_of, import_onnx
-from toolkit.networks.importers.onnx_files import DOMAINS, load_model, operator_set, tensor_values
+from toolkit.networks.importers.onnx_files import DOMAINS, has_doubles, load_model, operator_set, tensor_values
 from toolkit.networks.importers.onnx_obstacles import kind_of, onnx_obstacle
 from toolkit.networks.importers.onnx_operators import FLOATS, ONNX_HANDLERS
 from toolkit.networks.importers.onnx_replay import check_onnx_replay
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # the last operators that keep the order of the outputs, and may be left out of a question about the largest one
 _ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
+MOST_COMPUTED = 1 << 28  # numbers of constants that nodes make
 _NAMED = 12  # obstacles that an error lists
 _SHAPE_ONLY = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
@@ -96,8 +97,11 @@ class _Graph:
         self.producers = {key: node for node in self.graph.node for key in node.output if key}
         self.last, self.dropped = _without_order_keeping(self.graph.output[0].name, self.producers)
         self.compiler = StageCompiler(self.input.features)
+        self.setting = self.opset, self.compiler, has_doubles(model)
         self.values: dict[str, Value] = {}
+        self.computed = 0  # numbers of constants that the file does not hold
         self.unknown: set[str] = set()  # what nodes that cannot go would give
+        self.not_given: dict[str, str] = {}  # outputs that are not known here, and whose
         self.obstacles: list[str] = []
 
     def output(self) -> AffineTensor:
@@ -141,6 +145,8 @@ class _Graph:
         for key, value in zip(node.output, found, strict=False):
             if key:
                 self.values[key] = value
+        for k in range(len(found), len(node.output)):
+            self.not_given[node.output[k]] = f"output {k} of {node.name or node.output[0]!r} ({node.op_type})"
 
     def _computed(self, node: NodeProto) -> list[Value] | None:
         """The node's outputs; None where an input is one of a node that cannot go."""
@@ -151,15 +157,22 @@ class _Graph:
                 raise ValueError(onnx_obstacle(node.op_type))
             return None
         missing = [key for key in node.input if key and key not in self.values]
+        if missing and missing[0] in self.not_given:
+            raise ValueError(f"reads {missing[0]!r}, which is {self.not_given[missing[0]]} and not known here")
         if missing:
             raise ValueError(f"reads {missing[0]!r}, which nothing gives before it")
         constants = constants_of(node, self.opset, self.values)
         if constants is not None:
+            self.computed += sum(value.size for value in constants)
+            if self.computed > MOST_COMPUTED:
+                raise ValueError(
+                    f"constants computed so far are {self.computed:,} numbers; allowed are {MOST_COMPUTED:,}"
+                )
             return list(constants)
         if node.op_type not in ONNX_HANDLERS:
             raise ValueError(onnx_obstacle(node.op_type))
         inputs = [self.values[key] if key else None for key in node.input]
-        found = ONNX_HANDLERS[node.op_type](Call(node, inputs, attributes_of(node), self.opset, self.compiler))
+        found = ONNX_HANDLERS[node.op_type](Call(node, inputs, attributes_of(node), *self.setting))
         return found if isinstance(found, list) else [found]
 
 

@@ -12,7 +12,7 @@ from toolkit.networks.importers import onnx_windows as windows
 from toolkit.networks.importers.compiler import negative
 from toolkit.networks.importers.onnx_calls import Call, Handler
 from toolkit.networks.importers.onnx_evaluation import import_onnx
-from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_entries, rearrange
+from toolkit.networks.importers.tensors import LARGEST, AffineTensor, check_size, rearrange
 from toolkit.networks.importers.values import Value, padded
 
 FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")  # types whose arithmetic is real up to rounding
@@ -38,27 +38,41 @@ def _pad(call: Call) -> Value:
         raise ValueError(
             f"pads must be two numbers per axis and mode one of {', '.join(_PAD_MODES)}, got {pads}, {mode}"
         )
+    if not all(-len(x.shape) <= axis < len(x.shape) for axis in axes):
+        raise ValueError(f"axes must be ones of −{len(x.shape)} … {len(x.shape) - 1}, got {axes}")
     before, after = [0] * len(x.shape), [0] * len(x.shape)
     for k, axis in enumerate(axes):
         before[axis], after[axis] = pads[k], pads[len(axes) + k]
-    value = call.optional(2, "constant_value")
-    fill = float(call.attributes.get("value", 0.0)) if value is None else float(value.ravel()[0])
+    fill = call.real(2, "constant_value", float(call.attributes.get("value", 0.0)))
     return padded(x, before, after, mode, fill)
 
 
 def _cast(call: Call) -> Value:
     """Cast between floating-point types, which is nothing in real arithmetic."""
-    kind = import_onnx().TensorProto.DataType.Name(call.attributes["to"])
+    return _cast_to(call, import_onnx().TensorProto.DataType.Name(call.attributes["to"]))
+
+
+def _cast_like(call: Call) -> Value:
+    """Cast to the type of another value, which need not be a constant."""
+    target = call.at(1)
+    if target is None or isinstance(target, AffineTensor):
+        return _cast_to(call, FLOATS[0])
+    onnx = import_onnx()
+    return _cast_to(call, onnx.TensorProto.DataType.Name(onnx.helper.np_dtype_to_tensor_dtype(target.dtype)))
+
+
+def _cast_to(call: Call, kind: str) -> Value:
     if kind not in FLOATS:
         raise ValueError(f"casting a value that depends on the input to {kind} is not continuous; allowed: {FLOATS}")
     return call.tensor(0, "input")
 
 
-def _dropout(call: Call) -> Value:
-    training = call.at(2)
+def _dropout(call: Call) -> list[Value]:
+    """Nothing outside training; the mask, its second output, is true then from operator set 12 on."""
+    training, x = call.at(2), call.tensor(0, "data")
     if training is not None and (isinstance(training, AffineTensor) or np.any(training)):
         raise ValueError("training_mode must be false, got true")
-    return call.tensor(0, "data")
+    return [x] if call.opset < 12 else [x, np.ones(x.shape, dtype=np.bool_)]
 
 
 def _scatter(call: Call) -> Value | list[Value]:
@@ -93,7 +107,9 @@ def _resize(call: Call) -> Value:
         if len(factors) != len(x.shape) or not all(0 < v < LARGEST for v in factors):
             raise ValueError(f"needs one scale > 0 per axis, got {factors}")
         sizes = [math.floor(n * v) for n, v in zip(x.shape, factors, strict=True)]
-    check_entries(math.prod(sizes), "resizing")
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"resizing must leave every axis ≥ 1, got {sizes}")
+    check_size(math.prod(sizes), "resized features")
     rows = np.arange(x.size).reshape(x.shape)
     for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
         rows = np.take(rows, _nearest(call, x.shape[axis], size, factor), axis=axis)
@@ -123,10 +139,6 @@ def _nearest(call: Call, old: int, new: int, factor: float) -> IndexArray:
     if rounding not in rounded:
         raise ValueError(f"nearest_mode must be one of {[key.decode() for key in rounded]}, got {rounding.decode()}")
     return np.clip(rounded[rounding], 0, old - 1).astype(np.int64)
-
-
-def _same(call: Call) -> Value:
-    return call.tensor(0, "input")
 
 
 ONNX_HANDLERS: dict[str, Handler] = {
@@ -162,9 +174,9 @@ ONNX_HANDLERS: dict[str, Handler] = {
     "Cast": _cast,
     "Resize": _resize,
     "Upsample": _resize,
-    "CastLike": _same,
+    "CastLike": _cast_like,
     "Dropout": _dropout,
-    "Identity": _same,
+    "Identity": lambda call: call.tensor(0, "input"),
     "Shape": _shape,
     "Size": lambda call: np.array(call.tensor(0, "data").size, dtype=np.int64),
     "Concat": _moving(),

@@ -95,6 +95,8 @@ def conv_transpose(call: Call) -> Value:
             raise ValueError(f"output_shape {sizes} is larger than what the convolution gives")
         less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         before, after = (less, more) if auto == "SAME_UPPER" else (more, less)
+    elif auto == "VALID":
+        before = after = (0,) * axes
     groups, bias = int(call.attributes.get("group", 1)), call.optional(2, "B")
     geometry = (stride, before, after, dilation, groups, extra)
     return _batched(call.compiler.applied(x, *maps.transposed_convolution(x.shape, weight, bias, *geometry)))

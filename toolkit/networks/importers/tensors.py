@@ -139,6 +139,12 @@ def check_entries(count: int, what: str) -> None:
         raise TooLargeError(f"{what} would need a matrix of up to {count:,} entries; at most {LARGEST:,} are stored")
 
 
+def check_size(count: int, what: str) -> None:
+    """Raise ValueError for more numbers than are stored."""
+    if count > LARGEST:
+        raise ValueError(f"{what} would be {count:,} numbers; at most {LARGEST:,} are stored")
+
+
 def _composed(first: AffineMap | None, second: AffineMap) -> AffineMap:
     """second∘first. Raises TooLargeError where the product would be."""
     if first is None or isinstance(first, ChannelAffine) or isinstance(second, ChannelAffine):

@@ -54,10 +54,12 @@ SHAPED = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_
 
 @dataclass(frozen=True)
 class AtenCall:
-    """A call of an operator. arguments: by the names of its schema, torch tensors where they are constants."""
+    """A call of an operator. arguments: by the names of its schema, torch tensors where they are constants; doubles:
+    whether the module has, or may have, values of that type."""
 
     arguments: Mapping[str, Any]
     compiler: StageCompiler
+    doubles: bool
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.networks.importers.compiler import StageCompiler
-from toolkit.networks.importers.tensors import AffineTensor
+from toolkit.networks.importers.tensors import AffineTensor, check_size
 from toolkit.networks.importers.torch_calls import MOVES, SHAPED, AtenCall, import_torch, moved_by_torch
 from toolkit.networks.importers.torch_operators import ATEN_HANDLERS, TUPLES, aten_obstacle
 from toolkit.networks.importers.values import Value
@@ -38,10 +38,11 @@ class Exported:
     replay: Module | None
 
 
-def compile_module(module: Module, shape: Sequence[int], kind: str) -> Exported:
+def compile_module(module: Module, shape: Sequence[int], kind: str, doubles: bool) -> Exported:
     """The stages of a module in double precision, for one input of this shape without its batch axis.
 
-    kind: the class that errors name. Raises ValueError naming every part of the module that cannot go.
+    kind: the class that errors name. doubles: whether it may have had values of that type before. Raises ValueError
+    naming every part of the module that cannot go.
     """
     torch = import_torch()
     example = torch.zeros((1, *shape), dtype=torch.float64)
@@ -57,14 +58,14 @@ def compile_module(module: Module, shape: Sequence[int], kind: str) -> Exported:
         raise ValueError(f"{said}: {reason}") from None
     finally:
         logging.disable(before)
-    return _Walk(program, StageCompiler(shape), kind).exported()
+    return _Walk(program, StageCompiler(shape), kind, doubles).exported()
 
 
 class _Walk:
     """A walk along the exported graph; `values` holds tensors, constants and lists of them by node."""
 
-    def __init__(self, program: ExportedProgram, compiler: StageCompiler, kind: str) -> None:
-        self.program, self.compiler, self.kind = program, compiler, kind
+    def __init__(self, program: ExportedProgram, compiler: StageCompiler, kind: str, doubles: bool) -> None:
+        self.program, self.compiler, self.kind, self.doubles = program, compiler, kind, doubles
         self.values: dict[Node, Any] = {}
         self.unknown: set[Node] = set()
         self.obstacles: dict[str, None] = {}  # in order, once each
@@ -143,6 +144,8 @@ class _Walk:
 
     def _computed(self, node: Node) -> Any:
         torch = import_torch()
+        for made in torch.utils._pytree.tree_leaves(node.meta.get("val")):
+            check_size(made.numel() if isinstance(made, torch.Tensor) else 1, f"what {_name(node)} gives")
         target, name = node.target, _name(node)
         args, named = torch.fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         leaves, structure = torch.utils._pytree.tree_flatten((args, named))
@@ -162,7 +165,7 @@ class _Walk:
             return found[0] if single else found
         if name not in ATEN_HANDLERS:
             raise ValueError(aten_obstacle(name))
-        value = _held(ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler)))
+        value = _held(ATEN_HANDLERS[name](AtenCall(_arguments(target, args, named), self.compiler, self.doubles)))
         return [value] if name in TUPLES else value
 
 

@@ -19,7 +19,7 @@ from toolkit.data.arguments import whole_numbers
 from toolkit.networks.importers.chain import OperationChain, as_array
 from toolkit.networks.importers.torch_calls import import_torch
 from toolkit.networks.importers.torch_export import compile_module
-from toolkit.networks.importers.torch_replay import check_torch_replay, in_double, refresh
+from toolkit.networks.importers.torch_replay import check_torch_replay, in_double, may_have_doubles, refresh
 from toolkit.networks.parts import NetworkParts
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _read_exported(module: Module, input_shape: Sequence[int] | None, name: str)
         own = in_double(module)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise ValueError(f"cannot import a module of class {kind}: {str(error).splitlines()[0]}") from None
-    found = compile_module(own, shape, kind)
+    found = compile_module(own, shape, kind, may_have_doubles(module))
     stages = found.compiler.stages(found.output)
     check_torch_replay(module, stages, shape, found.replay or own)
     metadata = {"dropped": f"the final {found.dropped}, which keeps the order of the outputs"} if found.dropped else {}

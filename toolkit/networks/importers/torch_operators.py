@@ -10,14 +10,13 @@ import numpy as np
 
 from toolkit.arrays import FloatArray
 from toolkit.networks.importers import maps, values
-from toolkit.networks.importers.compiler import negative
+from toolkit.networks.importers.compiler import bound_of, negative
 from toolkit.networks.importers.tensors import AffineTensor
 from toolkit.networks.importers.torch_calls import AtenCall
 from toolkit.networks.importers.values import Value
 from toolkit.networks.importers.windows import Windows, average_pool, max_pool
 from toolkit.networks.weight_error import product_error
 
-_NO_BOUND = math.inf
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # torch's, numpy's
 
 
@@ -81,12 +80,16 @@ def _clamp(call: AtenCall) -> Value:
     x = call.tensor()
     if any(bound is not None and bound.size != 1 for bound in (low, high)):
         raise ValueError("the bounds must be numbers")
-    ends = (-_NO_BOUND if low is None else float(low.item()), _NO_BOUND if high is None else float(high.item()))
-    return call.compiler.clip(x, *ends)
+    return _clipped(call, x, *(None if bound is None else float(bound.item()) for bound in (low, high)))
+
+
+def _clipped(call: AtenCall, x: AffineTensor, low: float | None, high: float | None) -> Value:
+    ends = (-math.inf if low is None else low, -math.inf), (math.inf if high is None else high, math.inf)
+    return call.compiler.clip(x, *(bound_of(value, none, call.doubles) for value, none in ends))
 
 
 def _hardtanh(call: AtenCall) -> Value:
-    return call.compiler.clip(call.tensor(), float(call["min_val"]), float(call["max_val"]))
+    return _clipped(call, call.tensor(), float(call["min_val"]), float(call["max_val"]))
 
 
 def _hard_sigmoid(call: AtenCall) -> Value:

@@ -114,6 +114,13 @@ def output_of(module: Module, points: FloatArray, dtype: torch.dtype, device: to
     return as_array(values).reshape(len(points), -1)
 
 
+def may_have_doubles(module: Module) -> bool:
+    """Whether some parameter or buffer is of double precision; a module without any may be run in it."""
+    torch = import_torch()
+    kinds = {tensor.dtype for group in (module.parameters(), module.buffers()) for tensor in group}
+    return torch.float64 in kinds or not any(kind.is_floating_point for kind in kinds)
+
+
 def home_of(module: Module) -> tuple[torch.dtype, torch.device]:
     """dtype and device of the module's first floating-point parameter or buffer."""
     torch = import_torch()

@@ -20,7 +20,7 @@ from toolkit.networks.importers.compiler import (
     scaled,
     shifted,
 )
-from toolkit.networks.importers.tensors import AffineTensor, check_entries, rearrange
+from toolkit.networks.importers.tensors import AffineTensor, check_size, rearrange
 
 Value = AffineTensor | AnyArray
 PRODUCT = "the product of two values that both depend on the input is not piecewise linear"
@@ -57,8 +57,16 @@ def moved(
         parts.append(part)
         given.append(np.arange(start, start + part.size).reshape(part.shape))
         start += part.size
-    check_entries(start, "moving entries")
-    return [rearrange(parts, np.asarray(rows, dtype=np.int64).ravel(), rows.shape) for rows in run(given)]
+    check_size(start, "features moved about")
+    return [rearrange(parts, _whole(rows).ravel(), rows.shape) for rows in run(given)]
+
+
+def _whole(rows: AnyArray) -> IndexArray:
+    """The numbers as places. Raises ValueError for others, which no moving of entries gives."""
+    found = np.asarray(rows, dtype=np.int64)
+    if not np.array_equal(found, rows):
+        raise ValueError("it does not move entries alone: it gives other numbers than it is given")
+    return found
 
 
 def swapped(x: AffineTensor) -> AffineTensor:
@@ -181,7 +189,7 @@ def padded(x: AffineTensor, before: Sequence[int], after: Sequence[int], mode: s
     mode: numpy's: "constant" (`fill`), "reflect", "edge", "wrap".
     """
     shape = [n + b + a for n, b, a in zip(x.shape, before, after, strict=True)]
-    check_entries(math.prod(max(n, 0) for n in shape), "padding")
+    check_size(math.prod(max(n, 0) for n in shape), "padded features")
     kept = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, b, a in zip(x.shape, before, after, strict=True))
     widths = [(max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)]
     rows: IndexArray = np.arange(x.size).reshape(x.shape)[kept]

@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.networks.importers import maps
 from toolkit.networks.importers.compiler import StageCompiler
-from toolkit.networks.importers.tensors import AffineTensor, check_entries
+from toolkit.networks.importers.tensors import AffineTensor, check_entries, check_size
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Windows:
         """Per axis, the positions that every window reads, shape (windows, kernel); < 0 or ≥ size in the padding."""
         found = []
         for k, count in enumerate(self.counts(sizes)):
+            check_size(count * self.kernel[k], "the places that windows read")
             starts = np.arange(count)[:, None] * self.stride[k] - self.before[k]
             found.append(starts + np.arange(self.kernel[k])[None] * self.dilation[k])
         return found
@@ -108,6 +109,7 @@ def average_pool(
     channels, sizes = x.shape[0], x.shape[1:]
     if len(sizes) not in (1, 2):
         raise ValueError(f"average pooling takes (channels, height, width), but the features have shape {x.shape}")
+    maps.check_kernel((channels, 1, *windows.kernel), math.prod(windows.counts(sizes)), "average pooling")
     after = windows.reaching(sizes) if windows.ceil else windows.after
     kernel = np.ones((channels, 1, *windows.kernel))
     layer, shape = maps.convolution(
