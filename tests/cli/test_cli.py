@@ -168,7 +168,10 @@ def test_rows_that_contradict_each_other_are_refused(
         (["certify", "zoo:digits-standard", "--eps", "0.1", "--image", "none.npy"], "--image needs --label"),
         ([*DIGIT[:2], "--eps", "0.1", "--image", "none.npy", "--label", "1"], "no image file at none.npy"),
         ([*DIGIT[:4], "--index", "500", "--eps", "0.1"], "--index must be in 0 … 499 for digits, got 500"),
-        ([*DIGIT[:2], "--data", "mnist5k", "--index", "0", "--eps", "0.1"], "mnist5k has images of 784 numbers"),
+        (
+            [*DIGIT[:2], "--data", "mnist5k", "--index", "0", "--eps", "0.1"],
+            "mnist5k has images of shape (1, 28, 28), the network takes",
+        ),
         ([*DIGIT[:2], "--data", "cifar", "--index", "0", "--eps", "0.1"], "unknown data set 'cifar'; allowed: digits"),
         (["certify", "zoo:none", *DIGIT[2:], "--eps", "0.1"], "no zoo network 'none'; allowed"),
         (["certify", "none.npz", *DIGIT[2:], "--eps", "0.1"], "no network file at none.npz"),

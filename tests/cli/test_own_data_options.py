@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import random_dense_network
 
 from toolkit import Network
 from toolkit.cli import main
 from toolkit.cli.certify_command import VERDICT_CODES
+from toolkit.runs import batch
 
 
 @pytest.fixture
@@ -88,6 +90,45 @@ def test_the_domain_is_the_data_sets_own_unless_said(place: Path, capsys: pytest
     shown = " ".join(capsys.readouterr().out.split())
     assert "ε per coordinate (0 … 2) in ℓ∞, domain per coordinate (within [0, 255])" in shown
     assert main(["certify", "wide.npz", "--data", "levels.npz", "--count", "2", "--eps", "eps.npy"]) == 0
+
+
+def test_a_domain_and_radii_of_the_images_shape(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load("mine.npz") as content:
+        images, labels = content["images"] / 255.0, content["labels"]
+    ends = np.stack([np.zeros((2, 2)), np.full((2, 2), 1.0)])
+    np.savez("each.npz", images=images, labels=labels, domain=ends)
+    np.save("eps.npy", np.full((2, 2), 0.01))
+    for eps in ("0.01", "eps.npy"):
+        own = ["certify", "net.npz", "--data", "each.npz", "--eps", eps]
+        one = json_of(capsys, *own, "--index", 0, "--rungs", "dual")
+        assert one["set"]["domain"] == [[0.0] * 4, [1.0] * 4]
+        assert sum(json_of(capsys, *own, "--count", 6)["verdicts"].values()) == 6
+    far = json_of(capsys, "radius", "net.npz", "--data", "each.npz", "--index", 0, "--rungs", "pgd,dual")
+    assert far["domain"] == [[0.0] * 4, [1.0] * 4] or far["set"]["domain"] == [[0.0] * 4, [1.0] * 4]
+
+
+def test_images_of_another_shape_are_refused_with_both(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "digits has images of shape (1, 8, 8), the network takes (4,)"
+    for how in (["--index", "0"], ["--count", "2"]):
+        assert main(["certify", "net.npz", "--data", "digits", "--eps", "0.1", *how]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_finished_images_are_kept_where_the_rest_is_interrupted(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = batch.certify_chunk
+
+    def until_the_third(chunk: batch.Chunk) -> list[batch.BatchRow]:
+        if 2 in chunk.samples:
+            raise KeyboardInterrupt
+        return whole(chunk)
+
+    monkeypatch.setattr(batch, "certify_chunk", until_the_third)
+    asked = ["certify", "net.npz", "--data", "mine.npz", "--count", "5", "--eps", "0.01"]
+    assert main([*asked, "--out", "rows.csv"]) == 130
+    assert "interrupted; 2 of 5 images are in rows.csv" in capsys.readouterr().err
+    assert pd.read_csv("rows.csv")["sample"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def crossing(tmp_path: Path) -> list[str]:
         (["--index", "0", "--rungs", "pgd"], (0.0, 0.2), 20),  # nothing is certified
         (["--index", "0", "--rungs", "pgd", "--tolerance", "0.25"], (0.0, 0.2), 0),
         (["--index", "0", "--rungs", "dual", "--largest", "0.15"], (0.15, None), 0),  # none as far as was asked
+        (["--index", "0", "--rungs", "dual", "--largest", "1e6"], (0.2, None), 20),
+        (["--index", "0", "--rungs", "pgd,dual,exact", "--largest", "1e9", "--no-domain"], (0.2, 0.2), 0),
         (["--index", "2", "--rungs", "dual"], (0.0, 0.0), 0),
         (["--index", "0", "--rungs", "dual,none"], None, 2),
     ],
@@ -79,6 +81,12 @@ def test_the_exit_code_says_whether_the_interval_is_closed(
     assert found["refuted"] == (interval[1] if interval[1] is None else pytest.approx(interval[1], abs=1e-3))
     assert main([one for one in asked if one != "--exit-code"]) == 0
     capsys.readouterr()
+
+
+def test_a_largest_that_is_no_number_is_refused(crossing: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for how in (["--index", "0"], ["--count", "2"]):
+        assert main([*crossing, *how, "--largest", "inf"]) == 2
+        assert "largest must be finite, got inf; left out it is what the domain holds" in capsys.readouterr().err
 
 
 def test_the_exit_code_of_many_is_that_of_the_open_ones(

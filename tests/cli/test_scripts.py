@@ -167,6 +167,32 @@ def test_a_witness_as_numbers_and_as_a_picture(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "no.npy").exists()
 
 
+def test_a_picture_of_no_picture_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Network([Dense(np.eye(5), np.zeros(5))]).save(tmp_path / "v.npz")
+    np.save(tmp_path / "x.npy", np.full(5, 0.5))
+    asked = [str(tmp_path / "v.npz"), "--image", str(tmp_path / "x.npy"), "--label", "2"]
+    monkeypatch.setattr(image_answer, "layer_bounds", None)
+    for command in (["certify", *asked, "--eps", "0.5"], ["radius", *asked]):
+        assert main([*command, "--save-witness", str(tmp_path / "w.png")]) == 2
+        told = capsys.readouterr()
+        assert "a picture has 1 or 3 channels of height×width, the network takes (5,); save a .npy" in told.err
+        assert told.out == ""
+
+
+def test_a_witness_that_cannot_be_written_leaves_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("toolkit.cli.certify.save_witness", full)
+    asked = [*ONE, "--eps", "0.3", "--rungs", "pgd", "--save-witness", str(tmp_path / "w.npy")]
+    assert main([*asked, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["verdict"] == "NO"
+
+
 def test_the_time_limit_is_the_images_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What every rung may take for all its margins, and then the verdict, is at most what is left of the image's."""
     shares: list[float] = []

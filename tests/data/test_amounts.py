@@ -31,6 +31,13 @@ def test_anything_else_is_named(text: str) -> None:
         amount("--eps", text)
 
 
+@pytest.mark.parametrize("text", ["1/3e999", "1e-999", "-0.1e-400", "1e-300/1e300"])
+def test_what_would_be_rounded_to_0_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--eps must be 0 or in the range of double precision, got "):
+        amount("--eps", text)
+    assert [amount("--eps", zero) for zero in ("0", "0.0e5", "0/3", "-0")] == [0.0] * 4
+
+
 def test_radii_of_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "eps.npy", np.array([0.1, 0.2]))
     assert read_radius("--eps", str(tmp_path / "eps.npy")).tolist() == [0.1, 0.2]  # type: ignore[union-attr]

@@ -491,12 +491,12 @@ def test_checkpoints_are_checked_before_a_weight_is_set(
     weights = [torch.ones(3, 2), torch.ones(3), torch.ones(2, 3), torch.ones(2)]
     optimizer = torch.optim.SGD([weight.requires_grad_() for weight in weights], 0.1)
     path = tmp_path / "n.pt"
-    save_checkpoint(path, "d", [2 * weight for weight in weights], optimizer, [{"epoch": 1, "loss": 0.5}])
+    save_checkpoint(path, "d", [2 * weight for weight in weights], optimizer, [{"epoch": 1, "loss": 0.5}], {})
     state = torch.load(path, weights_only=True)
     torch.save(state | {key: value(state.get(key))}, path)
     with pytest.raises(ValueError, match=rf"n\.pt is not a checkpoint .*{message}"):
-        load_checkpoint(path, "d", weights, optimizer)
+        load_checkpoint(path, "d", weights, optimizer, {})
     assert all(bool((weight == 1).all()) for weight in weights)
     torch.save(state, path)
-    assert load_checkpoint(path, "d", weights, optimizer) == [{"epoch": 1, "loss": 0.5}]
+    assert load_checkpoint(path, "d", weights, optimizer, {}) == [{"epoch": 1, "loss": 0.5}]
     assert all(bool((weight == 2).all()) for weight in weights)

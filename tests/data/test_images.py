@@ -227,10 +227,25 @@ def test_the_domain_is_the_range_of_floats_and_bytes_have_the_unit_box(tmp_path:
     for array in (np.array([np.nan, 0.0]), np.array([np.inf, 0.0])):
         with pytest.raises(ValueError, match=r"every number must be finite, got (nan|inf) at \(0,\), 1 such in all"):
             read_image(stored(array, tmp_path), (2,), None)
-    with pytest.raises(ValueError, match=r"uint8 is read as numbers in \[0, 1\], not in \[0, 255\]"):
-        read_image(stored(np.array([229, 25], np.uint8), tmp_path), (2,), (0.0, 255.0))
-    with pytest.raises(ValueError, match=r"a \.png is read as numbers in \[0, 1\], not in \[-1, 1\]"):
-        read_image(written(WHOLE, tmp_path), (3, 2, 2), (-1.0, 1.0))
+    levels = stored(np.array([229, 25], np.uint8), tmp_path)
+    kept = read_image(levels, (2,), (0.0, 255.0))
+    assert (kept.pixels.tolist(), kept.reading) == ([229.0, 25.0], "uint8 as stored, of the network's shape")
+    for domain, told in (
+        ((-1.0, 1.0), r"the domain is \(-1\.0, 1\.0\)"),
+        ((np.zeros(2), np.full(2, 255.0)), "one per"),
+    ):
+        with pytest.raises(ValueError, match=rf"uint8 is read as numbers in \[0, 1\] or \[0, 255\], .*{told}"):
+            read_image(levels, (2,), domain)
+
+
+def test_levels_of_a_png_are_as_stored_in_their_domain(tmp_path: Path) -> None:
+    samples = RNG.integers(0, 256, (16, 16, 1))
+    path = written(png(samples, 8, 0), tmp_path)
+    kept = read_image(path, (1, 16, 16), (0.0, 255.0))
+    np.testing.assert_array_equal(kept.pixels[0], samples[..., 0])
+    assert kept.reading == "8-bit grey, levels 0 … 255"
+    with pytest.raises(ValueError, match=r"a \.png is read as numbers in \[0, 1\] or \[0, 255\], .*\(0\.0, 2\.0\)"):
+        read_image(path, (1, 16, 16), (0.0, 2.0))
 
 
 def test_hostile_npy_files_are_refused_without_taking_memory(tmp_path: Path) -> None:
@@ -276,7 +291,7 @@ def test_every_way_to_certify_asks_whether_the_images_fit(tmp_path: Path) -> Non
         lambda: certify_samples(other, load_dataset("digits"), [0], BatchPlan(0.1)),
         lambda: make_plan(spec),
     ):
-        with pytest.raises(ValueError, match=r"images have shape \(1, 8, 8\), the network takes \(4, 4, 4\)"):
+        with pytest.raises(ValueError, match=r"digits has images of shape \(1, 8, 8\), the network takes \(4, 4, 4\)"):
             call()
     image = stored(np.full((4, 4, 4), 51, np.uint8), tmp_path)
     own = Question(network=path, eps=0.1, image=image, label=3)

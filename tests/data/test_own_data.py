@@ -30,6 +30,29 @@ def test_arrays_are_taken_as_they_are() -> None:
     np.testing.assert_array_equal(own.domain[0], [0.0, 0.25])
 
 
+def test_images_and_labels_stay_as_they_are() -> None:
+    own = X.copy(), Y.copy()
+    for data in (load_dataset("digits"), Dataset.from_arrays(*own), Dataset("a", "test", *own, shape=(2,))):
+        for array in (data.images, data.labels):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1
+    own[0][:], own[1][:] = 0, 0
+    assert (data.labels.tolist(), data.images.max()) == ([0, 1, 2], 1.0)
+
+
+@pytest.mark.parametrize("path", [None, 0, b"x", ["a"], ""])
+def test_paths_that_are_none_are_named(path: Any) -> None:
+    with pytest.raises(ValueError, match="path must be a path, got"):
+        Dataset.load(path)
+
+
+@pytest.mark.parametrize("domain", [5, "0,1", (0, 1, 2), ("0", "1"), (1, 0)])
+def test_domains_that_are_none_are_named(domain: Any) -> None:
+    for load in (load_dataset, Dataset.load):
+        with pytest.raises(ValueError, match=r"domain must (be|have) "):
+            load("none.npz", domain=domain)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -50,6 +73,17 @@ def test_arrays_are_taken_as_they_are() -> None:
             r"labels must be whole numbers.* of one-hot rows or logits take labels.argmax\(axis=1\)",
         ),
         ({"labels": [0.0, 1.0, 2.0]}, "labels must be whole numbers, one per image, got float64"),
+        ({"labels": [[0], [1, 2], 0]}, "labels must be whole numbers, one per image, got .*"),
+        (
+            {"labels": np.array([0, 1, 1 << 63], dtype=np.uint64)},
+            "labels must be ≤ 999999999, got 9223372036854775808 at 2",
+        ),
+        ({"labels": np.ma.masked_array(Y, [0, 0, 1])}, "labels must have no masked entries"),
+        ({"class_names": None}, "class_names must be a list of names, got None"),
+        ({"class_names": "abc"}, "class_names must be a list of names, got 'abc'"),
+        ({"class_names": (1, 2, 3)}, "class_names must hold names, got 1 in it"),
+        ({"domain": 5}, r"domain must be \(low, high\), got 5"),
+        ({"domain": "0,1"}, r"domain must be \(low, high\), got '0,1'"),
         ({"labels": [0, 1]}, "labels must be 3 whole numbers, one per image"),
         ({"labels": [0, 1, -2]}, "labels must be ≥ 0, got -2 at 2"),
         ({"shape": (3,)}, r"shape must have as many entries as an image of shape \(2,\), got \(3,\)"),
@@ -115,8 +149,10 @@ def test_pairs_by_index_are_a_torch_data_set() -> None:
     [
         (Pairs((X[0], 0), (X[0, :1], 1)), r"item 1 has shape \(1,\), the items before it have \(2,\)"),
         (Pairs(X[0]), r"item 0 must be \(image, label\)"),
-        (Pairs((X[0], 0.5)), "item 0 must have a whole number as its label, got 0.5"),
+        (Pairs((X[0], 0.5)), "item 0 must have a whole number as its label, in .*, got 0.5"),
         (Pairs((X[0], np.eye(3)[0])), "item 0 must have a whole number as its label"),
+        (Pairs((X[0], True)), "item 0 must have a whole number as its label, .*, got True"),
+        (Pairs((X[0], 1 << 70)), "item 0 must have a whole number as its label, in 0 … 999999999, got"),
         (Pairs(("a", 0)), "item 0 must be an array of real numbers"),
         (Pairs(), "must hold at least one"),
         (iter([]), "must have a length"),

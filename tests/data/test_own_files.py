@@ -88,7 +88,7 @@ GOOD = {"images": PIXELS, "labels": np.array([1, 0])}
         ),
         ({"images": np.zeros(4)}, r"m.npz: images must have shape \(n, …\) with n ≥ 1, got \(4,\)"),
         ({"labels": np.array([1, 0, 1])}, "m.npz: labels must have shape 2, got 3"),
-        ({"labels": np.array([1, -1])}, "m.npz: labels must be ≥ 0, got -1"),
+        ({"labels": np.array([1, -1])}, r"m.npz: labels must be ≥ 0 and ≤ 1e\+09, got -1"),
         ({"labels": np.array([1.0, 0.0])}, "m.npz: labels must hold whole numbers, got dtype float64"),
         ({"labels": None}, "m.npz: labels .*"),
         ({"shape": np.array([3])}, r"m.npz: shape must have as many entries as an image of shape \(2, 2\), got \(3,\)"),
@@ -137,7 +137,10 @@ def test_a_pickle_inside_is_never_opened(tmp_path: Path) -> None:
         ("y,a,b\n1,0.5,0\n0,1,0.25\n", [1, 0], [[0.5, 0], [1, 0.25]], ()),
         ("a,label,b\n0.5,3,0\n1,0,0.25\n", [3, 0], [[0.5, 0], [1, 0.25]], ()),
         ("owl,0.5,0\nfox,1,0.25\n", [1, 0], [[0.5, 0], [1, 0.25]], ("fox", "owl")),
-        ("label,a\n2.0,0.5\nowl,0.5\n", [0, 1], [[0.5], [0.5]], ("2.0", "owl")),
+        ("kind,a\nNA,0.5\nnan,0.5\n", [0, 1], [[0.5], [0.5]], ("NA", "nan")),
+        ("Label,a\n1,0.5\n0,0.5\n", [1, 0], [[0.5], [0.5]], ()),
+        ("kind,x,y\n1,0.5,0\n0,1,0.5\n", [1, 0], [[0.5, 0], [1, 0.5]], ()),
+        ("0,1\n1,0.5\n", [0, 1], [[1], [0.5]], ()),
         ("label,a\r\nb,0.1\r\na,1e-3\r\n", [1, 0], [[0.1], [1e-3]], ("a", "b")),
     ],
 )
@@ -158,9 +161,20 @@ def test_tables_with_and_without_a_head(
         ("label,a\n1,0.5\n0,\n", "t.csv: column 'a' must hold finite numbers, got nan in row 1"),
         ("label,a\n,0.5\n", "t.csv: column 'label' must hold a label in every row, got none in row 0"),
         ("label,a\n1,0.5\n1,2,3\n", "t.csv: not a table"),
-        ("label\n1\n", "t.csv: .* columns beside 'label'"),
+        ("label\n1\n", "t.csv: the table must have rows, and columns beside 'label'"),
         ("label,a\n1,200\n", r"pixels must lie in \[0.0, 1.0\], got 200 … 200; divide them by 255, or state"),
         ("label,a,b\n0,0.1,0.2,0.3\n1,0.4,0.5\n", "t.csv: not a table"),
+        ("label,a\n1,0.5\n0,NA\n", "t.csv: column 'a' must hold numbers, got 'NA' in row 1"),
+        ("label,a\n2.0,0.5\nowl,0.5\n", "t.csv: labels must all be whole numbers or all be names, got '2.0' and 'owl'"),
+        ("0,1,2\n5,0.1,0.2\n", "t.csv: the first line 0,1,…,2 may be a head or an image; name the columns"),
+        (",0,1\n0,5,0.1\n", "t.csv: column 0 has no name, as the index that pandas writes; leave it out"),
+        (",label,a\n0,5,0.1\n", "t.csv: column 0 has no name"),
+        (
+            "a,Label\n0.5,3\n",
+            "t.csv: labels are read from the column 'label', else from the first, 'a'; rename 'Label'",
+        ),
+        ("p0,p1,target\n0,0.5,3\n", "t.csv: labels are .* else from the first, 'p0'; rename 'target'"),
+        ("label;a\n1;0.5\n", "t.csv: columns must be separated by commas, got the line 'label;a'"),
         ("label,a\n10.0,0.5\n2.0,0.5\n", "t.csv: labels that are numbers must be whole, .*, got '10.0'"),
         ("label,a\n-1,0.5\n0,0.5\n", "t.csv: labels that are numbers must be whole, .*, got '-1'"),
         ("label,a\n0,0.5\n9999999999,0.5\n", "of at most 9 digits, got '9999999999'"),
@@ -203,6 +217,33 @@ def test_train_and_test_in_one_folder_are_its_splits(tmp_path: Path) -> None:
     assert [len(load_dataset(tmp_path, split)) for split in ("train", "test")] == [2, 1]
     with pytest.raises(ValueError, match="has no train split; put two data sets, train and test, into a folder"):
         load_dataset(tmp_path / "train.npz", "train")
+
+
+def test_a_folder_of_other_things_is_refused_before_it_is_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / "usr" / "bin" / "deep"
+    deep.mkdir(parents=True)
+    (tmp_path / "usr" / "bin" / "gone.png").symlink_to(tmp_path / "nowhere")
+
+    def looked(self: Path, pattern: str) -> None:
+        raise AssertionError(f"everything below {self} was listed")
+
+    monkeypatch.setattr(Path, "rglob", looked)
+    with pytest.raises(ValueError, match=r"usr: bin must hold .png images alone, got 'deep'"):
+        load_dataset(tmp_path / "usr")
+    deep.rmdir()
+    with pytest.raises(ValueError, match=r"usr: bin must hold .png images alone, got 'gone.png', which is no file"):
+        load_dataset(tmp_path / "usr")
+
+
+def test_no_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    png(tmp_path / "0" / "a.png", PIXELS[0])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="unknown data set ''"):
+        load_dataset("")
+    with pytest.raises(ValueError, match="path must be a path, got ''"):
+        Dataset.load("")
 
 
 def folder_of(tmp_path: Path, **files: Any) -> Path:

@@ -47,6 +47,20 @@ def test_margins_and_verdicts_are_those_of_the_box(rng: np.random.Generator) -> 
     assert found.witness is None or ((found.witness >= LOW) & (found.witness <= HIGH)).all()
 
 
+def test_ends_and_radii_are_laid_out_as_the_centre_or_flat() -> None:
+    image, low, high = np.full((1, 2, 3), 0.5), np.linspace(0, 0.4, 6), np.linspace(0.6, 1, 6)
+    eps = np.linspace(0.1, 0.6, 6)
+    plain = LinfBall(image.ravel(), eps, (low, high)).digest
+    for shape in ((6,), (1, 2, 3), (2, 3), (1, 6)):
+        for center in (image, image.ravel(), image[0]):
+            ends = low.reshape(shape), high.reshape(shape)
+            assert LinfBall(center, eps.reshape(shape), ends).digest == plain
+    with pytest.raises(ValueError, match=r"eps must be one number or fit the centre's shape \(1, 2, 3\), got .*3, 2"):
+        LinfBall(image, eps.reshape(3, 2))
+    with pytest.raises(ValueError, match=r"domain must have one end per coordinate, of shape \(1, 2, 3\), got .*3, 2"):
+        LinfBall(image, 0.1, (low.reshape(3, 2), high))
+
+
 @pytest.mark.parametrize(
     ("domain", "message"),
     [

@@ -100,7 +100,24 @@ def test_report_finds_what_a_folder_holds(tmp_path: Path, capsys: pytest.Capture
     assert view_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "sample,certified\n1,many\n", "\x00\x01"])
+TORN = LINES.to_csv(index=False) + "garbage\n"
+
+
+@pytest.mark.parametrize("command", ["verify {}", "show {}", "export {} rows.csv", "compact {}"])
+def test_results_are_of_sweeps_alone(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "radii").mkdir()
+    LINES.to_csv(tmp_path / "radii" / RADII, index=False)
+    record = {"runs": [{"run_id": "r1", "details": {"norm": "linf"}}]}
+    (tmp_path / "radii" / "provenance.json").write_text(json.dumps(record))
+    assert main(["results", *command.format("radii").split()]) == 2
+    assert "radii must hold the rows of a sweep, it holds radii.csv" in capsys.readouterr().err
+    assert not (tmp_path / "rows.csv").exists()
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "sample,certified\n1,many\n", TORN, "\x00\x01"])
 def test_files_that_are_no_such_table_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / RADII).write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"radii"):

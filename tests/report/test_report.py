@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from toolkit import LinfBall
+from toolkit import LinfBall, plot_tightness
 from toolkit.report import (
     certified_curve,
     check_order,
@@ -56,6 +56,35 @@ def row(rung: str, lower: float, upper: float = np.inf, **changes: object) -> di
 
 def frame(*rows: dict[str, object]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
+
+
+@pytest.mark.parametrize("others", [(), (row("dual", 1.0, network="other", network_digest="d2"),)])
+def test_a_sweep_without_finite_bounds_has_its_table_and_figures(
+    others: tuple[dict[str, object]], tmp_path: Path
+) -> None:
+    rows = frame(row("dual", -np.inf), row("pgd", -np.inf, 4.0) | {"upper": np.inf}, *others)
+    written = write_report(rows, tmp_path)
+    assert {"table.csv", "tightness.png", "certified.png", "time.png"} <= {path.name for path in written}
+    assert list(pd.read_csv(tmp_path / "table.csv")["failed"])[:2] == [1, 1]
+    texts = [text.get_text() for panel in tightness_curve(rows).axes for text in panel.texts]
+    assert "no bound is finite" in texts
+
+
+def test_radii_that_fit_on_no_axis_leave_their_figures_out(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"figures against ε are left out: ε = 1e\+308 fits on no axis"):
+        written = write_report(frame(row("dual", -np.inf, eps=1e308)), tmp_path)
+    names = {path.name for path in written}
+    assert names >= {"table.csv", "time.png"}
+    assert not names & {"tightness.png", "certified.png"}
+
+
+@pytest.mark.parametrize("name", ["lower", "upper", "eps", "seconds", "unstable"])
+def test_columns_of_texts_are_named(name: str, tmp_path: Path) -> None:
+    rows = frame(row("dual", 1.0)).assign(**{name: "a"})
+    for report in (gap_table, margin_table, check_order, plot_tightness, lambda rows: write_report(rows, tmp_path)):
+        with pytest.raises(ValueError, match=f"column '{name}' must hold numbers, got 'a'"):
+            report(rows)
+    assert not list(tmp_path.iterdir())
 
 
 TWO_TARGETS = frame(

@@ -75,7 +75,7 @@ def test_bad_batches_are_refused_before_any_work(digits: tuple) -> None:
         certify_samples(network, data, range(2), BatchPlan(0.1, ladder=("dual", "foo")))
     with pytest.raises(ValueError, match="sample must be in 0 …"):
         certify_samples(network, data, [len(data)], PLAN)
-    with pytest.raises(ValueError, match="mnist5k has images of 784 numbers, the network takes 64"):
+    with pytest.raises(ValueError, match=r"mnist5k has images of shape \(1, 28, 28\), the network takes \(1, 8, 8\)"):
         certify_samples(network, load_dataset("mnist5k"), [0], PLAN)
 
 

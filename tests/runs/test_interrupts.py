@@ -229,14 +229,20 @@ NO_GUARD = {
     "certify_samples": "from toolkit import *\nfrom toolkit.runs.batch import *\n"
     "print(certify_samples(Network.load('zoo:digits-standard'), load_dataset('digits'), [0, 1], BatchPlan(.01), 2))",
     "run_sweep": "from toolkit import run_sweep\nprint(run_sweep({spec!r}, {out!r}, workers=2))",
+    "a task's limit": "from toolkit import run_sweep\nprint(run_sweep({spec!r}, {out!r}, workers=1))",
 }
 
 
 @pytest.mark.parametrize(
-    "entry", ["run_sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gather", "certify_samples"))]
+    "entry",
+    [
+        "run_sweep",
+        "a task's limit",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gather", "certify_samples")),
+    ],
 )
 def test_a_script_without_a_guard_gets_one_clear_error(tmp_path: Path, entry: str) -> None:
-    (tmp_path / "s.toml").write_text(SPEC)
+    (tmp_path / "s.toml").write_text("task_time_limit = 60\n" * (entry == "a task's limit") + SPEC)
     out = tmp_path / "out"
     (tmp_path / "script.py").write_text(NO_GUARD[entry].format(spec=str(tmp_path / "s.toml"), out=str(out)))
     command = [sys.executable, str(tmp_path / "script.py")]

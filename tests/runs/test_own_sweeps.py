@@ -71,6 +71,14 @@ def test_objects_and_files_give_the_same_rows(own: Any, tmp_path: Path) -> None:
         assert run["spec"]["networks"][0]["dataset"] == "mine.npz"
 
 
+def test_paths_are_texts_of_them(own: Any, tmp_path: Path) -> None:
+    network, images, labels = own
+    network.save(tmp_path / "net.npz")
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    (found,) = spec_of(tmp_path / "net.npz", tmp_path / "mine.npz").networks
+    assert (found.source, found.dataset) == (str(tmp_path / "net.npz"), str(tmp_path / "mine.npz"))
+
+
 def test_workers_take_objects_and_other_content_is_computed_anew(own: Any, tmp_path: Path) -> None:
     network, images, labels = own
     data = Dataset.from_arrays(images, labels)
@@ -105,7 +113,10 @@ def test_what_is_neither_is_named(change: dict[str, Any], message: str, own: Any
 def test_data_that_do_not_fit_are_named_before_any_work(own: Any, tmp_path: Path) -> None:
     network, images, labels = own
     for data, message in (
-        (Dataset.from_arrays(images[:, :, :1], labels), "network 'own' takes 4 inputs, images of own have 2"),
+        (
+            Dataset.from_arrays(images[:, :, :1], labels),
+            r"network 'own': own has images of shape \(.*\), the network takes \(4,\)",
+        ),
         (Dataset.from_arrays(images, labels + 5), r"of own has label \d, network 'own' has 3 classes"),
         (Dataset.from_arrays(images - 2, labels, domain=None), r"center must lie in the domain \[0.0, 1.0\]"),
     ):

@@ -457,7 +457,7 @@ def test_a_stopped_table_leaves_its_finished_rows(tmp_path: Path, monkeypatch: p
         (
             '"digits"\neps = 0.02',
             '"mnist5k"\neps = 0.02',
-            r"again: mnist5k has images of 784 numbers, the network takes 64",
+            r"again: mnist5k has images of shape \(1, 28, 28\), the network takes \(1, 8, 8\)",
         ),
     ],
 )

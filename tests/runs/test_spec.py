@@ -75,7 +75,11 @@ def test_missing_key_is_named(key: str) -> None:
     [
         ("samples", [3, 500], r"samples must be in 0 … 499, the test images of digits, got 500"),
         ("samples", 501, "samples must be ≤ 500, the test images of digits, got 501"),
-        ("networks.source", "zoo:mnist5k-standard", "takes 784 inputs, images of digits have 64"),
+        (
+            "networks.source",
+            "zoo:mnist5k-standard",
+            r"digits has images of shape \(1, 8, 8\), the network takes \(1, 28, 28\)",
+        ),
         ("networks.source", "nowhere.npz", "no network file at nowhere.npz"),
         ("domain", [0, 0.5], r"center must lie in the domain \[0.0, 0.5\]"),
         ("networks", VALID["networks"] + [VALID["networks"][0] | {"eps": [0.2]}], "must not repeat an entry"),

@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from toolkit import Dataset, Dense, LinfBall, Network, certified_radius, certify, layer_bounds, margins, write_report
+from toolkit import (
+    Dataset,
+    Dense,
+    LinfBall,
+    Network,
+    Settings,
+    Verdict,
+    certified_radius,
+    certify,
+    closest,
+    layer_bounds,
+    margins,
+    write_proof,
+    write_report,
+)
+from toolkit.runs.batch import BatchPlan, certify_samples
+from toolkit.runs.distances import DistancePlan, measure_distances
 
 LAYERS = (Dense([[1.0, 1.0], [1.0, -1.0]]), Dense([[1.0, 0.0], [0.0, 1.0]]))
 NETWORK = Network(LAYERS, "odd")
 BALL = LinfBall([0.5, 0.1], 0.05)
 MASKED = np.ma.array([0.5, 0.1], mask=[False, True])
 HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (Settings(solver="x"), "unknown solver 'x'; allowed: auto, highs, gurobi, scip"),
+        (Settings(device="gpu"), r"device 'gpu' is not one that torch has here .* allowed: 'cpu', or a name such as"),
+    ],
+)
+def test_settings_that_name_nothing_here_are_told_before_any_work(
+    settings: Settings, told: str, tmp_path: Path
+) -> None:
+    if settings.device != "cpu":
+        pytest.importorskip("torch")
+    data = Dataset.from_arrays([[0.5, 0.1]], [0])
+    plan, radii = BatchPlan(0.1, settings=settings), DistancePlan(settings=settings)
+    for call in (
+        lambda: certify(NETWORK, BALL, 0, ["dual"], settings=settings),
+        lambda: margins(NETWORK, BALL, 0, "dual", settings=settings),
+        lambda: layer_bounds(NETWORK, BALL, settings=settings),
+        lambda: write_proof(tmp_path / "p.npz", NETWORK, BALL, 0, settings=settings),
+        lambda: closest(NETWORK, [0.5, 0.1], 0, rungs=["dual"], settings=settings),
+        lambda: certify_samples(NETWORK, data, [0], plan),
+        lambda: measure_distances(NETWORK, data, [0], radii, tmp_path / "out", "r0001-aaaaaa"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_radii_are_answered_without_a_word_of_numpy() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ladder in (["dual"], ["interval"], ["dual", "bab"]):
+            assert certify(NETWORK, LinfBall([0.5, 0.1], 1e308), 0, ladder).verdict is not Verdict.YES
 
 
 def test_bounds_changed_by_hand_certify_nothing() -> None:

@@ -57,6 +57,16 @@ def test_it_reads_columns_as_it_reads_numbers() -> None:
     assert is_unsafe(column).tolist() == [is_unsafe(value) for value in column] == [True, True, False, False]
 
 
+def test_answers_are_equal_to_themselves_alone() -> None:
+    network = Network([Dense(np.array([[1.0, -1.0], [0.0, 0.0]]), np.zeros(2))])
+    one, other = (certify(network, LinfBall([0.5, 0.5], 0.1), 0, ["pgd"]) for _ in range(2))
+    assert one.witness is not None
+    assert one == one
+    assert one != other
+    assert [other, one].index(one) == 1
+    assert len({one, other, *one.margins, *other.margins}) == 4
+
+
 def test_only_exact_rungs_have_a_word_and_only_on_request() -> None:
     bound = Bound(lower=1.0, certified_lower=-1.0)
     trust = Settings(rigorous=False)

@@ -73,7 +73,14 @@ def box_maps(region: Region) -> BoxMaps:
     stages = tuple(_stage_map(stage, sizes) for stage in alive.stages)
     columns = tuple(map(_column_stage, stages))
     lower, upper = (tuple(side[:, None] for side in sides) for sides in (alive.lower, alive.upper))
-    return BoxMaps(stages, columns, lower, upper, np.flatnonzero(box.upper - box.lower > POINT * sizes[0]))
+    return BoxMaps(stages, columns, lower, upper, free_inputs(box.lower, box.upper))
+
+
+def free_inputs(lower: FloatArray, upper: FloatArray) -> IndexArray:
+    """The coordinates of a box that are no points: wider than POINT of their size. In halves, since u − l may
+    overflow."""
+    size = np.maximum(np.abs(lower), np.abs(upper))
+    return np.flatnonzero(0.5 * upper - 0.5 * lower > 0.5 * POINT * size)
 
 
 def _stage_map(stage: Stage, sizes: list[FloatArray]) -> StageMap:

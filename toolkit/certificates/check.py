@@ -117,12 +117,12 @@ def all_shown(question: Property, claims: Mapping[int, float]) -> bool:
 
 def check_proof(path: str | Path, network: Network) -> Checked:
     """Verify a proof file against a network. Raises RejectedProofError with the reason, FileNotFoundError."""
-    source = file_path("path", path)
+    file = file_path("path", path)
     instance("network", network, Network)
-    if not source.is_file():
+    if not file.is_file():
         raise FileNotFoundError(f"no proof file at {path}")
     try:
-        with open_archive(path, PROOF_LIMIT, PROOF_RATIO) as archive:
+        with open_archive(file, PROOF_LIMIT, PROOF_RATIO) as archive:
             header = read_header(archive)
             _require(header["network"] == network.digest, "the network has another digest than the proof's")
             question = read_question(archive, header, network.output_size)

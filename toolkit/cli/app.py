@@ -107,6 +107,8 @@ def _closed_pipe() -> int:
 
 
 def _complain(message: str, code: int) -> int:
+    if not message:
+        return code
     text = Text(f"error: {message}", style="red") if code == 2 else Text(message)
     with contextlib.suppress(OSError, SystemExit):  # a terminal that was closed has no reader either
         Console(stderr=True, soft_wrap=True).print(text)

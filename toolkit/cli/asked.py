@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from toolkit.arrays import FloatArray
 from toolkit.cli.question import OF_DATA, Question
 from toolkit.data.amounts import DataDomain
 from toolkit.data.dataset import Dataset
 from toolkit.data.datasets import load_dataset
 from toolkit.data.images import check_fits, read_image
+from toolkit.networks.class_names import check_class_names
 from toolkit.networks.network import Network
 from toolkit.problems.properties import Property, as_property, robustness
 from toolkit.problems.property_table import load_property
@@ -42,10 +41,7 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int |
     if question.image is not None:
         if question.label is None and question.property_file is None:
             raise ValueError("--image needs --label, the class the image shows")
-        domain = question.domain
-        if domain is not None and np.ndim(domain[0]):  # the ball says whether the image lies in it
-            domain = None
-        image = read_image(question.image, network.input_shape, domain)  # type: ignore[arg-type]
+        image = read_image(question.image, network.input_shape, question.domain)
         return f"{question.image.name} ({image.reading})", image.pixels.ravel(), question.label
     if question.index is None:
         raise ValueError("--data needs --index, which of its test images to take")
@@ -53,9 +49,8 @@ def centre(question: Question, network: Network) -> tuple[str, FloatArray, int |
     if not 0 <= question.index < len(data):
         raise ValueError(f"--index must be in 0 … {len(data) - 1} for {data.name}, got {question.index}")
     features = data.features[question.index]
-    if features.size != network.input_size:
-        raise ValueError(f"{data.name} has images of {features.size} numbers, the network takes {network.input_size}")
-    check_fits(data.shape, network.input_shape)
+    check_fits(data.shape, network.input_shape, data.name)
+    check_class_names(network, data)
     label = int(data.labels[question.index]) if question.label is None else question.label
     own = f" ({data.image_names[question.index]})" if data.image_names else ""
     return f"{data.name} test image {question.index}{own}", features, label

@@ -33,15 +33,14 @@ STYLES = {Verdict.YES: "bold green", Verdict.NO: "bold red", Verdict.MAYBE: "bol
 def answer(question: Question) -> Verdict:
     """Compute, and print as text or as JSON; write the witness if asked for."""
     done = answer_image(question)
-    saved = ""
-    if question.witness_file is not None:
-        saved = save_witness(question.witness_file, done.network, done.ball.center, done.verdict.witness, done.label)
     if question.as_json:
         print_answer(question, done)
-        return done.verdict.verdict
-    _print_text(question, done)
-    if saved:
-        Console(soft_wrap=True).print(printable(saved), highlight=False, markup=False)
+    else:
+        _print_text(question, done)
+    if question.witness_file is not None:
+        saved = save_witness(question.witness_file, done.network, done.ball.center, done.verdict.witness, done.label)
+        console = Console(soft_wrap=True, quiet=question.as_json)
+        console.print(printable(saved), highlight=False, markup=False)
     return done.verdict.verdict
 
 

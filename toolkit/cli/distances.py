@@ -17,7 +17,7 @@ from toolkit.cli.asked import about, asked_images, asked_property, ball_domain, 
 from toolkit.cli.notes import show_notes
 from toolkit.cli.question import Question
 from toolkit.cli.radius_json import print_radii, print_radius
-from toolkit.cli.witness_file import save_witness
+from toolkit.cli.witness_file import check_witness_file, save_witness
 from toolkit.data.amounts import domain_text
 from toolkit.data.names import NORM_TITLES, markup_text, printable
 from toolkit.networks.network import Network
@@ -58,6 +58,7 @@ def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | N
     closed."""
     plan = _plan(question, rungs, tolerance, largest)
     network = Network.load(question.network, question.architecture)
+    check_witness_file(question.witness_file, network)
     title, center, label = centre(question, network)
     asked = asked_property(question, network, label)
     console = Console(quiet=question.as_json)
@@ -77,11 +78,11 @@ def answer_radius(question: Question, rungs: Sequence[str], tolerance: float | N
     ]
     console.print(_grid(("rung", "certified", "nearest found", "verdicts", "seconds"), rows))
     console.print(_sentence(radius, network, plan.norm, asked), highlight=False, markup=False)
+    if question.as_json:
+        print_radius(question, network, center, plan, label, radius)
     if question.witness_file is not None:
         told = save_witness(question.witness_file, network, center, radius.witness, label)
         console.print(printable(told), highlight=False, markup=False, soft_wrap=True)
-    if question.as_json:
-        print_radius(question, network, center, plan, label, radius)
     return plan.closed(center, radius.certified, radius.refuted)
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import BrokenExecutor
 
 from pydantic import ValidationError
 
+from toolkit.data.arguments import shown
 from toolkit.data.extras import EXTRAS, not_installed
 from toolkit.data.names import printable, shortened
 
@@ -34,7 +35,8 @@ def expected_message(error: Exception) -> str | None:
     if usage is not None:
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context is not None else ""
-        return _one_line(str(usage()).rstrip(".")) + hint
+        told = _one_line(str(usage()).rstrip("."))
+        return told and told + _given(error.__cause__) + hint  # nothing where the help was asked for by giving nothing
     if isinstance(error, ValidationError):
         problems = (f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors(include_url=False))
         return _one_line("; ".join(problems))
@@ -46,6 +48,12 @@ def expected_message(error: Exception) -> str | None:
     if isinstance(error, ValueError | OSError | BrokenExecutor) or _is_solver_unavailable(error):
         return _one_line(str(error)) or type(error).__name__
     return None
+
+
+def _given(cause: BaseException | None) -> str:
+    """The value of an option that did not fit its type."""
+    entries = cause.errors(include_url=False) if isinstance(cause, ValidationError) else []
+    return f", got {shown(entries[0]['input'])}" if entries else ""
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from toolkit.cli.asked import asked_property, ball_domain, centre
 from toolkit.cli.question import Question
+from toolkit.cli.witness_file import check_witness_file
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Bound
 from toolkit.problems.input_sets import Ball, make_ball
@@ -58,6 +59,7 @@ def answer_image(question: Question) -> ImageAnswer:
     settings = Settings(solver, time_limit=limit, rigorous=not question.trust_solver)
     chosen = sorted({get_rung(name).name: get_rung(name) for name in question.shown}.values(), key=_place)
     network = Network.load(question.network, question.architecture)
+    check_witness_file(question.witness_file, network)
     title, center, label = centre(question, network)
     asked = asked_property(question, network, label)
     ball = make_ball(question.norm, center, question.eps, ball_domain(question))

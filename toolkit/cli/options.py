@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from toolkit.data.arguments import own_path
+
 EVERYWHERE = "Everywhere"
 TIME_PER_IMAGE = "Seconds an image, for all that is done with it; what is open then is said."
 LOGGER = "relugap"
@@ -92,7 +94,7 @@ def everywhere(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def told(*args: Any, verbose: bool, quiet: bool, log_level: str | None, debug: bool, **kwargs: Any) -> None:
         _set_log(verbose, quiet, log_level)
-        command(*args, **kwargs)
+        command(*args, **{name: own_path(one) if isinstance(one, Path) else one for name, one in kwargs.items()})
 
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 results_app = typer.Typer(no_args_is_help=True, help="Look at, check, export, compact and watch results folders.")
 
 
+OF_OTHERS = ("radii.csv", "scorecard.csv", "images.parquet", "table.csv")  # in folders that are no sweep's
 ResultsFolder = Annotated[Path, typer.Argument(help="A results folder.")]
 
 
@@ -32,12 +33,20 @@ def _facts(summary: ResultsSummary) -> dict[str, object]:
 
 
 def _swept(folder: Path) -> Path:
-    """The folder itself. Raises FileNotFoundError for one that holds no rows and no plan: it is neither whole nor empty
-    results, but something else."""
+    """The folder itself. Raises FileNotFoundError for one that holds no rows and no plan, ValueError for one that
+    another command wrote: it is neither whole nor empty results, but something else."""
+    from toolkit.runs.provenance import PROVENANCE, read_runs
+
     if not folder.is_dir():
         raise FileNotFoundError(f"no results folder at {folder}")
-    if not any((folder / name).exists() for name in ("plan.parquet", "provenance.json", "rows.parquet", "shards")):
+    if any((folder / name).exists() for name in ("plan.parquet", "rows.parquet", "shards")):
+        return folder
+    runs, problem = read_runs(folder / PROVENANCE)
+    if not runs and not problem:
         raise FileNotFoundError(f"no sweep has run in {folder}")
+    if runs and "spec" not in runs[-1]:
+        held = next((name for name in OF_OTHERS if (folder / name).exists()), "what another command wrote")
+        raise ValueError(f"{folder} must hold the rows of a sweep, it holds {held}")
     return folder
 
 

@@ -52,7 +52,7 @@ def answer_batch(question: Question) -> Verdict:
     )
     show_notes(console, network)
     started = time.perf_counter()
-    rows = _with_progress(network, data, plan, images, question.workers)
+    rows = _with_progress(network, data, plan, images, question)
     seconds = time.perf_counter() - started
     if question.out is not None:
         write_csv(question.out, rows)
@@ -88,16 +88,26 @@ def _print_json(question: Question, network: Network, plan: BatchPlan, rows: pd.
     )
 
 
-def _with_progress(network: Network, data: Dataset, plan: BatchPlan, images: range, workers: int) -> pd.DataFrame:
+def _with_progress(network: Network, data: Dataset, plan: BatchPlan, images: range, question: Question) -> pd.DataFrame:
+    """The rows of all images; of those that are finished in --out where an interrupt comes first."""
     seen: Counter[str] = Counter()
+    finished: list[BatchRow] = []
     with RunProgress() as progress:
 
         def step(row: BatchRow) -> None:
+            finished.append(row)
             seen[str(row["verdict"])] += 1
             text = "  ".join(f"{verdict} {seen[verdict]}" for verdict in Verdict)
             progress.advance("certifying", seen.total(), len(images), text)
 
-        return certify_samples(network, data, images, plan, workers, step)
+        try:
+            return certify_samples(network, data, images, plan, question.workers, step)
+        except KeyboardInterrupt as stop:
+            if question.out is None or not finished:
+                raise
+            write_csv(question.out, pd.DataFrame(finished).sort_values("sample", ignore_index=True))
+            told = f"interrupted; {len(finished)} of {len(images)} images are in {question.out}"
+            raise KeyboardInterrupt(told) from stop
 
 
 def _print_totals(console: Console, rows: pd.DataFrame, seconds: float) -> None:

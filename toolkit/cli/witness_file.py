@@ -10,7 +10,13 @@ from toolkit.arrays import FloatArray
 from toolkit.data.atomic import write_atomically, write_figure
 from toolkit.networks.network import Network
 from toolkit.report.styles import PRINT_DPI
-from toolkit.report.witness import witness_figure
+from toolkit.report.witness import picture_shape, witness_figure
+
+
+def check_witness_file(path: Path | None, network: Network) -> None:
+    """Raises ValueError, before any work, for a picture of inputs that are none."""
+    if path is not None and path.suffix == ".png":
+        picture_shape(network.input_shape)
 
 
 def save_witness(

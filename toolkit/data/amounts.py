@@ -6,7 +6,9 @@ A fraction is exact until it is rounded once, to the nearest double: 8/255 is th
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import own_path, shown
+from toolkit.data.arguments import number_array, own_path, real_number, shown
 from toolkit.data.npy_files import read_numbers
 
 # (low, high): numbers for every coordinate, or arrays of one per coordinate.
@@ -28,12 +30,17 @@ def amount(name: str, text: str) -> float:
     """A number as it is written, or a fraction such as 8/255. Raises ValueError that names it for anything else."""
     try:
         found = _FRACTION.fullmatch(text) if len(text) <= LONGEST else None
+        value = None
         if found is None and len(text) <= LONGEST and "_" not in text:
-            return float(text)
+            value = float(text)
         if found is not None:
-            return float(Fraction(found[1]) / Fraction(found[2]))
+            value = float(Fraction(found[1]) / Fraction(found[2]))
     except (ValueError, ZeroDivisionError, OverflowError):
-        pass
+        value = None
+    if value == 0 and re.search("[1-9]", re.split("[eE/]", text)[0]):
+        raise ValueError(f"{name} must be 0 or in the range of double precision, got {shown(text)}")
+    if value is not None:
+        return value
     raise ValueError(f"{name} must be a number or a fraction such as 8/255, got {shown(text)}")
 
 
@@ -66,6 +73,28 @@ def read_domain(name: str, text: str) -> DataDomain:
     except ValueError:
         raise ValueError(f"{name} must be LOW,HIGH, as in 0,1, or a .npy file, got {text!r}") from None
     return low, high
+
+
+def same_layout(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether numbers of two shapes lie in the same order: equal up to axes of length 1, or one of the two is flat."""
+    own, taken = (tuple(n for n in shape if n != 1) for shape in (one, other))
+    return math.prod(own) == math.prod(taken) and (own == taken or min(len(own), len(taken)) <= 1)
+
+
+def stated_domain(name: str, domain: object) -> DataDomain | None:
+    """(low, high) with low < high, two arrays, or None. Raises ValueError for anything else; whether arrays fit an
+    image says who has one."""
+    if domain is None:
+        return None
+    if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2:
+        raise ValueError(f"{name} must be (low, high), got {shown(domain)}")
+    if any(np.ndim(end) for end in domain):
+        low, high = (number_array(name, end) for end in domain)
+        return low, high
+    least, most = (float(real_number(name, end)) for end in domain)
+    if not least < most:
+        raise ValueError(f"{name} must have low < high, got ({least:g}, {most:g})")
+    return least, most
 
 
 def radius_text(eps: float | FloatArray) -> str:

@@ -244,10 +244,10 @@ def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64
 
 
 def file_path(name: str, value: object) -> Path:
-    """The value as a path. Raises ValueError unless it is a str or a path."""
+    """The value as a path, ~ as a home folder. Raises ValueError unless it is a str or a path."""
     if not isinstance(value, str | os.PathLike) or value == "":
         raise ValueError(f"{name} must be a path, got {shown(value)}")
-    return Path(value)
+    return own_path(value)
 
 
 def own_path(path: str | os.PathLike[str]) -> Path:

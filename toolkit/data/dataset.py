@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.amounts import DataDomain, domain_text
-from toolkit.data.arguments import instance, number_array, own_path, real_number, shown, text, whole_numbers
-from toolkit.data.dataset_parts import UNIT_RANGE, DatasetParts
-from toolkit.data.own_data import frame_parts, torch_parts
+from toolkit.arrays import AnyArray, FloatArray, IndexArray
+from toolkit.data.amounts import DataDomain, domain_text, stated_domain
+from toolkit.data.arguments import file_path, instance, names, number_array, one_of, text, whole_numbers
+from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE, DatasetParts
+from toolkit.data.own_data import class_array, frame_parts, torch_parts
 from toolkit.data.own_files import read_own_data
 from toolkit.data.summaries import counted, one_line, sizes, span
 
@@ -34,10 +34,10 @@ ANYWHERE = (-math.inf, math.inf)  # the domain of images that have none
 class Dataset:
     """Inputs with their classes.
 
-    images: float64 (n, …), often (n, channels, height, width), finite, read-only. labels: int64 (n,), ≥ 0. shape: of
-    one image. domain: what every number lies in, (low, high), ANYWHERE, or arrays of one end per coordinate.
-    class_names, image_names: what people call them, or none. fixed: whether its name stands for this content for good,
-    as of files checked by SHA-256. Raises ValueError where that is not so, naming the first offender.
+    images: float64 (n, …), often (n, channels, height, width), finite. labels: int64 (n,), ≥ 0. Both are
+    read-only. shape: of one image. domain: what every number lies in, (low, high), ANYWHERE, or arrays of one end per
+    coordinate. class_names, image_names: what people call them, or none. fixed: whether its name stands for this
+    content for good, as of files checked by SHA-256. Raises ValueError where that is not so, naming the first offender.
     """
 
     name: str
@@ -66,6 +66,14 @@ class Dataset:
             )
         if int(self.labels.min()) < 0:
             raise ValueError(f"{who}: labels must be ≥ 0, got {self.labels.min()} at {int(self.labels.argmin())}")
+        object.__setattr__(self, "labels", _read_only(class_array(f"{who}: labels", self.labels)))
+        object.__setattr__(
+            self,
+            "images",
+            _read_only(number_array(f"{who}: images", self.images) if self.images.flags.writeable else self.images),
+        )
+        for key in ("class_names", "image_names"):
+            object.__setattr__(self, key, names(f"{who}: {key}", getattr(self, key)))
         if self.class_names and int(self.labels.max()) >= len(self.class_names):
             raise ValueError(f"{who}: class {self.labels.max()} has no name, named are {len(self.class_names)} classes")
         if self.image_names and len(self.image_names) != len(self.images):
@@ -84,8 +92,11 @@ class Dataset:
 
     @property
     def cut(self) -> DataDomain | None:
-        """What balls around its images are cut by: the domain, None where that is ANYWHERE."""
-        return None if isinstance(self.domain[0], float) and self.domain == ANYWHERE else self.domain
+        """What balls around its features are cut by: the domain, arrays flat, None where that is ANYWHERE."""
+        low, high = self.domain
+        if isinstance(low, np.ndarray) or isinstance(high, np.ndarray):
+            return np.ravel(low), np.ravel(high)
+        return None if (low, high) == ANYWHERE else (low, high)
 
     @property
     def features(self) -> FloatArray:
@@ -123,17 +134,12 @@ class Dataset:
         found = number_array("images", images)
         if found.ndim < 2:
             raise ValueError(f"images must have shape (n, …), one image a row, got {found.shape}")
-        classes = np.asarray(labels)
-        if classes.dtype.kind not in "iu" or classes.ndim != 1:
-            raise ValueError(
-                f"labels must be whole numbers, one per image, got {classes.dtype} of shape {classes.shape}; "
-                "of one-hot rows or logits take labels.argmax(axis=1)"
-            )
+        classes = class_array("labels", labels)
         own = tuple(found.shape[1:]) if shape is None else whole_numbers("shape", shape, 1)
         if math.prod(own) != math.prod(found.shape[1:]):
             raise ValueError(f"shape must have as many entries as an image of shape {found.shape[1:]}, got {own}")
         ends: Any = ANYWHERE if domain is None else domain
-        parts = DatasetParts(found.reshape(len(found), *own), classes.astype(np.int64), ends, tuple(class_names))
+        parts = DatasetParts(found.reshape(len(found), *own), classes, ends, names("class_names", class_names))
         return cls._of(name, split, parts)
 
     @classmethod
@@ -147,8 +153,9 @@ class Dataset:
         such pair, or has another shape.
         """
         images, labels = torch_parts(dataset, count)
-        return cls.from_arrays(images, labels, name=name, split=split, domain=domain,
-                               class_names=tuple(map(str, getattr(dataset, "classes", ()))))  # fmt: skip
+        named = getattr(dataset, "classes", None)
+        class_names = tuple(map(str, named)) if isinstance(named, Iterable) and not isinstance(named, str) else ()
+        return cls.from_arrays(images, labels, name=name, split=split, domain=domain, class_names=class_names)
 
     @classmethod
     def from_frame(
@@ -172,34 +179,34 @@ class Dataset:
         domain: what its numbers may lie in where the file does not say. Raises FileNotFoundError, ValueError naming
         the file and what does not fit.
         """
-        ends: Any = domain
-        file = own_path(path)
-        parts = read_own_data(file, split, ends)
+        file = file_path("path", path)
+        parts = read_own_data(file, one_of("split", split, SPLITS), stated_domain("domain", domain))
         return cls._of(file.resolve().name, split, parts)
 
     @classmethod
     def _of(cls, name: str, split: str, parts: DatasetParts) -> Dataset:
-        images = np.ascontiguousarray(parts.images, dtype=np.float64)
-        images.setflags(write=False)
+        images = _read_only(np.ascontiguousarray(parts.images, dtype=np.float64))
         ends = ANYWHERE if parts.domain is None else parts.domain
         return cls(name, split, images, parts.labels, tuple(images.shape[1:]), ends, parts.class_names,
                    parts.image_names)  # fmt: skip
 
 
+def _read_only(array: AnyArray) -> AnyArray:
+    array.setflags(write=False)
+    return array
+
+
 def _checked_domain(who: str, domain: object, shape: tuple[int, ...]) -> DataDomain:
     """Two numbers, or two arrays of an image's shape."""
-    if not isinstance(domain, Sequence | np.ndarray) or len(domain) != 2:
-        raise ValueError(f"{who}: domain must be (low, high), got {shown(domain)}")
-    if all(np.ndim(end) == 0 for end in domain):
-        low, high = (float(real_number(f"{who}: domain", end)) for end in domain)
-        if not low < high:
-            raise ValueError(f"{who}: domain must have low < high, got ({low:g}, {high:g})")
-        return low, high
-    ends = [number_array(f"{who}: domain", end) for end in domain]
-    for end in ends:
+    ends = stated_domain(f"{who}: domain", domain)
+    if ends is None:
+        raise ValueError(f"{who}: domain must be (low, high), got None")
+    if isinstance(ends[0], float) and isinstance(ends[1], float):
+        return ends
+    for end in map(np.asarray, ends):
         if end.size not in (1, math.prod(shape)):
             raise ValueError(f"{who}: domain must have one end per coordinate of {shape}, got shape {end.shape}")
-    lower, upper = (np.broadcast_to(end.ravel(), math.prod(shape)).reshape(shape) for end in ends)
+    lower, upper = (np.broadcast_to(np.ravel(end), math.prod(shape)).reshape(shape) for end in ends)
     if not (np.isfinite(lower) & np.isfinite(upper) & (lower <= upper)).all():
         raise ValueError(f"{who}: domain must have finite ends, low ≤ high, in every coordinate")
     return lower, upper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from toolkit.data.amounts import DataDomain
 UNIT_RANGE = (0.0, 1.0)
 SPLITS = ("train", "test")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+LARGEST_LABEL = 999_999_999  # of nine digits
 LARGEST_COUNT = 1 << 29  # numbers in the images of one data set: 4 GiB in double precision
 
 
@@ -50,17 +52,22 @@ def scaled_levels(levels: FloatArray, domain: DataDomain | None, what: str) -> t
     )
 
 
-def numbered(names: list[str]) -> tuple[IndexArray, tuple[str, ...]]:
+def numbered(names: list[str], beside: Collection[str] = ()) -> tuple[IndexArray, tuple[str, ...]]:
     """Classes of texts, one per image, and the names of the classes.
 
     Whole numbers are the classes they say. Other texts are numbered 0, 1, … in the order of the distinct sorted ones,
-    which numbers would not keep: 10.0 comes before 2.0. Raises ValueError for those, such as -1 and 1.5.
+    which numbers would not keep: 10.0 comes before 2.0. Raises ValueError for those, such as -1 and 1.5, and for
+    numbers beside other texts. beside: texts that are classes as well, of another split.
     """
-    distinct = sorted(set(names))
-    if all(name.isascii() and name.isdigit() and len(name) <= 9 for name in distinct):
-        return np.array([int(name) for name in names], dtype=np.int64), ()
-    if all(_NUMBER.fullmatch(name) for name in distinct):
-        wrong = next(name for name in distinct if not (name.isdigit() and len(name) <= 9))
+    distinct = sorted({*names, *beside})
+    numbers = [name for name in distinct if _NUMBER.fullmatch(name)]
+    wrong = next((name for name in numbers if not (name.isascii() and name.isdigit() and len(name) <= 9)), None)
+    if len(numbers) < len(distinct):
+        if numbers:
+            other = next(name for name in distinct if name not in numbers)
+            raise ValueError(f"labels must all be whole numbers or all be names, got {numbers[0]!r} and {other[:60]!r}")
+        place = {name: k for k, name in enumerate(distinct)}
+        return np.array([place[name] for name in names], dtype=np.int64), tuple(distinct)
+    if wrong is not None:
         raise ValueError(f"labels that are numbers must be whole, ≥ 0 and of at most 9 digits, got {wrong[:60]!r}")
-    place = {name: k for k, name in enumerate(distinct)}
-    return np.array([place[name] for name in names], dtype=np.int64), tuple(distinct)
+    return np.array([int(name) for name in names], dtype=np.int64), ()

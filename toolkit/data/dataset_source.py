@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
-
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import number_array
+from toolkit.data.own_data import class_array
 
 
 class DatasetSource(ABC):
@@ -43,7 +42,7 @@ class LoadedSource(DatasetSource):
         found = self._load(split)
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise ValueError(f"its loader must give (images, labels), got {type(found).__name__}")
-        return number_array("its images", found[0]), np.asarray(found[1])  # a copy, which stays as it is
+        return number_array("its images", found[0]), class_array("its labels", found[1])  # copies
 
     def found(self, split: str) -> tuple[bool, str]:
         return True, str(getattr(self._load, "__module__", "a function"))

@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from toolkit.data import cifar_files, idx_files, packaged_images, verifier_images
-from toolkit.data.amounts import DataDomain
+from toolkit.data.amounts import DataDomain, stated_domain
 from toolkit.data.arguments import own_path, shown, text
 from toolkit.data.dataset import Dataset
 from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE
 from toolkit.data.dataset_source import DatasetSource, LoadedSource
 from toolkit.data.names import path_name
-from toolkit.data.own_files import WHAT_FITS, is_own_data
+from toolkit.data.own_data import class_array
+from toolkit.data.own_files import WHAT_FITS, files_of, is_own_data
 
 __all__ = [
     "DATASETS",
@@ -107,12 +108,13 @@ def load_dataset(name: str | Path, split: str = "test", domain: DataDomain | Non
     what to download and where to put it) for files that are neither here nor reachable.
     """
     known = check_data_name(str(name) if isinstance(name, Path) else name)
+    ends = stated_domain("domain", domain)
     if text("split", split) not in SPLITS:
         raise ValueError(f"split must be train or test, got {split!r}")
     if known in DATASETS:
         return _read(DATASETS[known], known, split)
     path = own_path(known).resolve()
-    return _read_own(path, split, _Stated(domain), _stamp(path))
+    return _read_own(path, split, _Stated(ends), _stamp(path, split))
 
 
 def dataset_key(name: str, domain: DataDomain | None = UNIT_RANGE) -> str:
@@ -127,9 +129,8 @@ def _read(source: DatasetSource, name: str, split: str) -> Dataset:
     _logger.info("read %s (%s): %d images", name, split, len(images))
     own = np.ascontiguousarray(images, dtype=np.float64)
     own.setflags(write=False)
-    if np.asarray(labels).dtype.kind not in "iu":
-        raise ValueError(f"data set {name!r} ({split}): labels must be whole numbers, got {np.asarray(labels).dtype}")
-    return Dataset(name, split, own, labels.astype(np.int64), tuple(own.shape[1:]), fixed=source.fixed)
+    classes = class_array(f"data set {name!r} ({split}): labels", labels)
+    return Dataset(name, split, own, classes, tuple(own.shape[1:]), fixed=source.fixed)
 
 
 class _Stated:
@@ -154,11 +155,11 @@ def _read_own(path: Path, split: str, stated: _Stated, stamp: str) -> Dataset:
     return data
 
 
-def _stamp(path: Path) -> str:
-    """Names, sizes and times of all files at a path."""
+def _stamp(path: Path, split: str) -> str:
+    """Names, sizes and times of all files that a split is read from."""
     state = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path] * path.exists():
-        found = file.stat()
+    for file in files_of(path, split) if path.exists() else ():
+        found = file.stat() if file.exists() else file.lstat()
         state.update(f"{file}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     return state.hexdigest()
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import file_path, own_path, whole_numbers
-from toolkit.data.dataset_parts import UNIT_RANGE
+from toolkit.data.amounts import DataDomain, same_layout
+from toolkit.data.arguments import file_path, whole_numbers
+from toolkit.data.dataset_parts import UNIT_RANGE, scaled_levels
 from toolkit.data.npy_files import open_npy
 
 if TYPE_CHECKING:
@@ -39,22 +40,24 @@ class OwnImage:
     reading: str
 
 
-def load_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT_RANGE) -> FloatArray:
+def load_image(path: str | Path, shape: Sequence[int], domain: DataDomain | None = UNIT_RANGE) -> FloatArray:
     """The pixels of `read_image`, of the given shape."""
     return read_image(path, shape, domain).pixels
 
 
-def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, float] | None = UNIT_RANGE) -> OwnImage:
-    """One image of one's own as an array of the given shape, its numbers in the domain (None: any).
+def read_image(path: str | Path, shape: Sequence[int], domain: DataDomain | None = UNIT_RANGE) -> OwnImage:
+    """One image of one's own as an array of the given shape, its numbers in the domain (None: any; an end per
+    coordinate is not looked at, but levels are refused).
 
-    .npy: float16/32/64 as stored, or uint8 divided by 255 (for the domain [0, 1] or none). Its shape must be the
+    .npy: float16/32/64 as stored, or uint8, divided by 255 or, in the domain [0, 255], as stored. Its shape must be the
     network's, up to leading 1s; or flat, (n,); a grey image may end in its one channel, and be given, if square, to a
     network of n inputs without axes. (height, width, channels) is refused: which axis is which is not guessed. .png:
-    grey or colour of the network's height and width, up to 8 bits a channel, grey up to 16, opaque. Colour becomes
+    grey or colour of the network's height and width, up to 8 bits a channel, grey up to 16, opaque, its levels as
+    those of uint8. Colour becomes
     grey (0.299 R + 0.587 G + 0.114 B) for one channel, grey is repeated for three. Raises FileNotFoundError, or
     ValueError naming what does not fit.
     """
-    file, wanted = own_path(file_path("path", path)), whole_numbers("shape", shape, 1)
+    file, wanted = file_path("path", path), whole_numbers("shape", shape, 1)
     if not file.is_file():
         raise FileNotFoundError(f"no image file at {file}")
     readers = {".npy": _read_npy, ".png": _read_png}
@@ -68,11 +71,10 @@ def read_image(path: str | Path, shape: Sequence[int], domain: tuple[float, floa
     return image
 
 
-def check_fits(images: Sequence[int], inputs: Sequence[int]) -> None:
-    """Raise ValueError unless images of one shape are a network's inputs of another: equal up to axes of length 1,
-    or one of the two is flat."""
-    own, taken = (tuple(n for n in shape if n != 1) for shape in (images, inputs))
-    if math.prod(own) != math.prod(taken) or (own != taken and min(len(own), len(taken)) > 1):
+def check_fits(images: Sequence[int], inputs: Sequence[int], name: str = "") -> None:
+    """Raise ValueError unless images of one shape are a network's inputs of another; see `same_layout`. name: of the
+    images."""
+    if not same_layout(images, inputs):
         hint = ""
         if len(images) == len(inputs) == 3 and (images[2], *images[:2]) == tuple(inputs):
             hint = "; if they are height×width×channels, save np.moveaxis(images, -1, 1)"
@@ -82,29 +84,25 @@ def check_fits(images: Sequence[int], inputs: Sequence[int]) -> None:
             and {images[0], inputs[0]} == {1, 3}
         ):
             hint = f"; save them in {'grey' if inputs[0] == 1 else 'colour'}"
-        raise ValueError(f"images have shape {tuple(images)}, the network takes {tuple(inputs)}{hint}")
+        told = f"{name} has images of shape" if name else "images have shape"
+        raise ValueError(f"{told} {tuple(images)}, the network takes {tuple(inputs)}{hint}")
 
 
-def _check_range(pixels: FloatArray, domain: tuple[float, float] | None) -> None:
+def _check_range(pixels: FloatArray, domain: DataDomain | None) -> None:
     wrong = np.argwhere(~np.isfinite(pixels))
     if wrong.size:
         where = tuple(int(i) for i in wrong[0])
         raise ValueError(f"every number must be finite, got {pixels[where]} at {where}, {len(wrong)} such in all")
-    if domain is not None and not (pixels.min() >= domain[0] and pixels.max() <= domain[1]):
+    if domain is None or np.ndim(domain[0]) or np.ndim(domain[1]):
+        return
+    if not (pixels.min() >= domain[0] and pixels.max() <= domain[1]):
         hint = "; save whole numbers 0 … 255 as uint8, or divide them by 255" if domain == UNIT_RANGE else ""
         raise ValueError(
             f"must hold numbers in [{domain[0]:g}, {domain[1]:g}], got {pixels.min():g} … {pixels.max():g}{hint}"
         )
 
 
-def _check_scaled(domain: tuple[float, float] | None, what: str) -> None:
-    if domain not in (None, UNIT_RANGE):
-        raise ValueError(
-            f"{what} is read as numbers in [0, 1], not in [{domain[0]:g}, {domain[1]:g}]; save the numbers as float64"
-        )
-
-
-def _read_npy(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | None) -> OwnImage:
+def _read_npy(file: Path, shape: tuple[int, ...], domain: DataDomain | None) -> OwnImage:
     array = open_npy(file)
     if array.dtype != np.uint8 and array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise ValueError(
@@ -113,8 +111,8 @@ def _read_npy(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | 
     laid_out, layout = _laid_out(array, shape)
     pixels = np.array(laid_out, dtype=np.float64)
     if array.dtype == np.uint8:
-        _check_scaled(domain, "uint8")
-        return OwnImage(pixels / 255.0, f"uint8 divided by 255, {layout}")
+        scaled, ends = scaled_levels(pixels, domain, "uint8")
+        return OwnImage(scaled, f"uint8 {'divided by 255' if ends == UNIT_RANGE else 'as stored'}, {layout}")
     return OwnImage(pixels, f"{array.dtype.name} as stored, {layout}")
 
 
@@ -144,8 +142,8 @@ def _without_leading_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in shape[first:])
 
 
-def _read_png(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | None) -> OwnImage:
-    _check_scaled(domain, "a .png")
+def _read_png(file: Path, shape: tuple[int, ...], domain: DataDomain | None) -> OwnImage:
+    ends = scaled_levels(np.zeros(0), domain, "a .png")[1]
     core = _without_leading_ones(shape)
     side = math.isqrt(math.prod(core))
     wanted = {1: (1, side, side), 2: (1, *core), 3: core}.get(len(core), (0,))
@@ -160,7 +158,16 @@ def _read_png(file: Path, shape: tuple[int, ...], domain: tuple[float, float] | 
         without_colour = bool(np.all(levels == levels[..., :1]))
         grey = levels[..., 0] if without_colour else np.clip(levels @ LUMA, 0.0, 1.0)
         pixels, reading = grey[None], reading if without_colour else f"{reading}, made grey"
+    if ends != UNIT_RANGE:
+        pixels, reading = whole_levels(pixels), f"{reading}, levels 0 … 255"
     return OwnImage(np.ascontiguousarray(pixels).reshape(shape), reading)
+
+
+def whole_levels(pixels: FloatArray) -> FloatArray:
+    """Pixels in [0, 1] as levels in [0, 255], whole where they were: (v / 255)·255 may miss v by its last place."""
+    found = pixels * 255.0
+    level = np.rint(found)
+    return np.asarray(np.where(np.abs(found - level) < 1e-9, level, found))
 
 
 def read_levels(file: Path, size: tuple[int, int] | None = None) -> tuple[FloatArray, str]:

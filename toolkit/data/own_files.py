@@ -6,11 +6,10 @@ is read whole; no pickle. Trusted: that labels and the order of classes are what
 
 from __future__ import annotations
 
+import contextlib
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,13 +17,20 @@ from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.amounts import DataDomain
 from toolkit.data.archives import Archive, open_archive
 from toolkit.data.arguments import own_path
-from toolkit.data.dataset_parts import SPLITS, UNIT_RANGE, DatasetParts, check_count, numbered, scaled_levels
-from toolkit.data.images import read_levels
-from toolkit.data.own_data import frame_parts
+from toolkit.data.dataset_parts import (
+    LARGEST_LABEL,
+    SPLITS,
+    UNIT_RANGE,
+    DatasetParts,
+    check_count,
+    numbered,
+    scaled_levels,
+)
+from toolkit.data.images import read_levels, whole_levels
+from toolkit.data.own_tables import read_table, table_classes
 
 OWN_FILES = (".npz", ".csv")
 MEMBERS_OF_DATA = ("images", "labels", "shape", "domain", "names")
-LARGEST_CSV = 1 << 31  # bytes
 LARGEST_FOLDER = 2_000_000  # images
 LONGEST_CLASS = 200  # characters of a class's name
 WHAT_FITS = "a .npz or .csv file, or a folder with a sub-folder of .png images a class"
@@ -37,47 +43,103 @@ def read_own_data(path: Path, split: str = "test", domain: DataDomain | None = U
     are flat, domain (2,) or (2, …), names of the classes. .csv: a row an image, the label in the column `label`, else
     in the first. A folder: CLASS/*.png, in turns a first image of every class, then a second, each by name; classes
     named by whole numbers are these, others 0, 1, … in sorted order. A folder that holds `train` and `test`, each one
-    of these, has two splits; everything else is a test split.
+    of these, has two splits, whose classes are numbered together; everything else is a test split.
     domain: where the file states none, what its numbers lie in; levels (uint8, .png) are divided by 255, but for
     [0, 255]. Raises FileNotFoundError, ValueError naming file, member, column or image.
     """
-    file = _of_split(path, split)
+    file, other = _of_split(path, split)
     if not file.exists():
         raise FileNotFoundError(f"no data at {file}; own data are {WHAT_FITS}")
-    try:
+    beside = () if other is None else _class_texts(other)
+    with _named(file):
+        parts = _read(file, domain, beside)
+    if other is not None:
+        theirs = _stated_names(other) or (numbered([*beside])[1] if file.suffix == ".npz" and beside else ())
+        _check_names(file, parts.class_names, other, theirs)
+    return parts
+
+
+def files_of(path: Path, split: str) -> list[Path]:
+    """What `read_own_data` reads for a split, and what of the other its classes are numbered with; a folder that holds
+    anything else is refused before it is looked through."""
+    file, other = _of_split(path, split)
+    found = [one for one in (file, other) if one is not None]
+    with _named(file):
         if file.is_dir():
-            return _read_folder(file, domain)
-        if file.suffix == ".npz":
-            with open_archive(file) as archive:
-                return _read_npz(archive, domain)
-        if file.suffix == ".csv":
-            return _read_csv(file, domain)
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
-    raise ValueError(f"{file.name}: own data are {WHAT_FITS}")
+            found += [image for _, image in folder_images(file)]
+    if other is not None and other.is_dir():
+        found += sorted(other.iterdir())
+    return found
 
 
 def is_own_data(name: str) -> bool:
     """Whether a data set's name is a path: by its ending, by a separator, or as a folder that is there."""
-    return name.endswith(OWN_FILES) or "/" in name or "\\" in name or own_path(name).is_dir()
+    return name.endswith(OWN_FILES) or "/" in name or "\\" in name or (name != "" and own_path(name).is_dir())
 
 
-def _of_split(path: Path, split: str) -> Path:
-    """The file or folder of a split. Raises ValueError for one that is not there."""
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """ValueErrors of the block with the file's name before them."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+
+
+def _read(file: Path, domain: DataDomain | None, beside: Collection[str]) -> DatasetParts:
+    """beside: the texts by which the other split names its classes."""
+    if file.is_dir():
+        return _read_folder(file, domain, beside)
+    if file.suffix == ".npz":
+        with open_archive(file) as archive:
+            return _read_npz(archive, domain)
+    if file.suffix == ".csv":
+        return read_table(file, domain, beside)
+    raise ValueError(f"own data are {WHAT_FITS}")
+
+
+def _class_texts(file: Path) -> Collection[str]:
+    """The texts by which a folder or table names its classes."""
+    with _named(file):
+        if file.is_dir():
+            return [inside.name for inside in file.iterdir() if inside.is_dir() and not inside.name.startswith(".")]
+        return table_classes(file) if file.suffix == ".csv" else ()
+
+
+def _stated_names(file: Path) -> tuple[str, ...]:
+    """The names that an archive gives its classes."""
+    if file.suffix != ".npz" or file.is_dir():
+        return ()
+    with _named(file), open_archive(file) as archive:
+        return _names(archive)
+
+
+def _check_names(file: Path, own: tuple[str, ...], other: Path, theirs: tuple[str, ...]) -> None:
+    """Raises ValueError for two splits that give one number to classes of two names."""
+    if own and theirs and own != theirs:
+        k = next((k for k, pair in enumerate(zip(own, theirs, strict=False)) if pair[0] != pair[1]), None)
+        told = f"{len(own)} and {len(theirs)} classes" if k is None else f"class {k}: {own[k]!r} and {theirs[k]!r}"
+        raise ValueError(f"{file.name} and {other.name} must name the same classes in the same order, got {told}")
+
+
+def _of_split(path: Path, split: str) -> tuple[Path, Path | None]:
+    """The file or folder of a split, and that of the other where there is one. Raises ValueError for one that is not
+    there."""
     if path.is_dir():
         parts = {name: [path / f"{name}{end}" for end in ("", *OWN_FILES)] for name in SPLITS}
         found = {name: [one for one in ends if one.exists()] for name, ends in parts.items()}
         if all(found.values()):
-            if len(found[split]) > 1:
-                raise ValueError(
-                    f"{path.name}: must hold one {split} split, got {', '.join(p.name for p in found[split])}"
-                )
-            return found[split][0]
+            for name, files in found.items():
+                if len(files) > 1:
+                    raise ValueError(
+                        f"{path.name}: must hold one {name} split, got {', '.join(file.name for file in files)}"
+                    )
+            return found[split][0], next(files[0] for name, files in found.items() if name != split)
     if split != "test":
         raise ValueError(
             f"{path.name}: has no {split} split; put two data sets, train and test, into a folder and name it"
         )
-    return path
+    return path, None
 
 
 # ------------------------------------------------------------------------------------------------------- .npz
@@ -91,7 +153,7 @@ def _read_npz(archive: Archive, domain: DataDomain | None) -> DatasetParts:
     if len(size) < 2 or not math.prod(size):
         raise ValueError(f"images must have shape (n, …) with n ≥ 1, got {size}")
     check_count(math.prod(size))
-    labels: IndexArray = archive.array("labels", (size[0],), "i", low=0)
+    labels: IndexArray = archive.array("labels", (size[0],), "i", 0, LARGEST_LABEL)
     ends: DataDomain | None
     stated = _domain(archive, domain)
     if archive.dtype("images") == np.uint8:
@@ -127,46 +189,6 @@ def _names(archive: Archive) -> tuple[str, ...]:
         raise ValueError(f"names must be a list of texts: {error}") from None
 
 
-# ------------------------------------------------------------------------------------------------------- .csv
-
-
-def _read_csv(file: Path, domain: DataDomain | None) -> DatasetParts:
-    import pandas as pd
-
-    if file.stat().st_size > LARGEST_CSV:
-        raise ValueError(f"must have at most {LARGEST_CSV} bytes, got {file.stat().st_size}")
-    try:
-        first = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False)
-        named = not all(_is_number(str(value)) for value in first.iloc[0])
-        if named and "label" not in list(first.iloc[0]) and all(_is_number(str(v)) for v in first.iloc[0][1:]):
-            named = False  # a text as the label of the first row
-        heads = [str(value) for value in first.iloc[0]] if named else [f"column {k}" for k in range(first.shape[1])]
-        label = "label" if "label" in heads else heads[0]
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # columns that are left out
-            frame = pd.read_csv(
-                file, header=None, names=range(len(heads)), skiprows=int(named), dtype={heads.index(label): str},
-                index_col=False, **_EXACT if pd.__version__.startswith("2.") else {},
-            )  # fmt: skip
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"not a table: {str(error).splitlines()[0] if str(error) else 'it is empty'}") from None
-    except ValueError as error:
-        raise ValueError(f"not a table of numbers: {str(error).splitlines()[0]}") from None
-    frame.columns = pd.Index(heads)
-    parts = frame_parts(frame, label)
-    return DatasetParts(parts.images, parts.labels, domain, parts.class_names)
-
-
-_EXACT: dict[str, Any] = {"float_precision": "round_trip"}  # what pandas does by itself from version 3 on
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 # ------------------------------------------------------------------------------------------------------- folders
 
 
@@ -184,7 +206,8 @@ def folder_images(folder: Path) -> list[tuple[str, Path]]:
         files = sorted(file for file in inside.iterdir() if not file.name.startswith("."))
         other = next((file for file in files if file.suffix.lower() != ".png" or not file.is_file()), None)
         if other is not None:
-            raise ValueError(f"{inside.name} must hold .png images alone, got {other.name!r}")
+            told = "" if other.suffix.lower() != ".png" else ", which is no file"
+            raise ValueError(f"{inside.name} must hold .png images alone, got {other.name!r}{told}")
         if not files:
             raise ValueError(f"{inside.name} holds no images")
         classes[inside.name] = files
@@ -195,7 +218,7 @@ def folder_images(folder: Path) -> list[tuple[str, Path]]:
     return [(name, files[k]) for k in range(longest) for name, files in classes.items() if k < len(files)]
 
 
-def _read_folder(folder: Path, domain: DataDomain | None) -> DatasetParts:
+def _read_folder(folder: Path, domain: DataDomain | None, beside: Collection[str]) -> DatasetParts:
     found = folder_images(folder)
     names = [f"{name}/{file.name}" for name, file in found]
     images: FloatArray | None = None
@@ -213,10 +236,8 @@ def _read_folder(folder: Path, domain: DataDomain | None) -> DatasetParts:
     assert images is not None
     whole, ends = images, scaled_levels(images[:1], domain, "a .png")[1]
     if ends != UNIT_RANGE:
-        whole = images * 255.0
-        level = np.rint(whole)
-        whole = np.where(np.abs(whole - level) < 1e-9, level, whole)  # (v / 255)·255 may miss v by its last place
-    labels, class_names = numbered([name for name, _ in found])
+        whole = whole_levels(images)
+    labels, class_names = numbered([name for name, _ in found], beside)
     return DatasetParts(whole, labels, ends, class_names, tuple(names))
 
 

@@ -65,7 +65,7 @@ class TomlFile:
 
 def spec_path(path: str | Path) -> Path:
     """The path itself; experiments/NAME.toml, as the documentation writes it, is the shipped one where none is here."""
-    file = file_path("path", path).expanduser()
+    file = file_path("path", path)
     shipped = shipped_spec(file.name) if file.parent == Path(SPECS) else None
     return shipped if shipped is not None and not file.is_file() else file
 

@@ -31,7 +31,7 @@ class Verdict(enum.StrEnum):
     MAYBE = "MAYBE"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bound:
     """An interval [lower, upper] proven to hold min cᵀF over the ball, for one objective row c.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
-from toolkit.data.amounts import DataDomain
+from toolkit.data.amounts import DataDomain, same_layout
 from toolkit.data.arguments import number_array, real_number, shown, whole_number
 from toolkit.networks.weights import exact_number, exact_numbers, read_only
 from toolkit.problems.input_set import InputSet, box_range_linear, middle_and_half_width
@@ -40,7 +40,7 @@ def checked_ends(domain: object, center: FloatArray, shape: tuple[int, ...]) -> 
         return checked_domain(domain, center)  # type: ignore[arg-type]
     low, high = (exact_numbers("domain", end) for end in domain)
     for end in (low, high):
-        if end.size != 1 and end.shape not in (shape, center.shape):
+        if end.size != 1 and not same_layout(end.shape, shape):
             raise ValueError(f"domain must have one end per coordinate, of shape {shape}, got shape {end.shape}")
     low, high = (np.broadcast_to(end.ravel(), center.shape).copy() for end in (low, high))
     wrong = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high) & (low <= high)))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import FloatArray
-from toolkit.data.amounts import DataDomain, keyed
+from toolkit.data.amounts import DataDomain, keyed, same_layout
 from toolkit.data.arguments import EPS_HINT
 from toolkit.networks.weights import exact_number, exact_numbers, read_only
 from toolkit.problems.boxes import BoxShaped, checked_ends, rounded_sum
@@ -29,8 +29,8 @@ class LinfBall(BoxShaped):
     """The ball {x̃ : ‖x̃ − center‖_∞ ≤ eps}, optionally cut by a data domain [low, high]ⁿ.
 
     center: any shape, stored flat as float64; shape: the one it was given in. eps ≥ 0, in input units: one number, or
-    one per coordinate, of a shape that numpy broadcasts to the centre's, stored flat. domain: None,
-    (low, high), or such arrays for low and high.
+    one per coordinate, of a shape that numpy broadcasts to the centre's, or laid out as it (`same_layout`), stored
+    flat. domain: None, (low, high), or arrays laid out as the centre for low and high.
     Raises ValueError for a negative or non-finite eps, a non-finite center, or a center outside the domain.
     """
 
@@ -136,6 +136,8 @@ def _checked_radius(eps: object, shape: tuple[int, ...]) -> float | FloatArray:
     if not fine.all():
         where = tuple(int(i) for i in np.argwhere(~fine)[0])
         raise ValueError(f"eps must be finite and ≥ 0, got {found[where]} at index {where}")
+    if same_layout(found.shape, shape):
+        return read_only(found.ravel())
     try:
         return read_only(np.broadcast_to(found, shape).ravel())
     except ValueError:

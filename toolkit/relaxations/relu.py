@@ -120,7 +120,8 @@ def chord(lower: Array, upper: Array) -> Array:
     half = 0.5 * upper
     width = half - 0.5 * lower
     width = xp.where(unstable & (width > 0), width, one)
-    return xp.where(unstable, half, xp.where(lower >= 0, one, 0.0)) / width
+    with np.errstate(invalid="ignore"):  # of an infinite l or u NaN, which proves nothing
+        return xp.where(unstable, half, xp.where(lower >= 0, one, 0.0)) / width
 
 
 def adaptive_slope(lower: ArrayT, upper: ArrayT) -> ArrayT:

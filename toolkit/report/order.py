@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from toolkit.data.arguments import instance, real_number
+from toolkit.data.arguments import instance, real_number, shown
 
 if TYPE_CHECKING:
     from toolkit.rungs.rung import Rung
@@ -23,29 +23,32 @@ FINISHED = ("optimal", "computed")  # statuses of a row whose value is its rung'
 
 TRUTH_KEYS = ["network_digest", "dataset", "sample", "label", "target", "norm", "eps", "domain"]
 CELL_KEYS = ["network", *TRUTH_KEYS, "layer_bounds"]
-REQUIRED_COLUMNS = [
-    *CELL_KEYS,
-    "rung",
+NUMBER_COLUMNS = [
     "lower",
     "upper",
     "certified_lower",
     "certified_upper",
-    "status",
     "seconds",
     "bounds_seconds",
     "clean_margin",
     "unstable",
 ]
+REQUIRED_COLUMNS = [*CELL_KEYS, "rung", "status", *NUMBER_COLUMNS]
 
 
 def require_rows(rows: pd.DataFrame) -> None:
-    """Raise ValueError for a frame without rows or without the columns a report needs, naming them."""
+    """Raise ValueError for a frame without rows, or without a column that a report needs, of numbers where they are
+    due; it is named."""
     instance("rows", rows, pd.DataFrame, "read_rows(folder) gives them")
     missing = [name for name in REQUIRED_COLUMNS if name not in rows.columns]
     if missing:
         raise ValueError(f"rows lack the columns {', '.join(missing)}; a report needs {', '.join(REQUIRED_COLUMNS)}")
     if rows.empty:
         raise ValueError("there are no rows to report; run a sweep first")
+    for name in ("eps", *NUMBER_COLUMNS):
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            wrong = next((value for value in rows[name] if not isinstance(value, int | float)), rows[name].iloc[0])
+            raise ValueError(f"column {name!r} must hold numbers, got {shown(wrong)} of dtype {rows[name].dtype}")
 
 
 def registered() -> dict[str, Rung]:

@@ -124,7 +124,12 @@ def present_rungs(gaps: pd.DataFrame) -> list[str]:
 
 def say_no_exact(panel: Axes) -> None:
     """Fill a panel that has no gap to show."""
-    panel.text(0.5, 0.5, "no exact rung ran: gaps unknown", transform=panel.transAxes, ha="center", color=TEXT_GREY)
+    say_instead(panel, "no exact rung ran: gaps unknown")
+
+
+def say_instead(panel: Axes, reason: str) -> None:
+    """Fill a panel that has nothing to show."""
+    panel.text(0.5, 0.5, reason, transform=panel.transAxes, ha="center", color=TEXT_GREY)
     panel.set_yticks([])
 
 

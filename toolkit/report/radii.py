@@ -85,11 +85,15 @@ def radius_boxes(lines: pd.DataFrame, norm: str = "linf", title: str = "") -> Fi
 
 
 def check_radius_lines(lines: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raises ValueError for no lines, and for lines without one of the columns."""
+    """Raises ValueError for no lines, for lines without one of the columns, and for a line that lacks one of them."""
     missing = [name for name in columns if name not in lines.columns]
     if missing or lines.empty:
         lacking = f"they lack {', '.join(missing)}" if missing else "got none"
         raise ValueError(f"radii to draw need lines with {', '.join(columns)}; {lacking}")
+    for name in columns:
+        torn = np.flatnonzero(lines[name].isna())
+        if torn.size:
+            raise ValueError(f"every line of radii must have {', '.join(columns)}; line {torn[0]} lacks {name}")
 
 
 def radius_ends(lines: pd.DataFrame) -> Mapping[str, tuple[FloatArray, FloatArray]]:

@@ -9,7 +9,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toolkit.report.plots import EPS_LABEL, PANEL_KEYS, draw_panels, panel_parts, present_rungs, say_no_exact
+from toolkit.report.plots import (
+    EPS_LABEL,
+    PANEL_KEYS,
+    draw_panels,
+    panel_parts,
+    present_rungs,
+    say_instead,
+    say_no_exact,
+)
 from toolkit.report.styles import (
     TEXT_GREY,
     YES_GREEN,
@@ -116,6 +124,9 @@ def _margin_panel(panel: Axes, gaps: pd.DataFrame) -> set[str]:
     bound = gaps["upper"].where(gaps["side"] == "upper", exact)
     exact_rungs = set(gaps.loc[gaps["side"] == "exact", "rung"].astype(str))
     curves, low, high = _statistics(gaps, bound)
+    if not curves:
+        say_instead(panel, "no bound is finite")
+        return set()
     top, floor = _view(curves, low, high)
     exact_curves = [curve for name, curve in curves.items() if name in exact_rungs]
     _shade(panel, exact_curves[-1] if exact_curves else None, curves.get(RELAXED), RELAXED, "gap m* − LP")

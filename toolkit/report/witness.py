@@ -45,6 +45,22 @@ def witness_figure(
     return figure
 
 
+def picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(channels, height, width) of inputs of a shape. Raises ValueError for inputs that are no picture."""
+    core = tuple(int(n) for n in shape)
+    while len(core) > 1 and core[0] == 1:
+        core = core[1:]
+    side = math.isqrt(math.prod(core))
+    if len(core) == 1 and side * side == core[0]:
+        core = (side, side)
+    whole = core if len(core) == 3 else (1, *core)
+    if len(whole) != 3 or whole[0] not in (1, 3):
+        raise ValueError(
+            f"a picture has 1 or 3 channels of height×width, the network takes {tuple(shape)}; save a .npy"
+        )
+    return whole[0], whole[1], whole[2]
+
+
 def zoom(largest: float, span: float) -> float:
     """The largest of 1, 2, 5, 10, … by which a difference may be multiplied without leaving the range."""
     if not largest > 0:
@@ -56,17 +72,9 @@ def zoom(largest: float, span: float) -> float:
 
 def _picture(name: str, values: ArrayLike, shape: Sequence[int]) -> FloatArray:
     """(channels, height, width)."""
-    flat, core = number_array(name, values).ravel(), tuple(int(n) for n in shape)
-    while len(core) > 1 and core[0] == 1:
-        core = core[1:]
-    side = math.isqrt(math.prod(core))
-    if len(core) == 1 and side * side == core[0]:
-        core = (side, side)
-    whole = core if len(core) == 3 else (1, *core)
-    if len(whole) != 3 or whole[0] not in (1, 3) or math.prod(whole) != flat.size:
-        raise ValueError(
-            f"a picture has 1 or 3 channels of height×width, the network takes {tuple(shape)}; save a .npy"
-        )
+    flat, whole = number_array(name, values).ravel(), picture_shape(shape)
+    if math.prod(whole) != flat.size:
+        raise ValueError(f"{name} must have {math.prod(whole)} numbers, of shape {tuple(shape)}, got {flat.size}")
     return flat.reshape(whole)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "time": time_per_rung,
 }
 GAP_FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {"ratio": ratio_curve, "gap_distribution": gap_distribution}
+AGAINST_EPS = ("tightness", "certified", "ratio")
+LARGEST_EPS = 1e100  # on an axis: matplotlib's ticks overflow near the largest double
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -41,6 +44,7 @@ def write_report(
 
     Figures: tightness, certified, gap_unstable, time and, where an exact rung ran, ratio and gap_distribution. With
     more than MOST_PANELS panels one is several: NAME, NAME-2, …, filled in the order of `networks`, others by name.
+    Those against ε are left out, with a warning, where ε is beyond LARGEST_EPS.
     formats: "png", "svg", "pdf". Raises ValueError, before anything is written, for an empty frame, missing columns,
     an unknown format, or rows that break the order lower ≤ exact ≤ upper beyond `tolerance` (named).
     """
@@ -57,7 +61,12 @@ def write_report(
     table = gap_table(gaps)
     texts = {"table.md": markdown_table(table), "table.tex": latex_table(table)}
     written = write_files(out_dir, {"table.csv": table, **texts, "margins.csv": margin_table(gaps)})
+    left_out = AGAINST_EPS if float(gaps["eps"].max()) > LARGEST_EPS else ()
+    if left_out:
+        warnings.warn(f"figures against ε are left out: ε = {float(gaps['eps'].max()):g} fits on no axis", stacklevel=2)
     for name, draw in (FIGURES | (GAP_FIGURES if gaps["exact_ran"].any() else {})).items():
+        if name in left_out:
+            continue
         for k, part in enumerate(parts, start=1):
             written += save_figure(draw(part), out_dir / (name if k == 1 else f"{name}-{k}"), formats)
     return written

@@ -14,6 +14,7 @@ from toolkit.data.amounts import DataDomain, keyed
 from toolkit.data.arguments import check_labels, instance, optional_number, real_number, whole_numbers
 from toolkit.data.datasets import Dataset
 from toolkit.data.images import check_fits
+from toolkit.networks.class_names import check_class_names
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Verdict
 from toolkit.problems.input_sets import make_ball
@@ -25,13 +26,14 @@ from toolkit.rungs.rung import Side
 from toolkit.runs.executors import check_workers
 from toolkit.runs.run import gather
 from toolkit.verify.ladder import LADDER, TIGHTEN, certify
+from toolkit.verify.usable_settings import usable_settings
 from toolkit.verify.verdict import TOLERANCE
 
 BatchRow = dict[str, object]
 LARGEST_CHUNK = 16  # samples a process is handed at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchPlan:
     """What every sample of a batch is asked; the parameters are those of `certify`.
 
@@ -112,7 +114,7 @@ def check_batch(network: Network, data: Dataset, samples: Sequence[int], plan: B
     instance("network", network, Network)
     instance("data", data, Dataset)
     instance("plan", plan, BatchPlan)
-    instance("settings", plan.settings, Settings)
+    usable_settings(plan.settings)
     optional_number("time_limit", plan.time_limit, above=0)
     real_number("tolerance", plan.tolerance, 0)
     get_rungs("ladder", plan.ladder)
@@ -130,11 +132,8 @@ def check_samples(network: Network, data: Dataset, samples: Sequence[int], quest
     for sample in samples:
         if not 0 <= sample < len(data):
             raise ValueError(f"sample must be in 0 … {len(data) - 1} for {data.name}, got {sample}")
-    if data.features.shape[1] != network.input_size:
-        raise ValueError(
-            f"{data.name} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
-        )
-    check_fits(data.shape, network.input_shape)
+    check_fits(data.shape, network.input_shape, data.name)
+    check_class_names(network, data)
     if question is None:
         check_labels(data.labels[list(samples)], network.output_size, data.name)
     else:

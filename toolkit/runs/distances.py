@@ -18,7 +18,7 @@ import pandas as pd
 
 from toolkit.arrays import FloatArray
 from toolkit.data.amounts import DataDomain, keyed
-from toolkit.data.arguments import instance, one_of, whole_numbers
+from toolkit.data.arguments import instance, one_of, optional_number, whole_numbers
 from toolkit.data.datasets import Dataset
 from toolkit.data.names import BALL_NORMS
 from toolkit.networks.network import Network
@@ -33,12 +33,13 @@ from toolkit.runs.rows import DISTANCE_ROWS
 from toolkit.runs.run import gather
 from toolkit.runs.tables.answers import Advance, Answer, Answers, failed_answer
 from toolkit.verify.ladder import TIGHTEN
-from toolkit.verify.radius import CLOSEST, Radius, RungRadius, closest, is_closed, reach_of
+from toolkit.verify.radius import CLOSEST, Radius, RungRadius, asked_range, closest, is_closed
+from toolkit.verify.usable_settings import usable_settings
 
 COLUMNS = ("sample", "label", "rung", "side", "certified", "refuted", "verdicts", "seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DistancePlan:
     """What every sample is asked; the parameters are those of `closest`. time_limit: seconds a sample.
 
@@ -77,8 +78,8 @@ class DistancePlan:
 
     def closed(self, image: FloatArray, certified: float, refuted: float) -> bool:
         """Whether an image's interval leaves nothing open of what was asked; see `is_closed`."""
-        largest = reach_of(image, self.norm, self.domain) if self.largest is None else self.largest
-        return is_closed(certified, refuted, largest, self.tolerance)
+        asked = asked_range(image, self.norm, self.domain, self.largest)
+        return is_closed(certified, refuted, asked, self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +132,11 @@ def check_distances(network: Network, data: Dataset, samples: Sequence[int], pla
         chosen = get_rungs(name, getattr(plan, name))
         if name == "bounds" and any(rung.side is Side.UPPER for rung in chosen):
             raise ValueError("bounds must be rungs with a lower side, got an attack")
-    one_of("norm", plan.norm, BALL_NORMS)
+    one_of("norm", plan.norm, BALL_NORMS), usable_settings(plan.settings)
     check_samples(network, data, samples, plan.question)
+    optional_number("tolerance", plan.tolerance, above=0), optional_number("time_limit", plan.time_limit, above=0)
+    for sample in samples:
+        asked_range(data.features[sample], plan.norm, plan.domain, plan.largest)
 
 
 def _ask(

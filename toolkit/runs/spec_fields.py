@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
@@ -53,6 +55,8 @@ def _amount_of(value: object) -> object:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        return str(Path(value))
     if not isinstance(value, str):
         raise PydanticCustomError("string_type", "Input should be a valid string")
     return value

@@ -25,7 +25,7 @@ PRELOADED = ["toolkit.runs.sweep.compute"]  # what every task needs and is slow 
 NO_GUARD = 97  # exit code of a worker that found itself running the caller's script anew
 GUARD_HINT = (
     'worker processes import the script that starts them: put what it does below `if __name__ == "__main__":`, or ask '
-    "for one worker"
+    "for one worker and no task_time_limit"
 )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.box_bounds import STEPS, BoxColumns, BoxRows, ColumnBound
-from toolkit.certificates.box_ranges import POINT, BoxRanges, box_ranges
+from toolkit.certificates.box_ranges import BoxRanges, box_ranges, free_inputs
 from toolkit.certificates.coverage import BoxTree
 from toolkit.networks.kernel_operators import KernelOperator
 from toolkit.problems.boxes import BoxShaped
@@ -340,6 +340,4 @@ def splits_inputs(problem: Problem) -> bool:
     stages = alive_network(problem).stages
     if any(isinstance(layer.operand(), KernelOperator) for stage in stages for _, layer in stage.sources):
         return False
-    box = problem.input_set
-    size = np.maximum(np.abs(box.lower), np.abs(box.upper))
-    return int(np.count_nonzero(box.upper - box.lower > POINT * size)) <= MOST_INPUTS
+    return free_inputs(problem.input_set.lower, problem.input_set.upper).size <= MOST_INPUTS

@@ -11,7 +11,7 @@ from toolkit.problems.answers import Status
 from toolkit.solvers.linear_program import CompiledModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SolveReport:
     """What one minimisation proved.
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from toolkit.data.archives import require_keys
 from toolkit.data.atomic import write_atomically
+from toolkit.training.training_data import known_digests
 
 KEYS = ("spec", "weights", "optimizer", "history")
+LATER_KEYS = ("data",)  # checkpoints from before lack them
 
 
 def save_checkpoint(
@@ -21,6 +23,7 @@ def save_checkpoint(
     weights: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     history: Sequence[dict[str, Any]],
+    data: Mapping[str, str],
 ) -> None:
     """Write weights, optimiser state and history; a kill at any moment leaves the previous file or this one."""
     state = {
@@ -28,25 +31,32 @@ def save_checkpoint(
         "weights": [tensor.detach() for tensor in weights],
         "optimizer": optimizer.state_dict(),
         "history": list(history),
+        "data": dict(data),
     }
     with write_atomically(path) as file:
         torch.save(state, file)
 
 
 def load_checkpoint(
-    path: Path | None, digest: str, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer
+    path: Path | None,
+    digest: str,
+    weights: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    data: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """Set weights and optimiser state in place; the epochs done so far, none where there is no file.
 
-    digest: of the spec; ValueError for the checkpoint of another one, or for a file that is not a checkpoint.
+    digest: of the spec, data: of the splits; ValueError for the checkpoint of others, or for a file that is none.
     """
     if path is None or not path.is_file():
         return []
     try:
         state = torch.load(path, weights_only=True)
-        require_keys("key", state, KEYS, KEYS)
+        require_keys("key", state, KEYS, (*KEYS, *LATER_KEYS))
         if state["spec"] != digest:
             raise _OtherSpecError(f"{path} is of another spec; remove it, or train under the spec that made it")
+        if not known_digests(state, data):
+            raise _OtherSpecError(f"{path} is of other data, which changed; remove it, or train on what made it")
         _check_weights(weights, state["weights"])
         history = [_checked_epoch(k, epoch) for k, epoch in enumerate(state["history"], start=1)]
         optimizer.load_state_dict(state["optimizer"])
@@ -62,7 +72,7 @@ def load_checkpoint(
 
 
 class _OtherSpecError(ValueError):
-    """A whole checkpoint, of another spec."""
+    """A whole checkpoint, of another spec or of other data."""
 
 
 def _check_weights(weights: Sequence[Tensor], saved: Sequence[Tensor]) -> None:

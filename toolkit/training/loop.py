@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 
 from toolkit.arrays import FloatArray
+from toolkit.data.arguments import check_writable, own_path
 from toolkit.data.datasets import Dataset, data_beside, load_dataset
 from toolkit.data.toml_file import spec_path
+from toolkit.networks.class_names import CLASS_NAMES
 from toolkit.networks.network import Network
 from toolkit.runs.progress import RunProgress
 from toolkit.training.bounds import BoundMethod, seen_on_patches
@@ -35,6 +37,7 @@ from toolkit.training.losses import LOSSES, Perturbation, at_radius, pgd_points,
 from toolkit.training.schedules import clean_share, crown_share, learning_rate, radius
 from toolkit.training.spec import NetworkSpec, load_train_spec
 from toolkit.training.trainable import frozen, parameters, trainable_network
+from toolkit.training.training_data import check_splits, data_digests, known_digests, training_device
 
 CHUNK_NUMBERS = 4_000_000  # of the largest array a dual loss holds per backward pass, which bounds memory
 
@@ -57,58 +60,77 @@ def train_spec(
 ) -> list[Path]:
     """Train the networks of a training file and save each as out_dir/NAME.npz, with how it was made as metadata.
 
-    only: names to train, None = all. A network already there that was made by the same spec is left alone unless
-    `force`. Beside the networks: README.md (a table of all networks in out_dir), history/NAME.csv and .png, and while
-    a network trains checkpoints/NAME.pt, from which a stopped training goes on. Raises ValueError for a bad file, an
-    unknown name in `only`, or a loss that is not finite.
+    only: names to train, None = all. A network already there that was made by the same spec of the same data is left
+    alone unless `force`. Beside the networks: README.md (a table of all networks in out_dir), history/NAME.csv and
+    .png, and while a network trains checkpoints/NAME.pt, from which a stopped training goes on. Raises ValueError,
+    before any is trained, for a bad file, an unknown name in `only`, data that do not fit, networks that do not fit the
+    data; and for a loss that is not finite.
     """
-    folder = Path(out_dir)
-    specs = load_train_spec(path).networks
+    folder, source = own_path(out_dir), own_path(path)
+    specs = load_train_spec(source).networks
     unknown = sorted(set(only or ()) - {spec.name for spec in specs})
     if unknown:
         raise ValueError(f"no network {unknown[0]!r} in {path}; allowed: {', '.join(spec.name for spec in specs)}")
-    written = []
-    for spec in specs:
-        if only is not None and spec.name not in only:
-            continue
-        target, checkpoint = folder / f"{spec.name}.npz", folder / "checkpoints" / f"{spec.name}.pt"
-        if force or not _made_by(target, spec):
-            place = data_beside(spec.dataset, spec_path(path).resolve().parent)
-            training, test = (load_dataset(place, split, spec.domain) for split in ("train", "test"))
-            with RunProgress(progress) as display:
-                shown = partial(show_epoch, display, spec)
-                trained = train(spec, training, test, shown, checkpoint)
-            write_history(trained.history, folder / "history" / spec.name)
-            frozen(trained.network, spec.name, _metadata(spec, trained, test)).save(target)
-            checkpoint.unlink()
-            with contextlib.suppress(OSError):  # others may still train into the folder
-                checkpoint.parent.rmdir()
-        written.append(target)
-    write_table(folder, Path(path).name if Path(path).is_absolute() else Path(path).as_posix())
-    return written
+    chosen = [spec for spec in specs if only is None or spec.name in only]
+    read = partial(_splits, spec_path(source).resolve().parent)
+    waiting = [spec for spec in chosen if force or not _made_by(folder / f"{spec.name}.npz", spec, read)]
+    for spec in waiting:
+        check_writable(folder / f"{spec.name}.npz")
+        training, test = read(spec)
+        check_splits(spec, training, test)
+        _fresh(spec, training)
+    for spec in waiting:
+        _train_into(folder, spec, *read(spec), progress)
+    write_table(folder, source.name if source.is_absolute() else source.as_posix())
+    return [folder / f"{spec.name}.npz" for spec in chosen]
 
 
-def _made_by(target: Path, spec: NetworkSpec) -> bool:
-    """Whether the file holds a network of this spec; one that cannot be read is named, and trained again."""
+def _splits(folder: Path, spec: NetworkSpec) -> tuple[Dataset, Dataset]:
+    """The training and test images of a spec whose paths are looked up in a folder."""
+    place = data_beside(spec.dataset, folder)
+    return load_dataset(place, "train", spec.domain), load_dataset(place, "test", spec.domain)
+
+
+def _train_into(folder: Path, spec: NetworkSpec, training: Dataset, test: Dataset, progress: bool) -> None:
+    """One network with its record and history; its checkpoint goes when it is there."""
+    checkpoint = folder / "checkpoints" / f"{spec.name}.pt"
+    with RunProgress(progress) as display:
+        trained = train(spec, training, test, partial(show_epoch, display, spec), checkpoint)
+    write_history(trained.history, folder / "history" / spec.name)
+    record = _metadata(spec, trained, training, test)
+    frozen(trained.network, spec.name, record).save(folder / f"{spec.name}.npz")
+    checkpoint.unlink()
+    with contextlib.suppress(OSError):  # others may still train into the folder
+        checkpoint.parent.rmdir()
+
+
+def _made_by(target: Path, spec: NetworkSpec, read: Callable[[NetworkSpec], tuple[Dataset, Dataset]]) -> bool:
+    """Whether the file holds a network of this spec, and of these data where it says of which; one that cannot be read
+    is named, and trained again."""
     if not target.is_file():
         return False
     try:
-        return bool(Network.load(target).metadata.get("spec") == spec.record)
+        record = Network.load(target).metadata
     except ValueError as error:
-        warnings.warn(f"{error}; it is trained again", stacklevel=2)
+        warnings.warn(f"{error}; it is trained again", stacklevel=3)
         return False
+    if record.get("spec") != spec.record or "data" not in record:
+        return bool(record.get("spec") == spec.record)
+    return known_digests(record, data_digests(*read(spec)))
 
 
-def _metadata(spec: NetworkSpec, trained: Trained, test: Dataset) -> dict[str, Any]:
-    """The record kept with a network."""
+def _metadata(spec: NetworkSpec, trained: Trained, training: Dataset, test: Dataset) -> dict[str, Any]:
+    """The record kept with a network; of data with a fixed name, or without names of classes, these are left out."""
+    own = {"data": data_digests(training, test), CLASS_NAMES: list(training.class_names)}
     return {
         "spec": spec.record,
+        **{key: value for key, value in own.items() if value},
         "errors": network_errors(frozen(trained.network), test, spec),
         "seconds": round(trained.seconds, 2),
         "seconds_per_epoch": round(trained.seconds / spec.epochs, 3),
         "versions": {name: version(name) for name in ("relugap", "torch", "numpy")}
         | {"python": platform.python_version()},
-        "device": str(_device(spec)),
+        "device": str(training_device(spec)),
     }
 
 
@@ -122,8 +144,10 @@ def train(
     """Minimise the spec's loss over the training images.
 
     checkpoint: file written after every epoch; training goes on from it when it is there. Raises ValueError for a
-    loss that is not finite (naming epoch, batch and ε), or a checkpoint of another spec.
+    loss that is not finite (naming epoch, batch and ε), data that do not fit, or a checkpoint of other data or of
+    another spec.
     """
+    check_splits(spec, training, test)
     with _threads(spec.threads):
         return _train(spec, training, test, on_epoch, checkpoint)
 
@@ -135,12 +159,13 @@ def _train(
     on_epoch: Callable[[Epoch], None] | None,
     checkpoint: Path | None,
 ) -> Trained:
-    device = _device(spec)
-    network = trainable_network(spec.hidden_layers, training.shape, training.classes, spec.seed, device=device)
+    device, data = training_device(spec), data_digests(training, test)
+    network = _fresh(spec, training)
     x, y = _tensors(training, _chosen_images(spec, training), device)
     watched = _tensors(test, slice(None), device)
     optimizer = make_optimizer(spec, network)
-    history = [Epoch(**done) for done in load_checkpoint(checkpoint, spec.digest, parameters(network), optimizer)]
+    before = load_checkpoint(checkpoint, spec.digest, parameters(network), optimizer, data)
+    history = [Epoch(**done) for done in before]
     for number in range(len(history) + 1, spec.epochs + 1):
         started = time.perf_counter()
         loss = _run_epoch(spec, network, optimizer, x, y, number)
@@ -151,7 +176,7 @@ def _train(
         history.append(Epoch(number, loss, lr, eps, clean, attacked, certified, seconds))
         if checkpoint is not None:
             done = [asdict(epoch) for epoch in history]
-            save_checkpoint(checkpoint, spec.digest, parameters(network), optimizer, done)
+            save_checkpoint(checkpoint, spec.digest, parameters(network), optimizer, done, data)
         if on_epoch is not None:
             on_epoch(history[-1])
     return Trained(network, tuple(history))
@@ -168,10 +193,14 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _device(spec: NetworkSpec) -> torch.device:
-    if spec.device != "auto":
-        return torch.device(spec.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _fresh(spec: NetworkSpec, training: Dataset) -> Network:
+    """The spec's network for these images, before its first step. Raises ValueError where it does not fit them."""
+    try:
+        return trainable_network(
+            spec.hidden_layers, training.shape, training.classes, spec.seed, device=training_device(spec)
+        )
+    except ValueError as error:
+        raise ValueError(f"{spec.name}: {error}") from error
 
 
 def _chosen_images(spec: NetworkSpec, training: Dataset) -> Any:

@@ -33,6 +33,9 @@ LOSS_NAMES = (
 # Keys that came later: left out of records and digests where a spec does not say them.
 LATER = ("kappa_end", "beta", "beta_end", "alpha", "warmup")
 
+LARGEST_FACTOR = 1e30  # of a step: torch works in single precision
+LARGEST_SEED = 10**14  # times what an epoch adds to it, below 2⁶⁴
+
 
 class LayerSpec(StrictModel):
     """One hidden layer.
@@ -130,11 +133,11 @@ class NetworkSpec(StrictModel):
     chunk: int | None = Field(default=None, ge=1)
     images: int | None = Field(default=None, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    lr: float = Field(default=1e-3, gt=0, le=LARGEST_FACTOR)
     lr_decay: float = Field(default=1.0, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=LARGEST_FACTOR)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     monitor: int = Field(default=100, ge=1)
     evaluate: int = Field(default=200, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

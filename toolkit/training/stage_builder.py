@@ -26,6 +26,7 @@ from toolkit.training.fixed_maps import Composed, FixedMap, TrainedMap, unbiased
 from toolkit.training.spec import LayerSpec
 
 Sources = tuple[tuple[int, AffineMap], ...]
+LARGEST_NETWORK = 1 << 28  # weights: 1 GiB in single precision, and three times that for Adam
 Selections = dict[int, SparseMatrix]  # S_j by place
 
 
@@ -59,6 +60,7 @@ class StageBuilder:
     def __init__(self, inputs: int, seed: int, dtype: torch.dtype, device: str | torch.device) -> None:
         self.stages: list[Stage] = []
         self._sizes = [inputs]
+        self._weights = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._dtype, self._device = dtype, device
 
@@ -100,6 +102,9 @@ class StageBuilder:
 
     def _fresh(self, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """A weight and a bias as leaves of the gradient graph."""
+        self._weights += math.prod(shape)
+        if self._weights > LARGEST_NETWORK:
+            raise ValueError(f"a network has at most {LARGEST_NETWORK:,} weights, {self._weights:,} with {list(shape)}")
         limit = 1.0 / math.sqrt(math.prod(shape[1:]))
         draws = (torch.rand(size, generator=self._generator, dtype=torch.float64) for size in (shape, shape[:1]))
         weight, bias = (((2 * draw - 1) * limit).to(self._device, self._dtype).requires_grad_() for draw in draws)

@@ -13,7 +13,7 @@ from toolkit.verify.certification_html import margins_html
 from toolkit.verify.verdict import TOLERANCE, is_safe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certification:
     """The answer for one sample, and how it came about.
 

@@ -31,6 +31,7 @@ from toolkit.search.boxes import splits_inputs
 from toolkit.verify.certification import Certification
 from toolkit.verify.knowledge import Knowledge
 from toolkit.verify.layer_bounds import bound_layers
+from toolkit.verify.usable_settings import usable_settings
 from toolkit.verify.verdict import TOLERANCE
 
 LADDER = ("dual", "pgd", "bab")
@@ -80,7 +81,7 @@ def certify(
     more = get_rungs("tighten", tighten, empty=True)
     for rung in (*rungs, *chain, *more):
         rung.check_takes(ball)
-    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    settings = usable_settings(settings)
     time_limit, tolerance = optional_number("time_limit", time_limit), real_number("tolerance", tolerance)
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be ≥ 0, got {tolerance}")

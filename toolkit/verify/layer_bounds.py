@@ -26,6 +26,7 @@ from toolkit.problems.region import Region, Sides, bounds_by_layer
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
+from toolkit.verify.usable_settings import usable_settings
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
@@ -70,7 +71,7 @@ def bound_layers(
     for rung in chain:
         if rung.side is Side.UPPER:
             raise ValueError(f"rung {rung.name!r} gives upper bounds only and cannot bound layers")
-    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    settings = usable_settings(settings)
     a_function("progress", progress)
     deadline = optional_number("deadline", deadline)
     certified = all(rung.certifies_under(settings) for rung in chain)

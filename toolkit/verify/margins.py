@@ -17,6 +17,7 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.rung import Rung
 from toolkit.verify.layer_bounds import CHAIN, bound_layers
+from toolkit.verify.usable_settings import usable_settings
 
 
 def margin_problem(
@@ -34,7 +35,7 @@ def margin_problem(
     """
     instance("network", network, Network), check_is_input_set("ball", ball)
     whole, asked = lowered(network, as_property(label, network.output_size, targets))
-    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    settings = usable_settings(settings)
     if relu_bounds is not None:
         Region(network, ball, relu_bounds)  # raises for bounds that do not fit
     if relu_bounds is None or len(relu_bounds) < len(whole.relu_sizes):

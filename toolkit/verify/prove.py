@@ -46,6 +46,7 @@ from toolkit.verify.proof_trees import (
     row_scales,
     tightened,
 )
+from toolkit.verify.usable_settings import usable_settings
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,14 @@ def write_proof(
     suffix, a label or target out of range or twice, or no target at all.
     """
     tighten = yes_or_no("tighten", tighten)
-    if file_path("path", path).suffix != ".npz":
-        raise ValueError(f"proofs are written as .npz, got {Path(path).name!r}")
+    path = file_path("path", path)
+    if path.suffix != ".npz":
+        raise ValueError(f"proofs are written as .npz, got {path.name!r}")
     ball = provable_set(check_is_input_set("ball", ball))
     instance("network", network, Network), set_parts(ball)
     question = as_property(label, network.output_size, targets)
     whole, asked = lowered(network, question)
-    settings = Settings() if settings is None else instance("settings", settings, Settings)
+    settings = usable_settings(settings)
     given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
     bounds, content = provable_bounds(whole, ball, settings, searches.refine if tighten else None)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.arrays import FloatArray
-from toolkit.data.arguments import instance, optional_number, shown, yes_or_no
+from toolkit.data.arguments import optional_number, shown, yes_or_no
 from toolkit.data.summaries import counted, number, one_line, span
 from toolkit.networks.network import Network
 from toolkit.networks.onnx_runtime import deployed_outputs
@@ -40,6 +40,7 @@ from toolkit.rungs.attack import FALSIFY
 from toolkit.rungs.rung import Rung
 from toolkit.search.falsify import MOST_ROUNDS, Falsification, falsify
 from toolkit.verify.ladder import LADDER, certify
+from toolkit.verify.usable_settings import usable_settings
 
 QUERY_LADDER = tuple(FALSIFY if name == "pgd" else get_rung(name) for name in LADDER)  # signs are all that is asked
 CHEAP: Sequence[Rung | str] = ("dual", FALSIFY)  # asked of all questions before the whole ladder is of any
@@ -108,8 +109,8 @@ def verify_query(
     """
     started = time.perf_counter()
     limit = optional_number("timeout", timeout, above=0)
-    rungs, settings = get_rungs("ladder", ladder), Settings() if settings is None else settings
-    instance("settings", settings, Settings), yes_or_no("as_real", as_real)
+    rungs, settings = get_rungs("ladder", ladder), usable_settings(settings)
+    yes_or_no("as_real", as_real)
     if not isinstance(query, VnnlibQuery | str | Path):
         raise ValueError(f"query must be the path of a .vnnlib file or a VnnlibQuery, got {shown(query)}")
     file = str(network) if str(network).endswith((".onnx", ".onnx.gz")) else None

@@ -40,7 +40,7 @@ from toolkit.verify.nearest import NORM_ORDER, Unsafe
 
 CLOSEST = ("pgd", "dual", "lp", "exact")
 RELATIVE = 1e-3  # of the distance: how narrow `closest` makes the interval unless told
-LEAST = 1e-6  # of the largest ε: below it no interval is narrowed further
+LEAST = 1e-6  # of what `asked_range` calls small: below it no interval is narrowed further
 VERDICT_SHARE = 0.25  # of the time left that one verdict may take
 NO_TIME = 0.01  # of the time limit: with less left no verdict is asked
 
@@ -158,8 +158,8 @@ def closest(
     before it left; the radius of a lower one is its own, started where rungs that it dominates ended, and an exact one
     is asked after all before it at every ε. List attacks first, then from weak to exact. time_limit: seconds in all,
     of which a verdict gets VERDICT_SHARE of what is left. tolerance: width in input units, None: RELATIVE of the
-    distance. largest: ε beyond which nothing is asked, None: what the domain holds. bounds, tighten, settings: as in
-    certify. Raises ValueError for an unknown norm or rung, numbers out of range, and as certify.
+    distance. largest: ε beyond which nothing is asked, None or more than it: what the domain holds. bounds, tighten,
+    settings: as in certify. Raises ValueError for an unknown norm or rung, numbers out of range, and as certify.
     """
     instance("network", network, Network)
     a_function("progress", progress)
@@ -167,27 +167,39 @@ def closest(
     flat = exact_numbers("center", center).ravel()
     if flat.size != network.input_size:
         raise ValueError(f"center must have the network's {network.input_size} inputs, got {flat.size}")
-    most = reach_of(flat, norm, domain) if largest is None else real_number("largest", largest, above=0)
+    most, scale = asked_range(flat, norm, domain, largest)
     width, limit = optional_number("tolerance", tolerance, above=0), optional_number("time_limit", time_limit, above=0)
     asked = _Question(network, flat, as_property(label, network.output_size), norm, domain, bounds, tighten, settings)
-    search = _Closing(asked, most, width, limit, progress)
+    search = _Closing(asked, most, scale, width, limit, progress)
     search.start()
     for rung in chosen:
         search.stage(rung)
     return Radius(search.certified, search.refuted, tuple(search.tried), search.witness, tuple(search.stages))
 
 
-def is_closed(certified: float, refuted: float, largest: float, tolerance: float | None = None) -> bool:
-    """Whether [certified, refuted] leaves nothing open of what `closest` was asked, with these largest and tolerance.
+def is_closed(certified: float, refuted: float, asked: tuple[float, float], tolerance: float | None = None) -> bool:
+    """Whether [certified, refuted] leaves nothing open of what `closest` was asked, with this tolerance.
 
-    It is as narrow as asked for; or, where no unsafe point is known, all ε up to `largest` are certified.
+    It is as narrow as asked for; or, where no unsafe point is known, all ε up to the largest are certified. asked: as
+    `asked_range` gives it.
     """
-    return certified >= largest if refuted == math.inf else is_narrow(certified, refuted, *_widths(largest, tolerance))
+    largest, scale = asked
+    return certified >= largest if refuted == math.inf else is_narrow(certified, refuted, *_widths(scale, tolerance))
 
 
-def _widths(largest: float, tolerance: float | None) -> tuple[float, float]:
+def _widths(scale: float, tolerance: float | None) -> tuple[float, float]:
     """How narrow intervals are made: in input units, and relative to their upper end."""
-    return (LEAST * largest, RELATIVE) if tolerance is None else (tolerance, 0.0)
+    return (LEAST * scale, RELATIVE) if tolerance is None else (tolerance, 0.0)
+
+
+def asked_range(center: FloatArray, norm: str, domain: DataDomain | None, largest: float | None) -> tuple[float, float]:
+    """The largest ε that is asked, no more than the domain holds, and that by which distances are small: the same, but
+    without a domain no more than `reach_of`. Raises ValueError for a largest that is no number > 0."""
+    reach = reach_of(center, norm, domain)
+    most = reach if largest is None else real_number("largest", largest, above=0)
+    if not math.isfinite(most):
+        raise ValueError(f"largest must be finite, got {most}; left out it is what the domain holds")
+    return most if domain is None else min(most, reach), min(most, reach)
 
 
 def reach_of(center: FloatArray, norm: str, domain: DataDomain | None) -> float:
@@ -237,11 +249,13 @@ class _Closing:
         self,
         question: _Question,
         largest: float,
+        scale: float,
         tolerance: float | None,
         time_limit: float | None,
         progress: RadiusProgress | None,
     ) -> None:
-        self.question, self.largest, self.tolerance, self.progress = question, largest, tolerance, progress
+        self.question, self.largest, self.progress = question, largest, progress
+        self.floor, self.relative = _widths(scale, tolerance)
         self.certified, self.refuted = 0.0, math.inf
         self.witness: FloatArray | None = None
         self.tried: list[tuple[float, Verdict]] = []
@@ -266,8 +280,8 @@ class _Closing:
             return self.question.verdict(eps, ladder, self._share())
 
         start = max([shown_by[one.name] for one in below], default=0.0)
-        floor, relative = _widths(self.largest, self.tolerance)
-        search = Bisection(ask, floor, start, self.refuted, relative, self._unsafe.nearest, self._no_time)
+        moved = self._unsafe.nearest
+        search = Bisection(ask, self.floor, start, self.refuted, self.relative, moved, self._no_time)
         if rung.side is Side.UPPER:
             search.first_no(self.largest)
         else:

@@ -17,6 +17,7 @@ from toolkit.arrays import FloatArray
 from toolkit.data.arguments import check_outputs
 from toolkit.data.datasets import Dataset, load_dataset
 from toolkit.data.images import check_fits
+from toolkit.networks.class_names import check_class_names
 from toolkit.networks.network import Network
 from toolkit.problems.input_sets import make_ball
 from toolkit.problems.lowering import check_ranking
@@ -153,13 +154,9 @@ def _planned(entry: SweptNetwork, spec: SweepSpec) -> PlannedNetwork:
     network = _network(entry)
     dataset = entry.dataset if isinstance(entry.dataset, Dataset) else load_dataset(entry.dataset, domain=spec.domain)
     source = entry.source if isinstance(entry.source, str) else network.name
-    if network.input_size != dataset.features.shape[1]:
-        raise ValueError(
-            f"network {source!r} takes {network.input_size} inputs, "
-            f"images of {dataset.name} have {dataset.features.shape[1]}"
-        )
-    check_fits(dataset.shape, network.input_shape)
     try:
+        check_fits(dataset.shape, network.input_shape, dataset.name)
+        check_class_names(network, dataset)
         _check_question(spec, network)
     except ValueError as error:
         raise ValueError(f"network {source!r}: {error}") from None

@@ -35,7 +35,7 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ResultsSummary:
     """A results folder at a glance. statuses: rows per rung and status. seconds: spent per rung. mixes: see `mixed`."""
 

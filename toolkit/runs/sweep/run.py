@@ -83,6 +83,8 @@ def run_sweep(
     if not isinstance(spec, SweepSpec | str | Path):
         instance("spec", spec, SweepSpec, "or the path of a .toml file")
     plan = make_plan(spec if isinstance(spec, SweepSpec) else load_spec(spec))
+    if executor is None and dask is None and plan.spec.task_time_limit is not None:
+        check_main_guard()  # one worker is a process as well where a task may have to be ended
     text = "" if isinstance(spec, SweepSpec) else spec_path(spec).read_text(encoding="utf-8")
     with folder_lock(folder):
         tasks = sum(len(network.samples) * len(network.eps) for network in plan.networks)

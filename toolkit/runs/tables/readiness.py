@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from toolkit.data.arguments import check_labels
 from toolkit.data.datasets import load_dataset
+from toolkit.data.images import check_fits
 from toolkit.networks.network import Network
 from toolkit.runs.sweep.spec import SweepSpec
 from toolkit.runs.tables.entries import Entry, ErrorsRow, RadiiRow
@@ -96,10 +97,7 @@ class _Files:
 def _check(need: Need, files: _Files) -> None:
     network = files.get((need.network, need.architecture), partial(Network.load, need.network, need.architecture))
     data = files.get((need.dataset, repr(need.domain)), partial(load_dataset, need.dataset, domain=need.domain))
-    if network.input_size != data.features.shape[1]:
-        raise ValueError(
-            f"{need.dataset} has images of {data.features.shape[1]} numbers, the network takes {network.input_size}"
-        )
+    check_fits(data.shape, network.input_shape, need.dataset)
     check_labels(data.labels, network.output_size, need.dataset)
     outside = [sample for sample in need.samples if sample >= len(data)]
     if outside:

@@ -17,7 +17,7 @@ from toolkit.runs.tables.errors import run_errors
 from toolkit.runs.tables.radii import run_radii
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TableRun:
     """A table's cells, and one line per (row, column, image) asked."""
 
