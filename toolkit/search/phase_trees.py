@@ -173,8 +173,9 @@ class PhaseTrees:
         """All roots, or those there is time for; the other trees have no node, and prove nothing."""
         every, size = np.arange(self.nodes.size), self.function.size
         if self.roots is not None:
-            for tree in every.tolist():
-                self._plant_with_planes(self.roots, tree)
+            duals = np.concatenate([self._raise_planes(self.roots, tree) for tree in every.tolist()], axis=1)
+            found = ascend(self._parts(every, self.roots.phases), self.function.make(duals), self._aim(every), PLANTED)
+            self._settle(every, self.roots.phases, found)
             return
         batch_seconds = 0.0
         for some in np.array_split(every, max(1, -(-every.size // self.batch))):
@@ -190,17 +191,16 @@ class PhaseTrees:
             self._settle(some, phases, found)
             batch_seconds = time.perf_counter() - started
 
-    def _plant_with_planes(self, roots: Roots, tree: int) -> None:
-        """One root, and planes for its tree if there is time."""
-        own, phases = np.array([tree]), roots.phases[:, [tree]]
+    def _raise_planes(self, roots: Roots, tree: int) -> FloatArray:
+        """Planes for one root's tree if there is time, and the dual variables (N, 1) that go with them."""
+        phases = roots.phases[:, [tree]]
         start = Raised(roots.planes[tree], self.function.make(roots.duals[:, [tree]]), -np.inf)
         if not self.given_up[tree] and time.perf_counter() < self.deadline:
-            start = raise_planes(roots.layer, self._parts(own, phases), start, float(self.cutoff[tree]), roots.pace,
-                                 self.deadline)  # fmt: skip
+            start = raise_planes(roots.layer, self._parts(np.array([tree]), phases), start, float(self.cutoff[tree]),
+                                 roots.pace, self.deadline)  # fmt: skip
             known, self.planes[tree] = self.cuts[tree], start.plane
             self.cuts[tree] = SharedCuts(known.neurons, on_host(start.plane.shares), known)
-        found = ascend(self._parts(own, phases), start.duals, self._aim(own), PLANTED, self.deadline)
-        self._settle(own, phases, found)
+        return on_host(start.duals)
 
     def _parts(self, tree: IndexArray, phases: PhaseArray) -> Parts:
         """Nodes to evaluate."""

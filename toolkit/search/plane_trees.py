@@ -26,7 +26,7 @@ from toolkit.search.hull_planes import FirstLayer, NodePlanes
 from toolkit.search.node_ascent import Pace
 from toolkit.search.phase_trees import Grown, Offer, PhaseTrees, Roots, leaves_of
 
-OF_ROWS, OF_NODES = Pace(60, 0.3, 0.02), Pace(10, 0.1, 0.02)
+OF_ROWS, OF_NODES = Pace(60, 0.3, 0.02), Pace(5, 0.1, 0.03)
 TREE_NODES, SMALL_LAYER_NODES = 254, 2046  # of one tree: seven splits in a row, ten where nodes are the cheaper way
 SMALL_LAYER = 100_000  # weights of the first layer, from where on passes over all shares, not calls, take the time
 ROOTS = 16  # at a time
