@@ -105,6 +105,12 @@ def _is_masked(value: object) -> bool:
     return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
 
 
+def check_unmasked(name: str, value: object) -> None:
+    """Raises ValueError for an array with entries that it says are missing."""
+    if _is_masked(value):
+        raise ValueError(f"{name} must have no masked entries, got {shown(value)}")
+
+
 def optional_number(name: str, value: object, low: float | None = None, above: float | None = None) -> float | None:
     """None, or as real_number."""
     return None if value is None else real_number(name, value, low, above)
@@ -235,10 +241,9 @@ def check_labels(labels: NDArray[np.int64], outputs: int, where: str) -> None:
 def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64]:
     """The value as a new float64 array. Raises ValueError for what is no array of real numbers."""
     told = f"; {hint}" if hint else ""
-    if _is_masked(value):
-        raise ValueError(f"{name} must have no masked entries, got {shown(value)}")
+    check_unmasked(name, value)
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
-        return value.copy()
+        return np.array(value, order="C")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
