@@ -271,6 +271,11 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('ladder = ["dual"]', 'ladder = ["duel"]', "unknown rung 'duel'"),
         ("dual = 50", "duel = 50", "row 'digits': published names no column 'duel'; allowed: clean, dual"),
         ('name = "FGSM"', 'name = "dual"', "stage names must differ, got 'dual' twice"),
+        (
+            'name = "FGSM"',
+            'name = "FGSM"\nattack_steps = 3000000000',
+            "attack_steps must be in 1 … 1000000000, got 3000000000",
+        ),
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
         ("eps = 0.05", "eps = -1", "rows[0].eps"),
