@@ -11,7 +11,11 @@ from affine_maps import MAKERS, SHAPE, matrix
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.networks.convolutions import Conv2d
 from toolkit.networks.layers import AffineMap, ChannelAffine, Dense, Sparse
+from toolkit.networks.network import Network
+from toolkit.networks.weights import read_only
+from toolkit.problems.bounds import ReluBounds
 
 kinds = pytest.mark.parametrize("kind", MAKERS)
 
@@ -103,3 +107,31 @@ BAD_WEIGHT[1, 2] = np.nan
 def test_bad_maps_are_refused(make: Callable[[], AffineMap], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+MASKED = np.ma.masked_array(np.ones((2, 2)), [[0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: Dense(MASKED), "Dense weight"),
+        (lambda: Dense(np.ones((2, 2)), MASKED[0]), "Dense bias"),
+        (lambda: Sparse(MASKED, np.zeros(2)), "Sparse matrix"),
+        (lambda: ChannelAffine(MASKED[0], np.zeros(2), (2, 1, 1)), "ChannelAffine scale"),
+        (lambda: Conv2d(MASKED[None, None], None, (1, 3, 3)), "Conv2d weight"),
+        (lambda: Network([Dense(np.ones((2, 2)))]).forward(MASKED), "x"),
+        (lambda: ReluBounds((MASKED[0],), (np.ones(2),)), "layer 0: lower"),
+        (lambda: ReluBounds((np.zeros(2),), (read_only(MASKED[0].copy()),)), "layer 0: upper"),
+    ],
+)
+def test_entries_that_are_missing_are_not_read(make: Callable[[], object], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must have no masked entries, got MaskedArray of shape"):
+        make()
+
+
+def test_a_mask_that_hides_nothing_changes_nothing() -> None:
+    whole = np.ma.masked_array(np.array([1.0, -2.0]), [False, False])
+    network = Network([Dense(np.diag([2.0, 3.0]))])
+    assert type(network.forward(whole)) is np.ndarray
+    np.testing.assert_array_equal(network.forward(whole), [2.0, -6.0])

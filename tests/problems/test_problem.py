@@ -193,10 +193,17 @@ def test_a_rung_that_loses_a_row_is_an_error(problem: Problem) -> None:
     [
         (lambda: Settings(time_limit=0), "time_limit must be > 0 seconds or None, got 0"),
         (lambda: Settings(time_limit=float("nan")), "time_limit must be > 0"),
-        (lambda: Settings(threads=0), "threads must be ≥ 1, got 0"),
+        (lambda: Settings(threads=0), "threads must be in 1 … 1024, got 0"),
+        (lambda: Settings(threads=10**30), "threads must be in 1 … 1024, got 1000000000000000000000000000000"),
         (lambda: Settings(mip_gap=1.0), r"mip_gap must be in \[0, 1\), got 1.0"),
         (lambda: Settings(mip_gap=-1e-9), "mip_gap must be in"),
-        (lambda: Settings(attack_steps=0), "must be ≥ 1, got 0 and 5"),
+        (lambda: Settings(attack_steps=0), "attack_steps must be in 1 … 1000000000, got 0"),
+        (lambda: Settings(attack_steps=10**30), "attack_steps must be in 1 … 1000000000, got 1000"),
+        (lambda: Settings(attack_restarts=10**30), "attack_restarts must be in 1 … 1000000000, got 1000"),
+        (lambda: Settings(nodes=0), "nodes must be in 1 … 1000000000, got 0"),
+        (lambda: Settings(hopeless=10**30), "hopeless must be in 1 … 1000000000, got 1000"),
+        (lambda: Settings(stop_at=float("nan")), "stop_at must be finite, got nan"),
+        (lambda: Settings(stop_at=float("inf")), "stop_at must be finite, got inf"),
     ],
 )
 def test_bad_settings_are_refused(make: Callable[[], Settings], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung
 from toolkit.rungs.attack import FALSIFY
 from toolkit.rungs.rung import Rung
+from toolkit.search import descent
 from toolkit.search.descent import MarginGradient, polish
 from toolkit.search.falsify import falsify
 from toolkit.verify.margins import margin_problem
@@ -160,6 +162,35 @@ def test_time_limit_keeps_the_best_point_so_far() -> None:
     for i, bound in enumerate(hurried):
         assert bound.status is Status.TIME_LIMIT
         assert bound.upper == pytest.approx(problem.replay(bound.witness)[0, i], abs=1e-12)
+
+
+@pytest.mark.parametrize("effort", [{"attack_steps": 10**9}, {"attack_restarts": 10**9}])
+def test_a_time_limit_holds_for_any_number_of_steps_and_restarts(effort: dict[str, int]) -> None:
+    problem = random_problem(8, Settings(time_limit=0.1, **effort))
+    started = time.perf_counter()
+    found = get_rung("pgd")(problem)
+    assert time.perf_counter() - started < 0.1 * len(found) + 3
+    for i, bound in enumerate(found):
+        assert bound.status is Status.TIME_LIMIT
+        assert bound.upper == pytest.approx(problem.replay(bound.witness)[0, i], abs=1e-12)
+        assert bound.upper <= problem.clean_values()[i]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 40, 300])
+def test_lengths_fall_geometrically(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "SHARES_AT_A_TIME", 50)
+    np.testing.assert_allclose([*descent.falling_shares(0.3, 0.01, steps)], np.geomspace(0.3, 0.01, steps), rtol=1e-14)
+
+
+def test_restarts_that_do_not_fit_at_once_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(8, Settings(attack_restarts=7, attack_steps=3))
+    few = get_rung("pgd")(problem.with_settings(replace(problem.settings, attack_restarts=3)))
+    monkeypatch.setattr(descent, "POINT_ENTRIES", 3 * max(problem.input_set.size, *problem.network.relu_sizes))
+    found = get_rung("pgd")(problem)
+    assert [bound.iterations for bound in found] == [7 * 3] * len(found)
+    assert {bound.status for bound in found} == {Status.COMPUTED}
+    assert np.all(uppers(found) <= uppers(few) + 1e-12)
+    np.testing.assert_allclose(uppers(found), np.diagonal(problem.replay(np.stack([b.witness for b in found]))))
 
 
 @pytest.mark.parametrize("name", ATTACKS)

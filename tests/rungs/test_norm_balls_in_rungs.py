@@ -13,6 +13,7 @@ from rational import dot
 
 from toolkit.certificates.dual_bound import CHORD, value_and_error
 from toolkit.certificates.rounding import error_model_of, outward
+from toolkit.networks.layers import Dense
 from toolkit.networks.network import Network
 from toolkit.problems.answers import Status
 from toolkit.problems.bounds import ReluBounds
@@ -195,3 +196,16 @@ def test_descents_spend_the_radius_where_the_domain_lets_them(norm: str) -> None
     for attack in ("fgsm", "pgd"):
         (found,) = margins(network, ball, 0, attack)
         assert found.upper == pytest.approx(exact.lower, abs=1e-6)
+
+
+@pytest.mark.parametrize("eps", [5e-324, 1e-310, 1e-170, 1e-18])
+@pytest.mark.parametrize("rung", ["lp", "ideal"])
+@pytest.mark.parametrize("first", [np.zeros((4, 2)), np.ones((4, 2)), np.array([[3.0, -7.0]] * 4)])
+def test_a_ball_that_rounding_hides_has_the_value_of_its_centre(first: np.ndarray, rung: str, eps: float) -> None:
+    rng = np.random.default_rng(4)
+    network = Network([Dense(first, -first @ [0.5, 0.25]), Dense(rng.normal(size=(3, 4)), rng.normal(size=3))])
+    ball = L2Ball(np.array([0.5, 0.25]), eps)
+    logits = network.forward(ball.center)
+    for bound in margins(network, ball, 0, rung):
+        assert bound.status is Status.OPTIMAL, bound.message
+        assert bound.lower == pytest.approx(logits[0] - logits[bound.target], abs=1e-12)

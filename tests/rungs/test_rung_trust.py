@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import random_dense_network
+from solver_models import CLAIMED, ClaimingSession
 
 from toolkit.certificates.check import check_proof
 from toolkit.networks.layers import Dense
@@ -19,6 +21,8 @@ from toolkit.problems.input_sets import LinfBall
 from toolkit.problems.settings import Settings
 from toolkit.rungs import RUNGS
 from toolkit.rungs.rung import Rung, Side, each_row
+from toolkit.solvers.registry import SOLVERS
+from toolkit.solvers.solve_report import SolveReport
 from toolkit.verify.ladder import certify
 from toolkit.verify.layer_bounds import layer_bounds
 from toolkit.verify.margins import margin_problem, margins
@@ -138,3 +142,23 @@ def test_known_bounds_of_another_question_are_refused() -> None:
     other = {"dual": [replace(known["dual"][0], target=0)]}
     with pytest.raises(ValueError, match="another network, ball or label"):
         certify(NETWORK, small, 1, ("interval",), known=other)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_exact_calls_no_open_interval_optimal(shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that says optimal of a bound far below its point's value, or gives no point at all."""
+    rng = np.random.default_rng(3)
+    network, ball = random_dense_network(rng, (3, 6, 6, 3)), LinfBall(np.full(3, 0.5), 0.3)
+
+    class Claiming(ClaimingSession):
+        def _solve(self, cost: np.ndarray, offset: float, settings: Settings) -> SolveReport:
+            rows, columns = self.model.matrix.shape
+            return SolveReport(Status.OPTIMAL, -1e3, 0.0, np.zeros(columns) if shown else None, np.zeros(rows))
+
+    monkeypatch.setitem(SOLVERS, "claimed", replace(CLAIMED, session=Claiming))
+    found = margins(network, ball, 0, "exact", settings=Settings(solver="claimed"))
+    assert [bound.status for bound in found] == [Status.COMPUTED] * 2
+    for bound in found:
+        assert np.isfinite(bound.upper) == shown
+        said = "leaves the interval open" if shown else "gives no minimiser"
+        assert said in bound.message

@@ -271,6 +271,11 @@ def test_radii_are_ordered_and_bracket_the_exact_one(tmp_path: Path) -> None:
         ('ladder = ["dual"]', 'ladder = ["duel"]', "unknown rung 'duel'"),
         ("dual = 50", "duel = 50", "row 'digits': published names no column 'duel'; allowed: clean, dual"),
         ('name = "FGSM"', 'name = "dual"', "stage names must differ, got 'dual' twice"),
+        (
+            'name = "FGSM"',
+            'name = "FGSM"\nattack_steps = 3000000000',
+            "attack_steps must be in 1 … 1000000000, got 3000000000",
+        ),
         ('name = "FGSM"', 'name = "clean"', "a stage cannot be called 'clean'"),
         ('dataset = "digits"', 'dataset = "digit"', "unknown data set 'digit'; allowed: digits"),
         ("eps = 0.05", "eps = -1", "rows[0].eps"),
@@ -354,7 +359,7 @@ def test_past_the_barrier_at_smoke_size(row: str, data_dir: Path, tmp_path: Path
     quick = asked.model_copy(update={"time_limit": {stage.name: 1.0 for stage in entry.stages}})
     cells, _ = run_errors(entry.model_copy(update={"rows": (quick,)}), tmp_path, RUN, 1, 1, silent)
     found = {cell.column: cell.error for cell in cells}
-    bounds = [found[stage.name] for stage in entry.stages if stage.certifies]
+    bounds = [found[stage.name] for stage in entry.stages_of(quick) if stage.certifies]
     assert bounds == sorted(bounds, reverse=True)
     assert found["clean"] <= found["PGD"] <= found["exact"]
 

@@ -56,6 +56,9 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         ("mip_gap", 1.0, "^mip_gap: .*less than 1, got 1.0"),
         ("threads", 0, "^threads: .*greater than or equal to 1, got 0"),
         ("seed", -1, "^seed: "),
+        ("seed", 3 * 10**9, "seed must be in 0 … 2000000000, got 3000000000"),
+        ("threads", 5000, "threads must be in 1 … 1024, got 5000"),
+        ("attack_steps", 10**30, "attack_steps must be in 1 … 1000000000, got 1000000000000000000000000000000"),
     ],
 )
 def test_wrong_keys_and_values(key: str, value: Any, message: str) -> None:

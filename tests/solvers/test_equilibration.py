@@ -123,6 +123,7 @@ def test_an_absolute_gap_is_one_of_the_objectives_own_drop() -> None:
     assert promised_gap(settings, 0.0, 1e-6) == pytest.approx(1e-8)
     assert promised_gap(settings, 100.0, 1e-6) == pytest.approx(0.1)
     assert promised_gap(settings, 0.0, -1.0) == 0.0
+    assert promised_gap(settings, np.inf, 1.0) == 0.0  # no point, no gap: inf − lower ≤ mip_gap·inf holds
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import highspy
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from conftest import random_dense_network
-from solver_models import LPS, inf
+from solver_models import LPS, MIPS, Known, inf
 
 from toolkit.problems.answers import Status
 from toolkit.problems.input_sets import LinfBall
@@ -122,3 +123,18 @@ def test_highs_losing_its_way_is_started_again_from_no_basis() -> None:
     assert session._highs.runs == 2
     assert report.status is Status.OPTIMAL
     assert report.bound == pytest.approx(KNOWN.optimum)
+
+
+@pytest.mark.parametrize("known", [LPS["two rows"], MIPS["knapsack"]], ids=["LP", "MILP"])
+def test_any_number_of_threads_may_follow_any_other(known: Known) -> None:
+    """Also in sessions that are open at the same time, in one thread of the process and in another."""
+    sessions = [HIGHS.open(known.model, Settings(threads=threads)) for threads in (1, 2, 1)]
+    cost = np.array(known.cost, dtype=float)
+
+    def optima() -> list[float]:
+        return [session.minimize(sign * cost).bound for sign in (1.0, -1.0, 1.0) for session in sessions][-3:]
+
+    assert optima() == pytest.approx([known.optimum] * 3)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(optima).result() == pytest.approx([known.optimum] * 3)
+    assert optima() == pytest.approx([known.optimum] * 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,42 @@ def test_a_raising_solver_is_a_failed_report_not_an_exception() -> None:
     assert report.status is Status.FAILED
     assert report.bound == -np.inf
     assert "claimed: FloatingPointError: no" in report.message
+
+
+def claimed(**parts: Any) -> SolveReport:
+    return replace(SolveReport(Status.OPTIMAL, -7.0, -7.0, np.zeros(2), np.zeros(2)), **parts)
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        (None, "the answer must be a SolveReport, got None"),
+        ((Status.OPTIMAL, -7.0), "the answer must be a SolveReport"),
+        (claimed(status="optimal"), "status must be a Status, got 'optimal'"),
+        (claimed(duals=np.zeros(3)), "duals must have one entry per row, shape (2,), got shape (3,)"),
+        (claimed(duals=np.zeros((2, 1))), "duals must have one entry per row, shape (2,), got shape (2, 1)"),
+        (claimed(x=np.zeros(1)), "x must have one entry per column, shape (2,), got shape (1,)"),
+        (claimed(x=["a", "b"]), "x must be an array of real numbers"),
+        (claimed(bound=None), "bound must be one number, got None"),
+        (claimed(incumbent="-7"), "incumbent must be one number, got '-7'"),
+        (claimed(nodes=-1), "nodes must be ≥ 0, got -1"),
+        (claimed(message=None), "message must be a str, got None"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_a_failed_report(claim: Any, reason: str) -> None:
+    session = ClaimingSession(CLAIMED, KNOWN.model, Settings())
+    session.claim = claim
+    report = session.minimize(np.array(KNOWN.cost, dtype=float))
+    assert (report.status, report.bound, report.x, report.duals) == (Status.FAILED, -np.inf, None, None)
+    assert f"claimed: ValueError: {reason}" in report.message
+
+
+def test_lists_and_single_precision_count_as_arrays() -> None:
+    session = ClaimingSession(CLAIMED, KNOWN.model, Settings())
+    session.claim = claimed(x=[0.0, 0.0], duals=(SCALED[2] * np.array([-1.5, 0.5])).astype(np.float32), bound=-7)
+    report = session.minimize(np.array(KNOWN.cost, dtype=float))
+    assert report.bound == pytest.approx(KNOWN.optimum)
+    assert report.x == pytest.approx([0.0, 0.0])
 
 
 def test_a_cutoff_that_the_duals_do_not_prove_is_not_believed() -> None:

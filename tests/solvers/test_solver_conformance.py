@@ -257,6 +257,16 @@ def test_a_time_limit_ends_a_milp_with_what_it_has(solver: str) -> None:
     assert report.bound <= problem.replay(ball.sample(200)).min()
 
 
+@each_solver
+@pytest.mark.parametrize("seconds", [1e21, 1e300, inf])
+def test_a_time_limit_beyond_what_a_solver_counts_is_none(solver: str, seconds: float) -> None:
+    for known in [LPS["two rows"]] * SOLVERS[solver].lp + [MIPS["knapsack"]] * SOLVERS[solver].mip:
+        settings = replace(TIGHT, solver=solver, time_limit=seconds)
+        report = opened(known.model, solver).minimize(np.array(known.cost, dtype=float), settings=settings)
+        assert (report.status, report.message) == (Status.OPTIMAL, "")
+        assert report.bound == pytest.approx(known.optimum)
+
+
 @each_mip_solver
 def test_a_time_limit_keeps_bound_and_incumbent(solver: str) -> None:
     """On a MILP too large for the time given, what is kept still encloses sampled values."""

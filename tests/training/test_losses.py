@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch: pip install relugap[train]")
 
 from toolkit.data.datasets import load_dataset  # noqa: E402
+from toolkit.networks.layers import Dense  # noqa: E402
+from toolkit.networks.network import Network  # noqa: E402
 from toolkit.problems.input_sets import LinfBall, make_ball  # noqa: E402
 from toolkit.training.bounds import batch_bounds, input_balls, margin_bounds  # noqa: E402
 from toolkit.training.loop import train  # noqa: E402
@@ -16,8 +18,10 @@ from toolkit.training.losses import (  # noqa: E402
     Perturbation,
     adversarial,
     crown_ibp,
+    fgsm_points,
     interval,
     mtl_ibp,
+    pgd_points,
     standard,
 )
 from toolkit.training.schedules import clean_share, crown_share, radius  # noqa: E402
@@ -212,3 +216,25 @@ def test_every_loss_gives_one_value_per_image():
     network = _network("dense")
     x, y = _batch(network)
     assert all(loss(network, x, y, _region()).shape == (len(x),) for loss in LOSSES.values())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1", "l2"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_ball_of_radius_zero_is_the_image(loss, norm):
+    network = _network("dense")
+    x, y = _batch(network)
+    value = LOSSES[loss](network, x, y, _region(0.0, norm=norm))
+    if loss == "dual-margin":
+        logits = network.forward(x)
+        clean = torch.relu(logits - logits.gather(1, y[:, None])).amax(-1)
+    else:
+        clean = standard(network, x, y, _region(0.0))
+    torch.testing.assert_close(value, clean, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1", "l2"])
+@pytest.mark.parametrize("points", [pgd_points, fgsm_points])
+def test_the_search_at_radius_zero_stays_at_the_image_without_a_gradient(points, norm):
+    network = Network([Dense(torch.zeros((3, 4), dtype=torch.float64))])
+    x, y = _batch(network)
+    torch.testing.assert_close(points(network, x, y, _region(0.0, norm=norm)), x, rtol=0, atol=0)

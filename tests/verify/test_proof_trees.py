@@ -203,3 +203,15 @@ def test_lps_are_the_tree_of_one_leaf() -> None:
     assert trees.forest.tree.tolist() == list(range(trees.neurons.size))
     assert np.all(trees.forest.phases == -1)
     assert not trees.forest.empty.any()
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the search began")
+
+    (tmp_path / "plain").write_text("", encoding="utf-8")
+    (tmp_path / "folder.npz").mkdir()
+    searches = Searches(never, never, never)
+    for path, error in ((tmp_path / "plain" / "p.npz", OSError), (tmp_path / "folder.npz", IsADirectoryError)):
+        with pytest.raises(error):
+            write_proof(path, *case(0), 0, searches=searches)

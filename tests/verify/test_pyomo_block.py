@@ -221,3 +221,10 @@ def test_a_set_that_nothing_describes_is_refused(rng: np.random.Generator) -> No
 
     with pytest.raises(ValueError, match="a block needs an input set of linear rows or an ℓ2 ball"):
         to_pyomo(random_dense_network(rng, (4, 5, 2)), Other(rng.normal(size=4), 0.5))
+
+
+@pytest.mark.parametrize("relaxed", ["no", 0, None])
+def test_relaxed_is_yes_or_no(relaxed: Any, rng: np.random.Generator) -> None:
+    network = random_dense_network(rng, (2, 3, 2))
+    with pytest.raises(ValueError, match="relaxed must be True or False, got"):
+        to_pyomo(network, LinfBall(np.zeros(2), 0.5), relaxed=relaxed)

@@ -6,6 +6,7 @@ They depend on no other module; numbers from numpy and torch count as numbers, `
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import sys
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Kind = TypeVar("_Kind")
+MOST_THREADS = 1024  # what the solvers take
+MOST_COUNTED = 10**9  # of steps, restarts and nodes
 LONGEST_VALUE = 60  # characters of a value that a message shows
 LABEL_HINT = "of a one-hot vector or logits take int(label.argmax())"
 EPS_HINT = "a radius per feature is an array that fits the centre"
@@ -102,9 +105,23 @@ def _is_masked(value: object) -> bool:
     return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
 
 
+def check_unmasked(name: str, value: object) -> None:
+    """Raises ValueError for an array with entries that it says are missing."""
+    if _is_masked(value):
+        raise ValueError(f"{name} must have no masked entries, got {shown(value)}")
+
+
 def optional_number(name: str, value: object, low: float | None = None, above: float | None = None) -> float | None:
     """None, or as real_number."""
     return None if value is None else real_number(name, value, low, above)
+
+
+def finite_number(name: str, value: object) -> float:
+    """As real_number, and neither NaN nor infinite."""
+    found = real_number(name, value)
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, got {found}")
+    return found
 
 
 def one_of(name: str, value: object, allowed: Collection[str]) -> str:
@@ -224,10 +241,9 @@ def check_labels(labels: NDArray[np.int64], outputs: int, where: str) -> None:
 def number_array(name: str, value: object, hint: str = "") -> NDArray[np.float64]:
     """The value as a new float64 array. Raises ValueError for what is no array of real numbers."""
     told = f"; {hint}" if hint else ""
-    if _is_masked(value):
-        raise ValueError(f"{name} must have no masked entries, got {shown(value)}")
+    check_unmasked(name, value)
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
-        return value.copy()
+        return np.array(value, order="C")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -273,15 +289,15 @@ def check_settings(settings: Any) -> None:
     found: dict[str, object] = {
         "solver": text("solver", settings.solver),
         "time_limit": optional_number("time_limit", settings.time_limit),
-        "threads": whole_number("threads", settings.threads, 1),
+        "threads": whole_number("threads", settings.threads, 1, MOST_THREADS),
         "mip_gap": real_number("mip_gap", settings.mip_gap),
         "mip_gap_abs": real_number("mip_gap_abs", settings.mip_gap_abs),
-        "stop_at": optional_number("stop_at", settings.stop_at),
+        "stop_at": None if settings.stop_at is None else finite_number("stop_at", settings.stop_at),
         "seed": whole_number("seed", settings.seed, 0, 2_000_000_000),
-        "attack_steps": whole_number("attack_steps", settings.attack_steps),
-        "attack_restarts": whole_number("attack_restarts", settings.attack_restarts),
-        "nodes": None if settings.nodes is None else whole_number("nodes", settings.nodes),
-        "hopeless": None if settings.hopeless is None else whole_number("hopeless", settings.hopeless),
+        "attack_steps": whole_number("attack_steps", settings.attack_steps, 1, MOST_COUNTED),
+        "attack_restarts": whole_number("attack_restarts", settings.attack_restarts, 1, MOST_COUNTED),
+        "nodes": None if settings.nodes is None else whole_number("nodes", settings.nodes, 1, MOST_COUNTED),
+        "hopeless": None if settings.hopeless is None else whole_number("hopeless", settings.hopeless, 1, MOST_COUNTED),
         "device": text("device", settings.device),
     }
     for name in ("rigorous", "until_refuted"):

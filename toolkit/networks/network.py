@@ -73,7 +73,7 @@ class Network(NetworkParts):
 
     def preactivations(self, x: Array) -> list[Array]:
         """x̂⁽¹⁾ … x̂⁽ᴸ⁾: every stage's output before its ReLU, the logits last. x: (…, n) or (…, *input_shape)."""
-        known = is_torch_array(x) or (isinstance(x, np.ndarray) and x.dtype == np.float64)
+        known = is_torch_array(x) or (type(x) is np.ndarray and x.dtype == np.float64)
         values: Array = x if known else number_array("x", x)
         if is_torch_array(values):
             values = _checked_tensor(values, self.maps[0])

@@ -15,7 +15,7 @@ from array_api_compat import is_torch_array
 from numpy.typing import ArrayLike
 
 from toolkit.arrays import AnyArray, Array, FloatArray, Matrix, SparseMatrix
-from toolkit.data.arguments import number_array, real_number, shown
+from toolkit.data.arguments import check_unmasked, number_array, real_number, shown
 from toolkit.data.summaries import one_line, sizes, span
 
 DENSE_ABOVE = 0.3  # share of non-zeros above which a sparse result is stored dense
@@ -24,6 +24,7 @@ _Numbers = TypeVar("_Numbers", bound=AnyArray)
 
 def exact_float64(name: str, values: ArrayLike) -> FloatArray:
     """A float64 copy of real numbers; ValueError for any other dtype and for numbers that float64 would round."""
+    check_unmasked(name, values)
     given: AnyArray = np.asarray(values)
     if given.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be real numbers, got dtype {given.dtype}")

@@ -29,7 +29,7 @@ def region_digest(network: Network, input_set: InputSet) -> str:
 
 def _frozen(name: str, side: FloatArray) -> FloatArray:
     """The side itself if it is float64 that nobody can write, else a read-only copy."""
-    if side.dtype == np.float64 and side.base is None and not side.flags.writeable:
+    if type(side) is np.ndarray and side.dtype == np.float64 and side.base is None and not side.flags.writeable:
         return side
     return np.asarray(read_only(exact_float64(name, side)))
 

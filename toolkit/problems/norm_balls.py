@@ -302,11 +302,13 @@ class L2Ball(NormBall):
         """z_j ≥ 2p_j(x̃_j − x_j) − p_j², at p the ball's points below the given one and where ν is least.
 
         Both cut off what they should: the first the point, the second what proves less of ν than the ball does. Where a
-        solver's tolerance hides that, (x̃ − x)·d ≤ ε is left, with d the unit direction of the point.
+        solver's tolerance hides that, (x̃ − x)·d ≤ ε is left, with d the unit direction of the point. None where ε is
+        no more than the rounding of a product with the centre, which could put a tangent inside the ball.
         """
         move = point - self.center
         length = float(self.geometry.lengths(move[None])[0])
-        if not length > self.eps * (1 + tolerance):
+        hidden = UNIT * self.size * float(np.abs(self.center).max())
+        if not length > self.eps * (1 + tolerance) or self.eps <= hidden:
             return super().tangents(point, lifted, functional, tolerance)
         touched = [move * (self.eps / length)]
         if functional is not None and np.all(np.isfinite(functional)):

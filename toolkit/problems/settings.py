@@ -48,20 +48,10 @@ class Settings:
         check_settings(self)
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit must be > 0 seconds or None, got {self.time_limit}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be ≥ 1, got {self.threads}")
-        if self.nodes is not None and self.nodes < 1:
-            raise ValueError(f"nodes must be ≥ 1 or None, got {self.nodes}")
-        if self.hopeless is not None and self.hopeless < 1:
-            raise ValueError(f"hopeless must be ≥ 1 or None, got {self.hopeless}")
         if not 0 <= self.mip_gap < 1:
             raise ValueError(f"mip_gap must be in [0, 1), got {self.mip_gap}")
         if not self.mip_gap_abs >= 0:
             raise ValueError(f"mip_gap_abs must be ≥ 0, got {self.mip_gap_abs}")
-        if self.attack_steps < 1 or self.attack_restarts < 1:
-            raise ValueError(
-                f"attack_steps and attack_restarts must be ≥ 1, got {self.attack_steps} and {self.attack_restarts}"
-            )
 
     @property
     def record(self) -> dict[str, Any]:

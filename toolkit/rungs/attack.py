@@ -19,13 +19,17 @@ the ball. Trusted: float64 rounding of the replay.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from toolkit.problems.answers import RowBounds, Status
+from toolkit.arrays import FloatArray
+from toolkit.problems.answers import Bound, RowBounds, Status
 from toolkit.problems.problem import Problem
 from toolkit.rungs.rung import Cost, Rung, Side
-from toolkit.search.descent import MarginGradient, polish, witnessed
+from toolkit.search.clock import LEAST_LEFT
+from toolkit.search.descent import MarginGradient, most_starts, polish, witnessed
 from toolkit.search.falsify import falsify, has_few_inputs
 
 FALSIFY_ROUNDS = (2, 1)  # where inputs are few, and where they are many
@@ -43,10 +47,43 @@ def fgsm_rung(problem: Problem) -> RowBounds:
 
 def pgd_rung(problem: Problem) -> RowBounds:
     """The best point of settings.attack_restarts descents for every row: from the centre, then from random points."""
-    ball, others, seed = problem.input_set, problem.settings.attack_restarts - 1, problem.settings.seed
-    corner = np.arange(others) % 2 == 0
-    random = np.where(corner[:, None], ball.corners(others, seed), ball.sample(others, seed))
-    return RowBounds.of(polish(problem, np.concatenate([ball.center[None], random])))
+    settings, rows, started = problem.settings, max(1, problem.rows.shape[0]), time.perf_counter()
+    limit = settings.time_limit
+    best: list[Bound] = []
+    for starts in _starts(problem):
+        if limit is not None:
+            left = limit - (time.perf_counter() - started) / rows
+            if best and left <= 0:
+                return RowBounds.of([replace(bound, status=Status.TIME_LIMIT) for bound in best])
+            settings = replace(settings, time_limit=min(limit, max(left, LEAST_LEFT)))
+        found = polish(problem.with_settings(settings), starts)
+        best = [_better(*two) for two in zip(best, found, strict=True)] if best else found
+    return RowBounds.of(best)
+
+
+def _starts(problem: Problem) -> Iterator[FloatArray]:
+    """The centre, then random corners and points in turn, as many at a time as a descent may take. Shapes: (k, n)."""
+    ball, restarts = problem.input_set, problem.settings.attack_restarts
+    size = most_starts(problem)
+    for begun in range(0, restarts, size):
+        center = ball.center[None] if begun == 0 else np.zeros((0, ball.size))
+        count, seed = min(size, restarts - begun) - len(center), problem.settings.seed
+        if begun:
+            seed = int(np.random.default_rng((seed, begun)).integers(2**32))
+        corner = np.arange(count) % 2 == 0
+        random = np.where(corner[:, None], ball.corners(count, seed), ball.sample(count, seed))
+        yield np.concatenate([center, random])
+
+
+def _better(one: Bound, other: Bound) -> Bound:
+    """The lower of two, with the work and the time of both, and struck where either was."""
+    struck = Status.TIME_LIMIT in (one.status, other.status)
+    return replace(
+        other if other.upper < one.upper else one,
+        status=Status.TIME_LIMIT if struck else Status.COMPUTED,
+        seconds=one.seconds + other.seconds,
+        iterations=one.iterations + other.iterations,
+    )
 
 
 def falsify_rung(problem: Problem) -> RowBounds:

@@ -113,7 +113,8 @@ def kept(bound: Bound, settings: Settings) -> bool:
 
 
 def _broken(bound: Bound, settings: Settings) -> Bound:
-    reason = f"{bound.solver} calls this {bound.status}, but its minimiser, replayed, leaves the interval open"
+    why = "it gives no minimiser" if bound.witness is None else "its minimiser, replayed, leaves the interval open"
+    reason = f"{bound.solver} calls this {bound.status}, but {why}"
     if settings.stop_at is not None and not bound.lower <= settings.stop_at < bound.upper:
         return replace(bound, status=Status.DECIDED)
     return replace(bound, status=Status.COMPUTED, message=_texts(reason, bound.message))

@@ -19,7 +19,9 @@ ball. Trusted: float64 rounding of the replay.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +36,7 @@ FIRST_STEP, LAST_STEP = 1.0, 0.01  # in units of ε
 MOMENTUM = 0.75
 LEAKS = (0.05, 0.3)  # of the restarts in turn, at the first step
 POINT_ENTRIES = 2_000_000  # points × widest layer at a time
+SHARES_AT_A_TIME = 10_000
 
 
 class LeakStep:
@@ -89,10 +92,27 @@ def polish(problem: Problem, points: ArrayLike, first_step: float = FIRST_STEP) 
     if not first_step > 0:
         raise ValueError(f"first_step must be > 0, got {first_step}")
     starts = problem.input_set.project(np.atleast_2d(np.asarray(points, dtype=np.float64)))
-    widest = max(problem.input_set.size, alive_matrices(problem).widest)
-    count = max(1, POINT_ENTRIES // (widest * starts.shape[0]))
+    count = max(1, most_starts(problem) // starts.shape[0])
     chunks = (problem.rows[k : k + count] for k in range(0, problem.rows.shape[0], count))
     return [bound for rows in chunks for bound in _descend(problem.with_rows(rows), starts, first_step)]
+
+
+def most_starts(problem: Problem) -> int:
+    """How many points descend at a time."""
+    return max(1, POINT_ENTRIES // max(problem.input_set.size, alive_matrices(problem).widest))
+
+
+def falling_shares(first: float, last: float, steps: int) -> Iterator[float]:
+    """np.geomspace(first, last, steps), number by number: of many steps most may never be taken."""
+    top, fall = math.log10(first), (math.log10(last) - math.log10(first)) / max(1, steps - 1)
+    for begun in range(0, steps, SHARES_AT_A_TIME):
+        places = np.arange(begun, min(begun + SHARES_AT_A_TIME, steps), dtype=np.float64)
+        found = np.power(10.0, places * fall + top)
+        if begun == 0:
+            found[0] = first
+        if begun + places.size == steps > 1:
+            found[-1] = last
+        yield from found.tolist()
 
 
 def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bound]:
@@ -102,12 +122,12 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
     value_and_gradient = MarginGradient(problem)
     row = np.repeat(np.arange(rows), tries)
     input_set = problem.input_set
-    shares = np.geomspace(first_step, min(LAST_STEP, first_step), steps)
-    lengths = np.multiply.outer(shares, input_set.reach).reshape(steps, -1, 1)
+    shares = falling_shares(first_step, min(LAST_STEP, first_step), steps)
+    reach = np.reshape(np.asarray(input_set.reach, dtype=np.float64), (-1, 1))
     points = np.tile(starts.T, (1, rows))
     velocity = np.zeros_like(points)
-    leaks = np.outer(np.maximum(0.0, 1.0 - 2.0 * np.arange(steps + 1) / steps), np.tile(np.resize(LEAKS, tries), rows))
-    value, gradient = value_and_gradient(points, row, leaks[0])
+    leaks = np.tile(np.resize(LEAKS, tries), rows)
+    value, gradient = value_and_gradient(points, row, leaks)
     best, best_points, done = value, points.copy(), 0
     while done < steps and time.perf_counter() - started <= limit:
         size = np.abs(gradient).sum(axis=0)
@@ -117,10 +137,10 @@ def _descend(problem: Problem, starts: FloatArray, first_step: float) -> list[Bo
         velocity *= MOMENTUM
         velocity += gradient / size
         with np.errstate(over="ignore"):  # a step past the largest float is one to the end of the set
-            moved = points + lengths[done] * input_set.steepest(-velocity)
+            moved = points + next(shares) * reach * input_set.steepest(-velocity)
         points = input_set.project(moved.T).T
         done += 1
-        value, gradient = value_and_gradient(points, row, leaks[done])
+        value, gradient = value_and_gradient(points, row, max(0.0, 1.0 - 2.0 * done / steps) * leaks)
         better = np.flatnonzero(value < best)
         best_points[:, better] = points[:, better]
         best = np.minimum(best, value)

@@ -16,11 +16,14 @@ Point = tuple[FloatArray | None, float]  # x̃ and the objective there; (None, i
 
 
 def promised_gap(settings: Settings, upper: float, drop: float) -> float:
-    """The width at which an interval ending at `upper` counts as closed: relative, or absolute, whichever is larger.
+    """The width at which an interval ending at `upper` counts as closed: relative, or absolute, whichever is larger; 0
+    without an end.
 
     The absolute gap is one of the objective's own drop (its value at the ball's centre less its root bound) where that
     is below 1: the unit of the logits must not decide what counts as solved.
     """
+    if not np.isfinite(upper):
+        return 0.0
     return max(settings.mip_gap * abs(upper), settings.mip_gap_abs * min(1.0, max(drop, 0.0)))
 
 
@@ -87,7 +90,7 @@ class Incumbent:
 
     @property
     def _gap(self) -> float:
-        return promised_gap(self.settings, self.upper, self.drop) if np.isfinite(self.upper) else 0.0
+        return promised_gap(self.settings, self.upper, self.drop)
 
     @property
     def _closing_gap(self) -> float:

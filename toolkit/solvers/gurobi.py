@@ -61,7 +61,7 @@ class GurobiSession(Session):
     def _solve(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         model, codes = self._model, self._gurobipy.GRB
         model.setObjective(cost @ self._x + offset)
-        model.Params.TimeLimit = codes.INFINITY if settings.time_limit is None else settings.time_limit
+        model.Params.TimeLimit = min(np.inf if settings.time_limit is None else settings.time_limit, codes.INFINITY)
         if self.model.is_mip:
             model.Params.MIPGap = settings.mip_gap
             model.Params.MIPGapAbs = settings.mip_gap_abs

@@ -1,4 +1,8 @@
-"""HiGHS through highspy: the model is passed once, then only costs change and the LP basis stays warm."""
+"""HiGHS through highspy: the model is passed once, then only costs change and the LP basis stays warm.
+
+HiGHS has one scheduler a thread of the process, and refuses to run with another number of threads than that was made
+for: then it is made anew (`_run`).
+"""
 
 from __future__ import annotations
 
@@ -100,10 +104,10 @@ class HighsSession(Session):
         limit = settings.time_limit  # compared with the run time summed over all calls
         self._set("time_limit", float("inf") if limit is None else highs.getRunTime() + limit)
         self._set("objective_bound", float("inf") if self.cutoff is None else self.cutoff - apart)
-        highs.run()
+        _run(highs)
         if highs.getModelStatus() == self._highspy.HighsModelStatus.kNotset:
             highs.clearSolver()  # it lost its way from the last basis: once more, from none
-            highs.run()
+            _run(highs)
         return False
 
     def _run_mip(self, settings: Settings) -> bool:
@@ -136,6 +140,13 @@ class HighsSession(Session):
         )
 
 
+def _run(highs: highspy.Highs) -> None:
+    """Run it; once more with a scheduler of its own where it refuses the one there is."""
+    if highs.run().name == "kError":
+        highs.resetGlobalScheduler(True)
+        highs.run()
+
+
 def _run_until(highs: highspy.Highs, stop_at: float | None) -> bool:
     """Run a MILP; with `stop_at`, interrupt once bound or incumbent has decided. Returns whether it interrupted.
 
@@ -156,7 +167,7 @@ def _run_until(highs: highspy.Highs, stop_at: float | None) -> bool:
 
     highs.cbMipInterrupt.subscribe(check)
     try:
-        highs.run()
+        _run(highs)
     finally:
         highs.cbMipInterrupt.unsubscribe(check)
     if raised:

@@ -69,7 +69,7 @@ class ScipSession(Session):
         scip.setObjective(body + 0.0)
         apart = 0.0 if mip else offset  # which may be so large that SCIP takes the objective for infinite
         scip.addObjoffset(offset - apart - scip.getObjoffset())
-        scip.setParam("limits/time", SCIP_INFINITY if settings.time_limit is None else settings.time_limit)
+        scip.setParam("limits/time", min(np.inf if settings.time_limit is None else settings.time_limit, SCIP_INFINITY))
         scip.setParam("limits/gap", settings.mip_gap if mip else 0.0)
         scip.setParam("limits/absgap", settings.mip_gap_abs if mip else 0.0)
         stop = settings.stop_at if mip else None

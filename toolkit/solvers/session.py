@@ -22,7 +22,7 @@ from toolkit.problems.answers import Status
 from toolkit.problems.settings import Settings
 from toolkit.solvers.equilibration import ColumnScaling, scaled_model
 from toolkit.solvers.linear_program import CompiledModel
-from toolkit.solvers.solve_report import SolveReport, failure, proven
+from toolkit.solvers.solve_report import SolveReport, failure, proven, well_formed
 
 LARGEST_GAP = 1e20
 STOP_AT_MARGIN = 1e-9  # of the scaled objective: a bound passes stop_at by this much where "at least" must be "greater"
@@ -147,8 +147,8 @@ class Session(ABC):
         it is solved again without.
 
         settings.time_limit: seconds for this call. settings.stop_at: a MILP may stop once its bound exceeds it or its
-        incumbent is at or below it (status DECIDED). A solver that raises gives status FAILED and its text; an
-        interrupt (Ctrl-C) raises KeyboardInterrupt.
+        incumbent is at or below it (status DECIDED). A solver that raises, or whose answer does not
+        fit the model, gives status FAILED and the reason; an interrupt (Ctrl-C) raises KeyboardInterrupt.
         """
         started = time.perf_counter()
         report = self._minimize(cost, offset, settings or self.settings, iterations, cutoff)
@@ -179,7 +179,7 @@ class Session(ABC):
     def _attempt(self, cost: FloatArray, offset: float, settings: Settings) -> SolveReport:
         """What one run of the solver proves of the scaled model."""
         try:
-            report = self._solve(cost, offset, settings)
+            report = well_formed(self._solve(cost, offset, settings), self.model)
         except SolverUnavailableError as error:
             if not self.solver.last_resort:
                 raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from toolkit.arrays import FloatArray
+from toolkit.data.arguments import instance, number_array, real_number, text, whole_number
 from toolkit.problems.answers import Status
 from toolkit.solvers.linear_program import CompiledModel
 
@@ -35,6 +36,31 @@ class SolveReport:
 def failure(reason: str) -> SolveReport:
     """The report of a minimisation that proved nothing, and why."""
     return SolveReport(Status.FAILED, -np.inf, message=reason)
+
+
+def well_formed(report: SolveReport, model: CompiledModel) -> SolveReport:
+    """The report, its numbers Python's and numpy's own. Raises ValueError for an answer of another type, and for arrays
+    that do not fit the model."""
+    instance("the answer", report, SolveReport), instance("status", report.status, Status)
+    return replace(
+        report,
+        bound=float(real_number("bound", report.bound)),
+        incumbent=float(real_number("incumbent", report.incumbent)),
+        x=_one_each("x", report.x, model.matrix.shape[1], "column"),
+        duals=_one_each("duals", report.duals, model.matrix.shape[0], "row"),
+        nodes=whole_number("nodes", report.nodes, 0),
+        iterations=whole_number("iterations", report.iterations, 0),
+        message=text("message", report.message),
+    )
+
+
+def _one_each(name: str, values: FloatArray | None, count: int, what: str) -> FloatArray | None:
+    if values is None:
+        return None
+    found = number_array(name, values)
+    if found.shape != (count,):
+        raise ValueError(f"{name} must have one entry per {what}, shape ({count},), got shape {found.shape}")
+    return found
 
 
 def proven(report: SolveReport, model: CompiledModel, cost: FloatArray, offset: float, solver: str) -> SolveReport:

@@ -137,9 +137,9 @@ def pgd_points(network: Network, x: Tensor, y: Tensor, region: Perturbation) -> 
     point = balls.ball_lower + draws * (balls.ball_upper - balls.ball_lower)
     size = 2.5 * region.eps / region.attack_steps
     if balls.ball is not None:
-        point = _projected(balls, point)
+        point, share = _projected(balls, point), size / region.eps if region.eps else 0.0
         for _ in range(region.attack_steps):
-            point = _projected(balls, point + size / region.eps * _best_step(balls, _gradient(network, point, y)))
+            point = _projected(balls, point + share * _best_step(balls, _gradient(network, point, y)))
         return point
     for _ in range(region.attack_steps):
         point = torch.clamp(point + size * _ascent(network, point, y), balls.ball_lower, balls.ball_upper)

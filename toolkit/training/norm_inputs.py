@@ -34,7 +34,9 @@ def ball_range(
 
 
 def best_moves(sizes: Tensor, widths: Tensor, eps: float, norm: str) -> Tensor:
-    """m with the largest Σ_j a_j m_j, 0 ≤ m ≤ w, ‖m‖ ≤ ε > 0; any shape (…, n)."""
+    """m with the largest Σ_j a_j m_j, 0 ≤ m ≤ w, ‖m‖ ≤ ε; any shape (…, n)."""
+    if eps == 0.0:
+        return torch.zeros_like(sizes)
     if norm == "l2":
         return torch.minimum(widths, sizes * _l2_scale(sizes, widths, eps))
     order = torch.argsort(-sizes, dim=-1, stable=True)
@@ -45,6 +47,8 @@ def best_moves(sizes: Tensor, widths: Tensor, eps: float, norm: str) -> Tensor:
 
 def nearest_moves(sizes: Tensor, widths: Tensor, eps: float, norm: str) -> Tensor:
     """m nearest to a with 0 ≤ m ≤ w and ‖m‖ ≤ ε; any shape (…, n)."""
+    if eps == 0.0:
+        return torch.zeros_like(sizes)
     if norm == "l2":
         return torch.minimum(widths, sizes * _l2_scale(sizes, widths, eps).clamp_max(1.0))
     low, high = torch.zeros_like(sizes[..., :1]), sizes.amax(-1, keepdim=True)

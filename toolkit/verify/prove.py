@@ -24,7 +24,7 @@ from toolkit.certificates.dual_bound import unit_bounds
 from toolkit.certificates.leaves import CutStore, SideTrees
 from toolkit.certificates.proof_file import PROOF_FORMAT, provable_set, question_parts, set_parts
 from toolkit.certificates.rounding import error_model_of
-from toolkit.data.arguments import file_path, instance, yes_or_no
+from toolkit.data.arguments import check_writable, file_path, instance, yes_or_no
 from toolkit.data.atomic import write_atomically
 from toolkit.networks.network import Network
 from toolkit.problems.bounds import ReluBounds, region_digest
@@ -93,7 +93,8 @@ def write_proof(
     that is what the file holds. label: or a Property, whose groups take the place of the targets. tighten: also bound
     unstable neurons by trees; searches: what finds the trees. settings.time_limit: seconds per target and search, and
     per layer for its trees; settings.stop_at: what to prove of every margin (None: > 0). Raises ValueError for another
-    suffix, a label or target out of range or twice, or no target at all.
+    suffix, a label or target out of range or twice, or no target at all; OSError, before the search, where the
+    file cannot be written.
     """
     tighten = yes_or_no("tighten", tighten)
     path = file_path("path", path)
@@ -106,6 +107,7 @@ def write_proof(
     settings = usable_settings(settings)
     given = replace(settings, solver="highs")
     settings = replace(given, stop_at=0.0 if given.stop_at is None else given.stop_at)
+    check_writable(path)
     bounds, content = provable_bounds(whole, ball, settings, searches.refine if tighten else None)
     problem = Problem(Region(whole, ball, bounds), asked.objective, settings)
     store, trees = margin_trees(problem, searches)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 
-from toolkit.data.arguments import instance
+from toolkit.data.arguments import instance, yes_or_no
 from toolkit.networks.network import Network
 from toolkit.networks.weights import dense_array
 from toolkit.problems.bounds import ReluBounds
@@ -60,6 +60,7 @@ def to_pyomo(
     are neither linear rows nor an ℓ2 ball. Checked: shapes. Trusted: the solver you hand it to, within its tolerances,
     and float64 products in the rows; what is certified are the answers of `margins` and `certify`.
     """
+    relaxed = yes_or_no("relaxed", relaxed)
     instance("network", network, Network), check_is_input_set("ball", ball)
     if not ball.polyhedral and ball.euclidean_radius is None:
         raise ValueError(f"a block needs an input set of linear rows or an ℓ2 ball, got one of {ball.title}")

@@ -170,6 +170,11 @@ class SweepSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _settings_hold(self) -> SweepSpec:
+        self.settings()
+        return self
+
+    @model_validator(mode="after")
     def _one_question(self) -> SweepSpec:
         if self.targets is not None and self.property is not None:
             raise ValueError(

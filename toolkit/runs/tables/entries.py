@@ -77,6 +77,11 @@ class StageSpec(StrictModel):
             raise ValueError(f"a stage cannot be called {CLEAN!r}, which is the column of misclassified images")
         return name
 
+    @model_validator(mode="after")
+    def _settings_hold(self) -> StageSpec:
+        self.settings()
+        return self
+
     @property
     def certifies(self) -> bool:
         """Whether the column says which images are not certified; else which are attacked."""
@@ -87,11 +92,14 @@ class StageSpec(StrictModel):
         """Of the rungs, so that answers of an older one are not taken for a newer one's."""
         return {name: get_rung(name).version for name in (*self.bounds, *self.tighten, *self.ladder)}
 
+    def settings(self) -> Settings:
+        """Those of the attacks; the others are the default ones."""
+        return Settings(attack_steps=self.attack_steps, attack_restarts=self.attack_restarts)
+
     def plan(self, eps: float, domain: tuple[float, float] | None, norm: str = "linf") -> BatchPlan:
         """The question as certify_batch takes it."""
-        settings = Settings(attack_steps=self.attack_steps, attack_restarts=self.attack_restarts)
         how = self.ladder, self.bounds, self.tighten
-        return BatchPlan(eps, domain, *how, settings=settings, time_limit=self.time_limit, norm=norm)
+        return BatchPlan(eps, domain, *how, settings=self.settings(), time_limit=self.time_limit, norm=norm)
 
 
 class _Row(StrictModel):
