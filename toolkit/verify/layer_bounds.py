@@ -17,12 +17,14 @@ import toolkit.relaxations.template  # noqa: F401 - Pyomo, here and not in the f
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import a_function, instance, optional_number
 from toolkit.networks.network import Network
+from toolkit.networks.replay import evaluation_errors
 from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.consistency import ALLOWANCE
 from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import Objective
-from toolkit.problems.region import Region, Sides, bounds_by_layer
+from toolkit.problems.properties import Objective, selection_rows
+from toolkit.problems.region import Region, Sides, bounds_by_layer, centre_outputs
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
@@ -30,6 +32,7 @@ from toolkit.verify.usable_settings import usable_settings
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
+NEURONS_CHECKED = 64  # whose rounding at the centre is looked at together
 CHAIN = ("interval", "dual")
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
 
@@ -47,8 +50,8 @@ def layer_bounds(
     Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds; certified (in real arithmetic) if
     every rung of the chain certifies; marked with the region they hold on. deadline: time.perf_counter() after
     which rungs that search or solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises
-    ValueError for an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u:
-    then a rung has said something false.
+    ValueError for an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), l > u, or
+    l and u that leave out the value at the ball's centre: then a rung has said something false.
     """
     return bound_layers(network, ball, rungs, settings, progress, deadline)[0]
 
@@ -145,18 +148,37 @@ def _bound_layer(
 
 def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung]) -> None:
     """Where l > u one of two claims is false. Raise ValueError; but where rungs only claim to hold within a solver's
-    tolerance, and l and u crossed by no more, take the interval that holds both ends."""
-    crossed = np.flatnonzero(box.low > box.high)
-    if not crossed.size:
-        return
+    tolerance, and l and u crossed by no more, take the interval that holds both ends. It holds the centre's value."""
     certified = all(one.certifies_under(problem.settings) for one in chain)
-    allowed = 0.0 if certified else CROSSING_TOLERANCE * output_scales(problem)[crossed]
+    crossed = np.flatnonzero(box.low > box.high)
+    allowed = 0.0 if certified or not crossed.size else CROSSING_TOLERANCE * output_scales(problem)[crossed]
     wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
     if wrong.size:
         i = int(crossed[wrong[0]])
         word = "certified bounds" if certified else "bounds"
         raise ValueError(f"rung {rung.name!r} gives {word} l = {box.low[i]} > u = {box.high[i]} of neuron {i}")
     box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
+    _check_centre(box, rung, problem, certified)
+
+
+def _check_centre(box: _Box, rung: Rung, problem: Problem, certified: bool) -> None:
+    """Raise ValueError where l or u is NaN, or leaves out the value at the set's centre by more than that may be off:
+    by its rounding, and by the rung's own and a solver's tolerance where nothing is certified."""
+    value = problem.region.derive(centre_outputs)
+    outside = np.flatnonzero(~((box.low <= value) & (value <= box.high)))
+    for some in np.array_split(outside, range(NEURONS_CHECKED, outside.size, NEURONS_CHECKED)) if outside.size else []:
+        rows = selection_rows(value.size, some, 1)
+        allowed = evaluation_errors(problem.network, rows, problem.input_set.center)[0][0]
+        if not certified:
+            allowed = ALLOWANCE * allowed + CROSSING_TOLERANCE * output_scales(problem)[some]
+        low, high, at = box.low[some], box.high[some], value[some]
+        with np.errstate(over="ignore", invalid="ignore"):  # nothing is known where values overflow
+            wrong = np.flatnonzero(np.isnan(low) | np.isnan(high) | (low - at > allowed) | (at - high > allowed))
+        if wrong.size:
+            k = int(wrong[0])
+            where = f"neuron {some[k]} in ReLU layer {len(problem.relu_bounds)}, which is {at[k]} at the centre"
+            word = "certified bounds" if certified else "bounds"
+            raise ValueError(f"rung {rung.name!r} gives {word} l = {low[k]}, u = {high[k]} of {where}")
 
 
 def output_scales(problem: Problem) -> FloatArray:
