@@ -32,6 +32,7 @@ from toolkit.verify.usable_settings import usable_settings
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
+LEAST_SECONDS = 1e-3  # for a row that is asked about all the same
 NEURONS_CHECKED = 64  # whose rounding at the centre is looked at together
 CHAIN = ("interval", "dual")
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
@@ -128,22 +129,41 @@ def _bound_layer(
         tried = box.unstable()
         if not tried.size:
             break
-        own, slow = problem, deadline is not None and rung.cost > Cost.CLOSED_FORM and rung.ranges is None
-        if deadline is not None and rung.ranges is not None:
-            if box.bounded and time.perf_counter() > deadline:
-                continue
-            each = max(deadline - time.perf_counter(), 1e-3) / (2 * tried.size)
-            own = problem.with_settings(replace(settings, time_limit=each))
-        for some in np.split(tried, range(NEURONS_AT_A_TIME, tried.size, NEURONS_AT_A_TIME)) if slow else [tried]:
-            if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
+        done = 0
+        for some in _turns(rung, tried, deadline):
+            searches = rung.cost > Cost.CLOSED_FORM or rung.ranges is not None
+            if deadline is not None and searches and box.bounded and time.perf_counter() > deadline:
                 break
+            own = problem.with_settings(_timed(rung, settings, deadline, tried.size - done))
             low, high = rung.neuron_ranges(own, some)
             box.low[some] = np.maximum(box.low[some], low)
             box.high[some] = np.minimum(box.high[some], high)
+            done += some.size
+        if not done:
+            continue
         _check_order(box, rung, problem, chain)
         if progress is not None:
             progress(len(region.relu_bounds), rung.name, int(tried.size), int(tried.size - box.unstable().size))
     return box.low, box.high
+
+
+def _turns(rung: Rung, neurons: IndexArray, deadline: float | None) -> list[IndexArray]:
+    """The neurons that are asked about between two looks at the clock."""
+    if deadline is None or rung.cost is Cost.CLOSED_FORM or rung.ranges is not None:
+        return [neurons]
+    count = 1 if rung.row_by_row else NEURONS_AT_A_TIME
+    return np.split(neurons, range(count, neurons.size, count))
+
+
+def _timed(rung: Rung, settings: Settings, deadline: float | None, neurons: int) -> Settings:
+    """The settings with the seconds that each of both sides of so many neurons may take: its share of what is left; an
+    LP, which without an end says little, as much as is left."""
+    if deadline is None or (rung.cost is Cost.CLOSED_FORM and rung.ranges is None):
+        return settings
+    left = deadline - time.perf_counter()
+    each = left / (2 * (1 if rung.cost is Cost.LINEAR_PROGRAM and rung.ranges is None else neurons))
+    limits = [each] if settings.time_limit is None or rung.ranges is not None else [each, settings.time_limit]
+    return replace(settings, time_limit=max(min(limits), LEAST_SECONDS))
 
 
 def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung]) -> None:
