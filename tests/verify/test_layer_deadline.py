@@ -77,3 +77,9 @@ def test_without_bounds_a_late_rung_is_asked_all_the_same() -> None:
     bounds = layer_bounds(NETWORK, BALL, (late,), deadline=time.perf_counter() - 1.0)
     assert all(np.isfinite(bounds.lower[1]) | np.isfinite(bounds.upper[1]))
     assert {limit for _, limit in slow.limits} == {1e-3}
+
+
+def test_a_deadline_is_a_number() -> None:
+    with pytest.raises(ValueError, match="deadline must be a number or None, got nan"):
+        layer_bounds(NETWORK, BALL, deadline=float("nan"))
+    assert layer_bounds(NETWORK, BALL, deadline=float("inf")).certified

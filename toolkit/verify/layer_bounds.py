@@ -7,6 +7,7 @@ the intersection.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,11 +29,11 @@ from toolkit.problems.region import Region, Sides, bounds_by_layer, centre_outpu
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
+from toolkit.search.clock import LEAST_LEFT
 from toolkit.verify.usable_settings import usable_settings
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
-LEAST_SECONDS = 1e-3  # for a row that is asked about all the same
 NEURONS_CHECKED = 64  # whose rounding at the centre is looked at together
 CHAIN = ("interval", "dual")
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
@@ -78,6 +79,8 @@ def bound_layers(
     settings = usable_settings(settings)
     a_function("progress", progress)
     deadline = optional_number("deadline", deadline)
+    if deadline is not None and math.isnan(deadline):
+        raise ValueError("deadline must be a number or None, got nan")
     certified = all(rung.certifies_under(settings) for rung in chain)
     used, first = tuple(rung.name for rung in chain), [get_rung("interval")]
     if known is not None:
@@ -163,7 +166,7 @@ def _timed(rung: Rung, settings: Settings, deadline: float | None, neurons: int)
     left = deadline - time.perf_counter()
     each = left / (2 * (1 if rung.cost is Cost.LINEAR_PROGRAM and rung.ranges is None else neurons))
     limits = [each] if settings.time_limit is None or rung.ranges is not None else [each, settings.time_limit]
-    return replace(settings, time_limit=max(min(limits), LEAST_SECONDS))
+    return replace(settings, time_limit=max(min(limits), LEAST_LEFT))
 
 
 def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung]) -> None:
