@@ -75,7 +75,7 @@ def proven_claims(
         proof = write_proof(own, network, ball, label, [target], Settings(stop_at=goal, time_limit=limit))
         middle = time.perf_counter()
         checked = check_proof(own, network)
-        checked.require(ball.center, float(ball.eps), label)
+        checked.require(ball.center, float(ball.eps), label, norm=ball.norm, domain=ball.domain)
         rows.append(
             {
                 "eps": float(ball.eps),

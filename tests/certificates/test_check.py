@@ -229,7 +229,7 @@ def test_a_proof_about_another_class_or_ball_is_not_about_the_image(
     reason = f"class {found[wrong]}, but test image {wrong} of digits has label {data.labels[wrong]}"
     assert reason in " ".join(capsys.readouterr().out.split())
     checked = check_proof(path, network)
-    checked.require(data.images[wrong], 1e-4, int(found[wrong]))
+    checked.require(data.images[wrong], 1e-4, int(found[wrong]), domain=(0, 1))
     for asked in ({"center": data.images[wrong + 1]}, {"eps": 1.1e-4}, {"label": int(data.labels[wrong])}):
         with pytest.raises(RejectedProofError):
             checked.require(**asked)

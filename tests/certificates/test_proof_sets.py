@@ -118,9 +118,9 @@ def test_the_set_is_asked_for_and_shown(network: Network, tmp_path: Path, capsys
     network.save(tmp_path / "net.npz")
     write_proof(tmp_path / "p.npz", network, ball, 0)
     checked = check_proof(tmp_path / "p.npz", network)
-    checked.require(CENTER, 0.2, 0)
+    checked.require(CENTER, 0.2, 0, norm="l2", domain=(0.0, 1.0))
     with pytest.raises(RejectedProofError, match=r"about eps = 0.2 in l2, not ε = 0.1"):
-        checked.require(CENTER, 0.1)
+        checked.require(CENTER, 0.1, norm="l2")
     main(["check", str(tmp_path / "p.npz"), "--network", str(tmp_path / "net.npz")])
     assert "ε = 0.2 in ℓ2 around the centre in the file, domain [0, 1]" in capsys.readouterr().out
     write_proof(tmp_path / "box.npz", network, Box(CENTER, CENTER + 0.01), 0)

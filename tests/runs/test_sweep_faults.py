@@ -39,7 +39,7 @@ from toolkit.solvers.registry import SOLVERS
         ("raise", "RuntimeError: injected"),
         ("nan", "nonsense from the rung: lower nan, upper inf, clean "),
         ("too_high", "nonsense from liar: lower 1000000.0, upper inf, clean "),
-        ("too_few", "ValueError: rung 'too_few' answered"),
+        ("too_few", "ValueError: rung 'too_few' must answer 9 floats as lower"),
     ],
 )
 def test_failing_rung_is_recorded_and_the_others_kept(folder: Path, tmp_path: Path, fault: str, reason: str) -> None:

@@ -37,12 +37,13 @@ from toolkit.certificates.proof_file import (
 )
 from toolkit.certificates.rounding import ErrorModel, make_error_model
 from toolkit.data.archives import ArchiveError, open_archive
-from toolkit.data.arguments import file_path, instance
+from toolkit.data.arguments import file_path, instance, one_of
 from toolkit.networks.network import Network
-from toolkit.networks.weights import dense_array
+from toolkit.networks.weights import dense_array, exact_numbers
 from toolkit.problems.bounds import ReluBounds
 from toolkit.problems.boxes import BoxShaped
 from toolkit.problems.input_set import InputSet, check_is_input_set
+from toolkit.problems.input_sets import INPUT_SETS, make_ball
 from toolkit.problems.lowering import lowered
 from toolkit.problems.properties import Property
 from toolkit.problems.property_table import property_digest
@@ -77,29 +78,49 @@ class Checked:
     def require(
         self,
         center: Any = None,
-        eps: float | None = None,
+        eps: Any = None,
         label: int | None = None,
         input_set: InputSet | None = None,
         question: Property | None = None,
+        norm: str | None = None,
+        domain: Any = None,
     ) -> None:
-        """Raise RejectedProofError unless the proof is about this centre, ε, class and question (None: not asked), and
-        about all of this input set: the same one, or one in the proof's box. Raises ValueError for what is no input
-        set or no property."""
+        """Raise RejectedProofError unless the proof is about this centre, ball, class and question (None: not asked),
+        and about all of this input set: the same one, or one in the proof's box.
+
+        eps: asks for the very ball of this radius in this norm (None: linf), cut by this domain (None: by none, or by
+        one that cuts nothing off). Raises ValueError for what is no centre, ball, input set or property.
+        """
         if input_set is not None:
             check_is_input_set("input_set", input_set)
         if question is not None:
             instance("question", question, Property)
-        if center is not None and not np.array_equal(np.asarray(center, dtype=np.float64).ravel(), self.ball.center):
+        if eps is None and domain is not None:
+            raise ValueError("domain goes with eps, got eps = None")
+        if center is not None and not np.array_equal(exact_numbers("center", center).ravel(), self.ball.center):
             raise RejectedProofError("the ball's centre is not the image")
-        own = getattr(self.ball, "eps", None)
-        if eps is not None and not (isinstance(own, float) and float(eps) == own):
-            raise RejectedProofError(f"the proof is about {self.ball.title}, not ε = {float(eps)}")
+        if norm is not None and one_of("norm", norm, tuple(INPUT_SETS)) != self.ball.norm:
+            raise RejectedProofError(f"the proof is about a set in {self.ball.norm}, not in {norm}")
+        if eps is not None:
+            self._require_ball(eps, "linf" if norm is None else norm, domain)
         if label is not None and label != self.label:
             raise RejectedProofError(f"the proof is about class {self.label}, not {label}")
         if input_set is not None and not self._holds(input_set):
             raise RejectedProofError(f"the proof's set ({self.ball.title}) does not hold all of the one asked about")
         if question is not None and property_digest(question) != property_digest(self.question):
             raise RejectedProofError("the proof is about another question")
+
+    def _require_ball(self, eps: Any, norm: str, domain: Any) -> None:
+        own = getattr(self.ball, "eps", None)
+        asked = make_ball(norm, self.ball.center.reshape(self.ball.shape), eps, domain)
+        if own is None or not np.array_equal(own, asked.eps):
+            raise RejectedProofError(f"the proof is about {self.ball.title}, not ε = {asked.eps}")
+        if norm != self.ball.norm:
+            raise RejectedProofError(f"the proof is about a ball in {self.ball.norm}, not in {norm}; norm says which")
+        ends = zip((asked.lower, asked.upper), (self.ball.lower, self.ball.upper), strict=True)
+        if not all(np.array_equal(*sides) for sides in ends):
+            cut = getattr(self.ball, "domain", None)
+            raise RejectedProofError(f"the proof's ball is cut by the domain {cut}, not by {domain}; domain says which")
 
     def _holds(self, other: InputSet) -> bool:
         if other.size != self.ball.size or not isinstance(self.ball, BoxShaped):

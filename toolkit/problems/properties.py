@@ -11,6 +11,7 @@ for every class t ≠ c*: the lecture's m*_t.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,9 +30,9 @@ from toolkit.networks.weights import dense_array, exact_float64, exact_numbers, 
 class Objective:
     """Rows C·F + d to be bounded, each by itself.
 
-    rows: C, shape (m, outputs), dense or scipy.sparse, kept as float64, none of it rounded. constants: d, shape (m,);
-    zeros by default. targets: the class each row belongs to, or None. Raises ValueError for shapes that do not fit,
-    numbers that are not finite, and sparse rows that give an entry twice.
+    rows: C, shape (m, outputs), dense or scipy.sparse, kept as a read-only float64 copy, none of it rounded. constants:
+    d, shape (m,); zeros by default. targets: the class each row belongs to, or None. Raises ValueError for shapes that
+    do not fit, numbers that are not finite, and sparse rows that give an entry twice.
     """
 
     rows: Any
@@ -75,7 +76,8 @@ class Property:
     """An objective whose rows form groups: unsafe is a point where all rows of some group are ≤ 0.
 
     objective: the rows. groups: for every row the number of its group, 0 … g − 1, each at least once, ascending. label:
-    the class a robustness question is about, None for others. Raises ValueError for groups that are none of that.
+    the class a robustness question is about, None for others. Raises ValueError for groups that are none of that, for
+    a label whose rows are not its margins, and for a class that several groups name as their target.
     """
 
     objective: Objective
@@ -92,6 +94,24 @@ class Property:
         if given[0] != 0 or not np.all((steps[1:] == 0) | (steps[1:] == 1)):
             raise ValueError(f"groups must ascend from 0 without gaps, got {given.tolist()}")
         object.__setattr__(self, "groups", read_only(given.astype(np.int64)))
+        if self.label is not None:
+            object.__setattr__(self, "label", self._checked_label())
+        asked = {(target, g) for target, g in zip(self.objective.targets, given.tolist(), strict=True)}
+        for target, number in Counter(target for target, _ in asked if target is not None).items():
+            if number > 1:
+                raise ValueError(f"targets must not repeat a class in another group, got {target} in {number} groups")
+
+    def _checked_label(self) -> int:
+        """The label, if the rows are its margins to their targets, and nothing else."""
+        label = class_label("label", self.label, self.outputs)
+        rows, _ = margin_rows(self.outputs, label, self.objective.targets)  # type: ignore[arg-type]
+        wanted = f"a property of label {label} has rows e_{label} − e_target, each a group, as robustness makes them"
+        if self.objective.constants is not None or self.count < len(rows):
+            raise ValueError(f"{wanted}; got constants or groups of several rows")
+        other = np.flatnonzero((dense_array(self.objective.rows) != rows).any(axis=1))
+        if other.size:
+            raise ValueError(f"{wanted}; got another row for target {self.objective.targets[other[0]]}")
+        return label
 
     @property
     def count(self) -> int:
@@ -163,19 +183,33 @@ def one_dense_row(rows: Any, row: int) -> FloatArray:
 
 
 def checked_rows(rows: Any) -> Any:
-    """Rows as float64 numbers, none of them rounded, every entry of a sparse matrix given once."""
+    """Rows as read-only float64 numbers of their own, none of them rounded, every entry of a sparse matrix given
+    once."""
     values = rows.data if sp.issparse(rows) else rows
-    if isinstance(values, np.ndarray) and values.dtype == np.float64:
-        if not sp.issparse(rows):
-            return rows
-        if rows.format == "csr" and rows.has_canonical_format:
-            return rows
+    ready = isinstance(values, np.ndarray) and values.dtype == np.float64
     if not sp.issparse(rows):
-        return exact_float64("rows", rows)
+        return rows if ready and _is_frozen(rows) else read_only(exact_float64("rows", rows))
+    if ready and rows.format == "csr" and rows.has_canonical_format:
+        return _frozen_parts(rows.copy())
     whole = sp.csr_array(rows, copy=True)
     whole.data = exact_float64("rows", whole.data)
     given = whole.nnz
     whole.sum_duplicates()
     if whole.nnz != given:
         raise ValueError(f"rows must give every entry once, got {given - whole.nnz} entries again")
-    return whole
+    return _frozen_parts(whole)
+
+
+def _frozen_parts(rows: Any) -> Any:
+    for part in (rows.data, rows.indices, rows.indptr):
+        read_only(part)
+    return rows
+
+
+def _is_frozen(array: Any) -> bool:
+    """Whether neither the array nor one that it is a view of may be written to."""
+    while isinstance(array, np.ndarray) and not array.flags.writeable:
+        if array.base is None:
+            return True
+        array = array.base
+    return False

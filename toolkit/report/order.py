@@ -95,6 +95,8 @@ def check_order(rows: pd.DataFrame, tolerance: float = 1e-6) -> None:
     """
     require_rows(rows)
     tolerance = real_number("tolerance", tolerance, 0)
+    if not tolerance < np.inf:
+        raise ValueError(f"tolerance must be finite, got {tolerance}")
     found = _against_uppers(rows, tolerance) + _against_stronger(rows, tolerance)
     if found:
         more = f"; and {len(found) - 5} more" if len(found) > 5 else ""

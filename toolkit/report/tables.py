@@ -29,8 +29,9 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per (cell, rung) with m_low, m_high, closed, gap, gap_least and tightness, rungs in order.
 
     A cell is a (network, sample, target, norm, eps, domain, layer_bounds). Several rows of one rung on one cell are
-    all proven, so the best of each side counts. gap and tightness are NaN where no exact rung ran on that m*, or where
-    the rung has no finite lower bound. Raises ValueError for an empty frame or missing columns.
+    all proven, so the best of each side counts. gap and tightness are NaN where no exact rung ran on that m*, where
+    no finite upper side of it is known, or where the rung has no finite lower bound. Raises ValueError for an empty
+    frame or missing columns.
     """
     instance("rows", rows, pd.DataFrame, "as run_sweep and read_rows return them")
     if "m_high" in rows:  # they are gaps already: every report takes both
@@ -53,7 +54,7 @@ def margin_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     best["rung"] = pd.Categorical(best["rung"], categories=list(sides), ordered=True)
     best = best.merge(_truth(best), on=TRUTH_KEYS, how="left", validate="many_to_one")
     bound = best["lower"].where(np.isfinite(best["lower"]))
-    known = best["exact_ran"]
+    known = best["exact_ran"] & np.isfinite(best["m_high"])
     best["gap"] = (best["m_high"] - bound).where(known)
     best["gap_least"] = (best["m_low"] - bound).where(known).clip(lower=0.0)
     best["tightness"] = _tightness(best["clean"], best["m_high"], bound).where(known)
@@ -68,7 +69,8 @@ def _truth(best: pd.DataFrame) -> pd.DataFrame:
     )
     truth["m_low"] = truth[["m_low", "m_high"]].min(axis=1)  # equal up to rounding where they cross
     width = truth["m_high"] - truth["m_low"]
-    truth["closed"] = width <= CLOSED_WIDTH * truth[["m_high", "clean"]].abs().max(axis=1)
+    known = np.isfinite(truth["m_high"]) & np.isfinite(truth["m_low"])
+    truth["closed"] = known & (width <= CLOSED_WIDTH * truth[["m_high", "clean"]].abs().max(axis=1))
     return truth.drop(columns="clean")
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from toolkit.arrays import FloatArray, IndexArray
-from toolkit.data.arguments import a_function, instance, shown, text
+from toolkit.data.arguments import a_function, instance, names, shown, text, whole_number, yes_or_no
 from toolkit.data.summaries import one_line
 from toolkit.networks.replay import replay_pairwise
 from toolkit.problems.answers import Bound, RowBounds, Status
@@ -47,7 +47,8 @@ class Cost(enum.IntEnum):
 
 ATTACK_SETTINGS = ("attack_restarts", "attack_steps", "seed", "time_limit")
 NOT_A_SOLVERS = {"attack_steps", "attack_restarts", "stop_at", "until_refuted", "nodes", "hopeless"}
-SOLVER_SETTINGS = tuple(sorted({one.name for one in fields(Settings)} - NOT_A_SOLVERS))
+ALL_SETTINGS = tuple(one.name for one in fields(Settings))
+SOLVER_SETTINGS = tuple(sorted({*ALL_SETTINGS} - NOT_A_SOLVERS))
 
 
 def each_row(run: Callable[[Problem], Sequence[Bound]]) -> Callable[[Problem], RowBounds]:
@@ -92,8 +93,7 @@ class Rung:
     ranges: Callable[[Problem, IndexArray], tuple[FloatArray, FloatArray]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        text("name", self.name), instance("side", self.side, Side), instance("cost", self.cost, Cost)
-        a_function("run", self.run)
+        _check_fields(self)
         if self.reads is None:
             chosen = ATTACK_SETTINGS if self.side is Side.UPPER else SOLVER_SETTINGS
             object.__setattr__(self, "reads", () if self.cost is Cost.CLOSED_FORM else chosen)
@@ -148,11 +148,23 @@ class Rung:
             raise TypeError(
                 f"rung {self.name!r} must answer RowBounds, got {shown(found)}; each_row makes a run of Bounds"
             )
-        rows = (len(problem.objective),)
-        highest = rows if found.highest is None else found.highest.shape
-        if not (found.lower.shape == highest == rows and len(found.details) in (0, *rows)):
-            raise ValueError(f"rung {self.name!r} answered {len(found)} rows of {len(problem.objective)}")
-        return found
+        rows = len(problem.objective)
+        lower = self._numbers("lower", found.lower, rows)
+        highest = None if found.highest is None else self._numbers("highest", found.highest, rows)
+        if not isinstance(found.details, tuple) or len(found.details) not in (0, rows):
+            raise ValueError(f"rung {self.name!r} must answer {rows} details or none, got {shown(found.details)}")
+        for bound in found.details:
+            instance(f"every detail of rung {self.name!r}", bound, Bound)
+        return RowBounds(lower, highest, found.details)
+
+    def _numbers(self, what: str, values: object, count: int) -> FloatArray:
+        """The values as float64. Raises TypeError or ValueError for what is no array of `count` floats."""
+        wanted = f"rung {self.name!r} must answer {count} floats as {what}"
+        if not isinstance(values, np.ndarray):
+            raise TypeError(f"{wanted}, got {shown(values)}")
+        if values.shape != (count,) or values.dtype.kind != "f" or values.dtype.itemsize > 8:
+            raise ValueError(f"{wanted}, got {values.dtype} of shape {values.shape}")
+        return np.asarray(values, dtype=np.float64)
 
     def lower_values(self, problem: Problem) -> FloatArray:
         """The lower bounds alone, shape (m,); those that are certified where the rung certifies."""
@@ -174,7 +186,10 @@ class Rung:
         is decided, and l = −inf is left.
         """
         if self.ranges is not None:
-            return self.ranges(problem, neurons)
+            found: object = self.ranges(problem, neurons)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise TypeError(f"ranges of rung {self.name!r} must answer (l, u), got {shown(found)}")
+            return self._numbers("l", found[0], neurons.size), self._numbers("u", found[1], neurons.size)
         size = problem.network.output_size
         lower, highest = self._sides(problem.with_rows(selection_rows(size, neurons, -1)))
         if highest is not None:
@@ -184,6 +199,29 @@ class Rung:
         if still.any():
             low[still] = self.lower_values(problem.with_rows(selection_rows(size, neurons[still], 1)))
         return low, high
+
+
+def _check_fields(rung: Rung) -> None:
+    """Types and ranges of a rung's fields. Raises ValueError."""
+    if not text("name", rung.name):
+        raise ValueError("name must be a name, got ''")
+    text("claim", rung.claim), text("source", rung.source)
+    instance("side", rung.side, Side), instance("cost", rung.cost, Cost)
+    if not callable(rung.run):
+        raise ValueError(f"run must be a function, got {shown(rung.run)}")
+    a_function("ranges", rung.ranges)
+    whole_number("version", rung.version, 1)
+    for field_name in ("uses_relu_bounds", "certifies", "states", "batched"):
+        yes_or_no(field_name, getattr(rung, field_name))
+    names("dominates", instance("dominates", rung.dominates, tuple))
+    if rung.reads is not None:
+        unknown = [one for one in names("reads", instance("reads", rung.reads, tuple)) if one not in ALL_SETTINGS]
+        if unknown:
+            raise ValueError(f"reads must name Settings ({', '.join(ALL_SETTINGS)}), got {shown(unknown[0])}")
+    kinds = instance("input_sets", rung.input_sets, tuple)
+    wrong = [one for one in kinds if not (isinstance(one, type) and issubclass(one, InputSet))]
+    if wrong or not kinds:
+        raise ValueError(f"input_sets must hold kinds of InputSet, got {shown(wrong[0] if wrong else kinds)}")
 
 
 def _checked(problem: Problem, bounds: list[Bound]) -> list[Bound]:

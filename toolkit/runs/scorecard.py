@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from toolkit.data.arguments import file_path
+from toolkit.data.arguments import file_path, optional_number
 from toolkit.data.names import printable
-from toolkit.runs.executors import check_workers
+from toolkit.runs.executors import TaskTimeoutError, check_workers
 from toolkit.runs.rows import QUERY_ROWS, QueryRow
 from toolkit.runs.run import Driver, Watcher, choose_execution
 from toolkit.runs.shards import append_rows, prepare_folder
@@ -30,6 +30,7 @@ LARGEST_TABLE = 64 * 2**20  # bytes of a CSV
 SLACK: float | None = 60.0  # seconds after the longest timeout at which a process is killed; None: never
 TITLE = "instances"
 SOLVED = ("sat", "unsat")
+DISPUTED = "disputed"  # the official verdict where official rows contradict each other
 OFFICIAL_WORDS = {"holds": "unsat", "violated": "sat", "timeout": "timed-out"}
 InstanceKey = tuple[str, str, str]
 
@@ -77,8 +78,9 @@ def read_instances(path: str | Path, timeout: float | None = None) -> list[Query
     """The instances in a CSV: onnx,vnnlib,timeout without a header, relative to its folder; or with one that names
     these columns (timeout or official_timeout_s) and perhaps benchmark, a folder beside the file.
 
-    timeout: at most so many seconds each. Raises FileNotFoundError; ValueError naming the line.
+    timeout: > 0, at most so many seconds each. Raises FileNotFoundError; ValueError naming the line.
     """
+    timeout = optional_number("timeout", timeout, above=0)
     source = file_path("path", path)
     found = []
     for line, row in _table(source, ("onnx", "vnnlib", "timeout")):
@@ -101,7 +103,8 @@ def read_official(path: str | Path) -> dict[InstanceKey, OfficialResult]:
     best_tool and solved_by, the tools that gave that verdict with blanks between; or without a header, as VNN-COMP's
     tools have them: benchmark,onnx,vnnlib,prepare,verdict,seconds.
 
-    Of several rows about an instance the first that says sat or unsat counts. Raises as read_instances.
+    Of several rows about an instance the first that says sat or unsat counts; where another says the opposite, the
+    verdict is DISPUTED, which agrees with nothing. Raises as read_instances.
     """
     source = file_path("path", path)
     found: dict[InstanceKey, OfficialResult] = {}
@@ -109,15 +112,18 @@ def read_official(path: str | Path) -> dict[InstanceKey, OfficialResult]:
         if not all(row.get(name) for name in ("benchmark", "onnx", "vnnlib", "verdict")):
             raise ValueError(f"{source}, line {line}: needs benchmark, onnx, vnnlib and verdict")
         key = instance_key(row["benchmark"], row["onnx"], row["vnnlib"])
-        if key in found and found[key].verdict in SOLVED:
-            continue
         word = row["verdict"].strip().lower()
+        word = OFFICIAL_WORDS.get(word, word)
+        if key in found and found[key].verdict in (*SOLVED, DISPUTED):
+            if word in SOLVED and word != found[key].verdict:
+                found[key] = OfficialResult(DISPUTED)
+            continue
         try:
             seconds = float(row.get("best_seconds") or "nan")
         except ValueError:
             seconds = float("nan")
         solvers = tuple(row.get("solved_by", "").split())
-        found[key] = OfficialResult(OFFICIAL_WORDS.get(word, word), seconds, row.get("best_tool", ""), solvers)
+        found[key] = OfficialResult(word, seconds, row.get("best_tool", ""), solvers)
     return found
 
 
@@ -173,9 +179,11 @@ def _names(key: str, instance: QueryInstance) -> dict[str, object]:
 class _Keeper(Watcher[tuple[str, QueryInstance], dict[str, object]]):
     """Stores every answer as it comes."""
 
-    def __init__(self, folder: Path, run_id: str, done: int, total: int, advance: Advance) -> None:
+    def __init__(
+        self, folder: Path, run_id: str, done: int, total: int, advance: Advance, limit: float | None = None
+    ) -> None:
         self._folder, self._run_id, self._advance = folder, run_id, advance
-        self._done, self._total = done, total
+        self._done, self._total, self._limit = done, total, limit
 
     def finished(self, task: tuple[str, QueryInstance], answer: dict[str, object]) -> None:
         """Store it, and show how far the run is."""
@@ -186,7 +194,9 @@ class _Keeper(Watcher[tuple[str, QueryInstance], dict[str, object]]):
 
     def given_up(self, task: tuple[str, QueryInstance], error: Exception) -> dict[str, object]:
         """A worker that died, or was killed for its time, has no answer."""
-        row: dict[str, object] = {"verdict": FAILED_ANSWER, "message": str(error), "seconds": task[1].timeout}
+        killed = isinstance(error, TaskTimeoutError) and self._limit is not None
+        seconds = self._limit if killed else task[1].timeout
+        row: dict[str, object] = {"verdict": FAILED_ANSWER, "message": str(error), "seconds": seconds}
         row |= {"deployed": "", "certified": 0, "questions": 0, "cpu_seconds": float("nan")}
         return row | _names(*task)
 
@@ -206,7 +216,7 @@ def run_instances(
         longest = max(instance.timeout for _, instance in missing)
         limit = None if SLACK is None else longest + SLACK
         execution = choose_execution(check_workers(workers), len(missing), limit)
-        keeper = _Keeper(folder, run_id, len(tasks) - len(missing), len(tasks), advance)
+        keeper = _Keeper(folder, run_id, len(tasks) - len(missing), len(tasks), advance, limit)
         Driver(answer_instance, missing, execution, keeper).run()
     rows = read_rows(folder, everything=True, schema=QUERY_ROWS).set_index("key")
     own = [(key, instance) for instance in instances if (key := instance.key()) in rows.index]
@@ -218,7 +228,7 @@ def run_instances(
 
 def compared(rows: pd.DataFrame, official: Mapping[InstanceKey, OfficialResult]) -> pd.DataFrame:
     """The rows with official, official_seconds, official_tool and agrees: right, WRONG where sat meets unsat, open
-    where we do not answer, "" where nobody else did."""
+    where we do not answer, "" where nobody else did or others contradict each other."""
     none = OfficialResult("")
     names = zip(rows["benchmark"], rows["onnx"], rows["vnnlib"], strict=True)
     found = [official.get(instance_key(*each), none) for each in names]
@@ -256,11 +266,15 @@ def _total(name: str, part: pd.DataFrame) -> dict[str, object]:
 
 
 def markdown(table: pd.DataFrame, sums: pd.DataFrame) -> str:
-    """The totals as a table, wrong verdicts first and named."""
+    """The totals as a table, wrong verdicts first and named, then what official rows contradict each other about."""
     wrong = table[table["agrees"] == "WRONG"]
     named = [
         f"- **WRONG** {row.benchmark} {row.onnx} {row.vnnlib}: official {row.official}, here {row.verdict}"
         for row in wrong.itertuples()
+    ]
+    named += [
+        f"- {DISPUTED} {row.benchmark} {row.onnx} {row.vnnlib}: official rows say sat and unsat, here {row.verdict}"
+        for row in table[table["official"] == DISPUTED].itertuples()
     ]
     lines = ["| " + " | ".join(map(str, sums.columns)) + " |", "|" + " --- |" * len(sums.columns)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in sums.itertuples(index=False)]

@@ -13,8 +13,9 @@ ATTACK_HALVINGS = 12  # of the largest ε, until an attack succeeds
 
 
 def is_narrow(low: float, high: float, tolerance: float, relative: float = 0.0) -> bool:
-    """Whether [low, high] is no wider than the larger of tolerance and relative·high, or its ends are neighbours."""
-    return high - low <= max(tolerance, relative * high) or 0.5 * (low + high) in (low, high)
+    """Whether [low, high] is no wider than the larger of tolerance and relative·high, or its ends are neighbours;
+    without an upper end it never is."""
+    return high < math.inf and (high - low <= max(tolerance, relative * high) or 0.5 * (low + high) in (low, high))
 
 
 class Bisection:

@@ -91,16 +91,23 @@ class Knowledge:
             self.witness, self.worst = point, float(values.min())
 
     def settle(self, i: int) -> None:
-        """Where a point lies under what a rung said, uncertified: by rounding, or the word was false and goes."""
+        """Where a point lies under what a rung said: by rounding, or the word was false and goes; of a certified one
+        nothing is left, and the row is FAILED."""
         bound = self.rows[i]
-        if bound.lower <= bound.upper:
+        finite = bound.best_lower < np.inf
+        if finite and bound.best_lower <= bound.upper and bound.certified_lower <= bound.certified_upper:
             return
         problem = self.problem.with_rows(self.problem.rows[[i]], [self.problem.targets[i]])
-        if not contradiction(problem, 0, bound, float(problem.clean_values()[0])):
-            self.rows[i] = replace(bound, lower=bound.upper)
+        clean = float(problem.clean_values()[0])
+        if not contradiction(problem, 0, bound, clean):
+            self.rows[i] = replace(bound, lower=min(bound.lower, bound.upper))
             return
-        self.rows[i] = replace(bound, lower=min(bound.certified_lower, bound.upper))
-        self.counted[i] = bound.certified_lower
+        proven = replace(bound, lower=min(bound.certified_lower, bound.upper))
+        if reason := contradiction(problem, 0, proven, clean):
+            self.rows[i] = replace(bound.failed(reason, bound.upper), certified_lower=-np.inf)
+        else:
+            self.rows[i] = proven
+        self.counted[i] = self.rows[i].certified_lower
         if not is_safe(self.counted[i], self.tolerance) and not is_unsafe(bound.certified_upper):
             self.decided_by[i] = ""
 

@@ -7,6 +7,7 @@ the intersection.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,19 +18,23 @@ import toolkit.relaxations.template  # noqa: F401 - Pyomo, here and not in the f
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import a_function, instance, optional_number
 from toolkit.networks.network import Network
+from toolkit.networks.replay import evaluation_errors
 from toolkit.problems.bounds import ReluBounds
+from toolkit.problems.consistency import ALLOWANCE
 from toolkit.problems.input_set import InputSet, check_is_input_set
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
-from toolkit.problems.properties import Objective
-from toolkit.problems.region import Region, Sides, bounds_by_layer
+from toolkit.problems.properties import Objective, selection_rows
+from toolkit.problems.region import Region, Sides, bounds_by_layer, centre_outputs
 from toolkit.problems.settings import Settings
 from toolkit.rungs import get_rung, get_rungs
 from toolkit.rungs.rung import Cost, Rung, Side
+from toolkit.search.clock import LEAST_LEFT
 from toolkit.verify.usable_settings import usable_settings
 
 CROSSING_TOLERANCE = 1e-6  # of a neuron's own scale |W|·r + |b|, where a bound is not certified
 NEURONS_AT_A_TIME = 8  # neurons between two looks at the clock
+NEURONS_CHECKED = 64  # whose rounding at the centre is looked at together
 CHAIN = ("interval", "dual")
 Progress = Callable[[int, str, int, int], None]  # (layer, rung, neurons tried, neurons stabilised)
 
@@ -47,8 +52,8 @@ def layer_bounds(
     Claim: l ≤ x̂ ≤ u for every point of the ball, if every rung's lower bound holds; certified (in real arithmetic) if
     every rung of the chain certifies; marked with the region they hold on. deadline: time.perf_counter() after
     which rungs that search or solve neuron by neuron stop, leaving what earlier rungs gave (None: never). Raises
-    ValueError for an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), or l > u:
-    then a rung has said something false.
+    ValueError for an unknown rung, an empty chain, an attack in the chain (it bounds from the other side), l > u, or
+    l and u that leave out the value at the ball's centre: then a rung has said something false.
     """
     return bound_layers(network, ball, rungs, settings, progress, deadline)[0]
 
@@ -74,6 +79,8 @@ def bound_layers(
     settings = usable_settings(settings)
     a_function("progress", progress)
     deadline = optional_number("deadline", deadline)
+    if deadline is not None and math.isnan(deadline):
+        raise ValueError("deadline must be a number or None, got nan")
     certified = all(rung.certifies_under(settings) for rung in chain)
     used, first = tuple(rung.name for rung in chain), [get_rung("interval")]
     if known is not None:
@@ -125,38 +132,76 @@ def _bound_layer(
         tried = box.unstable()
         if not tried.size:
             break
-        own, slow = problem, deadline is not None and rung.cost > Cost.CLOSED_FORM and rung.ranges is None
-        if deadline is not None and rung.ranges is not None:
-            if box.bounded and time.perf_counter() > deadline:
-                continue
-            each = max(deadline - time.perf_counter(), 1e-3) / (2 * tried.size)
-            own = problem.with_settings(replace(settings, time_limit=each))
-        for some in np.split(tried, range(NEURONS_AT_A_TIME, tried.size, NEURONS_AT_A_TIME)) if slow else [tried]:
-            if slow and box.bounded and time.perf_counter() > (deadline or 0.0):
+        done = 0
+        for some in _turns(rung, tried, deadline):
+            searches = rung.cost > Cost.CLOSED_FORM or rung.ranges is not None
+            if deadline is not None and searches and box.bounded and time.perf_counter() > deadline:
                 break
+            own = problem.with_settings(_timed(rung, settings, deadline, tried.size - done))
             low, high = rung.neuron_ranges(own, some)
             box.low[some] = np.maximum(box.low[some], low)
             box.high[some] = np.minimum(box.high[some], high)
+            done += some.size
+        if not done:
+            continue
         _check_order(box, rung, problem, chain)
         if progress is not None:
             progress(len(region.relu_bounds), rung.name, int(tried.size), int(tried.size - box.unstable().size))
     return box.low, box.high
 
 
+def _turns(rung: Rung, neurons: IndexArray, deadline: float | None) -> list[IndexArray]:
+    """The neurons that are asked about between two looks at the clock."""
+    if deadline is None or rung.cost is Cost.CLOSED_FORM or rung.ranges is not None:
+        return [neurons]
+    count = 1 if rung.row_by_row else NEURONS_AT_A_TIME
+    return np.split(neurons, range(count, neurons.size, count))
+
+
+def _timed(rung: Rung, settings: Settings, deadline: float | None, neurons: int) -> Settings:
+    """The settings with the seconds that each of both sides of so many neurons may take: its share of what is left; an
+    LP, which without an end says little, as much as is left."""
+    if deadline is None or (rung.cost is Cost.CLOSED_FORM and rung.ranges is None):
+        return settings
+    left = deadline - time.perf_counter()
+    each = left / (2 * (1 if rung.cost is Cost.LINEAR_PROGRAM and rung.ranges is None else neurons))
+    limits = [each] if settings.time_limit is None or rung.ranges is not None else [each, settings.time_limit]
+    return replace(settings, time_limit=max(min(limits), LEAST_LEFT))
+
+
 def _check_order(box: _Box, rung: Rung, problem: Problem, chain: Sequence[Rung]) -> None:
     """Where l > u one of two claims is false. Raise ValueError; but where rungs only claim to hold within a solver's
-    tolerance, and l and u crossed by no more, take the interval that holds both ends."""
-    crossed = np.flatnonzero(box.low > box.high)
-    if not crossed.size:
-        return
+    tolerance, and l and u crossed by no more, take the interval that holds both ends. It holds the centre's value."""
     certified = all(one.certifies_under(problem.settings) for one in chain)
-    allowed = 0.0 if certified else CROSSING_TOLERANCE * output_scales(problem)[crossed]
+    crossed = np.flatnonzero(box.low > box.high)
+    allowed = 0.0 if certified or not crossed.size else CROSSING_TOLERANCE * output_scales(problem)[crossed]
     wrong = np.flatnonzero(~(box.low[crossed] - box.high[crossed] <= allowed))
     if wrong.size:
         i = int(crossed[wrong[0]])
         word = "certified bounds" if certified else "bounds"
         raise ValueError(f"rung {rung.name!r} gives {word} l = {box.low[i]} > u = {box.high[i]} of neuron {i}")
     box.low[crossed], box.high[crossed] = box.high[crossed], box.low[crossed]
+    _check_centre(box, rung, problem, certified)
+
+
+def _check_centre(box: _Box, rung: Rung, problem: Problem, certified: bool) -> None:
+    """Raise ValueError where l or u is NaN, or leaves out the value at the set's centre by more than that may be off:
+    by its rounding, and by the rung's own and a solver's tolerance where nothing is certified."""
+    value = problem.region.derive(centre_outputs)
+    outside = np.flatnonzero(~((box.low <= value) & (value <= box.high)))
+    for some in np.array_split(outside, range(NEURONS_CHECKED, outside.size, NEURONS_CHECKED)) if outside.size else []:
+        rows = selection_rows(value.size, some, 1)
+        allowed = evaluation_errors(problem.network, rows, problem.input_set.center)[0][0]
+        if not certified:
+            allowed = ALLOWANCE * allowed + CROSSING_TOLERANCE * output_scales(problem)[some]
+        low, high, at = box.low[some], box.high[some], value[some]
+        with np.errstate(over="ignore", invalid="ignore"):  # nothing is known where values overflow
+            wrong = np.flatnonzero(np.isnan(low) | np.isnan(high) | (low - at > allowed) | (at - high > allowed))
+        if wrong.size:
+            k = int(wrong[0])
+            where = f"neuron {some[k]} in ReLU layer {len(problem.relu_bounds)}, which is {at[k]} at the centre"
+            word = "certified bounds" if certified else "bounds"
+            raise ValueError(f"rung {rung.name!r} gives {word} l = {low[k]}, u = {high[k]} of {where}")
 
 
 def output_scales(problem: Problem) -> FloatArray:

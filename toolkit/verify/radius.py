@@ -114,7 +114,7 @@ def certified_radius(
     """
     question = as_property(label, instance("network", network, Network).output_size)
     rungs = get_rungs("ladder", ladder)
-    largest, tolerance = real_number("largest", largest), real_number("tolerance", tolerance)
+    largest, tolerance = _finite_largest(real_number("largest", largest)), real_number("tolerance", tolerance)
     if not 0 < tolerance < largest:
         raise ValueError(f"need 0 < tolerance < largest, got tolerance = {tolerance} and largest = {largest}")
     certified, refuted = _checked_interval(known)
@@ -169,6 +169,9 @@ def closest(
         raise ValueError(f"center must have the network's {network.input_size} inputs, got {flat.size}")
     most, scale = asked_range(flat, norm, domain, largest)
     width, limit = optional_number("tolerance", tolerance, above=0), optional_number("time_limit", time_limit, above=0)
+    if width == math.inf:
+        raise ValueError("tolerance must be finite, got inf")
+    limit = None if limit == math.inf else limit
     asked = _Question(network, flat, as_property(label, network.output_size), norm, domain, bounds, tighten, settings)
     search = _Closing(asked, most, scale, width, limit, progress)
     search.start()
@@ -193,24 +196,28 @@ def _widths(scale: float, tolerance: float | None) -> tuple[float, float]:
 
 
 def asked_range(center: FloatArray, norm: str, domain: DataDomain | None, largest: float | None) -> tuple[float, float]:
-    """The largest ε that is asked, no more than the domain holds, and that by which distances are small: the same, but
-    without a domain no more than `reach_of`. Raises ValueError for a largest that is no number > 0."""
-    reach = reach_of(center, norm, domain)
-    most = reach if largest is None else real_number("largest", largest, above=0)
-    if not math.isfinite(most):
-        raise ValueError(f"largest must be finite, got {most}; left out it is what the domain holds")
-    return most if domain is None else min(most, reach), min(most, reach)
+    """The largest ε that is asked, no more than a bounded domain holds, and that by which distances are small: the
+    same, but without such a domain no more than `reach_of`. Raises ValueError for a largest that is no number > 0."""
+    reach, whole = reach_of(center, norm, domain)
+    most = reach if largest is None else _finite_largest(real_number("largest", largest, above=0))
+    return min(most, reach) if whole else most, min(most, reach)
 
 
-def reach_of(center: FloatArray, norm: str, domain: DataDomain | None) -> float:
-    """An ε whose ball holds the whole domain; without one, twice the input's own size."""
+def reach_of(center: FloatArray, norm: str, domain: DataDomain | None) -> tuple[float, bool]:
+    """An ε whose ball holds the whole domain, and True; where none does, twice the input's own size, and False."""
     make_ball(norm, center, 0.0, domain)  # says what is wrong with the arguments
-    side = (
-        2.0 * max(1.0, float(np.abs(center).max()))
-        if domain is None
-        else float(np.max(np.subtract(domain[1], domain[0])))
-    )
-    return float(side * center.size ** (1.0 / NORM_ORDER[norm]))
+    low, high = (-math.inf, math.inf) if domain is None else domain
+    side = float(np.max(np.subtract(high, low)))
+    whole = math.isfinite(side)
+    if not whole:
+        side = 2.0 * max(1.0, float(np.abs(center).max()))
+    return float(side * center.size ** (1.0 / NORM_ORDER[norm])), whole
+
+
+def _finite_largest(largest: float) -> float:
+    if not math.isfinite(largest):
+        raise ValueError(f"largest must be finite, got {largest}; left out it is what the domain holds")
+    return largest
 
 
 def _checked_interval(known: tuple[float, float]) -> tuple[float, float]:
