@@ -152,6 +152,17 @@ def test_a_groups_common_scale_scales_its_margin_and_nothing_else(exponent: int)
     assert scaled.margins[0].certified_lower / scale == pytest.approx(own.margins[0].certified_lower, rel=1e-9)
 
 
+@pytest.mark.parametrize("limit", [1e12, 1e16, 2.0**60])
+def test_a_row_that_never_is_the_largest_costs_its_group_nothing(limit: float) -> None:
+    network = Network([Dense(np.array([[1.0], [-1.0]]), np.array([0.5, 0.5])),
+                       Dense(np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([0.5, 0.25]))])  # fmt: skip
+    ball = LinfBall(np.zeros(1), 1.0)
+    limits = Property.of([[0, 1.0], [-1, 0], [1, 0]], [-0.2, -limit, -limit], [0, 0, 0])
+    assert certify(network, ball, limits).margins[0].certified_lower == pytest.approx(0.05, abs=1e-6)
+    steep = Property.of([[0, 1.0], [-limit, 0]], [0, 0], [0, 0])
+    assert certify(network, ball, steep).verdict is Verdict.YES
+
+
 def test_rows_that_a_power_of_two_would_round_keep_their_scale() -> None:
     rows = np.array([[1e300, 5e-324], [1.0, 0.0]])
     network = Network([Dense(np.eye(2), np.zeros(2)), Dense(np.eye(2), np.zeros(2))])

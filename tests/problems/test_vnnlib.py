@@ -170,8 +170,10 @@ def test_contradictions_ask_nothing_and_truths_ask_all() -> None:
 def test_rows_are_scaled_rather_than_rounded() -> None:
     query = parse_vnnlib(DECLARED + BOX + "(assert (<= (+ (* 0.1 Y_0) (* -0.3 Y_1)) 0.7))")
     (question,) = vnnlib_questions(query)
-    assert question.output_rows.tolist() == [[0.5, -1.5, 0.0]]
-    assert question.below.tolist() == question.above.tolist() == [-3.5]
+    assert question.output_rows.tolist() == [[0.25, -0.75, 0.0]]
+    assert (
+        question.below.tolist() == question.above.tolist() == [-1.75]
+    )  # of all numbers of a row the largest is near 1
 
 
 def test_rows_whose_coefficients_are_no_floats_are_about_copies_of_the_outputs() -> None:

@@ -175,12 +175,14 @@ def _without_groups(network: Network, objective: Objective, question: Property) 
 
 
 def _in_unit(rows: FloatArray, groups: IndexArray) -> tuple[FloatArray, FloatArray]:
-    """Rows, and the power of two by which each is to be multiplied again: the largest coefficient of a group is 1 … 2,
-    so that the ReLUs that pick its largest row are no larger than the outputs; 1 where that would round."""
+    """Rows, and the power of two by which each is to be multiplied again: of the row of a group whose coefficients are
+    the smallest the largest is 1 … 2, so that the ReLUs that pick its largest row are not charged for the outputs'
+    rounding where all are small, or large; 1 where that would round."""
     scale = np.ones(len(rows))
     for group in np.unique(groups).tolist():
         own = groups == group
-        exponent = int(np.frexp(np.abs(rows[own]).max(initial=0.0))[1]) - 1
+        peaks = np.abs(rows[own]).max(axis=1, initial=0.0)
+        exponent = int(np.frexp(peaks[peaks > 0].min(initial=np.inf))[1]) - 1 if peaks.any() else 0
         unit = np.ldexp(rows[own], -exponent)
         if -1022 <= exponent <= 1023 and np.array_equal(np.ldexp(unit, exponent), rows[own]):
             scale[own] = np.ldexp(1.0, exponent)

@@ -175,9 +175,9 @@ def _assembled(query: VnnlibQuery, box: RationalBox, rows: Sequence[tuple[int, I
     return VnnlibQuestion(box, flat[0], flat[1] if with_inputs else None, ends[0], ends[1], groups, copies)
 
 
-def _near_one(factors: Sequence[Fraction], scale: Fraction) -> Fraction:
-    """The scale halved or doubled until the largest of the factors is 1 … 2."""
-    largest = max(abs(factor) for factor in factors) * scale
+def _near_one(numbers: Sequence[Fraction], scale: Fraction) -> Fraction:
+    """The scale halved or doubled until the largest of the numbers is 1 … 2."""
+    largest = max(abs(number) for number in numbers) * scale
     halvings = largest.numerator.bit_length() - largest.denominator.bit_length()
     scale /= Fraction(2) ** halvings
     return scale * 2 if largest < Fraction(2) ** halvings else scale
@@ -194,13 +194,15 @@ def _floats(number: Fraction) -> list[float]:
 
 
 def _scale(row: Inequality) -> Fraction:
-    """A positive number by which all coefficients become floats, or sums of a few, the largest near 1: of a row only
-    the sign is asked, and rows of one size are compared with the least rounding. Raises ValueError for none."""
+    """A positive number by which all coefficients become floats, or sums of a few, and the largest of them and the
+    constant is near 1: of a row only the sign is asked, and rows of one size are compared with the least rounding.
+    Raises ValueError for none."""
     factors = [factor for _, factor in row.terms]
     if not factors:
         return Fraction(1)
     whole = abs(Fraction(lcm(*(one.denominator for one in factors)), gcd(*(one.numerator for one in factors))))
-    tries = (_near_one(factors, Fraction(1)), _near_one(factors, whole), Fraction(1))
+    numbers = (*factors, row.constant)
+    tries = (_near_one(numbers, Fraction(1)), _near_one(numbers, whole), Fraction(1))
     for most, scale in product((1, MOST_COPIES), tries):
         try:
             if all(len(_floats(factor * scale)) <= most for factor in factors):

@@ -36,11 +36,10 @@ from toolkit.search.boxes import search_boxes, splits_inputs
 from toolkit.search.branching import PhaseBrancher, PseudoCosts
 from toolkit.search.clock import Clock
 from toolkit.search.cutting_planes import CuttingPlanes, cutting_planes
-from toolkit.search.hull_planes import takes_planes
 from toolkit.search.lp_bounder import bound_from_report, drop_of, failing_rows, template
 from toolkit.search.lp_nodes import LpNodes, lp_nodes
 from toolkit.search.refinement import neuron_ranges, refined_region
-from toolkit.search.sign_search import search_signs
+from toolkit.search.sign_search import search_signs, uses_planes
 from toolkit.search.tree import Node, Tree
 
 UNTIMED_NODES = 20_000  # of a row's tree over phases before LPs take over, where there is no clock
@@ -87,7 +86,7 @@ def _signs(problem: Problem) -> list[Bound]:
     searches.append(by_phases)
     # whoever limits the nodes comes back with more, or with better l,u; a try at LPs then takes no longer than that
     # and where trees have planes, LPs' cuts rarely say more
-    few = error_model_of(problem).count <= PROGRAM_NEURONS and not takes_planes(problem)
+    few = error_model_of(problem).count <= PROGRAM_NEURONS and not uses_planes(problem, nodes)
     if nodes is None or (nodes >= PROGRAM_NODES and few):
         searches.append(by_programs)
     bounds: list[Bound] = []

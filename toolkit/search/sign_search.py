@@ -67,6 +67,23 @@ class _Points:
         return self.upper <= self.stop_at
 
 
+def uses_planes(problem: Problem, budget: int | None) -> bool:
+    """Whether a tree that is not small, of so many nodes (None: any number), begins again with planes: elsewhere than
+    on a core wide batches of plain nodes are cheaper, since planes are raised root by root."""
+    planar = takes_planes(problem) and problem.settings.device == "cpu"
+    return planar and _nodes_for_all(problem, budget) > _plain_nodes(problem)
+
+
+def _plain_nodes(problem: Problem) -> int:
+    return SHALLOW_NODES if len(problem.relu_bounds.lower) == 1 else PLAIN_NODES
+
+
+def _nodes_for_all(problem: Problem, budget: int | None) -> int:
+    """Nodes that a row gets however hopeless it looks."""
+    nodes = np.iinfo(np.int64).max if budget is None else budget
+    return nodes if budget is None or problem.settings.hopeless is None else problem.settings.hopeless
+
+
 def search_signs(
     problem: Problem,
     deadline: float = np.inf,
@@ -84,21 +101,20 @@ def search_signs(
     center = problem.clean_values()
     aim = np.nextafter(stop + STOP_MARGIN * np.abs(np.nan_to_num(center)), np.inf)
     nodes = np.iinfo(np.int64).max if budget is None else budget
-    # elsewhere than on a core wide batches of plain nodes are cheaper than planes, which are raised root by root
-    planar = takes_planes(problem) and problem.settings.device == "cpu"
-    plain = SHALLOW_NODES if len(problem.relu_bounds.lower) == 1 else PLAIN_NODES
+    planar = uses_planes(problem, budget)
+    plain = _plain_nodes(problem)
 
     def stopped() -> BoolArray:
         refuted = found.refuted
         return np.full(count, True) if problem.settings.until_refuted and refuted.any() else refuted
 
-    after = nodes if budget is None or problem.settings.hopeless is None else problem.settings.hopeless
+    after = _nodes_for_all(problem, budget)
     hopeless = Hopeless(aim, min(after, plain) if planar else after, nodes)
     first = np.full(count, min(nodes, plain) if planar else nodes)
     plain_trees = PhaseTrees(problem, aim, first, deadline, keep, make)
     grown = plain_trees.grow(lambda trees: stopped() | hopeless(trees), found.offer)
     still = np.flatnonzero(~grown.finished & ~stopped())
-    if planar and after > plain and still.size and time.perf_counter() < deadline:
+    if planar and still.size and time.perf_counter() < deadline:
         trees = PlaneTrees(problem, aim, after - plain, deadline, keep, make)
         grown = _better(grown, trees.grow(still, stopped, found.offer))
     return Signs(grown.lower, found.upper, found.points, grown.nodes, grown.leaves)
