@@ -12,11 +12,13 @@ from oracle import least
 from pieces import SETS, small_problem
 
 from toolkit.certificates.coverage import covered
+from toolkit.problems.answers import Bound, Status
 from toolkit.problems.problem import Problem
 from toolkit.problems.settings import Settings
+from toolkit.rungs import bab
 from toolkit.search.array_makers import in_torch
 from toolkit.search.refinement import refine
-from toolkit.search.sign_search import Signs, search_signs
+from toolkit.search.sign_search import Signs, search_signs, uses_planes
 
 
 def _at(problem: Problem, stop: float, **settings: object) -> Problem:
@@ -113,3 +115,28 @@ def test_signs_and_layer_bounds_by_tensors() -> None:
     outputs = problem.network.forward(problem.input_set.sample(3000))
     assert np.all(sides.lower <= outputs.min(axis=0) + 1e-9)
     assert np.all(sides.upper >= outputs.max(axis=0) - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "planes"),
+    [
+        ({"nodes": 2000}, True),
+        ({}, True),
+        ({"nodes": 200}, False),
+        ({"nodes": 2000, "hopeless": 100}, False),
+        ({"nodes": 2000, "device": "cuda"}, False),
+    ],
+)
+def test_lps_are_tried_in_between_only_where_no_planes_are(
+    chosen: dict[str, object], planes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = _at(small_problem(1, (4, 8, 6, 2)), 1e9, **chosen)
+    assert uses_planes(problem, problem.settings.nodes) is planes
+    tried: list[int] = []
+    undecided = [Bound(-np.inf, status=Status.COMPUTED)] * problem.rows.shape[0]
+    monkeypatch.setattr(bab, "splits_inputs", lambda problem: False)
+    monkeypatch.setattr(bab, "by_phases", lambda problem, clock: undecided)
+    monkeypatch.setattr(bab, "by_programs", lambda problem, clock: tried.append(1) or undecided)
+    bab.bab_bounds(problem)
+    nodes = problem.settings.nodes
+    assert bool(tried) is (nodes is None or (nodes >= bab.PROGRAM_NODES and not planes))

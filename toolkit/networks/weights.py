@@ -86,6 +86,17 @@ def read_only(array: _Numbers) -> _Numbers:
     return array
 
 
+def is_frozen(array: object) -> bool:
+    """Whether this is a plain array that nobody may write to, nor to one that it is a view of."""
+    if type(array) is not np.ndarray:
+        return False
+    while isinstance(array, np.ndarray) and not array.flags.writeable:
+        if array.base is None:
+            return True
+        array = array.base
+    return False
+
+
 def checked_weights(name: str, values: Array, axes: int) -> Array:
     """Values as finite float64 numpy of their own, read-only (torch tensors pass unchanged), their axes counted."""
     array: Array = values if is_torch_array(values) else exact_float64(name, values)

@@ -13,7 +13,7 @@ from toolkit.data.arguments import instance, names, text, yes_or_no
 from toolkit.data.notebook import html_table
 from toolkit.data.summaries import one_line, span
 from toolkit.networks.network import Network
-from toolkit.networks.weights import exact_float64, read_only
+from toolkit.networks.weights import exact_float64, is_frozen, read_only
 from toolkit.problems.input_set import InputSet
 from toolkit.problems.other_models import BoundedModels
 from toolkit.problems.phases import is_active, is_inactive, is_unstable
@@ -29,7 +29,7 @@ def region_digest(network: Network, input_set: InputSet) -> str:
 
 def _frozen(name: str, side: FloatArray) -> FloatArray:
     """The side itself if it is float64 that nobody can write, else a read-only copy."""
-    if type(side) is np.ndarray and side.dtype == np.float64 and side.base is None and not side.flags.writeable:
+    if side.dtype == np.float64 and is_frozen(side):
         return side
     return np.asarray(read_only(exact_float64(name, side)))
 

@@ -102,7 +102,8 @@ def with_copies(network: Network, copies: int) -> Network:
 
 def _repeated(layer: AffineMap, copies: int) -> AffineMap:
     """The map whose outputs are its own so many times; norms of its errors are at most as many times as large."""
-    bias, more = np.tile(layer.bias_vector, copies), layer
+    bias = np.tile(layer.bias_vector, copies)
+    more: AffineMap
     if isinstance(layer, Dense):
         more = Dense(np.tile(layer.weight, (copies, 1)), bias)
     else:

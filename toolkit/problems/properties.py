@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from toolkit.arrays import FloatArray, IndexArray
 from toolkit.data.arguments import class_label, class_targets, instance, whole_number, whole_numbers
 from toolkit.data.summaries import counted, one_line, span
-from toolkit.networks.weights import dense_array, exact_float64, exact_numbers, read_only
+from toolkit.networks.weights import dense_array, exact_float64, exact_numbers, is_frozen, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ def checked_rows(rows: Any) -> Any:
     values = rows.data if sp.issparse(rows) else rows
     ready = isinstance(values, np.ndarray) and values.dtype == np.float64
     if not sp.issparse(rows):
-        return rows if ready and _is_frozen(rows) else read_only(exact_float64("rows", rows))
+        return rows if ready and is_frozen(rows) else read_only(exact_float64("rows", rows))
     if ready and rows.format == "csr" and rows.has_canonical_format:
         return _frozen_parts(rows.copy())
     whole = sp.csr_array(rows, copy=True)
@@ -204,12 +204,3 @@ def _frozen_parts(rows: Any) -> Any:
     for part in (rows.data, rows.indices, rows.indptr):
         read_only(part)
     return rows
-
-
-def _is_frozen(array: Any) -> bool:
-    """Whether neither the array nor one that it is a view of may be written to."""
-    while isinstance(array, np.ndarray) and not array.flags.writeable:
-        if array.base is None:
-            return True
-        array = array.base
-    return False

@@ -158,15 +158,14 @@ def _question(
 
 
 def _assembled(query: VnnlibQuery, box: RationalBox, rows: Sequence[tuple[int, Inequality]]) -> VnnlibQuestion:
-    scales = [_scale(row) for _, row in rows]
-    parts = [[_floats(factor * scale) for _, factor in row.terms] for (_, row), scale in zip(rows, scales, strict=True)]
-    copies = max((len(one) for every in parts for one in every), default=1)
+    scaled = [_scaled(row) for _, row in rows]
+    copies = max((len(one) for _, every in scaled for one in every), default=1)
     with_inputs = any(variable >= 0 for _, row in rows for variable, _ in row.terms)
     outputs = np.zeros((len(rows), copies, query.output.size))
     inputs = np.zeros((len(rows), copies if with_inputs else 0, query.input.size))
     ends = np.zeros((2, len(rows)))
-    for k, ((_, row), scale) in enumerate(zip(rows, scales, strict=True)):
-        for (variable, _), one in zip(row.terms, parts[k], strict=True):
+    for k, ((_, row), (scale, every)) in enumerate(zip(rows, scaled, strict=True)):
+        for (variable, _), one in zip(row.terms, every, strict=True):
             side, place = (outputs, ~variable) if variable < 0 else (inputs, variable)
             side[k, : len(one), place] = one
         ends[:, k] = rounded_down(row.constant * scale), rounded_up(row.constant * scale)
@@ -183,44 +182,39 @@ def _near_one(numbers: Sequence[Fraction], scale: Fraction) -> Fraction:
     return scale * 2 if largest < Fraction(2) ** halvings else scale
 
 
-def _floats(number: Fraction) -> list[float]:
-    """Floats whose sum is the number. Raises OverflowError if more than MOST_COPIES are wanted, or it is too large."""
+def _floats(number: Fraction, most: int) -> list[float]:
+    """At most so many floats whose sum is the number. Raises OverflowError where there are none."""
     found = [float(number)]
-    while (rest := number - sum(map(Fraction, found))) and len(found) <= MOST_COPIES:
+    while (rest := number - sum(map(Fraction, found))) and len(found) < most:
         found.append(float(rest))
     if rest:
-        raise OverflowError(f"{number} is no sum of {MOST_COPIES} floats")
+        raise OverflowError(f"{number} is no sum of {most} floats")
     return found
 
 
-def _scale(row: Inequality) -> Fraction:
-    """A positive number by which all coefficients become floats, or sums of a few, and the largest of them and the
-    constant is near 1: of a row only the sign is asked, and rows of one size are compared with the least rounding.
-    Raises ValueError for none."""
+def _scaled(row: Inequality) -> tuple[Fraction, list[list[float]]]:
+    """A positive number, and the floats that sum up to each coefficient times it, if possible one; the largest of them
+    and the constant is near 1: of a row only the sign is asked, and rows of one size are compared with the least
+    rounding. Raises ValueError for none."""
     factors = [factor for _, factor in row.terms]
     if not factors:
-        return Fraction(1)
-    whole = abs(Fraction(lcm(*(one.denominator for one in factors)), gcd(*(one.numerator for one in factors))))
+        return Fraction(1), []
     numbers = (*factors, row.constant)
-    tries = (_near_one(numbers, Fraction(1)), _near_one(numbers, whole), Fraction(1))
-    for most, scale in product((1, MOST_COPIES), tries):
+    for most, whole, near in product((1, MOST_COPIES), (False, True), (True, False)):
+        scale = Fraction(1)
+        if whole:
+            scale = Fraction(lcm(*(one.denominator for one in factors)), gcd(*(one.numerator for one in factors)))
         try:
-            if all(len(_floats(factor * scale)) <= most for factor in factors):
-                rounded_down(row.constant * scale), rounded_up(row.constant * scale)
-                return scale
+            scale = _near_one(numbers, scale) if near else scale
+            found = [_floats(factor * scale, most) for factor in factors]
+            rounded_down(row.constant * scale), rounded_up(row.constant * scale)
+            return scale, found
         except OverflowError:
             continue
-    if max(map(abs, (*factors, row.constant))) > Fraction(sys.float_info.max):
+    if max(map(abs, numbers)) > Fraction(sys.float_info.max):
         raise ValueError("a row has a number outside the range of double precision")
-    odd = next((factor for factor in factors if not _is_sum(factor * tries[1])), factors[0])
+    longest = max(factors, key=lambda factor: factor.numerator.bit_length() + factor.denominator.bit_length())
     raise ValueError(
-        f"a row with the coefficient {float(odd)!r}, among others, cannot be scaled so that each is a sum of "
+        f"a row with the coefficient {float(longest)!r}, among others, cannot be scaled so that each is a sum of "
         f"{MOST_COPIES} floats, and so be asked without rounding"
     )
-
-
-def _is_sum(number: Fraction) -> bool:
-    try:
-        return bool(_floats(number))
-    except OverflowError:
-        return False

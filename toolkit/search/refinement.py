@@ -17,7 +17,7 @@ import numpy as np
 
 from toolkit.arrays import BoolArray, FloatArray, IndexArray
 from toolkit.certificates.leaves import Forest
-from toolkit.networks.weights import dense_array
+from toolkit.networks.weights import dense_array, read_only
 from toolkit.problems.bounds import meet
 from toolkit.problems.phases import is_unstable
 from toolkit.problems.problem import Problem
@@ -82,7 +82,7 @@ def _refine_together(
     problem: Problem, neurons: IndexArray, nodes: int, deadline: float, keep: bool, make: ArrayMaker | None
 ) -> tuple[FloatArray, FloatArray, Forest | None]:
     size, count = problem.network.output_size, neurons.size
-    rows = np.concatenate([dense_array(selection_rows(size, neurons, sign)) for sign in (-1, 1)])
+    rows = read_only(np.concatenate([dense_array(selection_rows(size, neurons, sign)) for sign in (-1, 1)]))
     trees = PhaseTrees(problem.with_rows(rows), np.zeros(2 * count), np.full(2 * count, nodes), deadline, keep, make)
     partner, stalled = np.roll(np.arange(2 * count), count), Stalled(2 * count, problem.settings.hopeless)
 
